@@ -1,0 +1,191 @@
+"""Contrast-detail regression from one CDMAM image: Amanova et al. 2022, section 2.2 and Table 2."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from radlens.errors import InvalidInput
+
+__all__ = [
+    "COVERAGE_FACTOR",
+    "N_FEATURES",
+    "N_POINTS",
+    "CdcPrediction",
+    "CdmamEnsemble",
+    "CdmamNet",
+    "combine",
+]
+
+N_POINTS = 12
+"""Points of the contrast-detail curve (disk diameters 1.00 mm down to 0.08 mm)."""
+
+N_FEATURES = 62 * 62 * 32
+"""Inputs of the first dense layer: 123 008 (Table 2)."""
+
+N_HIDDEN = 512
+"""Width of the dense layers (Table 2)."""
+
+COVERAGE_FACTOR = 1.96
+"""Standard deviations on either side of the mean of a 95 % interval of a Gaussian (section 2.2)."""
+
+
+class CdcPrediction(NamedTuple):
+    """A contrast-detail curve with its uncertainty; every field ``(b, 12)`` float32 in um of gold.
+
+    Attributes:
+        mean: mean of the members' means.
+        aleatoric: standard deviation of the noise the members learned (root of the mean variance).
+        epistemic: population standard deviation of the members' means.
+        total: ``sqrt(aleatoric**2 + epistemic**2)``.
+    """
+
+    mean: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
+    total: Tensor
+
+    @property
+    def interval(self) -> Tensor:
+        """The 95 % interval ``mean -+ 1.96 total``: ``(b, 12, 2)``, lower bound first, um of gold."""
+        half = COVERAGE_FACTOR * self.total
+        return torch.stack([self.mean - half, self.mean + half], dim=-1)
+
+
+class CdmamNet(nn.Module):
+    """One member of the ensemble, layer by layer as in Table 2.
+
+    The table lists no activation between the dense layers and none is added. The paper's noise is homoscedastic
+    ("whose variance is learned") although Table 2 gives ``sigma`` the shape of a layer, 512 x 12: here that layer sees
+    ones instead of features, so its size is the table's and its output is the same for every image.
+
+    Args:
+        rank: ``None`` for Table 2's first dense layer, 123 008 x 512. A number makes it the product of a
+            123 008 x rank and a rank x 512 layer, which trains with far less memory; :meth:`multiplied_out`
+            turns the result into Table 2's layer.
+        dropout: rate of the dropout after the first dense layer.
+    """
+
+    def __init__(self, rank: int | None = None, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+        )
+        self.dense1 = _first_dense(rank)
+        self.dropout = nn.Dropout(dropout)
+        self.dense2 = nn.Linear(N_HIDDEN, N_HIDDEN)
+        self.mu = nn.Linear(N_HIDDEN, N_POINTS)
+        self.sigma = nn.Linear(N_HIDDEN, N_POINTS)
+        nn.init.zeros_(self.sigma.weight)
+        nn.init.zeros_(self.sigma.bias)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict mean and standard deviation of the curve.
+
+        Args:
+            images: ``(b, 1, 250, 250)`` float32, normalised with the mean and standard deviation of the training set.
+
+        Returns:
+            ``mu`` and ``sigma``, both ``(b, 12)``, in um of gold once :meth:`scale_output` has been called after
+            training, in standardised units while training.
+
+        Raises:
+            InvalidInput: the images have another shape.
+        """
+        if images.ndim != 4 or tuple(images.shape[1:]) != (1, 250, 250):
+            raise InvalidInput(f"images must have shape (b, 1, 250, 250), got {tuple(images.shape)}")
+        hidden = self.dropout(self.dense1(self.features(images).flatten(1)))
+        mu = self.mu(self.dense2(hidden))
+        return mu, self.noise().expand_as(mu)
+
+    def noise(self) -> Tensor:
+        """Return the learned standard deviation ``(12,)``, the same for every image."""
+        return self.sigma(torch.ones_like(self.sigma.weight[0])).exp()
+
+    @torch.no_grad()
+    def scale_output(self, mean: Tensor, std: Tensor) -> None:
+        """Fold ``y -> y * std + mean`` (both ``(12,)``, um of gold) into the output layers."""
+        self.mu.weight.mul_(std[:, None])
+        self.mu.bias.mul_(std).add_(mean)
+        self.sigma.bias.add_(std.log())
+
+    @torch.no_grad()
+    def multiplied_out(self) -> "CdmamNet":
+        """Return the same function with Table 2's first dense layer, in evaluation mode."""
+        dense = CdmamNet(dropout=self.dropout.p).to(self.mu.weight.device)
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith("dense1")}
+        weight, bias = self.first_dense()
+        dense.load_state_dict(state | {"dense1.weight": weight, "dense1.bias": bias})
+        return dense.eval()
+
+    @torch.no_grad()
+    def first_dense(self) -> tuple[Tensor, Tensor]:
+        """Return weight ``(512, 123008)`` and bias ``(512,)`` of the first dense layer, factors multiplied out."""
+        if isinstance(self.dense1, nn.Sequential):
+            narrow, wide = self.dense1[0], self.dense1[1]
+            return wide.weight @ narrow.weight, wide.bias
+        return self.dense1.weight, self.dense1.bias
+
+
+class CdmamEnsemble(nn.Module):
+    """A deep ensemble (Lakshminarayanan et al. 2016), each member evaluated on its own.
+
+    Args:
+        members: at least one network that maps ``(b, 1, 250, 250)`` to ``mu, sigma``, both ``(b, 12)`` um of gold.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        if not len(self.members):
+            raise InvalidInput("an ensemble needs at least 1 member, got 0")
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, aleatoric and epistemic standard deviation, each ``(b, 12)`` um of gold."""
+        outputs = [member(images) for member in self.members]
+        return combine(torch.stack([mu for mu, _ in outputs]), torch.stack([sigma for _, sigma in outputs]))
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> CdcPrediction:
+        """Predict the curve and its uncertainty of normalised ``images`` ``(b, 1, 250, 250)``."""
+        mean, aleatoric, epistemic = self(images)
+        return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
+
+    def score(self, images: Tensor) -> Tensor:
+        """Return the midpoint of the curve ``(b,)`` in um of gold: the mean over its 12 points (section 2.3.1)."""
+        return torch.stack([member(images)[0] for member in self.members]).mean(dim=(0, 2))
+
+    midpoint = score
+
+    def gradient(self, images: Tensor) -> Tensor:
+        """Return ``R(x)`` of eq. (1), ``(b, 1, 250, 250)``: um of gold per unit of the normalised image."""
+        images = images.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self.score(images).sum(), images)
+        return gradient
+
+
+def combine(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Combine members: ``mu`` and ``sigma`` ``(m, b, 12)`` to mean, aleatoric, epistemic ``(b, 12)``.
+
+    The variances of an ensemble add up: mean variance of the members plus variance of their means (Kendall & Gal 2017).
+    """
+    return mu.mean(dim=0), (sigma**2).mean(dim=0).sqrt(), mu.std(dim=0, correction=0)
+
+
+def _first_dense(rank: int | None) -> nn.Linear | nn.Sequential:
+    if rank is None:
+        return nn.Linear(N_FEATURES, N_HIDDEN)
+    return nn.Sequential(nn.Linear(N_FEATURES, rank, bias=False), nn.Linear(rank, N_HIDDEN))
