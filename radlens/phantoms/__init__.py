@@ -1,0 +1,5 @@
+"""Simulators of test objects with known truth."""
+
+from radlens.phantoms import cdmam
+
+__all__ = ["cdmam"]

@@ -1,0 +1,41 @@
+"""The CDMAM 3.4 contrast-detail phantom for mammography: simulated images and the automated read-out."""
+
+from radlens.phantoms.cdmam.acquisition import SCENARIOS, Acquisition, sample_acquisition
+from radlens.phantoms.cdmam.geometry import (
+    CDC_DIAMETERS_MM,
+    CELL_EXISTS,
+    CELL_MM,
+    DIAMETERS_MM,
+    MARGINS_MM,
+    THICKNESSES_UM,
+    TRUE_CORNER,
+    Layout,
+)
+from radlens.phantoms.cdmam.observer import expected_hit_rates
+from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, ReadOut, expected_cdc, fit_thresholds
+from radlens.phantoms.cdmam.signal import signal_at
+from radlens.phantoms.cdmam.simulation import PhantomImage, sample_layout, simulate, simulate_sampled
+
+__all__ = [
+    "CDC_DIAMETERS_MM",
+    "CELL_EXISTS",
+    "CELL_MM",
+    "DIAMETERS_MM",
+    "HUMAN_FACTORS",
+    "MARGINS_MM",
+    "SCENARIOS",
+    "THICKNESSES_UM",
+    "TRUE_CORNER",
+    "Acquisition",
+    "Layout",
+    "PhantomImage",
+    "ReadOut",
+    "expected_cdc",
+    "expected_hit_rates",
+    "fit_thresholds",
+    "sample_acquisition",
+    "sample_layout",
+    "signal_at",
+    "simulate",
+    "simulate_sampled",
+]

@@ -1,0 +1,121 @@
+"""Images of the phantom: full size, and the few pixels that a network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
+
+from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition, noise_kernel
+from radlens.phantoms.cdmam.geometry import Layout
+from radlens.phantoms.cdmam.signal import signal_at
+
+__all__ = ["PhantomImage", "sample_layout", "simulate", "simulate_sampled"]
+
+_BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomImage:
+    """A simulated image and everything it was made from.
+
+    Args:
+        pixels: (H, W) float32, whole numbers 0..4095, attenuation bright.
+        acquisition: the exposure.
+        layout: how the image lies on the phantom.
+        seed: of the noise.
+    """
+
+    pixels: NDArray[np.float32]
+    acquisition: Acquisition
+    layout: Layout
+    seed: int
+
+
+def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0) -> PhantomImage:
+    """Simulate an image at full size: the signal at every pixel and white noise through a Gaussian filter.
+
+    Args:
+        acquisition: the exposure.
+        layout: shape and place of the image.
+        seed: of the noise; the same three arguments give the same image.
+
+    Returns:
+        The image; its values are rounded and clipped to 12 bits.
+    """
+    rng = np.random.default_rng(seed)
+    pixels = rng.standard_normal(layout.image_shape, dtype=np.float32)
+    kernel = noise_kernel(acquisition.noise_sigma_px).astype(np.float32)
+    for axis in (0, 1):
+        pixels = correlate1d(pixels, kernel, axis=axis, mode="wrap")
+    pixels *= np.float32(acquisition.noise_level)
+    height, width = layout.image_shape
+    cols = np.arange(width)[None, :]
+    for start in range(0, height, _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, height))[:, None]
+        pixels[start : start + _BLOCK_ROWS] += signal_at(acquisition, layout, rows, cols)
+    return PhantomImage(_digitise(pixels), acquisition, layout, seed)
+
+
+def simulate_sampled(
+    acquisition: Acquisition,
+    layout: Layout,
+    rows: NDArray[Any],
+    cols: NDArray[Any],
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Simulate only chosen pixels, without drawing the image: what a sampler would have taken from it.
+
+    The noise has the standard deviation that the filter leaves, and is drawn independently for each pixel. The filter
+    correlates pixels up to about three apart (0.7 for direct neighbours); chosen pixels are on average about ten
+    apart, so that few pairs are affected.
+
+    Args:
+        acquisition: the exposure.
+        layout: shape and place of the image.
+        rows: rows of the pixels, of any shape, such as (250, 250).
+        cols: columns of the pixels, of the same shape.
+        rng: source of the noise.
+
+    Returns:
+        float32 array of the shape of ``rows``, whole numbers 0..4095.
+    """
+    pixels = signal_at(acquisition, layout, rows, cols)
+    noise = rng.standard_normal(pixels.shape, dtype=np.float32)
+    noise *= np.float32(acquisition.filtered_noise_sd)
+    pixels += noise
+    return _digitise(pixels)
+
+
+def sample_layout(
+    rng: np.random.Generator,
+    margins: Sequence[int] = (0, 1, 2),
+    spacing_mm: float | tuple[float, float] = 0.07,
+) -> Layout:
+    """Draw a layout for training: margin, mirrors, a shift of up to 2 mm and a turn of up to half a degree.
+
+    Args:
+        rng: source of randomness.
+        margins: the margin sizes to choose from, each 0..5.
+        spacing_mm: one number, or (row, column).
+
+    Raises:
+        InvalidParameter: as `Layout.with_margin`.
+    """
+    return Layout.with_margin(
+        int(rng.choice(margins)),
+        spacing_mm,
+        shift_mm=(rng.uniform(-2.0, 2.0), rng.uniform(-2.0, 2.0)),
+        mirror_horizontal=bool(rng.integers(2)),
+        mirror_vertical=bool(rng.integers(2)),
+        rotation_deg=rng.uniform(-0.5, 0.5),
+    )
+
+
+def _digitise(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    np.rint(pixels, out=pixels)
+    return np.clip(pixels, 0, MAX_VALUE, out=pixels)
