@@ -6,7 +6,7 @@ alone, so a run over many samples can be cut into ranges, batched in any way and
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,21 +24,21 @@ class Sampled(NamedTuple):
     """One downsampled image and where its pixels come from.
 
     Attributes:
-        image: ``(250, 250)``, the dtype of the image it was taken from.
+        image: ``(250, 250)``, array or tensor with the dtype of the image it was taken from.
         rows: ``(250, 250)`` intp, row of each pixel in that image.
         cols: ``(250, 250)`` intp, column of each pixel in that image.
     """
 
-    image: np.ndarray
+    image: Any
     rows: np.ndarray
     cols: np.ndarray
 
 
-def downsample(image: np.ndarray, sampler: str = "stratified", *, seed: int = 0, index: int = 0) -> Sampled:
+def downsample(image: Any, sampler: str = "stratified", *, seed: int = 0, index: int = 0) -> Sampled:
     """Take sample number ``index`` of the sequence of ``seed``.
 
     Args:
-        image: ``(H, W)`` with at least 250 rows and 250 columns, any dtype.
+        image: ``(H, W)`` array or tensor with at least 250 rows and 250 columns, any dtype.
         sampler: ``"grid"``, ``"jitter"`` or ``"stratified"``, see :func:`sample_indices`.
         seed: start of the sequence, at least 0.
         index: number of the sample in the sequence, at least 0.

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radlens.errors import InvalidInput
@@ -69,20 +70,10 @@ class CdmamNet(nn.Module):
 
     def __init__(self, rank: int | None = None, dropout: float = 0.2) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-        )
-        self.dense1 = _first_dense(rank)
+        self.conv1, self.norm1 = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv2, self.norm2 = nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.conv3, self.norm3 = nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.dense1 = nn.Linear(N_FEATURES, N_HIDDEN) if rank is None else LowRankLinear(N_FEATURES, N_HIDDEN, rank)
         self.dropout = nn.Dropout(dropout)
         self.dense2 = nn.Linear(N_HIDDEN, N_HIDDEN)
         self.mu = nn.Linear(N_HIDDEN, N_POINTS)
@@ -109,6 +100,12 @@ class CdmamNet(nn.Module):
         mu = self.mu(self.dense2(hidden))
         return mu, self.noise().expand_as(mu)
 
+    def features(self, images: Tensor) -> Tensor:
+        """Return the input of the first dense layer ``(b, 32, 62, 62)``."""
+        x = F.max_pool2d(F.relu(self.norm1(self.conv1(images))), 2)
+        x = F.max_pool2d(F.relu(self.norm2(self.conv2(x))), 2)
+        return F.relu(self.norm3(self.conv3(x)))
+
     def noise(self) -> Tensor:
         """Return the learned standard deviation ``(12,)``, the same for every image."""
         return self.sigma(torch.ones_like(self.sigma.weight[0])).exp()
@@ -125,17 +122,38 @@ class CdmamNet(nn.Module):
         """Return the same function with Table 2's first dense layer, in evaluation mode."""
         dense = CdmamNet(dropout=self.dropout.p).to(self.mu.weight.device)
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("dense1")}
-        weight, bias = self.first_dense()
-        dense.load_state_dict(state | {"dense1.weight": weight, "dense1.bias": bias})
+        dense1 = {"dense1.weight": self.dense1.weight, "dense1.bias": self.dense1.bias}
+        dense.load_state_dict(state | dense1)
         return dense.eval()
 
-    @torch.no_grad()
-    def first_dense(self) -> tuple[Tensor, Tensor]:
-        """Return weight ``(512, 123008)`` and bias ``(512,)`` of the first dense layer, factors multiplied out."""
-        if isinstance(self.dense1, nn.Sequential):
-            narrow, wide = self.dense1[0], self.dense1[1]
-            return wide.weight @ narrow.weight, wide.bias
-        return self.dense1.weight, self.dense1.bias
+
+class LowRankLinear(nn.Module):
+    """A dense layer whose weight is the product of two thin matrices.
+
+    Args:
+        n_inputs: features that come in.
+        n_outputs: features that go out.
+        rank: features in between, at least 1.
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, rank: int) -> None:
+        super().__init__()
+        self.narrow = nn.Linear(n_inputs, rank, bias=False)
+        self.wide = nn.Linear(rank, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(b, n_inputs)`` to ``(b, n_outputs)``."""
+        return self.wide(self.narrow(x))
+
+    @property
+    def weight(self) -> Tensor:
+        """The factors multiplied out, ``(n_outputs, n_inputs)``."""
+        return self.wide.weight @ self.narrow.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """``(n_outputs,)``."""
+        return self.wide.bias
 
 
 class CdmamEnsemble(nn.Module):
@@ -183,9 +201,3 @@ def combine(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     The variances of an ensemble add up: mean variance of the members plus variance of their means (Kendall & Gal 2017).
     """
     return mu.mean(dim=0), (sigma**2).mean(dim=0).sqrt(), mu.std(dim=0, correction=0)
-
-
-def _first_dense(rank: int | None) -> nn.Linear | nn.Sequential:
-    if rank is None:
-        return nn.Linear(N_FEATURES, N_HIDDEN)
-    return nn.Sequential(nn.Linear(N_FEATURES, rank, bias=False), nn.Linear(rank, N_HIDDEN))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from radlens.networks.cdmam import N_FEATURES, N_POINTS, CdcPrediction, CdmamNet, combine
+from radlens.networks.cdmam import N_FEATURES, N_POINTS, CdcPrediction, CdmamNet, LowRankLinear, combine
 
 __all__ = ["FoldedCdmamEnsemble"]
 
@@ -49,10 +49,12 @@ class FoldedCdmamEnsemble(nn.Module):
     def from_members(cls, members: Sequence[CdmamNet]) -> "FoldedCdmamEnsemble":
         """Fold trained members (their outputs already in um of gold); the arithmetic is done in float64."""
         folded = cls(len(members)).to(members[0].mu.weight.dtype)
-        for layer, (conv, norm) in {"conv1": (0, 1), "conv2": (4, 5), "conv3": (8, 9)}.items():
-            parts = [_fold_norm(member.features[conv], member.features[norm]) for member in members]
-            getattr(folded, layer).weight.copy_(torch.cat([weight for weight, _ in parts]))
-            getattr(folded, layer).bias.copy_(torch.cat([bias for _, bias in parts]))
+        for layer in ("1", "2", "3"):
+            fused = [_fold_norm(getattr(member, f"conv{layer}"), getattr(member, f"norm{layer}")) for member in members]
+            getattr(folded, f"conv{layer}").weight.copy_(torch.cat([conv.weight for conv in fused]))
+            getattr(folded, f"conv{layer}").bias.copy_(
+                torch.cat([conv.bias for conv in fused if conv.bias is not None])
+            )
         for i, member in enumerate(members):
             weight, bias = _fold_dense(member)
             folded.weight[i].copy_(weight.T)
@@ -95,20 +97,17 @@ class FoldedCdmamEnsemble(nn.Module):
         return gradient
 
 
-def _fold_norm(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the convolution that does ``norm(conv(x))`` with the running statistics."""
-    fused = fuse_conv_bn_eval(deepcopy(conv).double().eval(), deepcopy(norm).double().eval())
-    return fused.weight, fused.bias
+def _fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return the convolution that does ``norm(conv(x))`` with the running statistics, in float64."""
+    return fuse_conv_bn_eval(deepcopy(conv).double().eval(), deepcopy(norm).double().eval())
 
 
 def _fold_dense(member: CdmamNet) -> tuple[Tensor, Tensor]:
     """Return weight ``(12, 123008)`` and bias ``(12,)`` of the dense layers and the ``mu`` layer as one."""
-    head = member.mu.weight.double() @ member.dense2.weight.double()
-    bias = member.mu.weight.double() @ member.dense2.bias.double() + member.mu.bias.double()
-    if not isinstance(member.dense1, nn.Sequential):
-        weight, offset = member.first_dense()
-        # One row at a time: the dense layer is 63 million numbers, and doubling a copy of it would cost half a gigabyte.
-        folded = torch.stack([(row.to(weight.dtype) @ weight).double() for row in head])
-        return folded, bias + head @ offset.double()
-    narrow, wide = member.dense1[0], member.dense1[1]
-    return (head @ wide.weight.double()) @ narrow.weight.double(), bias + head @ wide.bias.double()
+    mu, dense2, dense1 = member.mu, member.dense2, member.dense1
+    head = mu.weight.double() @ dense2.weight.double()
+    bias = mu.weight.double() @ dense2.bias.double() + mu.bias.double() + head @ dense1.bias.double()
+    if isinstance(dense1, LowRankLinear):
+        return (head @ dense1.wide.weight.double()) @ dense1.narrow.weight.double(), bias
+    # In blocks of columns: a double copy of Table 2's 63 million weights would cost half a gigabyte.
+    return torch.cat([head @ block.double() for block in dense1.weight.split(8192, dim=1)], dim=1), bias
