@@ -62,6 +62,9 @@ CELL_MM = 10.0
 LINE_WIDTH_MM = 0.4
 """Width of the lines of the grid, mm (chosen: the published facts give none)."""
 
+GRID_UM = 1.0
+"""Gold that attenuates as the lines of the grid and the letters do, um (chosen; the published facts give none)."""
+
 CORNER_OFFSETS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 """Corners 0..3 as seen from the centre of the cell, in cells along (a, b): half way to the corner of the cell."""
 
@@ -125,9 +128,10 @@ class Layout:
         mirror_horizontal: left and right are exchanged.
         mirror_vertical: top and bottom are exchanged.
         rotation_deg: turn of the phantom from the horizontal axis (right) towards the vertical (down), degrees.
+        grid_um: gold that attenuates as the lines of the grid and the letters of this phantom do, um.
 
     Raises:
-        InvalidParameter: a size or spacing that is not positive, or a turn beyond 45 degrees.
+        InvalidParameter: a size or spacing that is not positive, a turn beyond 45 degrees, or gold below 0.
     """
 
     image_shape: tuple[int, int]
@@ -136,6 +140,7 @@ class Layout:
     mirror_horizontal: bool = False
     mirror_vertical: bool = False
     rotation_deg: float = 0.0
+    grid_um: float = GRID_UM
 
     def __post_init__(self) -> None:
         if min(self.image_shape) < 1:
@@ -146,6 +151,8 @@ class Layout:
             raise InvalidParameter(f"centre_px must be finite, got {self.centre_px}")
         if not abs(self.rotation_deg) <= 45.0:
             raise InvalidParameter(f"rotation_deg must be between -45 and 45, got {self.rotation_deg}")
+        if not self.grid_um >= 0:
+            raise InvalidParameter(f"grid_um must be at least 0, got {self.grid_um}")
 
     @classmethod
     def with_margin(

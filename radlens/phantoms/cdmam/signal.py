@@ -23,10 +23,7 @@ from radlens.phantoms.cdmam.geometry import (
     phantom_to_cell,
 )
 
-__all__ = ["GRID_UM", "DiskProfiles", "signal_at", "total_blur_mm"]
-
-GRID_UM = 1.0
-"""Gold that attenuates as the lines of the grid and the letters do, um (chosen; the published facts give none)."""
+__all__ = ["DiskProfiles", "signal_at", "total_blur_mm"]
 
 _REACH = 4.5  # standard deviations of the blur beyond which a profile is taken to be flat
 _NODES = 97
@@ -89,7 +86,7 @@ def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols
     """
     rows, cols = np.asarray(rows), np.asarray(cols)
     x, y = layout.to_phantom(rows, cols)
-    loss = _loss(acquisition, total_blur_mm(acquisition.blur_mm, layout.spacing_mm), x, y)
+    loss = _loss(acquisition, total_blur_mm(acquisition.blur_mm, layout.spacing_mm), layout.grid_um, x, y)
     right_mm = (cols.astype(np.float32) - np.float32((layout.image_shape[1] - 1) / 2)) * np.float32(
         layout.spacing_mm[1]
     )
@@ -100,7 +97,7 @@ def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols
 
 
 def _loss(
-    acquisition: Acquisition, sigma_mm: float, x: NDArray[np.float32], y: NDArray[np.float32]
+    acquisition: Acquisition, sigma_mm: float, grid_um: float, x: NDArray[np.float32], y: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return the fraction of the signal that disks, grid and writing take away at points in mm."""
     a, b = phantom_to_cell(x, y)
@@ -110,7 +107,7 @@ def _loss(
     loss = np.zeros(x.size, dtype=np.float32)
     inside = _EXISTS[r, c]
     _add_disks(loss, acquisition, sigma_mm, inside, r, c, a, b)
-    contrast = np.float32(acquisition.contrast(np.array(GRID_UM)))
+    contrast = np.float32(acquisition.contrast(np.array(grid_um)))
     _add_lines(loss, contrast, sigma_mm, r, c, a, b)
     outside = np.flatnonzero(~inside)
     loss[outside] += contrast * lettering.coverage(x.reshape(-1)[outside], y.reshape(-1)[outside])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition, noise_kernel
-from radlens.phantoms.cdmam.geometry import Layout
+from radlens.phantoms.cdmam.geometry import GRID_UM, Layout
 from radlens.phantoms.cdmam.signal import signal_at
 
 __all__ = ["PhantomImage", "sample_layout", "simulate", "simulate_sampled"]
@@ -98,6 +98,8 @@ def sample_layout(
 ) -> Layout:
     """Draw a layout for training: margin, mirrors, a shift of up to 2 mm and a turn of up to half a degree.
 
+    The gold in the grid is drawn as well: were it always the same, the grid alone would tell the contrast.
+
     Args:
         rng: source of randomness.
         margins: the margin sizes to choose from, each 0..5.
@@ -106,7 +108,7 @@ def sample_layout(
     Raises:
         InvalidParameter: as `Layout.with_margin`.
     """
-    return Layout.with_margin(
+    layout = Layout.with_margin(
         int(rng.choice(margins)),
         spacing_mm,
         shift_mm=(rng.uniform(-2.0, 2.0), rng.uniform(-2.0, 2.0)),
@@ -114,6 +116,7 @@ def sample_layout(
         mirror_vertical=bool(rng.integers(2)),
         rotation_deg=rng.uniform(-0.5, 0.5),
     )
+    return replace(layout, grid_um=rng.uniform(0.5 * GRID_UM, 1.5 * GRID_UM))
 
 
 def _digitise(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
