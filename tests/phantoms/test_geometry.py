@@ -123,6 +123,7 @@ def test_detector_holds_the_phantom_in_its_middle():
         ({"spacing_mm": (0.07, math.nan)}, "spacing_mm must be between 0.01 and 5, got"),
         ({"centre_px": (math.nan, 0.0)}, "centre_px must be finite, got"),
         ({"rotation_deg": 46.0}, "rotation_deg must be between -45 and 45, got 46"),
+        ({"grid_um": -1.0}, "grid_um must be at least 0, got -1"),
     ],
 )
 def test_layout_refuses_what_cannot_be(changes, message):

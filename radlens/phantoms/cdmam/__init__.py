@@ -1,6 +1,7 @@
 """The CDMAM 3.4 contrast-detail phantom for mammography: simulated images and the automated read-out."""
 
 from radlens.phantoms.cdmam.acquisition import SCENARIOS, Acquisition, sample_acquisition
+from radlens.phantoms.cdmam.dicom import to_dicom
 from radlens.phantoms.cdmam.geometry import (
     CDC_DIAMETERS_MM,
     CELL_EXISTS,
@@ -11,6 +12,7 @@ from radlens.phantoms.cdmam.geometry import (
     TRUE_CORNER,
     Layout,
 )
+from radlens.phantoms.cdmam.hits import MIN_IMAGES, read_out
 from radlens.phantoms.cdmam.observer import expected_hit_rates
 from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, ReadOut, expected_cdc, fit_thresholds
 from radlens.phantoms.cdmam.signal import signal_at
@@ -23,6 +25,7 @@ __all__ = [
     "DIAMETERS_MM",
     "HUMAN_FACTORS",
     "MARGINS_MM",
+    "MIN_IMAGES",
     "SCENARIOS",
     "THICKNESSES_UM",
     "TRUE_CORNER",
@@ -33,9 +36,11 @@ __all__ = [
     "expected_cdc",
     "expected_hit_rates",
     "fit_thresholds",
+    "read_out",
     "sample_acquisition",
     "sample_layout",
     "signal_at",
     "simulate",
     "simulate_sampled",
+    "to_dicom",
 ]

@@ -137,7 +137,9 @@ def _levenberg_marquardt(
     damping = np.full(len(rates), 1e-2)
     cost, gradient, curvature = _expand(rates, weights, parameters)
     for _ in range(n_steps):
-        trial = np.clip(parameters - _step(gradient, curvature, damping), low, high)
+        # A parameter at its bound whose descent leads outside is held, so that the other can still move.
+        held = ((parameters <= low) & (gradient > 0)) | ((parameters >= high) & (gradient < 0))
+        trial = np.clip(parameters - _step(gradient, curvature, held, damping), low, high)
         expansion = _expand(rates, weights, trial)
         better = expansion[0] < cost
         parameters = np.where(better[:, None], trial, parameters)
@@ -166,10 +168,16 @@ def _expand(
     )
 
 
-def _step(gradient: NDArray[Any], curvature: NDArray[Any], damping: NDArray[Any]) -> NDArray[np.float64]:
-    """Solve the damped two by two systems; a flat direction gets a step of zero."""
+def _step(
+    gradient: NDArray[np.float64],
+    curvature: NDArray[np.float64],
+    held: NDArray[np.bool_],
+    damping: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Solve the damped two by two systems; a flat or held direction gets a step of zero."""
+    gradient = np.where(held, 0.0, gradient)
     threshold, slope = (curvature[:, :2] * (1 + damping[:, None]) + 1e-12).T
-    mixed = curvature[:, 2]
+    mixed = np.where(held.any(axis=1), 0.0, curvature[:, 2])
     determinant = threshold * slope - mixed**2
     first = (slope * gradient[:, 0] - mixed * gradient[:, 1]) / determinant
     second = (threshold * gradient[:, 1] - mixed * gradient[:, 0]) / determinant

@@ -1,0 +1,146 @@
+"""The automated reader at work on images: which corner of each cell holds the disk (CDCOM, EUREF supplement)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from radlens.errors import InvalidParameter, UnreadableImage
+from radlens.phantoms.cdmam.geometry import CELL_EXISTS, DIAMETERS_MM, TRUE_CORNER, Layout, corner_centres
+from radlens.phantoms.cdmam.observer import RING_MM, TEMPLATE_BLUR_MM
+from radlens.phantoms.cdmam.reading import ReadOut, fit_thresholds
+from radlens.phantoms.cdmam.signal import DiskProfiles, total_blur_mm
+from radlens.phantoms.cdmam.simulation import PhantomImage
+
+__all__ = ["MIN_IMAGES", "corner_statistics", "find_corners", "read_out"]
+
+MIN_IMAGES = 16
+"""Fewest images of one setting that the read-out accepts (European Guidelines, supplement)."""
+
+
+def read_out(
+    images: Sequence[PhantomImage] | Sequence[NDArray[Any]], *, layout: Layout | Sequence[Layout] | None = None
+) -> ReadOut:
+    """Determine one contrast-detail curve from images of one setting, as the guidelines prescribe.
+
+    Args:
+        images: at least 16 simulated images, or (H, W) arrays of pixels, attenuation bright.
+        layout: of arrays: how they lie on the phantom, one for all or one each. Simulated images bring their own.
+
+    Returns:
+        Hit rates, fits and thresholds, with a first axis of length 1.
+
+    Raises:
+        InvalidParameter: fewer than 16 images, or layouts that are missing or do not match.
+        UnreadableImage: a corner of a cell lies outside an image.
+    """
+    if len(images) < MIN_IMAGES:
+        raise InvalidParameter(f"images must be at least {MIN_IMAGES}, got {len(images)}")
+    arrays = [item.pixels if isinstance(item, PhantomImage) else np.asarray(item) for item in images]
+    readers: dict[Layout, csr_array] = {}
+    hits = np.zeros((16, 16))
+    for pixels, place in zip(arrays, _layouts(images, layout), strict=True):
+        _check(pixels, place)
+        if place not in readers:
+            readers[place] = _templates(place)
+        hits += _decide(readers[place], pixels) == TRUE_CORNER
+    return fit_thresholds(hits[None] / len(images))
+
+
+def find_corners(pixels: NDArray[Any], layout: Layout) -> NDArray[np.intp]:
+    """Return the corner 0..3 that looks most like a disk in each cell, (16, 16); -1 where there is no cell.
+
+    Args:
+        pixels: (H, W), attenuation bright.
+        layout: how the image lies on the phantom.
+
+    Raises:
+        InvalidParameter: the shape is not that of the layout.
+        UnreadableImage: a corner of a cell lies outside the image.
+    """
+    _check(pixels, layout)
+    return _decide(_templates(layout), pixels)
+
+
+def corner_statistics(pixels: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
+    """Return the statistic of each corner, (205, 4) in pixel values, cells in the order of ``np.nonzero``.
+
+    It is the mean of the pixels under a blurred disk minus the mean of the ring around it; what of a ring lies
+    outside the image is left out.
+    """
+    _check(pixels, layout)
+    return _statistics(_templates(layout), pixels)
+
+
+def _layouts(images: Sequence[Any], layout: Layout | Sequence[Layout] | None) -> list[Layout]:
+    if layout is None:
+        own = [item.layout for item in images if isinstance(item, PhantomImage)]
+        if len(own) < len(images):
+            raise InvalidParameter("layout must be given with arrays, got None")
+        return own
+    if isinstance(layout, Layout):
+        return [layout] * len(images)
+    if len(layout) != len(images):
+        raise InvalidParameter(f"layout must be one, or one for each of {len(images)} images, got {len(layout)}")
+    return list(layout)
+
+
+def _check(pixels: NDArray[Any], layout: Layout) -> None:
+    if pixels.shape != layout.image_shape:
+        raise InvalidParameter(f"images must have the shape of their layout {layout.image_shape}, got {pixels.shape}")
+
+
+def _decide(templates: csr_array, pixels: NDArray[Any]) -> NDArray[np.intp]:
+    corners = np.full((16, 16), -1, dtype=np.intp)
+    corners[CELL_EXISTS] = _statistics(templates, pixels).argmax(axis=1)
+    return corners
+
+
+def _statistics(templates: csr_array, pixels: NDArray[Any]) -> NDArray[np.float64]:
+    return (templates @ pixels.reshape(-1).astype(np.float64)).reshape(-1, 4)
+
+
+def _templates(layout: Layout) -> csr_array:
+    """Return the statistics of all corners as one sparse matrix over the pixels: (205 * 4, H * W)."""
+    x, y = corner_centres()
+    rows, cols = layout.to_pixels(x[CELL_EXISTS], y[CELL_EXISTS])
+    height, width = layout.image_shape
+    if rows.min() < 0 or cols.min() < 0 or rows.max() > height - 1 or cols.max() > width - 1:
+        raise UnreadableImage("all cells of the phantom must lie within the image, got one that does not")
+    row_index, col_index, distance = _neighbourhoods(rows.reshape(-1), cols.reshape(-1), layout.spacing_mm)
+    inside = (row_index >= 0) & (row_index < height) & (col_index >= 0) & (col_index < width)
+    diameter = np.repeat(np.nonzero(CELL_EXISTS)[0], 4)
+    weights = _weights(diameter, distance, inside, layout)
+    corner, row, col = np.nonzero(weights)
+    place = (row_index + np.zeros_like(col_index))[corner, row, col] * width
+    place += (col_index + np.zeros_like(row_index))[corner, row, col]
+    return csr_array((weights[corner, row, col], (corner, place)), shape=(len(weights), height * width))
+
+
+def _neighbourhoods(
+    rows: NDArray[np.float64], cols: NDArray[np.float64], spacing_mm: tuple[float, float]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Return row indices (m, k, 1), column indices (m, 1, l) and distances (m, k, l) in mm around m centres."""
+    reach = [int(RING_MM[1] / step) + 1 for step in spacing_mm]
+    row_index = np.rint(rows).astype(np.intp)[:, None, None] + np.arange(-reach[0], reach[0] + 1)[:, None]
+    col_index = np.rint(cols).astype(np.intp)[:, None, None] + np.arange(-reach[1], reach[1] + 1)
+    down = ((row_index - rows[:, None, None]) * spacing_mm[0]).astype(np.float32)
+    right = ((col_index - cols[:, None, None]) * spacing_mm[1]).astype(np.float32)
+    return row_index, col_index, np.hypot(down, right)
+
+
+def _weights(
+    diameter: NDArray[np.intp], distance: NDArray[np.float32], inside: NDArray[np.bool_], layout: Layout
+) -> NDArray[np.float32]:
+    """Return weights (m, k, l) that sum to one under the blurred disk and to minus one on the ring."""
+    profiles = DiskProfiles(np.array(DIAMETERS_MM) / 2, total_blur_mm(TEMPLATE_BLUR_MM, layout.spacing_mm))
+    index = np.broadcast_to(diameter[:, None, None], distance.shape)
+    disk = profiles(index, distance) * inside
+    ring = ((distance >= RING_MM[0]) & (distance <= RING_MM[1]) & inside).astype(np.float32)
+    disk /= disk.sum(axis=(1, 2), keepdims=True)
+    ring /= ring.sum(axis=(1, 2), keepdims=True)
+    return disk - ring
