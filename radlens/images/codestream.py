@@ -1,0 +1,50 @@
+"""The size that a compressed image itself states: ISO/IEC 10918-1 B.2, 14495-1 C.2, 15444-1 A.5.
+
+Decoders allocate what the codestream asks for, so it is compared with the header before one is called.
+"""
+
+import struct
+
+from radlens.errors import UnreadableImage
+
+__all__ = ["require_complete_codestream"]
+
+_SOC_SIZ = b"\xff\x4f\xff\x51"
+_EOI = b"\xff\xd9"
+_FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+
+
+def require_complete_codestream(frame: bytes, shape: tuple[int, int]) -> None:
+    """Check that a JPEG, JPEG-LS or JPEG 2000 codestream has its end marker and the size ``(rows, columns)``.
+
+    Raises:
+        UnreadableImage: it is truncated, states no size, or another one.
+    """
+    if not frame.rstrip(b"\0").endswith(_EOI):
+        raise UnreadableImage(f"expected compressed pixel data up to an end marker, got {len(frame)} bytes: truncated")
+    try:
+        found = _jpeg_2000_shape(frame) if _SOC_SIZ in frame[:4096] else _jpeg_shape(frame)
+    except (IndexError, struct.error):
+        found = None
+    if found is None:
+        raise UnreadableImage("expected compressed pixel data that state their size, got none")
+    if found != shape:
+        raise UnreadableImage(
+            f"compressed pixel data must be {shape[0]}x{shape[1]} as the header says, got {found[0]}x{found[1]}"
+        )
+
+
+def _jpeg_2000_shape(frame: bytes) -> tuple[int, int]:
+    right, bottom, left, top = struct.unpack_from(">4I", frame, frame.index(_SOC_SIZ) + 8)
+    return bottom - top, right - left
+
+
+def _jpeg_shape(frame: bytes) -> tuple[int, int] | None:
+    offset = 2
+    while frame[offset] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", frame, offset)
+        if marker in _FRAME_MARKERS:
+            rows, columns = struct.unpack_from(">2H", frame, offset + 5)
+            return rows, columns
+        offset += 2 + length
+    return None

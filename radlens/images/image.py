@@ -1,0 +1,79 @@
+"""What an image is once its bytes are read, and the limits on its size."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pydicom
+
+from radlens.errors import UnreadableImage
+
+__all__ = ["MAX_PIXELS", "MEDIA_TYPES", "Decoded", "Image", "require_readable_size", "require_shape"]
+
+DICOM, PNG, TIFF, NPY = "application/dicom", "image/png", "image/tiff", "application/x-npy"
+
+MEDIA_TYPES = (DICOM, PNG, TIFF, NPY)
+"""Media types that are read."""
+
+MAX_PIXELS = 100_000_000
+"""Largest number of pixels that is read: seven full-field mammograms, 400 MB as float32. The service's own choice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One grey image, attenuation bright: a higher value means more attenuation.
+
+    Attributes:
+        pixels: ``(H, W)`` float32, finite, C-contiguous, in the file's own units (after the modality transformation of
+            a DICOM file).
+        spacing_mm: millimetres between the centres of neighbouring rows and of neighbouring columns, where the file
+            states them.
+        media_type: one of `MEDIA_TYPES`.
+        sha256: hexadecimal digest of the bytes that were read.
+        sop_instance_uid: that of a DICOM file, if it is a valid UID.
+        dataset: the header of a DICOM file without its pixel data, from which results are derived.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    media_type: str
+    sha256: str
+    sop_instance_uid: str | None = None
+    dataset: pydicom.Dataset | None = None
+
+
+class Decoded(NamedTuple):
+    """What one format's decoder finds.
+
+    Attributes:
+        pixels: ``(H, W)``, any real dtype, attenuation bright.
+        spacing_mm: see `Image`.
+        sop_instance_uid: see `Image`.
+        dataset: see `Image`.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None = None
+    sop_instance_uid: str | None = None
+    dataset: pydicom.Dataset | None = None
+
+
+def require_shape(image: Image, minimum: tuple[int, int] = (250, 250)) -> None:
+    """Check that an image has at least ``minimum`` rows and columns.
+
+    Raises:
+        UnreadableImage: it has fewer.
+    """
+    rows, columns = image.pixels.shape
+    if rows < minimum[0] or columns < minimum[1]:
+        raise UnreadableImage(f"image must have at least {minimum[0]}x{minimum[1]} pixels, got {rows}x{columns}")
+
+
+def require_readable_size(rows: int, columns: int) -> None:
+    """Check the size that a header states, before anything of that size is allocated.
+
+    Raises:
+        UnreadableImage: no pixels, or more than `MAX_PIXELS`.
+    """
+    if not 1 <= rows * columns <= MAX_PIXELS or rows < 1:
+        raise UnreadableImage(f"image must have 1 to {MAX_PIXELS} pixels, got {rows}x{columns}")

@@ -1,0 +1,163 @@
+"""A map as an RGB Secondary Capture, the one derived object every viewer shows: PS3.3 section A.8.1.
+
+``highdicom`` builds the object and checks it. Patient and study are copied attribute by attribute afterwards, because
+its constructor refuses or warns about values that real headers have.
+"""
+
+import io
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, generate_uid
+
+from radlens.errors import InvalidParameter
+from radlens.images.dicom import quiet_pydicom, refusing
+from radlens.images.image import Image
+
+__all__ = ["REQUIRED_PROVENANCE", "secondary_capture"]
+
+REQUIRED_PROVENANCE = ("model", "version", "bundle_hash")
+"""Keys of the provenance that become the contributing equipment's model name, software version and device UID."""
+
+_MANUFACTURER = "radlens"
+
+_SERIES_NUMBER = 990
+"""High, so that the derived series sorts after those of the examination."""
+
+_MAX_COMMENT = 10_240
+"""Characters of an LT value, PS3.5 section 6.2."""
+
+_COPIED = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber"),
+    *("ReferringPhysicianName", "PatientIdentityRemoved", "DeidentificationMethod"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+)
+"""Attributes of the patient, the study and the history of compression that a derived image inherits."""
+
+
+def secondary_capture(
+    rgb: np.ndarray, source: Image, *, series_description: str, provenance: Mapping[str, Any]
+) -> bytes:
+    """Wrap a colour image in a DICOM file that belongs to the study of its source.
+
+    New series and instance UIDs each time. A source that was no DICOM file gets a new study of an anonymous patient.
+    The device UID of the contributing equipment is a function of ``bundle_hash``: it changes with every retraining.
+    The whole provenance is kept as JSON in Image Comments.
+
+    Args:
+        rgb: ``(h, w, 3)`` uint8, the whole source image at its own or another resolution.
+        source: the image that was explained.
+        series_description: at most 64 characters.
+        provenance: JSON values, with at least `REQUIRED_PROVENANCE`.
+
+    Raises:
+        InvalidParameter: another shape or dtype, a description that is too long, or provenance that lacks a key or
+            exceeds 10 240 characters.
+        UnreadableImage: the source's header holds patient or study values that cannot be copied.
+    """
+    _check(rgb, series_description, provenance)
+    with quiet_pydicom():
+        result = _build(rgb, source, series_description, provenance)
+        if source.dataset is not None:
+            with refusing("patient or study attributes"):
+                _inherit(result, source.dataset)
+        stream = io.BytesIO()
+        result.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def _check(rgb: np.ndarray, series_description: str, provenance: Mapping[str, Any]) -> None:
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise InvalidParameter(f"rgb must be (h, w, 3) uint8, got {rgb.shape} {rgb.dtype.name}")
+    if not 1 <= len(series_description) <= 64:
+        raise InvalidParameter(f"series_description must have 1 to 64 characters, got {len(series_description)}")
+    missing = [key for key in REQUIRED_PROVENANCE if not provenance.get(key)]
+    if missing:
+        raise InvalidParameter(f"provenance must name {', '.join(REQUIRED_PROVENANCE)}; missing {', '.join(missing)}")
+    n_characters = len(_comment(provenance))
+    if n_characters > _MAX_COMMENT:
+        raise InvalidParameter(f"provenance must fit {_MAX_COMMENT} characters of JSON, got {n_characters}")
+
+
+def _build(rgb: np.ndarray, source: Image, series_description: str, provenance: Mapping[str, Any]) -> pydicom.Dataset:
+    from highdicom.sc import SCImage
+
+    result = SCImage(
+        pixel_array=rgb,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        study_instance_uid=generate_uid(prefix=None),
+        series_instance_uid=generate_uid(prefix=None),
+        sop_instance_uid=generate_uid(prefix=None),
+        series_number=_SERIES_NUMBER,
+        series_description=series_description,
+        instance_number=1,
+        manufacturer=_MANUFACTURER,
+        manufacturer_model_name=_model_name(provenance),
+        software_versions=_software_versions(provenance),
+        patient_id="ANONYMOUS",
+        patient_name="Anonymous^",
+        patient_orientation=("A", "F"),
+        pixel_spacing=_spacing_mm(rgb, source),
+        contributing_equipment=[_equipment(provenance)],
+    )
+    result.BurnedInAnnotation = "NO"
+    result.DerivationDescription = (
+        f"Explanation map of {_model_name(provenance)} over its image: positive red, negative blue"
+    )
+    result.ImageComments = _comment(provenance)
+    return result
+
+
+def _equipment(provenance: Mapping[str, Any]) -> Any:
+    from highdicom import ContributingEquipment
+
+    equipment = ContributingEquipment(
+        manufacturer=_MANUFACTURER,
+        purpose_of_reference=Code("109102", "DCM", "Processing Equipment"),
+        manufacturer_model_name=_model_name(provenance),
+        software_versions=_software_versions(provenance),
+        contribution_description="Prediction and explanation map",
+    )
+    # PS3.5 annex B.2: a UID from a UUID, here the UUID that names the bundle's hash.
+    equipment.DeviceUID = UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, str(provenance['bundle_hash'])).int}")
+    return equipment
+
+
+def _inherit(result: pydicom.Dataset, source: pydicom.Dataset) -> None:
+    for keyword in _COPIED:
+        if keyword in source:
+            setattr(result, keyword, source[keyword].value)
+    if len(source.get("PatientOrientation") or ()) == 2:
+        result.PatientOrientation = source.PatientOrientation
+    if "SOPClassUID" in source and "SOPInstanceUID" in source:
+        reference = pydicom.Dataset()
+        reference.ReferencedSOPClassUID = source.SOPClassUID
+        reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+        result.SourceImageSequence = [reference]
+
+
+def _spacing_mm(rgb: np.ndarray, source: Image) -> tuple[float, float] | None:
+    if source.spacing_mm is None:
+        return None
+    rows, columns = source.pixels.shape
+    return source.spacing_mm[0] * rows / rgb.shape[0], source.spacing_mm[1] * columns / rgb.shape[1]
+
+
+def _model_name(provenance: Mapping[str, Any]) -> str:
+    return str(provenance["model"])[:64]
+
+
+def _software_versions(provenance: Mapping[str, Any]) -> str:
+    return str(provenance["version"])[:64]
+
+
+def _comment(provenance: Mapping[str, Any]) -> str:
+    return json.dumps(provenance, sort_keys=True, default=str)
