@@ -9,10 +9,13 @@ import numpy as np
 
 from radlens.errors import InvalidParameter
 
-__all__ = ["MAX_VALUE", "SCENARIOS", "Acquisition", "sample_acquisition"]
+__all__ = ["BACKGROUND", "MAX_VALUE", "SCENARIOS", "Acquisition", "sample_acquisition"]
 
 MAX_VALUE = 4095
 """Largest pixel value: images have 12 bits."""
+
+BACKGROUND = 1000.0
+"""Pixel value of the bare plate in the middle of the image (chosen)."""
 
 GAIN = 2.9
 """Pixel values per mAs at 28 kV behind the bare plate.

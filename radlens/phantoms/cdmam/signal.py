@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import erf, i0e
 
 from radlens.phantoms.cdmam import lettering
-from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition
+from radlens.phantoms.cdmam.acquisition import BACKGROUND, Acquisition
 from radlens.phantoms.cdmam.geometry import (
     CELL_EXISTS,
     CELL_MM,
@@ -71,8 +71,9 @@ def total_blur_mm(blur_mm: float, spacing_mm: tuple[float, float]) -> float:
 def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.float32]:
     """Return noise-free pixel values, attenuation bright, neither rounded nor clipped.
 
-    A value is ``4095 - I (1 - D)``: I is the signal behind the bare plate with its heel effect, D the fraction that
-    gold takes away, blurred. Lines of the grid are not blurred along their length, where they always end on another.
+    A value is ``BACKGROUND + I0 - I (1 - D)``: I0 is the signal behind the bare plate, I the same with its heel effect,
+    D the fraction that gold takes away, blurred. So the bare plate has one value at every dose, as in images that a
+    device prepares for presentation, while contrasts grow with the dose. Lines of the grid are not blurred along their length, where they always end on another.
     The plate has no edge.
 
     Args:
@@ -93,7 +94,7 @@ def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols
     exposure = np.float32(acquisition.exposure_signal) * (1 + right_mm * np.float32(acquisition.heel_per_100mm / 100.0))
     np.subtract(1, loss, out=loss)
     loss *= exposure
-    return np.subtract(np.float32(MAX_VALUE), loss, out=loss)
+    return np.subtract(np.float32(BACKGROUND + acquisition.exposure_signal), loss, out=loss)
 
 
 def _loss(
