@@ -35,7 +35,7 @@ _MAX_COMMENT = 10_240
 _COPIED = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber"),
-    *("ReferringPhysicianName", "PatientIdentityRemoved", "DeidentificationMethod"),
+    *("ReferringPhysicianName", "Laterality", "PatientIdentityRemoved", "DeidentificationMethod"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """Attributes of the patient, the study and the history of compression that a derived image inherits."""
@@ -108,6 +108,7 @@ def _build(rgb: np.ndarray, source: Image, series_description: str, provenance: 
         pixel_spacing=_spacing_mm(rgb, source),
         contributing_equipment=[_equipment(provenance)],
     )
+    result.Laterality = ""  # type 2C: present and empty where it is not known (PS3.3 C.7.3.1)
     result.BurnedInAnnotation = "NO"
     result.DerivationDescription = (
         f"Explanation map of {_model_name(provenance)} over its image: positive red, negative blue"
