@@ -91,7 +91,8 @@ def test_heel_effect_is_linear_along_columns():
     """100 mm to the right of the middle the exposure has changed by heel_per_100mm."""
     acquisition = cdmam.Acquisition(heel_per_100mm=0.04)
     layout = cdmam.Layout.on_detector((11, 4001), 0.1, shift_mm=(200.0, 0.0))
-    middle, right = BACKGROUND + acquisition.exposure_signal - cdmam.signal_at(acquisition, layout, np.array([0, 0]), np.array([2000, 3000]))
+    values = cdmam.signal_at(acquisition, layout, np.array([0, 0]), np.array([2000, 3000]))
+    middle, right = BACKGROUND + acquisition.exposure_signal - values
     assert right / middle == pytest.approx(1.04, rel=1e-5)
 
 

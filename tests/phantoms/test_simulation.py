@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from radlens.phantoms import cdmam
-from radlens.phantoms.cdmam.acquisition import BACKGROUND
-from radlens.phantoms.cdmam.acquisition import noise_kernel
+from radlens.phantoms.cdmam.acquisition import BACKGROUND, noise_kernel
 
 COARSE = cdmam.Layout.with_margin(0, 0.25)
 

@@ -73,7 +73,9 @@ def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols
 
     A value is ``BACKGROUND + I0 - I (1 - D)``: I0 is the signal behind the bare plate, I the same with its heel effect,
     D the fraction that gold takes away, blurred. So the bare plate has one value at every dose, as in images that a
-    device prepares for presentation, while contrasts grow with the dose. Lines of the grid are not blurred along their length, where they always end on another.
+    device prepares for presentation, while contrasts grow with the dose.
+
+    Lines of the grid are not blurred along their length, where they always end on another.
     The plate has no edge.
 
     Args:
