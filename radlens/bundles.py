@@ -1,0 +1,200 @@
+"""One servable model on disk: save, load, verify.
+
+A bundle is a directory with ``bundle.json`` and the files it lists with their SHA-256. Its own hash is that of
+``bundle.json``, so it names every byte of the bundle.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.errors import BundleError, InvalidInput
+from radlens.images.sampling import SAMPLED_SHAPE
+from radlens.networks import FoldedCdmamEnsemble
+
+__all__ = ["FORMAT_VERSION", "Bundle", "InputSpec", "Manifest", "save"]
+
+FORMAT_VERSION = 1
+"""Version of the layout of ``bundle.json``; another one is refused."""
+
+MANIFEST = "bundle.json"
+WEIGHTS = "weights.pt"
+TRACED = "ensemble.traced.pt"
+PREDICTION_ONNX = "prediction.onnx"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an image must be before the network sees it.
+
+    Attributes:
+        mean: pixel value that becomes 0.
+        std: pixel values per unit of the normalised image, above 0.
+        spacing_mm: pixel spacing of the training images, mm.
+        sampler: how images were downsampled in training.
+        pixel_mean_range: smallest and largest mean pixel value of a training image.
+        pixel_std_range: smallest and largest standard deviation of the pixel values of a training image.
+    """
+
+    mean: float
+    std: float
+    spacing_mm: float
+    sampler: str
+    pixel_mean_range: tuple[float, float]
+    pixel_std_range: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of ``bundle.json``.
+
+    Attributes:
+        name: model name in URLs.
+        version: as TorchServe wants it, such as ``"1.0"``.
+        task: what the model does, such as ``"cdmam-cdc"``.
+        diameters_mm: disk diameters of the predicted points, largest first.
+        input: what the network expects.
+        explainers: methods this model may be explained with.
+        n_members: networks in the ensemble.
+        training: the training record.
+        parity: how far traced module, ONNX graph and eager module differ.
+        files: SHA-256 of every other file of the bundle, by name.
+        format_version: of this layout.
+    """
+
+    name: str
+    version: str
+    task: str
+    diameters_mm: tuple[float, ...]
+    input: InputSpec
+    explainers: tuple[str, ...]
+    n_members: int
+    training: Mapping[str, Any]
+    parity: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was loaded and, unless told otherwise, verified.
+
+    Attributes:
+        path: its directory.
+        manifest: what ``bundle.json`` says.
+        bundle_hash: SHA-256 of ``bundle.json``, 64 hexadecimal digits.
+    """
+
+    path: Path
+    manifest: Manifest
+    bundle_hash: str
+
+    @classmethod
+    def load(cls, path: Path | str, *, verify: bool = True) -> "Bundle":
+        """Read a bundle.
+
+        Args:
+            path: directory with ``bundle.json``.
+            verify: compare every file with its hash.
+
+        Raises:
+            BundleError: no bundle there, another format version, a missing or altered file.
+        """
+        path = Path(path)
+        try:
+            text = (path / MANIFEST).read_bytes()
+            manifest = _parse(json.loads(text))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}") from error
+        if verify:
+            _verify(path, manifest.files)
+        return cls(path, manifest, hashlib.sha256(text).hexdigest())
+
+    def model(self) -> FoldedCdmamEnsemble:
+        """Return the ensemble with its dense layers multiplied out, float32, in evaluation mode.
+
+        Raises:
+            BundleError: the weights do not fit the network.
+        """
+        model = FoldedCdmamEnsemble(self.manifest.n_members)
+        try:
+            model.load_state_dict(torch.load(self.path / WEIGHTS, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BundleError(f"{WEIGHTS} must hold {self.manifest.n_members} CDMAM members") from error
+        return model
+
+    def preprocess(self, pixels: np.ndarray) -> Tensor:
+        """Normalise downsampled images.
+
+        Args:
+            pixels: ``(250, 250)`` or ``(b, 250, 250)``, any real dtype, attenuation bright.
+
+        Returns:
+            ``(b, 1, 250, 250)`` float32, ``(pixels - mean) / std``.
+
+        Raises:
+            InvalidInput: another shape.
+        """
+        if pixels.ndim not in (2, 3) or tuple(pixels.shape[-2:]) != SAMPLED_SHAPE:
+            raise InvalidInput(f"pixels must have shape (b, 250, 250), got {tuple(pixels.shape)}")
+        return torch.from_numpy(self.normalize(pixels)).reshape(-1, 1, *SAMPLED_SHAPE)
+
+    def normalize(self, pixels: np.ndarray) -> np.ndarray:
+        """Return ``(pixels - mean) / std`` as float32; any shape, so that a full image can be normalised once."""
+        spec = self.manifest.input
+        return ((pixels - np.float32(spec.mean)) / np.float32(spec.std)).astype(np.float32, copy=False)
+
+    @cached_property
+    def traced(self) -> Path:
+        """The ensemble as one TorchScript module: ``(b, 1, 250, 250)`` to mean, aleatoric, epistemic."""
+        return self.path / TRACED
+
+    @cached_property
+    def prediction_onnx(self) -> Path:
+        """The same as an ONNX graph with input ``images`` and outputs ``mean``, ``aleatoric``, ``epistemic``."""
+        return self.path / PREDICTION_ONNX
+
+
+def save(path: Path | str, manifest: Manifest) -> Bundle:
+    """Write ``bundle.json`` for the files that already lie in ``path``, and load the result.
+
+    Args:
+        path: directory that holds weights and graphs.
+        manifest: its ``files`` are filled in here.
+    """
+    path = Path(path)
+    files = {file.name: _sha256(file) for file in sorted(path.iterdir()) if file.name != MANIFEST}
+    document = asdict(manifest) | {"files": files}
+    (path / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return Bundle.load(path)
+
+
+def _parse(document: dict[str, Any]) -> Manifest:
+    if document["format_version"] != FORMAT_VERSION:
+        raise BundleError(f"bundle format must be {FORMAT_VERSION}, got {document['format_version']}")
+    spec = document["input"]
+    ranges = {name: tuple(spec[name]) for name in ("pixel_mean_range", "pixel_std_range")}
+    tuples = {name: tuple(document[name]) for name in ("diameters_mm", "explainers")}
+    known = {f.name: document[f.name] for f in fields(Manifest)}
+    return Manifest(**(known | tuples | {"input": InputSpec(**(spec | ranges))}))
+
+
+def _verify(path: Path, files: Mapping[str, str]) -> None:
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            raise BundleError(f"bundle must hold {name}, which is missing")
+        if _sha256(path / name) != expected:
+            raise BundleError(f"{name} is not the file this bundle was made with: its SHA-256 differs")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
