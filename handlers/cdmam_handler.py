@@ -1,0 +1,63 @@
+"""TorchServe handler of CDMAM models: decode, call the service, encode. Archived with the library it was made with."""
+
+import json
+import sys
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+# The archive's own library must win over an installed one and over any on PYTHONPATH: an archive is self-contained.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from batch_reply import reply
+
+from radlens.bundles import Bundle
+from radlens.service import Service, request_from_http
+
+NO_PARAMETERS = ("body", "model_name")
+"""Fields of a row that are no parameters: the body, and what ``/invocations`` chooses the model by."""
+
+
+class CdmamHandler:
+    """Serve ``/predictions`` and ``/explanations`` of one archived model."""
+
+    def initialize(self, context):
+        """Load the bundle that lies in the archive."""
+        self.service = Service(Bundle.load(Path(context.system_properties["model_dir"])))
+
+    def handle(self, rows, context):
+        """Return one body per row, in the order of ``rows``, each with its own status and headers."""
+        # A batch can mix predictions and explanations: the headers are read for each row, not for row 0.
+        requests = [
+            decode(row, context.get_all_request_header(i), context.get_request_id(i)) for i, row in enumerate(rows)
+        ]
+        responses = self.service.respond(requests)
+        for i, response in enumerate(responses):
+            # Raising would fail the whole batch for one bad image.
+            context.set_response_status(response.status, response.phrase, idx=i)
+            for name, value in {"content-type": response.content_type, **response.headers}.items():
+                context.set_response_header(i, name, value)
+        streams = {i: response.stream for i, response in enumerate(responses) if response.stream}
+        return reply(context, [response.body for response in responses], streams)
+
+
+def decode(row, headers, request_id):
+    """Return the request that TorchServe 0.12 took apart into ``row`` and ``headers``.
+
+    It hands on the query string of ``/models/{name}/invoke`` as fields of the row. That of ``/predictions`` and
+    ``/explanations`` it drops, but keeps what follows the version in the path: ``/explanations/cdmam/1.0/n_steps=20``.
+    """
+    plain = {name: value for name, value in headers.items() if isinstance(value, str)}
+    query = dict(parse_qsl(plain.pop("url_path", "").replace("/", "&"), keep_blank_values=True))
+    query |= {
+        name: raw(value).decode(errors="replace") for name, value in row.items() if name not in ("body", "model_name")
+    }
+    # TorchServe adds its own verdict on what is asked for last; only its invoke route leaves it to the client.
+    explain = query.pop("explain", plain.pop("explain", "False")).lower() == "true"
+    return request_from_http("explain" if explain else "predict", raw(row.get("body", b"")), plain, query, request_id)
+
+
+def raw(value):
+    """Return the bytes of a field or body as they were sent, also where TorchServe decoded JSON or text."""
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    return value.encode() if isinstance(value, str) else json.dumps(value).encode()

@@ -1,0 +1,174 @@
+"""From numbers to answers: predictions and explanations as JSON, PNG, ``.npy`` and DICOM."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from radlens.errors import NotAcceptable
+from radlens.evaluation.cdc import EXPANSION, describe, verdict
+from radlens.explainers import UpsampledMap
+from radlens.figures.curves import Curve, figure_cdc
+from radlens.figures.maps import colorize, display_map, overlay
+from radlens.figures.panels import save
+from radlens.images import secondary_capture, to_npy, to_png
+from radlens.images.image import DICOM, NPY, PNG
+from radlens.service.computing import Explanation
+from radlens.service.encoding import array_to_json
+from radlens.service.messages import Response
+from radlens.service.provenance import HEADER, header_value
+from radlens.service.rows import Row
+
+__all__ = ["Context", "explanation_fields", "explanation_response", "prediction_response", "preview"]
+
+_PREVIEW_SIDE = 500
+"""Largest number of rows and columns of a partial map."""
+
+_NORMALISED = "standard deviations of the training images' pixels"
+
+_UNITS = {
+    "omig": _NORMALISED,
+    "sensitivity": f"um of gold per {_NORMALISED}",
+    "occlusion": "um of gold",
+}
+"""Unit of a map, by method."""
+
+_MEANINGS = {
+    "omig": "positive pixels must become brighter and negative ones darker, all at the same time, "
+    "for the predicted curve to fall",
+    "sensitivity": "how fast the midpoint of the predicted curve falls as a pixel becomes brighter",
+    "occlusion": "by how much the midpoint of the predicted curve rises when a pixel gets the training mean",
+}
+"""What the sign of a value says, by method (Amanova et al. 2022, section 2.3.1)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What an answer says beside its result.
+
+    Attributes:
+        provenance: JSON values, see :func:`radlens.service.provenance.provenance`.
+        warnings: sentences, see :func:`radlens.service.cautions.cautions`.
+        diameters_mm: of the points of a curve.
+    """
+
+    provenance: dict[str, Any]
+    warnings: list[str]
+    diameters_mm: Sequence[float]
+
+
+def prediction_response(row: Row, curves: np.ndarray, context: Context) -> Response:
+    """Return a prediction as JSON, PNG or ``.npy``, whichever the row asks for.
+
+    Args:
+        row: of the prediction.
+        curves: ``(4, 12)`` um of gold: mean, aleatoric, epistemic, total.
+        context: what else to say.
+    """
+    if row.media_type == PNG:
+        body = _cdc_png(curves)
+    elif row.media_type == NPY:
+        body = to_npy(curves)
+    else:
+        body = json.dumps(_prediction_fields(curves, context)).encode()
+    return _response(row, body, context)
+
+
+def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:
+    """Return an explanation as JSON, PNG, ``.npy`` or DICOM, whichever the row asks for."""
+    if row.media_type == PNG:
+        body = to_png(_picture(row, explanation))
+    elif row.media_type == NPY:
+        body = to_npy(explanation.upsampled.map.astype(np.float32))
+    elif row.media_type == DICOM:
+        body = _secondary_capture(row, explanation, context)
+    else:
+        body = json.dumps(explanation_fields(row, explanation, context)).encode()
+    return _response(row, body, context)
+
+
+def explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
+    """Return an explanation as JSON values: the map and how often each pixel was visited, or the map of one sample."""
+    method = _method(row)
+    fields = _sampled_fields(explanation) if row.settings.output == "sampled" else _map_fields(explanation.upsampled)
+    described = {"method": method, "unit": _UNITS.get(method, ""), "meaning": _MEANINGS.get(method, "")}
+    return {"explanation": described | fields, "warnings": context.warnings, "provenance": context.provenance}
+
+
+def preview(partial: UpsampledMap) -> dict[str, Any]:
+    """Return a map of the samples so far, averaged over blocks to at most 500x500 float32, as JSON values."""
+    return array_to_json(display_map(partial, max_side=_PREVIEW_SIDE).astype(np.float32))
+
+
+def _prediction_fields(curves: np.ndarray, context: Context) -> dict[str, Any]:
+    mean, aleatoric, epistemic, total = curves.astype(np.float64)
+    found = verdict(mean, total)
+    numbers = {
+        "diameters_mm": context.diameters_mm,
+        "mean_um": mean.tolist(),
+        "aleatoric_um": aleatoric.tolist(),
+        "epistemic_um": epistemic.tolist(),
+        "total_um": total.tolist(),
+        "interval_um": np.stack([mean - EXPANSION * total, mean + EXPANSION * total], axis=-1).tolist(),
+        "midpoint_um": float(mean.mean()),
+    }
+    return {
+        "prediction": numbers,
+        "verdict": asdict(found) | {"summary": describe(found)},
+        "warnings": context.warnings,
+        "provenance": context.provenance,
+    }
+
+
+def _cdc_png(curves: np.ndarray) -> bytes:
+    mean, _, _, total = curves.astype(np.float64)
+    if mean.min() <= 0:
+        raise NotAcceptable(f"a curve can be drawn if it is above 0 um, got {mean.min():g}; JSON can hold it")
+    return save(figure_cdc([Curve(mean, total)]))
+
+
+def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:
+    visits = upsampled.visits.astype(np.min_scalar_type(int(upsampled.visits.max())))
+    return {
+        "map": array_to_json(upsampled.map.astype(np.float32)),
+        "visits": array_to_json(visits),
+        "n_samples": upsampled.n_samples,
+        "normalize": upsampled.normalize,
+    }
+
+
+def _sampled_fields(explanation: Explanation) -> dict[str, Any]:
+    assert explanation.sampled is not None, "an explanation of several samples has no single one"
+    image, rows, cols = explanation.sampled
+    return {
+        "sampled": array_to_json(image),
+        "rows": array_to_json(rows.astype(np.uint32)),
+        "cols": array_to_json(cols.astype(np.uint32)),
+    }
+
+
+def _picture(row: Row, explanation: Explanation) -> np.ndarray:
+    if row.settings.output == "overlay":
+        return overlay(row.image.pixels, explanation.upsampled)
+    if row.settings.output == "sampled" and explanation.sampled is not None:
+        return colorize(explanation.sampled.image)
+    return colorize(display_map(explanation.upsampled))
+
+
+def _secondary_capture(row: Row, explanation: Explanation, context: Context) -> bytes:
+    return secondary_capture(
+        overlay(row.image.pixels, explanation.upsampled),
+        row.image,
+        series_description=f"radlens {_method(row)}"[:64],
+        provenance=context.provenance,
+    )
+
+
+def _method(row: Row) -> str:
+    return row.settings.explainer.name if row.settings.explainer else ""
+
+
+def _response(row: Row, body: bytes, context: Context) -> Response:
+    return Response(200, row.media_type, body, {HEADER: header_value(context.provenance)})

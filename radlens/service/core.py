@@ -1,0 +1,143 @@
+"""The functional core of a handler: a batch of requests in, one response for each out.
+
+Rows that can share work are computed together. What a row gets equals what it gets alone, to within the rounding of
+float32 sums whose order depends on the batch (about 1e-5 of the largest value of a map), and no row can spoil the
+answer of another.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from radlens import explainers
+from radlens.bundles import Bundle
+from radlens.errors import BundleError
+from radlens.service.answers import Context, explanation_response, prediction_response
+from radlens.service.cautions import cautions
+from radlens.service.computing import Computer, Explanation
+from radlens.service.failures import failed
+from radlens.service.messages import Emit, Request, Response
+from radlens.service.provenance import HEADER, header_value, provenance
+from radlens.service.rows import Row, Terms, open_row
+from radlens.service.streaming import Pace, stream_explanation
+
+__all__ = ["Service"]
+
+Result = TypeVar("Result")
+Work = tuple[Callable[[Sequence[Row]], Sequence[Any]], Callable[[Row, Any, Context], Response], list[Row]]
+
+
+class Service:
+    """Answer requests with one model.
+
+    Args:
+        bundle: the model.
+        now: the clock of the provenance.
+        pace: how often a stream says something.
+
+    Raises:
+        BundleError: the bundle's weights cannot be loaded, or it allows no explainer that this library has.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), pace: Pace | None = None
+    ) -> None:
+        manifest = bundle.manifest
+        methods = tuple(name for name in explainers.names() if name in manifest.explainers)
+        if not methods:
+            raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
+        self._manifest = manifest
+        self._stated = {"model": manifest.name, "version": manifest.version, "bundle_hash": bundle.bundle_hash}
+        self._terms = Terms(manifest.input.sampler, methods)
+        self._computer = Computer(bundle.model(), bundle.preprocess)
+        self._now, self._pace = now, pace or Pace()
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        """Return one response per request, in their order. Nothing a request holds makes it raise.
+
+        All predictions are one call of the model; explanations of one sample that have the same method and parameters
+        are one call of the explainer, whatever their seeds and formats. A request that streams gets a response whose
+        ``stream`` does the work when it is called.
+        """
+        opened = [self._open(request) for request in requests]
+        answers: dict[Row, Response] = {}
+        for compute, encode, rows in self._work([row for row in opened if isinstance(row, Row)]):
+            answers |= self._answer(compute, encode, rows)
+        return [answers[row] if isinstance(row, Row) else row for row in opened]
+
+    def stream(self, request: Request, emit: Emit) -> Response:
+        """Answer one request, its body in pieces.
+
+        Args:
+            request: any; one that does not stream is answered by one piece.
+            emit: takes each piece of the body.
+
+        Returns:
+            Status and headers.
+        """
+        (response,) = self.respond([request])
+        if response.stream is None:
+            emit(response.body)
+        else:
+            response.stream(emit)
+        return response
+
+    def _open(self, request: Request) -> Row | Response:
+        try:
+            return open_row(request, self._terms)
+        except Exception as error:
+            return failed(error, request.request_id)
+
+    def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
+        """Group rows by what can be computed together."""
+        alike = defaultdict(list)
+        for row in rows:
+            if row.is_streamed:
+                yield _nothing_yet, self._streamed, [row]
+            elif row.settings.n_samples > 1:
+                yield self._explain_many, explanation_response, [row]
+            else:
+                alike[row.settings.explainer].append(row)
+        for explainer, group in alike.items():
+            if explainer is None:
+                yield self._computer.predict, prediction_response, group
+            else:
+                yield self._computer.explain_once, explanation_response, group
+
+    def _explain_many(self, rows: Sequence[Row]) -> list[Explanation]:
+        return [self._computer.explain_many(row) for row in rows]
+
+    def _streamed(self, row: Row, _: None, context: Context) -> Response:
+        stream = partial(stream_explanation, row, context, self._computer, self._pace)
+        return Response(200, row.media_type, headers={HEADER: header_value(context.provenance)}, stream=stream)
+
+    def _answer(
+        self,
+        compute: Callable[[Sequence[Row]], Sequence[Result]],
+        encode: Callable[[Row, Result, Context], Response],
+        rows: Sequence[Row],
+    ) -> dict[Row, Response]:
+        try:
+            results = compute(rows)
+        except Exception as error:
+            if len(rows) == 1:
+                return {rows[0]: failed(error, rows[0].request.request_id)}
+            # One of them spoilt it: each gets alone what it deserves.
+            return {row: self._answer(compute, encode, [row])[row] for row in rows}
+        return {row: self._encode(encode, row, result) for row, result in zip(rows, results, strict=True)}
+
+    def _encode(self, encode: Callable[[Row, Result, Context], Response], row: Row, result: Result) -> Response:
+        try:
+            return encode(row, result, self._context(row))
+        except Exception as error:
+            return failed(error, row.request.request_id)
+
+    def _context(self, row: Row) -> Context:
+        stated = provenance(self._stated, row.image, row.settings, row.request.request_id, self._now())
+        return Context(stated, cautions(row.image, self._manifest.input), self._manifest.diameters_mm)
+
+
+def _nothing_yet(rows: Sequence[Row]) -> list[None]:
+    return [None] * len(rows)

@@ -1,0 +1,46 @@
+"""Arrays as JSON values, and back: ``.npy`` bytes (NEP 1), compressed with zlib (RFC 1950), in base64 (RFC 4648)."""
+
+import base64
+import binascii
+import io
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from radlens.errors import InvalidInput
+from radlens.images import to_npy
+
+__all__ = ["ENCODING", "array_from_json", "array_to_json"]
+
+ENCODING = "npy+zlib+base64"
+"""Name of the encoding, repeated in every encoded array."""
+
+_LEVEL = 1
+"""zlib level: a map of one sample is nearly all zeros, one of many is noise; higher levels only take longer."""
+
+
+def array_to_json(array: np.ndarray) -> dict[str, Any]:
+    """Return ``{"encoding", "shape", "dtype", "data"}``; C order, little endian."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    data = base64.b64encode(zlib.compress(to_npy(little), _LEVEL)).decode("ascii")
+    return {"encoding": ENCODING, "shape": list(array.shape), "dtype": array.dtype.name, "data": data}
+
+
+def array_from_json(value: Mapping[str, Any]) -> np.ndarray:
+    """Return the array that `array_to_json` encoded.
+
+    Raises:
+        InvalidInput: another encoding, or data that are damaged.
+    """
+    if value.get("encoding") != ENCODING:
+        raise InvalidInput(f"array must be encoded as {ENCODING}, got another encoding")
+    try:
+        data = zlib.decompress(base64.b64decode(value["data"], validate=True))
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (KeyError, TypeError, ValueError, EOFError, binascii.Error, zlib.error) as error:
+        raise InvalidInput(f"array data must be complete, got damaged ones ({type(error).__name__})") from None
+    if list(array.shape) != list(value.get("shape", [])):
+        raise InvalidInput(f"array must have the shape it states, got {list(array.shape)}")
+    return array

@@ -1,0 +1,51 @@
+"""Which of the formats on offer a client accepts: RFC 9110, sections 12.4.2 and 12.5.1."""
+
+import re
+from collections.abc import Sequence
+
+from radlens.errors import NotAcceptable
+
+__all__ = ["negotiate"]
+
+_WEIGHT = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
+"""RFC 9110 section 12.4.2: ``qvalue``."""
+
+_MAX_RANGES = 50
+"""Ranges of an Accept header that are read; browsers send fewer than ten."""
+
+
+def negotiate(accept: str | None, offered: Sequence[str]) -> str:
+    """Return the media type of ``offered`` that the client prefers; the earlier one where it has no preference.
+
+    Args:
+        accept: an Accept header; without one, or with an empty one, anything is acceptable. Parameters other than
+            ``q`` and ranges that cannot be parsed are ignored.
+        offered: media types in lower case, the default first; at least one.
+
+    Raises:
+        NotAcceptable: none of them is accepted.
+    """
+    if accept is None or not accept.strip():
+        return offered[0]
+    ranges = [parsed for item in accept.split(",")[:_MAX_RANGES] if (parsed := _parse(item))]
+    best = max(offered, key=lambda media_type: _quality(media_type, ranges))
+    if _quality(best, ranges) == 0:
+        raise NotAcceptable(f"the answer can be {', '.join(offered)}; Accept allows none of them")
+    return best
+
+
+def _parse(item: str) -> tuple[str, float] | None:
+    media_range, *parameters = [part.strip().lower() for part in item.split(";")]
+    weights = [value.strip() for name, _, value in (p.partition("=") for p in parameters) if name.strip() == "q"]
+    if media_range.count("/") != 1 or any(not _WEIGHT.fullmatch(weight) for weight in weights):
+        return None
+    return media_range, float(weights[0]) if weights else 1.0
+
+
+def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
+    """Return the weight of the most specific range that matches, 0 where none does."""
+    for candidate in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
+        weights = [weight for media_range, weight in ranges if media_range == candidate]
+        if weights:
+            return max(weights)
+    return 0.0

@@ -1,0 +1,261 @@
+"""What a request may ask for: names, ranges and defaults of parameters, and the strict reading of their text."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, get_type_hints
+
+from radlens import explainers
+from radlens.errors import InvalidParameter
+from radlens.explainers.upsampling import NORMALIZATIONS
+from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
+
+__all__ = [
+    "OUTPUTS",
+    "Choice",
+    "Integer",
+    "Parameter",
+    "Positive",
+    "Settings",
+    "evaluations",
+    "explanation_parameters",
+    "explanation_settings",
+    "prediction_parameters",
+    "prediction_settings",
+    "shown",
+]
+
+OUTPUTS = ("map", "sampled", "overlay")
+"""A map on the grid of the sent image, the 250x250 map of one sample, or the map drawn over the image."""
+
+_MAX_SHOWN = 40
+"""Characters of what a client sent that a message repeats."""
+
+
+def shown(text: str) -> str:
+    """Return ``text`` quoted, in printable ASCII and short: it may be an attack on whoever reads the message."""
+    quoted = ascii(text[:_MAX_SHOWN])
+    return quoted if len(text) <= _MAX_SHOWN and len(quoted) <= 2 * _MAX_SHOWN else quoted[: 2 * _MAX_SHOWN] + "..."
+
+
+class Parameter(Protocol):
+    """How the text of one parameter is read."""
+
+    @property
+    def default(self) -> Any:
+        """The value of a parameter that is not given."""
+
+    @property
+    def expected(self) -> str:
+        """What the text must be, to follow ``must be``."""
+
+    def parse(self, text: str) -> Any:
+        """Return the value, or None where the text is not as expected."""
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Decimal digits, from ``low`` to ``high``."""
+
+    low: int
+    high: int
+    default: int
+
+    @property
+    def expected(self) -> str:
+        """See `Parameter`."""
+        return f"an integer from {self.low} to {self.high}"
+
+    def parse(self, text: str) -> int | None:
+        """See `Parameter`."""
+        if not re.fullmatch(r"[0-9]{1,20}", text):
+            return None
+        value = int(text)
+        return value if self.low <= value <= self.high else None
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A decimal number, with or without exponent, above 0 and finite."""
+
+    default: float
+
+    @property
+    def expected(self) -> str:
+        """See `Parameter`."""
+        return "a finite number above 0"
+
+    def parse(self, text: str) -> float | None:
+        """See `Parameter`."""
+        if not re.fullmatch(r"(?:[0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?", text):
+            return None
+        value = float(text)
+        return value if 0 < value < math.inf else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    options: tuple[str, ...]
+    default: str
+
+    @property
+    def expected(self) -> str:
+        """See `Parameter`."""
+        return "one of " + ", ".join(self.options)
+
+    def parse(self, text: str) -> str | None:
+        """See `Parameter`."""
+        return text if text in self.options else None
+
+
+_SEED = Integer(0, 2**32 - 1, 0)
+
+_METHOD_PARAMETERS: dict[str, Parameter] = {
+    "n_steps": Integer(1, 1000, 50),
+    "window": Integer(1, SAMPLED_SHAPE[0], 10),
+    "stride": Integer(1, SAMPLED_SHAPE[0], 10),
+}
+"""Narrower ranges and other defaults than a method's own, for what a server should spend on one request.
+
+Occlusion in steps of 1 pixel, as in the paper, takes 62 500 evaluations of the network; 10 is 625.
+"""
+
+_INTERNAL = frozenset({"batch_size"})
+"""Parameters of methods that change their memory and no result; they are the server's business."""
+
+
+def prediction_parameters(sampler: str) -> dict[str, Parameter]:
+    """Return the parameters of a prediction, by name; ``sampler`` is the model's own."""
+    return {"sampler": Choice(SAMPLERS, sampler), "seed": _SEED}
+
+
+def explanation_parameters(sampler: str, methods: Sequence[str], method: str) -> dict[str, Parameter]:
+    """Return the parameters of an explanation by ``method``, one of ``methods``, by name."""
+    return {
+        "method": Choice(tuple(methods), _default_method(methods)),
+        "n_samples": Integer(1, 100_000, 1),
+        **prediction_parameters(sampler),
+        "normalize": Choice(NORMALIZATIONS, NORMALIZATIONS[0]),
+        "output": Choice(OUTPUTS, OUTPUTS[0]),
+        **_own_parameters(method),
+    }
+
+
+def _default_method(methods: Sequence[str]) -> str:
+    return "omig" if "omig" in methods else methods[0]
+
+
+def _own_parameters(method: str) -> dict[str, Parameter]:
+    kind = explainers.get(method)
+    types = get_type_hints(kind)
+    own = [field for field in fields(kind) if field.name not in _INTERNAL]  # type: ignore[arg-type]
+    return {field.name: _METHOD_PARAMETERS.get(field.name) or _of(types[field.name], field.default) for field in own}
+
+
+def _of(kind: type, default: Any) -> Parameter:
+    return Integer(0, 2**31 - 1, default) if kind is int else Positive(default)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one request asks for, checked.
+
+    Attributes:
+        sampler: how pixels are chosen.
+        seed: of the sequence of samples.
+        explainer: the method with its parameters; None for a prediction.
+        n_samples: samples behind an explanation.
+        normalize: see :func:`radlens.explainers.upsample`.
+        output: one of `OUTPUTS`.
+    """
+
+    sampler: str
+    seed: int
+    explainer: explainers.Explainer | None = None
+    n_samples: int = 1
+    normalize: str = NORMALIZATIONS[0]
+    output: str = OUTPUTS[0]
+
+    def stated(self) -> dict[str, Any]:
+        """Return every setting as JSON values, for the provenance."""
+        sampling = {"sampler": self.sampler, "seed": self.seed}
+        if self.explainer is None:
+            return {"sampling": sampling}
+        own = {name: value for name, value in asdict(self.explainer).items() if name not in _INTERNAL}  # type: ignore[call-overload]
+        method = {"method": self.explainer.name, "parameters": own}
+        return {
+            "sampling": {**sampling, "n_samples": self.n_samples, "normalize": self.normalize},
+            "explainer": method,
+            "output": self.output,
+        }
+
+
+def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str) -> Settings:
+    """Read the parameters of a prediction.
+
+    Args:
+        given: text by name; each must be a parameter of a prediction.
+        hints: used where they name a parameter that is not given.
+        sampler: the default sampler, the model's own.
+
+    Raises:
+        InvalidParameter: an unknown name, or text that is not as expected.
+    """
+    return Settings(**_read("predictions", prediction_parameters(sampler), given, hints))
+
+
+def explanation_settings(
+    given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str, methods: Sequence[str]
+) -> Settings:
+    """Read the parameters of an explanation; arguments and errors as in `prediction_settings`.
+
+    Args:
+        given: see there.
+        hints: see there.
+        sampler: see there.
+        methods: names of the explainers that the model allows, at least one.
+    """
+    choice = Choice(tuple(methods), _default_method(methods))
+    method = _value("method", choice, given, hints)
+    known = explanation_parameters(sampler, methods, method)
+    values = _read(f"explanations by {method}", known, given, hints)
+    own = {name: values.pop(name) for name in _own_parameters(method)}
+    del values["method"]
+    settings = Settings(explainer=explainers.create(method, **own), **values)
+    if settings.output == "sampled" and settings.n_samples != 1:
+        raise InvalidParameter(f"n_samples must be 1 for output 'sampled', got {settings.n_samples}")
+    return settings
+
+
+def _read(
+    what: str, known: Mapping[str, Parameter], given: Mapping[str, str], hints: Mapping[str, str]
+) -> dict[str, Any]:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidParameter(f"parameters of {what} are {', '.join(known)}; got {_first_few(unknown)}")
+    return {name: _value(name, parameter, given, hints) for name, parameter in known.items()}
+
+
+def _first_few(names: Iterable[str]) -> str:
+    first, *more = names
+    return shown(first) + (f" and {len(more)} more" if more else "")
+
+
+def _value(name: str, parameter: Parameter, given: Mapping[str, str], hints: Mapping[str, str]) -> Any:
+    text = given.get(name, hints.get(name))
+    if text is None:
+        return parameter.default
+    value = parameter.parse(text)
+    if value is None:
+        raise InvalidParameter(f"{name} must be {parameter.expected}, got {shown(text)}")
+    return value
+
+
+def evaluations(settings: Settings) -> int:
+    """Return how often the network is evaluated for an explanation: what it costs, to within a factor of about 3."""
+    explainer = settings.explainer
+    n_windows = math.ceil(SAMPLED_SHAPE[0] / stride) if (stride := getattr(explainer, "stride", None)) else 1
+    return settings.n_samples * getattr(explainer, "n_steps", 1) * n_windows**2

@@ -1,0 +1,68 @@
+"""Where an answer comes from: model, engine, parameters, input and time, enough to repeat it."""
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+import radlens
+from radlens.images import Image
+from radlens.service.parameters import Settings
+
+__all__ = ["ENGINE", "HEADER", "PRECISION", "header_value", "library_versions", "provenance"]
+
+HEADER = "X-Radlens-Provenance"
+"""Response header that carries the provenance of every answer, as compact JSON in ASCII."""
+
+ENGINE, PRECISION = "torch", "float32"
+"""What the service computes with."""
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    return {
+        "radlens": radlens.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def provenance(
+    model: Mapping[str, str], image: Image, settings: Settings, request_id: str, time: datetime
+) -> dict[str, Any]:
+    """Return the provenance of one answer as JSON values.
+
+    Args:
+        model: ``model`` (its name), ``version`` and ``bundle_hash``.
+        image: the image that was sent.
+        settings: what was asked for.
+        request_id: of the request.
+        time: of the answer, with a time zone.
+    """
+    rows, columns = image.pixels.shape
+    return {
+        **model,
+        "engine": ENGINE,
+        "precision": PRECISION,
+        **settings.stated(),
+        "libraries": library_versions(),
+        "input": {
+            "sha256": image.sha256,
+            "sop_instance_uid": image.sop_instance_uid,
+            "media_type": image.media_type,
+            "shape": [rows, columns],
+            "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
+        },
+        "time": time.astimezone(UTC).isoformat(timespec="milliseconds"),
+        "request_id": request_id,
+    }
+
+
+def header_value(stated: Mapping[str, Any]) -> str:
+    """Return ``stated`` as JSON that can be a header value: ASCII on one line."""
+    return json.dumps(stated, separators=(",", ":"), ensure_ascii=True)

@@ -1,0 +1,69 @@
+"""An explanation of many samples as a stream of JSON lines, the last of which says that it is complete.
+
+HTTP cannot tell a finished stream from one whose server died (TorchServe resets neither), so the lines do:
+``{"event": "progress", "done", "total", "elapsed_s", "remaining_s"}``, now and then
+``{"event": "partial", "done", "map"}``, and in the end either ``{"event": "result", "complete": true, ...}`` with the
+fields of the plain JSON answer or ``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from radlens.explainers import UpsampledMap
+from radlens.service.answers import Context, explanation_fields, preview
+from radlens.service.computing import Computer
+from radlens.service.failures import failure
+from radlens.service.messages import Emit
+from radlens.service.rows import Row
+
+__all__ = ["Pace", "stream_explanation"]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a stream says something.
+
+    Attributes:
+        progress_s: seconds between lines of progress, at least.
+        partial_s: seconds between partial maps, at least; the first one comes with the first samples.
+    """
+
+    progress_s: float = 0.5
+    partial_s: float = 15.0
+
+
+def stream_explanation(row: Row, context: Context, computer: Computer, pace: Pace, emit: Emit) -> None:
+    """Explain ``row`` and hand each line to ``emit``; raises only what ``emit`` raises."""
+    try:
+        explanation = computer.explain_many(row, _Reporter(row.settings.n_samples, pace, emit))
+        last = _line("result", complete=True, **explanation_fields(row, explanation, context))
+    except Exception as error:
+        last = _line("error", complete=False, **failure(error, row.request.request_id)._asdict())
+    emit(last)
+
+
+class _Reporter:
+    """Turn the progress of an upsampling into lines."""
+
+    def __init__(self, total: int, pace: Pace, emit: Emit) -> None:
+        self._pace, self._emit = pace, emit
+        self._started = self._progress_at = monotonic()
+        self._partial_at = -float("inf")
+        emit(_line("progress", done=0, total=total, elapsed_s=0.0, remaining_s=None))
+
+    def __call__(self, done: int, total: int, partial: Callable[[], UpsampledMap]) -> None:
+        now = monotonic()
+        if done == total or now - self._progress_at >= self._pace.progress_s:
+            self._progress_at, elapsed = now, now - self._started
+            remaining = round(elapsed * (total - done) / done, 3)
+            self._emit(_line("progress", done=done, total=total, elapsed_s=round(elapsed, 3), remaining_s=remaining))
+        if done < total and now - self._partial_at >= self._pace.partial_s:
+            self._partial_at = now
+            self._emit(_line("partial", done=done, total=total, map=preview(partial())))
+
+
+def _line(event: str, **fields: Any) -> bytes:
+    return json.dumps({"event": event, **fields}).encode() + b"\n"
