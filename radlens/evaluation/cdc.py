@@ -128,15 +128,18 @@ def verdict(mean_um: ArrayLike, total_um: ArrayLike) -> CdcVerdict:
 
 
 def describe(found: CdcVerdict) -> str:
-    """Return the overall verdict as two sentences for a report; "everywhere" is at the four limited diameters."""
+    """Return the overall verdict as two sentences for a report."""
     deciding = [point for point in found.diameters if point.outcome == found.outcome]
     where = ", ".join(f"{point.diameter_mm:.2f}" for point in deciding)
     if found.outcome == "not acceptable":
         text = f"The predicted curve exceeds the acceptable limit at {where} mm."
     elif found.outcome == "acceptable":
-        text = f"The predicted curve meets the acceptable limit everywhere, but not the achievable one at {where} mm."
+        text = (
+            "The predicted curve meets the acceptable limit at all four diameters, "
+            f"but not the achievable one at {where} mm."
+        )
     else:
-        text = "The predicted curve meets the achievable limit everywhere."
+        text = "The predicted curve meets the achievable limit at all four diameters."
     if found.certain:
         return f"{text} The 95 % intervals support this conclusion."
     return f"{text} The 95 % intervals reach across the limit: this image alone does not settle the question."

@@ -95,7 +95,7 @@ def test_a_certain_verdict_holds_for_every_curve_inside_the_intervals(mean, tota
 @pytest.mark.parametrize(
     ("mean", "total", "words"),
     [
-        (ACHIEVABLE * 0.9, 0.001, "meets the achievable limit everywhere. The 95 % intervals support"),
+        (ACHIEVABLE * 0.9, 0.001, "meets the achievable limit at all four diameters. The 95 % intervals support"),
         (ACCEPTABLE * 0.99, 0.001, "not the achievable one at 1.00, 0.50, 0.25, 0.10 mm. The 95 % intervals support"),
         (ACCEPTABLE * [0.9, 0.9, 1.01, 0.9], 0.1, "exceeds the acceptable limit at 0.25 mm. The 95 % intervals reach"),
     ],

@@ -1,0 +1,288 @@
+"""Signed maps as pictures: red positive, blue negative, black zero (Amanova et al. 2022, Figs. 3 to 7).
+
+A map is an array, or an `UpsampledMap`, which knows how often each pixel was visited. Most pixels of an upsampled map
+were visited seldom or never and are zero; drawn pixel by pixel it looks black. `display_map` averages over blocks,
+counting visits alone.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.explainers import UpsampledMap
+
+__all__ = [
+    "NEGATIVE",
+    "POSITIVE",
+    "RAMP",
+    "Box",
+    "block_size",
+    "colorize",
+    "cutout",
+    "cutout_map",
+    "display_grey",
+    "display_map",
+    "overlay",
+    "symmetric_limit",
+]
+
+POSITIVE, NEGATIVE = (255, 72, 56), (72, 128, 255)
+"""Colours of the largest positive and negative values. Half way they are pure red and pure blue: a pure blue of full
+strength is too dark to be seen beside red."""
+
+_N_LEVELS = 256
+_GREY_QUANTILES = (0.005, 0.995)
+_DIMMED = 0.65
+_FILL_SIGMA = 1.0
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels of the full image.
+
+    Attributes:
+        top: first row.
+        left: first column.
+        height: rows.
+        width: columns.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def colorize(values: np.ndarray, *, limit: float | None = None, quantile: float = 0.999) -> np.ndarray:
+    """Colour a map: red where positive, blue where negative, black where zero.
+
+    Args:
+        values: ``(H, W)``, finite.
+        limit: absolute value that gets the strongest colour; larger ones get it too. By default `symmetric_limit`.
+        quantile: see `symmetric_limit`.
+
+    Returns:
+        ``(H, W, 3)`` uint8. Values of the same size and opposite sign are equally strong.
+
+    Raises:
+        InvalidInput: not two-dimensional, or not finite.
+        InvalidParameter: a limit that is not positive, or a quantile outside (0, 1].
+    """
+    values = _checked(values)
+    strength, sign = _strength(values, limit, quantile)
+    index = np.rint(strength * (_N_LEVELS - 1)).astype(np.intp)
+    # Rounding must not make a value that is not zero look like zero.
+    index[(index == 0) & sign.astype(bool)] = 1
+    return _TABLE[index + (sign < 0) * _N_LEVELS]
+
+
+def symmetric_limit(values: np.ndarray, quantile: float = 0.999) -> float:
+    """Return the ``quantile`` of the absolute values that are not zero, 1 where all are zero.
+
+    A quantile and not the largest value: a single outlying pixel would make all others look black.
+
+    Raises:
+        InvalidParameter: a quantile outside (0, 1].
+    """
+    if not 0 < quantile <= 1:
+        raise InvalidParameter(f"quantile must be in (0, 1], got {quantile}")
+    sizes = np.abs(values[values != 0])
+    return float(np.quantile(sizes, quantile)) if sizes.size else 1.0
+
+
+def display_map(shown: np.ndarray | UpsampledMap, *, max_side: int = 1250, smooth_px: float = 0.0) -> np.ndarray:
+    """Reduce a map to a size that can be looked at.
+
+    An array becomes the mean of square blocks. Of an `UpsampledMap` each block is the sum of the values that samples
+    gave to its pixels, divided by their number: the mean of one visit, in the unit of a single map, however many
+    samples there are. Its blocks are at least so large that they hold one visit on average; a block without any takes
+    the mean of its neighbours, weighted by a Gaussian of one block.
+
+    Args:
+        shown: ``(H, W)``, finite.
+        max_side: largest number of rows and columns of the result.
+        smooth_px: standard deviation of a Gaussian over the result, in its pixels; visits weigh in it as well.
+
+    Returns:
+        ``(ceil(H / k), ceil(W / k))`` float64 with ``k = block_size(shown, max_side)``; zero where no visit is near.
+
+    Raises:
+        InvalidInput: not two-dimensional, or not finite.
+        InvalidParameter: ``max_side`` below 1, or a negative ``smooth_px``.
+    """
+    if not smooth_px >= 0:
+        raise InvalidParameter(f"smooth_px must be at least 0, got {smooth_px}")
+    size = block_size(shown, max_side)
+    if isinstance(shown, UpsampledMap):
+        totals, weights = _checked(shown.total), shown.visits
+    else:
+        totals, weights = _checked(shown), np.ones(shown.shape, dtype=np.int64)
+    totals, weights = _block_sums(totals, size), _block_sums(weights, size).astype(np.float64)
+    if smooth_px > 0:
+        return _ratio(gaussian_filter(totals, smooth_px), gaussian_filter(weights, smooth_px))
+    filled = _ratio(gaussian_filter(totals, _FILL_SIGMA), gaussian_filter(weights, _FILL_SIGMA))
+    return np.where(weights > 0, _ratio(totals, weights), filled)
+
+
+def block_size(shown: np.ndarray | UpsampledMap, max_side: int = 1250) -> int:
+    """Return the side of the square blocks that `display_map` averages, in pixels of the map.
+
+    Raises:
+        InvalidParameter: ``max_side`` below 1.
+    """
+    if max_side < 1:
+        raise InvalidParameter(f"max_side must be at least 1, got {max_side}")
+    if not isinstance(shown, UpsampledMap):
+        return math.ceil(max(shown.shape) / max_side)
+    size, n_visits = math.ceil(max(shown.map.shape) / max_side), int(shown.visits.sum())
+    return max(size, math.ceil(math.sqrt(shown.map.size / n_visits))) if n_visits else size
+
+
+def display_grey(pixels: np.ndarray, *, max_side: int = 1250) -> np.ndarray:
+    """Reduce an image by block means and stretch its grey values between two quantiles.
+
+    Args:
+        pixels: ``(H, W)``, finite.
+        max_side: largest number of rows and columns of the result.
+
+    Returns:
+        ``(h, w)`` uint8; a constant image becomes mid-grey.
+
+    Raises:
+        InvalidInput: not two-dimensional, or not finite.
+        InvalidParameter: ``max_side`` below 1.
+    """
+    reduced = display_map(np.asarray(pixels), max_side=max_side)
+    low, high = np.quantile(reduced, _GREY_QUANTILES)
+    if high <= low:
+        return np.full(reduced.shape, 128, dtype=np.uint8)
+    return np.rint(255 * np.clip((reduced - low) / (high - low), 0, 1)).astype(np.uint8)
+
+
+def overlay(
+    pixels: np.ndarray,
+    shown: np.ndarray | UpsampledMap,
+    *,
+    limit: float | None = None,
+    quantile: float = 0.995,
+    max_side: int = 1250,
+    opacity: float = 0.9,
+) -> np.ndarray:
+    """Lay a map over its image: the stronger a value, the less of the grey shows through.
+
+    The image is dimmed to two thirds, so that colours show on its white lines, and the colours' opacity grows with the
+    square root of the values, so that weak ones are seen: an overlay tells where, `colorize` tells how much.
+
+    Args:
+        pixels: ``(H, W)`` image, finite.
+        shown: map of that image, ``(H, W)``, or of one of its 250x250 samples: it is stretched over the image.
+        limit: absolute value of the strongest colour; by default `symmetric_limit` of the reduced map.
+        quantile: see `symmetric_limit`.
+        max_side: largest number of rows and columns of the result.
+        opacity: of the strongest colour, 0 to 1.
+
+    Returns:
+        ``(h, w, 3)`` uint8; dimmed grey alone where the map is zero.
+
+    Raises:
+        InvalidInput: not two-dimensional, or not finite.
+        InvalidParameter: ``max_side`` below 1, an opacity outside [0, 1], a quantile outside (0, 1], or a limit that is
+            not positive.
+    """
+    if not 0 <= opacity <= 1:
+        raise InvalidParameter(f"opacity must be in [0, 1], got {opacity}")
+    grey = display_grey(pixels, max_side=max_side)
+    reduced = display_map(shown, max_side=max_side)
+    full_shape = shown.map.shape if isinstance(shown, UpsampledMap) else shown.shape
+    values = _stretched(reduced, block_size(shown, max_side), full_shape, grey.shape)
+    strength, sign = _strength(values, symmetric_limit(reduced, quantile) if limit is None else limit, 1.0)
+    alpha = (opacity * np.sqrt(strength))[..., None]
+    colours = np.where((sign < 0)[..., None], NEGATIVE, POSITIVE)
+    return np.rint((1 - alpha) * _DIMMED * grey[..., None] + alpha * colours).astype(np.uint8)
+
+
+def cutout(picture: np.ndarray, box: Box, *, zoom: int = 1) -> np.ndarray:
+    """Return the pixels of ``box``, each repeated ``zoom`` times in both directions.
+
+    Args:
+        picture: ``(H, W)`` or ``(H, W, c)``.
+        box: within the picture.
+        zoom: at least 1.
+
+    Raises:
+        InvalidParameter: a box that is empty or leaves the picture, or a zoom below 1.
+    """
+    if zoom < 1:
+        raise InvalidParameter(f"zoom must be at least 1, got {zoom}")
+    height, width = picture.shape[:2]
+    inside = 0 <= box.top <= height - box.height and 0 <= box.left <= width - box.width
+    if not inside or box.height < 1 or box.width < 1:
+        raise InvalidParameter(f"box must lie within {height}x{width} pixels and hold at least one, got {tuple(box)}")
+    part = picture[box.top : box.top + box.height, box.left : box.left + box.width]
+    return part.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def cutout_map(shown: np.ndarray | UpsampledMap, box: Box) -> np.ndarray | UpsampledMap:
+    """Return the part of a map inside ``box``, with its visits.
+
+    Raises:
+        InvalidParameter: a box that is empty or leaves the map.
+    """
+    if not isinstance(shown, UpsampledMap):
+        return cutout(shown, box)
+    return UpsampledMap(cutout(shown.map, box), cutout(shown.visits, box), shown.n_samples, shown.normalize)
+
+
+def _checked(values: np.ndarray) -> np.ndarray:
+    if values.ndim != 2 or values.size == 0:
+        raise InvalidInput(f"map must have 2 dimensions (H, W) and at least one value, got shape {values.shape}")
+    n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if n_bad:
+        raise InvalidInput(f"map must be finite, got {n_bad} values that are NaN or infinite")
+    return values.astype(np.float64, copy=False)
+
+
+def _strength(values: np.ndarray, limit: float | None, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return how strong each value is, 0 to 1, and its sign."""
+    if limit is None:
+        limit = symmetric_limit(values, quantile)
+    if not (limit > 0 and math.isfinite(limit)):
+        raise InvalidParameter(f"limit must be positive, got {limit}")
+    return np.minimum(np.abs(values) / limit, 1.0), np.sign(values)
+
+
+def _block_sums(values: np.ndarray, size: int) -> np.ndarray:
+    for axis in (0, 1):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], size), axis=axis)
+    return values
+
+
+def _ratio(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.divide(totals, weights, out=np.zeros_like(totals), where=weights > 0)
+
+
+def _stretched(reduced: np.ndarray, size: int, full_shape: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate block means linearly at the centres of ``shape`` equal steps over the map's own extent."""
+    positions = [
+        ((np.arange(n_out) + 0.5) * n_full / n_out) / size - 0.5
+        for n_out, n_full in zip(shape, full_shape, strict=True)
+    ]
+    if reduced.shape == shape:
+        return reduced
+    return map_coordinates(reduced, np.meshgrid(*positions, indexing="ij"), order=1, mode="nearest")
+
+
+def _ramp(colour: tuple[int, int, int]) -> np.ndarray:
+    """Return ``(levels, 3)``: black, through the pure channel, to ``colour``."""
+    strength = np.linspace(0, 1, _N_LEVELS)[:, None]
+    others = np.clip(2 * strength - 1, 0, 1)
+    ramp = np.where(np.array(colour) == 255, strength * 255, others * np.array(colour))
+    return np.rint(ramp).astype(np.uint8)
+
+
+_TABLE = np.concatenate([_ramp(POSITIVE), _ramp(NEGATIVE)])
+
+RAMP: np.ndarray = np.concatenate([_TABLE[:_N_LEVELS:-1], _TABLE[:_N_LEVELS]])
+"""``(511, 3)`` uint8, the colours from the largest negative through zero to the largest positive value."""
