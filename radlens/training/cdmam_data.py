@@ -1,0 +1,191 @@
+"""Training and test images of the CDMAM ensemble: Amanova et al. 2022, section 2.2, Table 1 and Appendix D.
+
+Images are drawn as the network sees them, 250x250 pixels taken by a sampler; only those that stand for recordings are
+drawn in full. They lie in a memory-mapped file, so the paper's 57 600 images need disk (7 GB), not memory.
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from radlens import images
+from radlens.errors import InvalidInput, TrainingError
+from radlens.images.sampling import SAMPLED_SHAPE, downsample, sample_indices
+from radlens.phantoms import cdmam
+
+__all__ = ["STEP_MARGINS", "TrainingSet", "build_training_set", "recorded_set", "scenario_set", "simulated_set"]
+
+STEP_MARGINS: tuple[tuple[int, ...], ...] = ((0,), (1, 2), (3, 4, 5))
+"""Margin sizes that join in the first three training steps (Appendix D); the fourth step adds recordings."""
+
+N_STEPS = len(STEP_MARGINS) + 1
+"""Training steps of Appendix D."""
+
+_CHUNK = 50
+_SHARE_OF_JITTER = 0.75
+"""Part of the training images that the jitter sampler takes; the grid sampler takes the rest."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Downsampled images with their curves.
+
+    Attributes:
+        images: ``(n, 250, 250)`` uint16 pixel values, attenuation bright; may be memory-mapped.
+        labels: ``(n, 12)`` float64, threshold gold thickness in um, largest disk first.
+        steps: ``(n,)`` the training step 0..3 in which an image joins.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    steps: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+def build_training_set(
+    folder: Path,
+    *,
+    n_simulated: int,
+    n_recorded: int,
+    seed: int,
+    recordings: Path | None = None,
+    n_workers: int = 2,
+    on_progress: Progress | None = None,
+) -> TrainingSet:
+    """Draw the training set into ``folder``, or open it if it is complete.
+
+    Args:
+        folder: for ``images.npy``, ``labels.npy`` and ``steps.npy``.
+        n_simulated: simulated images, spread evenly over the first three steps.
+        n_recorded: images of the fourth step, sampled from recordings.
+        seed: of everything drawn.
+        recordings: folder of real phantom images with ``cdc.csv``, see :func:`recorded_set`; without it
+            phantoms drawn in full stand for them.
+        n_workers: processes that draw.
+        on_progress: called as ``on_progress(done, total)``.
+
+    Raises:
+        InvalidInput: ``recordings`` cannot be used.
+    """
+    names = ("images", "labels", "steps")
+    if all((folder / f"{name}.npy").exists() for name in names):
+        return TrainingSet(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+    folder.mkdir(parents=True, exist_ok=True)
+    n = n_simulated + n_recorded
+    stack = np.lib.format.open_memmap(folder / "images.tmp", mode="w+", dtype=np.uint16, shape=(n, *SAMPLED_SHAPE))
+    labels = np.empty((n, 12))
+    steps = np.arange(n_simulated) * len(STEP_MARGINS) // max(n_simulated, 1)
+    jobs = [(range(i, min(i + _CHUNK, n_simulated)), seed) for i in range(0, n_simulated, _CHUNK)]
+    with ProcessPoolExecutor(n_workers) as pool:
+        for (chunk, _), (pixels, curves) in zip(jobs, pool.map(partial(_draw_chunk, steps), jobs), strict=True):
+            stack[chunk.start : chunk.stop], labels[chunk.start : chunk.stop] = pixels, curves
+            if on_progress is not None:
+                on_progress(chunk.stop, n)
+    if n_recorded:
+        recorded = recorded_set(recordings, n_recorded, seed) if recordings else _stand_ins(n_recorded, seed)
+        stack[n_simulated:], labels[n_simulated:] = recorded.images, recorded.labels
+    stack.flush()
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "steps.npy", np.concatenate([steps, np.full(n_recorded, N_STEPS - 1)]))
+    (folder / "images.tmp").rename(folder / "images.npy")
+    return build_training_set(folder, n_simulated=n_simulated, n_recorded=n_recorded, seed=seed)
+
+
+def simulated_set(n: int, seed: int, margins: Sequence[int] = (0, 1, 2, 3, 4, 5)) -> TrainingSet:
+    """Draw ``n`` images of random acquisitions with any of ``margins``; disjoint from training for another seed."""
+    drawn = [_draw(i, seed, margins, None) for i in range(n)]
+    return _collect(drawn)
+
+
+def scenario_set(scenario: str, n: int, seed: int) -> TrainingSet:
+    """Draw ``n`` images of one scenario of Table 1, margins of all sizes in turn."""
+    acquisition = cdmam.SCENARIOS[scenario]
+    return _collect([_draw(i, seed, (i % len(cdmam.MARGINS_MM),), acquisition) for i in range(n)])
+
+
+def recorded_set(folder: Path, n: int, seed: int) -> TrainingSet:
+    """Sample ``n`` images from the recordings in ``folder``, all of them equally often.
+
+    Args:
+        folder: images in any format radlens reads, and ``cdc.csv``: a header line, then one line per image with its
+            file name and its 12 thresholds in um of gold, largest disk first.
+        n: images to take.
+        seed: of the samples.
+
+    Raises:
+        InvalidInput: no usable ``cdc.csv``, or an image it names is missing.
+    """
+    table = folder / "cdc.csv"
+    if not table.is_file():
+        raise InvalidInput("recordings must come with a file cdc.csv, which is missing")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    if not rows or any(len(row) != 13 for row in rows):
+        raise InvalidInput("cdc.csv must hold lines of a file name and 12 thresholds under one header line")
+    pictures = [_recording(folder / row[0]) for row in rows]
+    curves = np.array([[float(value) for value in row[1:]] for row in rows])
+    return _sample_full(pictures, curves, n, seed)
+
+
+def _recording(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise InvalidInput("cdc.csv names an image that is not in its folder")
+    return images.read(path.read_bytes()).pixels
+
+
+def _stand_ins(n: int, seed: int) -> TrainingSet:
+    """Sample ``n`` images from phantoms drawn in full: one for each 100, as the paper's 4800 from 48 recordings."""
+    rng = np.random.default_rng([seed, 1])
+    n_full = max(1, n // 100)
+    acquisitions = [cdmam.sample_acquisition(rng) for _ in range(n_full)]
+    layouts = [cdmam.sample_layout(rng, (2, 3, 4, 5)) for _ in range(n_full)]
+    exposed = zip(acquisitions, layouts, strict=True)
+    pictures = [cdmam.simulate(*exposure, seed + i).pixels for i, exposure in enumerate(exposed)]
+    return _sample_full(pictures, cdmam.expected_cdc(acquisitions), n, seed)
+
+
+def _sample_full(pictures: Sequence[np.ndarray], curves: np.ndarray, n: int, seed: int) -> TrainingSet:
+    chosen = np.arange(n) % len(pictures)
+    stack = [
+        downsample(pictures[k], _sampler(seed, i), seed=seed, index=i).image for i, k in enumerate(chosen.tolist())
+    ]
+    return TrainingSet(np.stack(stack).astype(np.uint16), curves[chosen], np.full(n, N_STEPS - 1))
+
+
+def _draw_chunk(steps: np.ndarray, job: tuple[range, int]) -> tuple[np.ndarray, np.ndarray]:
+    indices, seed = job
+    part = _collect([_draw(i, seed, STEP_MARGINS[int(steps[i])], None) for i in indices])
+    return part.images, part.labels
+
+
+Drawn = tuple[np.ndarray, cdmam.Acquisition]
+
+
+def _draw(index: int, seed: int, margins: Sequence[int], acquisition: cdmam.Acquisition | None) -> Drawn:
+    rng = np.random.default_rng([seed, 0, index])
+    acquisition = acquisition or cdmam.sample_acquisition(rng)
+    layout = cdmam.sample_layout(rng, margins)
+    rows, cols = sample_indices(layout.image_shape, _sampler(seed, index), seed=seed, index=index)
+    return cdmam.simulate_sampled(acquisition, layout, rows, cols, rng), acquisition
+
+
+def _sampler(seed: int, index: int) -> str:
+    return "jitter" if np.random.default_rng([seed, 2, index]).random() < _SHARE_OF_JITTER else "grid"
+
+
+def _collect(drawn: Sequence[Drawn]) -> TrainingSet:
+    if not drawn:
+        raise TrainingError("a set must hold at least 1 image, got 0")
+    pixels = np.stack([picture for picture, _ in drawn]).astype(np.uint16)
+    labels = cdmam.expected_cdc([acquisition for _, acquisition in drawn])
+    return TrainingSet(pixels, labels, np.zeros(len(drawn), dtype=np.intp))
