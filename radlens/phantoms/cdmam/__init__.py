@@ -15,6 +15,7 @@ from radlens.phantoms.cdmam.geometry import (
 from radlens.phantoms.cdmam.hits import MIN_IMAGES, read_out
 from radlens.phantoms.cdmam.observer import expected_hit_rates
 from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, ReadOut, expected_cdc, fit_thresholds
+from radlens.phantoms.cdmam.registration import locate
 from radlens.phantoms.cdmam.signal import signal_at
 from radlens.phantoms.cdmam.simulation import PhantomImage, sample_layout, simulate, simulate_sampled
 
@@ -36,6 +37,7 @@ __all__ = [
     "expected_cdc",
     "expected_hit_rates",
     "fit_thresholds",
+    "locate",
     "read_out",
     "sample_acquisition",
     "sample_layout",

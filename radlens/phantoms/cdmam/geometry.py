@@ -26,6 +26,8 @@ __all__ = [
     "DETECTOR_SHAPE",
     "DIAMETERS_MM",
     "GRID_EXTENT_MM",
+    "GRID_UM",
+    "HALF_DIAGONAL_MM",
     "LINE_WIDTH_MM",
     "MARGINS_MM",
     "THICKNESSES_UM",
@@ -33,6 +35,7 @@ __all__ = [
     "Layout",
     "cell_to_phantom",
     "corner_centres",
+    "pair",
     "phantom_to_cell",
 ]
 
@@ -78,10 +81,12 @@ _CORNERS = (
 TRUE_CORNER: NDArray[np.intp] = np.array([[int(digit) for digit in row] for row in _CORNERS], dtype=np.intp)
 """(16, 16) corner 0..3 that holds the second disk of each cell: one pseudo-random table, a property of this phantom."""
 
-_DIAGONAL_MM = CELL_MM / math.sqrt(2.0)
+HALF_DIAGONAL_MM = CELL_MM / math.sqrt(2.0)
+"""Half the diagonal of a cell, mm: the step from one row of corners of the turned grid to the next."""
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = -9, 10, 1, 31  # of b - a and of a + b over all corners of existing cells
 
-GRID_EXTENT_MM = ((_BOTTOM - _TOP) * _DIAGONAL_MM, (_RIGHT - _LEFT) * _DIAGONAL_MM)
+GRID_EXTENT_MM = ((_BOTTOM - _TOP) * HALF_DIAGONAL_MM, (_RIGHT - _LEFT) * HALF_DIAGONAL_MM)
 """Height and width of the bounding box of the grid, mm."""
 
 MARGINS_MM = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0)
@@ -93,17 +98,24 @@ DETECTOR_SHAPE = (4096, 3328)
 
 def phantom_to_cell(x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the cell coordinates ``(a, b)`` of points ``(x, y)`` in mm, any shape."""
-    difference = x * (1.0 / _DIAGONAL_MM) + 0.5 * (_LEFT + _RIGHT)
-    total = y * (1.0 / _DIAGONAL_MM) + 0.5 * (_TOP + _BOTTOM)
+    difference = x * (1.0 / HALF_DIAGONAL_MM) + 0.5 * (_LEFT + _RIGHT)
+    total = y * (1.0 / HALF_DIAGONAL_MM) + 0.5 * (_TOP + _BOTTOM)
     return 0.5 * (total - difference), 0.5 * (total + difference)
 
 
 def cell_to_phantom(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the points ``(x, y)`` in mm of cell coordinates, any shape; the inverse of `phantom_to_cell`."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    x = (b - a - 0.5 * (_LEFT + _RIGHT)) * _DIAGONAL_MM
-    y = (a + b - 0.5 * (_TOP + _BOTTOM)) * _DIAGONAL_MM
+    x = (b - a - 0.5 * (_LEFT + _RIGHT)) * HALF_DIAGONAL_MM
+    y = (a + b - 0.5 * (_TOP + _BOTTOM)) * HALF_DIAGONAL_MM
     return x, y
+
+
+def pair(spacing_mm: float | tuple[float, float]) -> tuple[float, float]:
+    """Return ``(row, column)`` spacings of one number or of two."""
+    if isinstance(spacing_mm, int | float):
+        return float(spacing_mm), float(spacing_mm)
+    return float(spacing_mm[0]), float(spacing_mm[1])
 
 
 def corner_centres() -> tuple[NDArray[Any], NDArray[Any]]:
@@ -180,7 +192,7 @@ class Layout:
         """
         if margin not in range(len(MARGINS_MM)):
             raise InvalidParameter(f"margin must be between 0 and {len(MARGINS_MM) - 1}, got {margin}")
-        spacing = _pair(spacing_mm)
+        spacing = pair(spacing_mm)
         sides = [extent + 2 * MARGINS_MM[margin] for extent in GRID_EXTENT_MM]
         shape = (math.ceil(sides[0] / spacing[0]), math.ceil(sides[1] / spacing[1]))
         return cls.on_detector(
@@ -208,7 +220,7 @@ class Layout:
         Raises:
             InvalidParameter: as `Layout`.
         """
-        spacing = _pair(spacing_mm)
+        spacing = pair(spacing_mm)
         centre = tuple(
             (size - 1) / 2 + shift / step for size, shift, step in zip(image_shape, shift_mm, spacing, strict=True)
         )
@@ -241,9 +253,3 @@ class Layout:
     def _turn(self) -> tuple[float, float]:
         angle = math.radians(self.rotation_deg)
         return math.cos(angle), math.sin(angle)
-
-
-def _pair(spacing_mm: float | tuple[float, float]) -> tuple[float, float]:
-    if isinstance(spacing_mm, int | float):
-        return float(spacing_mm), float(spacing_mm)
-    return float(spacing_mm[0]), float(spacing_mm[1])

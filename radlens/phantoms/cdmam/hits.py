@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from radlens.errors import InvalidParameter, UnreadableImage
-from radlens.phantoms.cdmam.geometry import CELL_EXISTS, DIAMETERS_MM, TRUE_CORNER, Layout, corner_centres
+from radlens.phantoms.cdmam.geometry import CELL_EXISTS, TRUE_CORNER, Layout, corner_centres
 from radlens.phantoms.cdmam.observer import RING_MM, TEMPLATE_BLUR_MM
 from radlens.phantoms.cdmam.reading import ReadOut, fit_thresholds
-from radlens.phantoms.cdmam.signal import DiskProfiles, total_blur_mm
+from radlens.phantoms.cdmam.registration import locate
+from radlens.phantoms.cdmam.signal import phantom_disks, total_blur_mm
 from radlens.phantoms.cdmam.simulation import PhantomImage
 
 __all__ = ["MIN_IMAGES", "corner_statistics", "find_corners", "read_out"]
@@ -23,31 +24,41 @@ MIN_IMAGES = 16
 
 
 def read_out(
-    images: Sequence[PhantomImage] | Sequence[NDArray[Any]], *, layout: Layout | Sequence[Layout] | None = None
+    images: Sequence[PhantomImage] | Sequence[NDArray[Any]],
+    *,
+    layout: Layout | Sequence[Layout] | None = None,
+    spacing_mm: float | tuple[float, float] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ReadOut:
     """Determine one contrast-detail curve from images of one setting, as the guidelines prescribe.
 
     Args:
         images: at least 16 simulated images, or (H, W) arrays of pixels, attenuation bright.
         layout: of arrays: how they lie on the phantom, one for all or one each. Simulated images bring their own.
+        spacing_mm: of arrays without a layout, in which the phantom is then searched: distance of pixel centres, one
+            number or (row, column).
+        on_progress: called with the number of images read and the number of images after each.
 
     Returns:
         Hit rates, fits and thresholds, with a first axis of length 1.
 
     Raises:
-        InvalidParameter: fewer than 16 images, or layouts that are missing or do not match.
-        UnreadableImage: a corner of a cell lies outside an image.
+        InvalidParameter: fewer than 16 images, neither layout nor spacing of arrays, or layouts that do not match.
+        UnreadableImage: no phantom is found, or a corner of a cell lies outside an image.
     """
     if len(images) < MIN_IMAGES:
         raise InvalidParameter(f"images must be at least {MIN_IMAGES}, got {len(images)}")
-    arrays = [item.pixels if isinstance(item, PhantomImage) else np.asarray(item) for item in images]
     readers: dict[Layout, csr_array] = {}
     hits = np.zeros((16, 16))
-    for pixels, place in zip(arrays, _layouts(images, layout), strict=True):
+    for done, (image, given) in enumerate(zip(images, _layouts(images, layout), strict=True), start=1):
+        pixels = image.pixels if isinstance(image, PhantomImage) else np.asarray(image)
+        place = given or _located(pixels, spacing_mm)
         _check(pixels, place)
         if place not in readers:
-            readers[place] = _templates(place)
+            readers = {place: _templates(place)}  # one at a time: each takes some ten megabytes
         hits += _decide(readers[place], pixels) == TRUE_CORNER
+        if on_progress is not None:
+            on_progress(done, len(images))
     return fit_thresholds(hits[None] / len(images))
 
 
@@ -76,17 +87,20 @@ def corner_statistics(pixels: NDArray[Any], layout: Layout) -> NDArray[np.float6
     return _statistics(_templates(layout), pixels)
 
 
-def _layouts(images: Sequence[Any], layout: Layout | Sequence[Layout] | None) -> list[Layout]:
+def _layouts(images: Sequence[Any], layout: Layout | Sequence[Layout] | None) -> Sequence[Layout | None]:
     if layout is None:
-        own = [item.layout for item in images if isinstance(item, PhantomImage)]
-        if len(own) < len(images):
-            raise InvalidParameter("layout must be given with arrays, got None")
-        return own
+        return [item.layout if isinstance(item, PhantomImage) else None for item in images]
     if isinstance(layout, Layout):
         return [layout] * len(images)
     if len(layout) != len(images):
         raise InvalidParameter(f"layout must be one, or one for each of {len(images)} images, got {len(layout)}")
-    return list(layout)
+    return layout
+
+
+def _located(pixels: NDArray[Any], spacing_mm: float | tuple[float, float] | None) -> Layout:
+    if spacing_mm is None:
+        raise InvalidParameter("layout or spacing_mm must be given with arrays, got neither")
+    return locate(pixels, spacing_mm)
 
 
 def _check(pixels: NDArray[Any], layout: Layout) -> None:
@@ -137,7 +151,7 @@ def _weights(
     diameter: NDArray[np.intp], distance: NDArray[np.float32], inside: NDArray[np.bool_], layout: Layout
 ) -> NDArray[np.float32]:
     """Return weights (m, k, l) that sum to one under the blurred disk and to minus one on the ring."""
-    profiles = DiskProfiles(np.array(DIAMETERS_MM) / 2, total_blur_mm(TEMPLATE_BLUR_MM, layout.spacing_mm))
+    profiles = phantom_disks(total_blur_mm(TEMPLATE_BLUR_MM, layout.spacing_mm))
     index = np.broadcast_to(diameter[:, None, None], distance.shape)
     disk = profiles(index, distance) * inside
     ring = ((distance >= RING_MM[0]) & (distance <= RING_MM[1]) & inside).astype(np.float32)

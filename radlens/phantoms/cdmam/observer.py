@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import i0e, i1e, ndtr
 
 from radlens.phantoms.cdmam.acquisition import Acquisition
-from radlens.phantoms.cdmam.geometry import CELL_EXISTS, DIAMETERS_MM, THICKNESSES_UM
+from radlens.phantoms.cdmam.geometry import CELL_EXISTS, DIAMETERS_MM, THICKNESSES_UM, pair
 from radlens.phantoms.cdmam.signal import total_blur_mm
 
 __all__ = ["RING_MM", "TEMPLATE_BLUR_MM", "detectability", "expected_hit_rates", "four_alternatives"]
@@ -46,7 +46,7 @@ def expected_hit_rates(acquisitions: Sequence[Acquisition], spacing_mm: float | 
 
 def detectability(acquisitions: Sequence[Acquisition], spacing_mm: float | tuple[float, float] = 0.07) -> NDArray:
     """Return d', the mean over the standard deviation of the statistic at a disk, for all pairs: (n, 16, 16)."""
-    spacing = spacing_mm if isinstance(spacing_mm, tuple) else (float(spacing_mm), float(spacing_mm))
+    spacing = pair(spacing_mm)
     signal = np.array([item.exposure_signal for item in acquisitions])
     contrast = np.array([item.contrast(np.array(THICKNESSES_UM)) for item in acquisitions])
     white = np.array([item.noise_level for item in acquisitions])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from radlens.phantoms.cdmam.geometry import (
     phantom_to_cell,
 )
 
-__all__ = ["DiskProfiles", "signal_at", "total_blur_mm"]
+__all__ = ["DiskProfiles", "phantom_disks", "signal_at", "total_blur_mm"]
 
 _REACH = 4.5  # standard deviations of the blur beyond which a profile is taken to be flat
 _NODES = 97
@@ -60,6 +61,12 @@ class DiskProfiles:
         table, start = self._table.reshape(-1), index * _NODES + node
         low = table[start]
         return low + (table[start + 1] - low) * (place - node.astype(np.float32))
+
+
+@lru_cache(maxsize=8)
+def phantom_disks(sigma_mm: float) -> DiskProfiles:
+    """Return the profiles of the phantom's 16 disks, in the order of ``DIAMETERS_MM``."""
+    return DiskProfiles(np.array(DIAMETERS_MM) / 2, sigma_mm)
 
 
 def total_blur_mm(blur_mm: float, spacing_mm: tuple[float, float]) -> float:
@@ -128,7 +135,7 @@ def _add_disks(
     b: NDArray[np.float32],
 ) -> None:
     """Add the disk in the middle and the one in the true corner; (a, b) count cells from the centre of the cell."""
-    profiles = DiskProfiles(np.array(DIAMETERS_MM) / 2, sigma_mm)
+    profiles = phantom_disks(sigma_mm)
     contrasts = acquisition.contrast(np.array(THICKNESSES_UM)).astype(np.float32)
     reach = np.float32(((DIAMETERS_MM[0] / 2 + _REACH * sigma_mm) / CELL_MM) ** 2)
     quarter = np.float32(0.25)
