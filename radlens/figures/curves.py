@@ -38,7 +38,13 @@ class Curve(NamedTuple):
     label: str = "prediction"
 
 
-def figure_cdc(curves: Sequence[Curve], *, limits: bool = True, title: str | None = None) -> Figure:
+def figure_cdc(
+    curves: Sequence[Curve],
+    *,
+    limits: bool = True,
+    title: str | None = None,
+    size: tuple[float, float] = (6.4, 4.8),
+) -> Figure:
     """Draw curves over disk diameter, both axes logarithmic, with their 95 % bands (Fig. 2a).
 
     Where a band or a mean reaches below the axis - down to zero or less, which no logarithm shows - it is cut there and
@@ -48,13 +54,14 @@ def figure_cdc(curves: Sequence[Curve], *, limits: bool = True, title: str | Non
         curves: at least one.
         limits: draw the European limits through the four diameters that have them.
         title: above the axes.
+        size: width and height, inches.
 
     Raises:
         InvalidInput: no curve, a shape other than ``(12,)``, or a value that is not finite.
     """
     if not curves:
         raise InvalidInput("curves must hold at least one curve, got none")
-    figure = new_figure(6.4, 4.8)
+    figure = new_figure(*size)
     axes = figure.add_subplot()
     _prepare(axes, [_checked(curve) for curve in curves])
     if limits:

@@ -119,9 +119,10 @@ def add_color_bar(figure: Figure, axes: Axes | Sequence[Axes], limit: float, lab
     """Add a colour bar from ``-limit`` to ``limit``."""
     colours = ScalarMappable(Normalize(-limit, limit), ListedColormap(RAMP / 255.0))
     bar = figure.colorbar(colours, ax=axes, extend="both", **options)  # type: ignore[arg-type]
+    ticks = [-limit, -limit / 2, 0.0, limit / 2, limit]
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.set_label(label, size=9)
     bar.ax.tick_params(labelsize=8)
-    bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
 
 
 def _show(

@@ -1,0 +1,140 @@
+"""The report of one phantom image as a single HTML page that needs nothing else: no files, no scripts, no network."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+
+from radlens.errors import InvalidInput
+from radlens.evaluation.cdc import EXPANSION, CdcVerdict, DiameterVerdict, describe, verdict
+from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
+
+__all__ = ["MEANING_OF_COLOURS", "Picture", "ReportContent", "report_page"]
+
+MEANING_OF_COLOURS = (
+    "The map answers one question: how would the image have to change for the network to predict a lower curve, that "
+    "is, a better image quality? Red pixels would have to become brighter and blue pixels darker, black ones may stay "
+    "as they are - all of them at the same time, each by the amount of its value. No red or blue structure says "
+    "anything on its own: read the map as a whole. What is lowered is the midpoint of the curve, the mean of its 12 "
+    "thresholds; the map makes no statement about a single diameter. It shows what the network looks at, which need "
+    "not be what an observer looks at."
+)
+"""What red and blue mean in a map of OMIG or sensitivity analysis (Amanova et al. 2022, section 2.3.1)."""
+
+_SYMBOLS = {"achievable": "✓", "acceptable": "✓", "not acceptable": "✗"}
+
+_FIELDS = (
+    *("Institution", "System, serial number", "Target / filter", "kVp / mAs"),
+    *("Date of exposure", "Phantom serial number", "Medical physicist", "Date, signature"),
+)
+"""Lines to be filled in by hand."""
+
+
+class Picture(NamedTuple):
+    """One picture of the report.
+
+    Attributes:
+        title: above it.
+        png: its bytes.
+        caption: below it.
+    """
+
+    title: str
+    png: bytes
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContent:
+    """Everything that the report shows. Texts are escaped; they may come from anywhere.
+
+    Attributes:
+        title: of the page.
+        created: date and time of the report.
+        mean_um: ``(12,)`` predicted thresholds, micrometres of gold.
+        total_um: ``(12,)`` their total uncertainties, standard deviations.
+        curve: the contrast-detail curve.
+        maps: map and overlay.
+        cutouts: enlarged regions.
+        warnings: sentences.
+        meaning: what the colours mean.
+        provenance: JSON values; nested mappings become dotted names.
+    """
+
+    title: str
+    created: str
+    mean_um: np.ndarray
+    total_um: np.ndarray
+    curve: Picture
+    maps: Sequence[Picture]
+    cutouts: Sequence[Picture]
+    provenance: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+    meaning: str = field(default=MEANING_OF_COLOURS)
+
+
+class _Row(NamedTuple):
+    diameter: str
+    mean: str
+    interval: str
+    limited: DiameterVerdict | None
+
+
+def report_page(content: ReportContent) -> str:
+    """Return the page as HTML: on paper A4, on a screen a column of that width.
+
+    Raises:
+        InvalidInput: a picture that is no PNG, or a curve that is none (see `radlens.evaluation.verdict`).
+    """
+    found = verdict(content.mean_um, content.total_um)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            content=content,
+            fields=_FIELDS,
+            rows=_rows(content, found),
+            verdict=found,
+            verdict_text=describe(found),
+            symbols=_SYMBOLS,
+            provenance=list(_flattened(content.provenance)),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("radlens", "figures"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    return environment
+
+
+def _rows(content: ReportContent, found: CdcVerdict) -> list[_Row]:
+    limited = {point.diameter_mm: point for point in found.diameters}
+    mean, half = np.asarray(content.mean_um), EXPANSION * np.asarray(content.total_um)
+    return [
+        _Row(f"{diameter:.2f}", f"{m:.3f}", f"{m - h:.3f} to {m + h:.3f}", limited.get(diameter))
+        for diameter, m, h in zip(np.array(CDC_DIAMETERS_MM).tolist(), mean.tolist(), half.tolist(), strict=True)
+    ]
+
+
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "-" if value is None else str(value)
+
+
+def _data_uri(png: bytes) -> str:
+    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise InvalidInput(f"picture must be a PNG, got {len(png)} bytes of another type")
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
