@@ -72,7 +72,7 @@ def report_content(
             Picture(
                 "Map",
                 save(figure_map(shown, spacing_mm=spacing_mm, limit=limit)),
-                "Red: must become brighter. Blue: must become darker. Black: no influence.",
+                "Red: must become brighter. Blue: must become darker. Black: may stay.",
             ),
             Picture(
                 "Map over the image",
