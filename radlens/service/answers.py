@@ -10,16 +10,14 @@ import numpy as np
 from radlens.errors import NotAcceptable
 from radlens.evaluation.cdc import EXPANSION, describe, verdict
 from radlens.explainers import UpsampledMap
-from radlens.figures.curves import Curve, figure_cdc
-from radlens.figures.maps import colorize, display_map, overlay
-from radlens.figures.panels import save
+from radlens.figures import Curve, colorize, display_map, figure_cdc, overlay, save
 from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.computing import Explanation
-from radlens.service.encoding import array_to_json
 from radlens.service.messages import Response
-from radlens.service.provenance import HEADER, header_value
+from radlens.service.provenance import header_value
 from radlens.service.rows import Row
+from radlens.wire import PROVENANCE, array_to_json
 
 __all__ = ["Context", "explanation_fields", "explanation_response", "prediction_response", "preview"]
 
@@ -171,4 +169,4 @@ def _method(row: Row) -> str:
 
 
 def _response(row: Row, body: bytes, context: Context) -> Response:
-    return Response(200, row.media_type, body, {HEADER: header_value(context.provenance)})
+    return Response(200, row.media_type, body, {PROVENANCE: header_value(context.provenance)})

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
-from radlens.service.messages import JSON, Request
+from radlens.service.messages import Request
 from radlens.service.parameters import shown
+from radlens.wire import JSON
 
 __all__ = ["Opened", "open_body"]
 

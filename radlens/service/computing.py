@@ -73,8 +73,7 @@ class Computer:
             InvalidParameter: a map is not finite.
         """
         samples = [_sample(row) for row in rows]
-        maps = _explainer(rows[0]).attribute(self.model, self._input(samples)).numpy()[:, 0]
-        _require_finite(maps)
+        maps = self._maps(_explainer(rows[0]), self._input(samples)).numpy()[:, 0]
         return [_scattered(row, Sampled(m, s.rows, s.cols)) for row, s, m in zip(rows, samples, maps, strict=True)]
 
     def explain_many(self, row: Row, on_progress: Progress | None = None) -> Explanation:
@@ -87,7 +86,7 @@ class Computer:
         upsampled = upsample(
             # The pixels of some formats are a read-only view of the request, which torch warns about.
             np.require(row.image.pixels, requirements="W"),
-            lambda batch: explainer.attribute(self.model, self.preprocess(batch[:, 0].numpy())),
+            lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy())),
             n_samples=settings.n_samples,
             sampler=settings.sampler,
             seed=settings.seed,
@@ -95,8 +94,15 @@ class Computer:
             normalize=settings.normalize,
             on_progress=on_progress,
         )
-        _require_finite(upsampled.map)
         return Explanation(upsampled, None)
+
+    def _maps(self, explainer: Explainer, images: Tensor) -> Tensor:
+        maps = explainer.attribute(self.model, images)
+        if not torch.isfinite(maps).all():
+            raise InvalidParameter(
+                "path_length and pixels must be small enough for a finite map, got one that overflows"
+            )
+        return maps
 
     def _input(self, samples: Sequence[Sampled]) -> Tensor:
         return self.preprocess(np.stack([sample.image for sample in samples]))
@@ -117,8 +123,3 @@ def _scattered(row: Row, sampled: Sampled) -> Explanation:
     full[sampled.rows, sampled.cols] = sampled.image
     visits[sampled.rows, sampled.cols] = 1
     return Explanation(UpsampledMap(full, visits, 1, row.settings.normalize), sampled)
-
-
-def _require_finite(maps: np.ndarray) -> None:
-    if not np.isfinite(maps).all():
-        raise InvalidParameter("path_length and pixels must be small enough for a finite map, got one that overflows")

@@ -19,9 +19,10 @@ from radlens.service.cautions import cautions
 from radlens.service.computing import Computer, Explanation
 from radlens.service.failures import failed
 from radlens.service.messages import Emit, Request, Response
-from radlens.service.provenance import HEADER, header_value, provenance
+from radlens.service.provenance import header_value, provenance
 from radlens.service.rows import Row, Terms, open_row
 from radlens.service.streaming import Pace, stream_explanation
+from radlens.wire import PROVENANCE
 
 __all__ = ["Service"]
 
@@ -111,7 +112,7 @@ class Service:
 
     def _streamed(self, row: Row, _: None, context: Context) -> Response:
         stream = partial(stream_explanation, row, context, self._computer, self._pace)
-        return Response(200, row.media_type, headers={HEADER: header_value(context.provenance)}, stream=stream)
+        return Response(200, row.media_type, headers={PROVENANCE: header_value(context.provenance)}, stream=stream)
 
     def _answer(
         self,

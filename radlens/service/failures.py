@@ -6,7 +6,8 @@ import traceback
 from typing import NamedTuple
 
 from radlens.errors import RadlensError, http_status
-from radlens.service.messages import JSON, Response
+from radlens.service.messages import Response
+from radlens.wire import JSON
 
 __all__ = ["Failure", "failed", "failure"]
 

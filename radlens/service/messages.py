@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
-__all__ = ["JSON", "KINDS", "NDJSON", "PREFIX", "Emit", "Request", "Response", "request_from_http"]
+from radlens.wire import PARAMETER_PREFIX
 
-JSON, NDJSON = "application/json", "application/x-ndjson"
+__all__ = ["KINDS", "Emit", "Request", "Response", "request_from_http"]
 
 KINDS = ("predict", "explain")
 """What can be asked of a model."""
-
-PREFIX = "x-radlens-"
-"""Request headers that start with this carry a parameter: ``X-Radlens-N-Steps: 50`` is ``n_steps=50``."""
 
 _QUERY = "x-radlens-query"
 """Request header in which a proxy hands on the query string that TorchServe 0.12 drops."""
@@ -83,14 +80,14 @@ def request_from_http(
     """
     lower = {name.lower(): value for name, value in headers.items()}
     proxied = dict(parse_qsl(lower.pop(_QUERY, ""), keep_blank_values=True))
-    prefixed = {_name(n.removeprefix(PREFIX)): v for n, v in lower.items() if n.startswith(PREFIX)}
+    prefixed = {_name(n.removeprefix(PARAMETER_PREFIX)): v for n, v in lower.items() if n.startswith(PARAMETER_PREFIX)}
     return Request(
         kind=kind,
         body=body,
         content_type=lower.get("content-type"),
         accept=lower.get("accept"),
         parameters=prefixed | proxied | dict(query),
-        hints={_name(n): v for n, v in lower.items() if not n.startswith(PREFIX)},
+        hints={_name(n): v for n, v in lower.items() if not n.startswith(PARAMETER_PREFIX)},
         request_id=request_id,
     )
 

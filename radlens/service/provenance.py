@@ -13,10 +13,7 @@ import radlens
 from radlens.images import Image
 from radlens.service.parameters import Settings
 
-__all__ = ["ENGINE", "HEADER", "PRECISION", "header_value", "library_versions", "provenance"]
-
-HEADER = "X-Radlens-Provenance"
-"""Response header that carries the provenance of every answer, as compact JSON in ASCII."""
+__all__ = ["ENGINE", "PRECISION", "header_value", "library_versions", "provenance"]
 
 ENGINE, PRECISION = "torch", "float32"
 """What the service computes with."""

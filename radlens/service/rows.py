@@ -6,9 +6,10 @@ from radlens.errors import InvalidParameter
 from radlens.images import SAMPLED_SHAPE, Image, read, require_shape
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.bodies import open_body
-from radlens.service.messages import JSON, NDJSON, Request
+from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
 from radlens.service.parameters import Settings, evaluations, explanation_settings, prediction_settings
+from radlens.wire import JSON, NDJSON
 
 __all__ = ["MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS", "Row", "Terms", "open_row"]
 

@@ -1,4 +1,7 @@
-"""Arrays as JSON values, and back: ``.npy`` bytes (NEP 1), compressed with zlib (RFC 1950), in base64 (RFC 4648)."""
+"""What a radlens server and its clients agree on: names of media types and headers, and arrays as JSON values.
+
+An array travels as ``.npy`` bytes (NEP 1), compressed with zlib (RFC 1950), in base64 (RFC 4648).
+"""
 
 import base64
 import binascii
@@ -12,7 +15,15 @@ import numpy as np
 from radlens.errors import InvalidInput
 from radlens.images import to_npy
 
-__all__ = ["ENCODING", "array_from_json", "array_to_json"]
+__all__ = ["ENCODING", "JSON", "NDJSON", "PARAMETER_PREFIX", "PROVENANCE", "array_from_json", "array_to_json"]
+
+JSON, NDJSON = "application/json", "application/x-ndjson"
+
+PARAMETER_PREFIX = "x-radlens-"
+"""Request headers that start with this carry a parameter: ``X-Radlens-N-Steps: 50`` is ``n_steps=50``."""
+
+PROVENANCE = "X-Radlens-Provenance"
+"""Response header that carries the provenance of every answer, as compact JSON in ASCII."""
 
 ENCODING = "npy+zlib+base64"
 """Name of the encoding, repeated in every encoded array."""

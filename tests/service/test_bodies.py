@@ -1,0 +1,100 @@
+"""Images as they are, and in JSON."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radlens.errors import InvalidInput, RadlensError, UnsupportedMediaType
+from radlens.service.bodies import open_body
+from radlens.service.messages import Request
+
+
+def opened(body, content_type="application/json"):
+    """Open a body of that declared type."""
+    return open_body(Request("explain", body, content_type))
+
+
+@pytest.mark.parametrize("content_type", [None, "", "application/dicom", "application/octet-stream", "image/png; a=b"])
+def test_a_body_is_the_image(content_type):
+    """Whatever is declared, except JSON and forms."""
+    assert opened(b"abc", content_type) == (b"abc", content_type, {})
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
+def test_json_holds_an_image_and_parameters(content_type):
+    """Numbers become the text they were written as."""
+    image = base64.b64encode(b"\x00abc").decode()
+    fields = {"image": image, "method": "omig", "n_steps": 5, "zscore": 2.5, "seed": 10**30}
+    found = opened(json.dumps(fields).encode(), content_type)
+    assert found.data == b"\x00abc"
+    assert found.content_type is None
+    assert found.parameters == {"method": "omig", "n_steps": "5", "zscore": "2.5", "seed": "1" + "0" * 30}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "expected a JSON object as the body, got 0 bytes that are no valid JSON"),
+        (b"{", "got 1 bytes that are no valid JSON"),
+        (b"[" * 200_000, "got 200000 bytes that are no valid JSON"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "that are no valid JSON"),
+        (b'{"zscore": NaN}', "that are no valid JSON"),
+        (b"\xff\xfe", "that are no valid JSON"),
+        (b"[]", "got an array"),
+        (b'"x"', "got a string"),
+        (b"null", "got nothing"),
+        (b"3", "got a number"),
+        (b"true", "got a boolean"),
+        (b"{}", "field image must be a base64 string, got nothing"),
+        (b'{"image": {}}', "field image must be a base64 string, got an object"),
+        (b'{"image": "a"}', "field image must be valid base64, got 1 characters that are not"),
+        (b'{"image": "data:image/png;base64,AAAA"}', "field image must be valid base64"),
+        ('{"image": "é"}'.encode(), "field image must be valid base64"),
+        (b'{"image": "", "seed": [1]}', "field 'seed' must be a number or a string, got an array"),
+        (b'{"image": "", "seed": true}', "field 'seed' must be a number or a string, got a boolean"),
+        (b'{"image": "", "seed": null}', "field 'seed' must be a number or a string, got nothing"),
+        (json.dumps({str(i): 1 for i in range(65)}).encode(), "expected at most 64 fields in the JSON body, got 65"),
+    ],
+)
+def test_other_json_is_refused(body, message):
+    """One clear message each."""
+    with pytest.raises(InvalidInput, match=message):
+        opened(body)
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
+def test_forms_are_refused(content_type):
+    """TorchServe takes them apart, and nothing is left of an image that curl declares as one by default."""
+    with pytest.raises(UnsupportedMediaType, match="expected the bytes of an image as the body, got a form"):
+        opened(b"abc", content_type)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+)
+
+
+def outcome(body):
+    """Return the image of a body, or the message of the error that refused it."""
+    try:
+        return opened(body).data
+    except RadlensError as error:
+        return str(error)
+
+
+@given(st.binary(max_size=300))
+def test_any_json_body_is_opened_or_refused(body):
+    """Nothing but an image or one of our errors comes out, and its message is ASCII."""
+    assert outcome(body).isascii()
+
+
+@given(JSON_VALUES)
+def test_any_json_value_is_opened_or_refused(value):
+    """Also where it is valid JSON."""
+    assert outcome(json.dumps(value).encode()).isascii()
+    assert isinstance(outcome(json.dumps({"image": value}).encode()), bytes | str)
+    assert outcome(json.dumps({"image": "AAAA", "seed": value}).encode()).isascii()

@@ -1,0 +1,47 @@
+"""A bundle that is small, quick and untrained, and predicts curves of the right size all the same."""
+
+from pathlib import Path
+
+import torch
+
+from radlens import bundles
+from radlens.bundles import Bundle, InputSpec, Manifest
+from radlens.networks import CdmamNet, FoldedCdmamEnsemble
+from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
+
+TYPICAL_CURVE_UM = (0.06, 0.08, 0.1, 0.13, 0.18, 0.25, 0.34, 0.48, 0.65, 0.9, 1.3, 1.9)
+
+
+def make_bundle(path: Path, *, version: str = "1.0", seed: int = 0, n_members: int = 2) -> Bundle:
+    """Write an ensemble of random members for images with values near 1000 to ``path`` and load it."""
+    torch.manual_seed(seed)
+    members = [_member() for _ in range(n_members)]
+    path.mkdir(parents=True, exist_ok=True)
+    torch.save(FoldedCdmamEnsemble.from_members(members).state_dict(), path / bundles.WEIGHTS)
+    spec = InputSpec(
+        mean=1000.0,
+        std=100.0,
+        spacing_mm=0.07,
+        sampler="stratified",
+        pixel_mean_range=(900.0, 1100.0),
+        pixel_std_range=(50.0, 150.0),
+    )
+    manifest = Manifest(
+        name="cdmam",
+        version=version,
+        task="cdmam-cdc",
+        diameters_mm=CDC_DIAMETERS_MM,
+        input=spec,
+        explainers=("omig", "sensitivity", "occlusion"),
+        n_members=n_members,
+        training={},
+        parity={},
+    )
+    return bundles.save(path, manifest)
+
+
+def _member() -> CdmamNet:
+    member = CdmamNet(rank=2)
+    mean = torch.tensor(TYPICAL_CURVE_UM)
+    member.scale_output(mean, 0.2 * mean)
+    return member.eval()
