@@ -29,6 +29,8 @@ MANIFEST = "bundle.json"
 WEIGHTS = "weights.pt"
 TRACED = "ensemble.traced.pt"
 PREDICTION_ONNX = "prediction.onnx"
+GRADIENT_ONNX = "gradient.onnx"
+GOLDEN = "golden.npz"
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,16 @@ class Bundle:
     def prediction_onnx(self) -> Path:
         """The same as an ONNX graph with input ``images`` and outputs ``mean``, ``aleatoric``, ``epistemic``."""
         return self.path / PREDICTION_ONNX
+
+    @cached_property
+    def gradient_onnx(self) -> Path:
+        """The midpoint and its gradient as an ONNX graph: ``images`` to ``score`` and ``gradient``."""
+        return self.path / GRADIENT_ONNX
+
+    @cached_property
+    def golden(self) -> Path:
+        """Images with prediction and gradient computed in float64, what an engine is checked against."""
+        return self.path / GOLDEN
 
 
 def save(path: Path | str, manifest: Manifest) -> Bundle:

@@ -48,7 +48,7 @@ THICKNESSES_UM = (0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.25, 0.
 CDC_ROWS = slice(3, 15)
 """Rows whose thresholds form the contrast-detail curve."""
 
-CDC_DIAMETERS_MM = DIAMETERS_MM[CDC_ROWS]
+CDC_DIAMETERS_MM: tuple[float, ...] = tuple(DIAMETERS_MM[CDC_ROWS])
 """The 12 diameters of the contrast-detail curve, mm, largest first: 1.00 ... 0.08."""
 
 _COLUMNS = (

@@ -1,0 +1,7 @@
+"""What runs a bundle: one file per engine behind one small protocol."""
+
+from radlens.engines.base import Engine, open_bundle
+from radlens.engines.onnxruntime import OnnxRuntimeEngine
+from radlens.engines.torch import TorchEngine
+
+__all__ = ["Engine", "OnnxRuntimeEngine", "TorchEngine", "open_bundle"]

@@ -1,0 +1,208 @@
+"""From a training run to a bundle: one traced module, ONNX graphs, golden values and the parity between them."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radlens import bundles, explainers
+from radlens.bundles import Bundle, InputSpec, Manifest
+from radlens.engines import onnxruntime as onnx_engine
+from radlens.errors import BundleError
+from radlens.graphs.cdmam_gradient import CdmamGradient
+from radlens.networks import CdmamEnsemble, FoldedCdmamEnsemble
+from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
+from radlens.training import TrainedRun
+from radlens.training.cdmam_data import simulated_set
+
+__all__ = ["TASK", "export_bundle", "relative_error"]
+
+TASK = "cdmam-cdc"
+"""What the model does, as the bundle states it."""
+
+N_GOLDEN = 2
+"""Images whose float64 prediction and gradient are stored with the bundle."""
+
+_GOLDEN_SEED = 3
+_OPSET = 20
+_SAMPLER = "stratified"
+
+Stage = Callable[[str, int, int], None]
+
+
+def export_bundle(
+    run: TrainedRun,
+    folder: Path,
+    *,
+    name: str = "cdmam",
+    version: str = "1.0",
+    on_progress: Stage | None = None,
+) -> Bundle:
+    """Write a bundle and check that every form of the model computes the same.
+
+    The reference is the ensemble of Table 2, member by member with autograd, in float64. Errors are those of
+    :func:`relative_error`. A form passes when its error is at most ten times that of the same eager ensemble in
+    float32, with a floor of 1e-5: ReLU and pooling switch at points that float32 places differently.
+
+    Args:
+        run: a finished training run.
+        folder: of the bundle; its old files are replaced.
+        name: model name in URLs.
+        version: as TorchServe wants it.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Raises:
+        BundleError: a form of the model does not pass.
+    """
+    report = on_progress or (lambda stage, done, total: None)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    report("tracing", 0, 4)
+    folded = FoldedCdmamEnsemble.from_members(run.members)
+    images = _golden_images(run)
+    _write_torch(folder, folded, images)
+    report("exporting graphs", 1, 4)
+    gradient = CdmamGradient(folded)
+    _write_onnx(folded, images, folder / bundles.PREDICTION_ONNX, ["mean", "aleatoric", "epistemic"])
+    _write_onnx(gradient, images, folder / bundles.GRADIENT_ONNX, ["score", "gradient"])
+    report("checking parity", 2, 4)
+    golden = _golden(run, images)
+    np.savez(folder / bundles.GOLDEN, allow_pickle=False, **golden)
+    parity = _parity(run, folder, folded, images, golden)
+    report("writing the bundle", 3, 4)
+    bundle = bundles.save(folder, _manifest(run, name, version, parity))
+    report("done", 4, 4)
+    return bundle
+
+
+def relative_error(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
+    """Return ``|value - reference| / |reference|`` in the Euclidean norm over everything."""
+    difference = np.asarray(value, dtype=np.float64) - reference
+    return float(np.linalg.norm(difference) / np.linalg.norm(reference))
+
+
+def _manifest(run: TrainedRun, name: str, version: str, parity: dict[str, Any]) -> Manifest:
+    spec = InputSpec(
+        mean=run.mean,
+        std=run.std,
+        spacing_mm=0.07,
+        sampler=_SAMPLER,
+        pixel_mean_range=tuple(run.record["pixel_mean_range"]),
+        pixel_std_range=tuple(run.record["pixel_std_range"]),
+    )
+    return Manifest(
+        name=name,
+        version=version,
+        task=TASK,
+        diameters_mm=CDC_DIAMETERS_MM,
+        input=spec,
+        explainers=explainers.names(),
+        n_members=len(run.members),
+        training=run.record,
+        parity=parity,
+    )
+
+
+def _golden_images(run: TrainedRun) -> Tensor:
+    pixels = simulated_set(N_GOLDEN, _GOLDEN_SEED).images.astype(np.float64)
+    return torch.from_numpy(((pixels - run.mean) / run.std).astype(np.float32))[:, None]
+
+
+def _golden(run: TrainedRun, images: Tensor) -> dict[str, np.ndarray]:
+    """Return images ``(n, 1, 250, 250)`` float32 with prediction and gradient from float64."""
+    reference = _eager(run, torch.float64)
+    mean, aleatoric, epistemic, _ = reference.predict(images.double())
+    golden = {"mean": mean, "aleatoric": aleatoric, "epistemic": epistemic}
+    golden |= {"gradient": reference.gradient(images.double())}
+    return {"images": images.numpy()} | {key: value.detach().numpy() for key, value in golden.items()}
+
+
+def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
+    return CdmamEnsemble([deepcopy(member).to(dtype) for member in run.members])
+
+
+def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> None:
+    torch.save(folded.state_dict(), folder / bundles.WEIGHTS)
+    with torch.no_grad(), warnings.catch_warnings():
+        # Tracing works and is what TorchServe users expect; torch only announces that it will go one day.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(folded, images)
+        torch.jit.save(traced, folder / bundles.TRACED)
+
+
+def _write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    with torch.no_grad(), _quiet_exporter():
+        torch.onnx.export(
+            module,
+            (images,),
+            file,
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_shapes={"images": {0: batch}},
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what the exporter says of packages nobody here uses and of its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _parity(
+    run: TrainedRun, folder: Path, folded: FoldedCdmamEnsemble, images: Tensor, golden: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    eager = _eager(run, torch.float32)
+    traced = torch.jit.load(folder / bundles.TRACED)
+    with torch.no_grad():
+        predictions = {
+            "eager": eager.predict(images)[:3],
+            "traced": traced(images),
+            "folded": folded.predict(images)[:3],
+        }
+    graph = onnx_engine.open_session(folder / bundles.PREDICTION_ONNX)
+    predictions["onnxruntime"] = graph.run(["mean", "aleatoric", "epistemic"], {"images": images.numpy()})
+    slope = onnx_engine.open_session(folder / bundles.GRADIENT_ONNX)
+    gradients = {
+        "eager": eager.gradient(images),
+        "folded": folded.gradient(images),
+        "onnxruntime": slope.run(["gradient"], {"images": images.numpy()})[0],
+    }
+    reference = np.stack([golden[key] for key in ("mean", "aleatoric", "epistemic")])
+    report: dict[str, Any] = {
+        "prediction": {
+            k: relative_error(np.stack([np.asarray(v) for v in p]), reference) for k, p in predictions.items()
+        },
+        "gradient": {k: relative_error(g, golden["gradient"]) for k, g in gradients.items()},
+        "n_images": len(images),
+        "reference": "eager ensemble of Table 2, float64",
+    }
+    for quantity in ("prediction", "gradient"):
+        errors = report[quantity]
+        limit = max(10 * errors["eager"], 1e-5)
+        failed = [form for form, error in errors.items() if not error <= limit]
+        if failed:
+            raise BundleError(
+                f"{quantity} must be within {limit:.1e} of float64, got {errors[failed[0]]:.1e} ({failed[0]})"
+            )
+    return report
