@@ -39,7 +39,24 @@ __all__ = [
     "phantom_to_cell",
 ]
 
-DIAMETERS_MM = (2.00, 1.60, 1.25, 1.00, 0.80, 0.63, 0.50, 0.40, 0.31, 0.25, 0.20, 0.16, 0.13, 0.10, 0.08, 0.06)
+DIAMETERS_MM: tuple[float, ...] = (
+    2.00,
+    1.60,
+    1.25,
+    1.00,
+    0.80,
+    0.63,
+    0.50,
+    0.40,
+    0.31,
+    0.25,
+    0.20,
+    0.16,
+    0.13,
+    0.10,
+    0.08,
+    0.06,
+)
 """Diameter of the disks of each row of cells, mm, largest first (CDMAM 3.4)."""
 
 THICKNESSES_UM = (0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.25, 0.36, 0.50, 0.71, 1.00, 1.42, 2.00)
@@ -48,7 +65,7 @@ THICKNESSES_UM = (0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.25, 0.
 CDC_ROWS = slice(3, 15)
 """Rows whose thresholds form the contrast-detail curve."""
 
-CDC_DIAMETERS_MM: tuple[float, ...] = tuple(DIAMETERS_MM[CDC_ROWS])
+CDC_DIAMETERS_MM = DIAMETERS_MM[CDC_ROWS]
 """The 12 diameters of the contrast-detail curve, mm, largest first: 1.00 ... 0.08."""
 
 _COLUMNS = (
