@@ -1,0 +1,64 @@
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+import torch
+
+from radlens import explainers
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.explainers import Explainer, register
+
+
+class Quadratic:
+    """Score ``0.5 |x|^2`` per image; its gradient is the image."""
+
+    def score(self, images):
+        """Half the squared norm."""
+        return 0.5 * (images**2).sum(dim=(1, 2, 3))
+
+    def gradient(self, images):
+        """The images themselves."""
+        return images
+
+
+@pytest.mark.parametrize("name", explainers.names())
+def test_every_method_maps_images_to_maps_of_their_shape(name):
+    """Each registered method, with its defaults, gives one finite map per image and leaves the images alone."""
+    images = torch.randn(2, 1, 6, 5, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    maps = explainers.create(name).attribute(Quadratic(), images)
+    assert maps.shape == images.shape
+    assert maps.isfinite().all()
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", explainers.names())
+def test_every_method_is_immutable_and_refuses_other_shapes(name):
+    """Options cannot change after construction; three dimensions are refused."""
+    method = explainers.create(name)
+    for field in fields(method):
+        with pytest.raises(FrozenInstanceError):
+            setattr(method, field.name, 1)
+    with pytest.raises(InvalidInput, match=r"4 dimensions \(b, c, h, w\), got 3"):
+        method.attribute(Quadratic(), torch.zeros(1, 5, 5))
+
+
+def test_sensitivity_is_minus_the_gradient():
+    """The registered method and the function agree with ``-R(x)``."""
+    images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(explainers.create("sensitivity").attribute(Quadratic(), images), -images)
+
+
+def test_unknown_names_are_refused():
+    """Unknown methods and parameters are named, with what is known."""
+    with pytest.raises(InvalidParameter, match="one of occlusion, omig, sensitivity, got 'lrp'"):
+        explainers.get("lrp")
+    with pytest.raises(InvalidParameter, match="n_steps, path_length, zscore; got speed"):
+        explainers.create("omig", speed=3)
+    with pytest.raises(InvalidParameter, match="must be among: none; got n_steps"):
+        explainers.create("sensitivity", n_steps=3)
+
+
+def test_a_name_can_be_taken_once():
+    """Registering a second method under a name fails."""
+    with pytest.raises(ValueError, match="'omig' is already registered"):
+        register("omig")(Explainer)
