@@ -37,7 +37,7 @@ _STOP_TIMEOUT_S = 20.0
 _LAUNCH_TIMEOUT_S = 30.0
 """Until the launcher has started Java; 0.2 s on an idle machine."""
 
-_CRASHES = 3
+_CRASHES = 2
 """Failed starts of workers after which the server counts as broken; TorchServe itself tries for 300 s."""
 
 _CRASH = "Backend worker process died."
@@ -46,8 +46,8 @@ _CRASH = "Backend worker process died."
 _TAIL_LINES = 15
 """Lines of a log without a traceback that an error repeats."""
 
-_PREFIX = re.compile(r"^\S+ \[\w+ *\] \S+ - ")
-"""What log4j2.xml puts before each line."""
+_PREFIX = re.compile(r"^\S+ \[\w+ *\] .*? - ")
+"""What log4j2.xml, and TorchServe's own configuration, put before each line."""
 
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception)\b")
 """The last line of a Python traceback. The first such line of a failed start is its cause: where a handler cannot be

@@ -1,0 +1,107 @@
+"""Rows of one batch: predictions, maps and streams together."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+from archives import HANDLERS, make_archive
+from sample_images import noise
+from tiny_bundle import make_bundle
+
+from radlens import errors
+from radlens.images import to_npy
+
+pytestmark = pytest.mark.serving
+
+ONE_WORKER = (HANDLERS / "model-config.yaml").read_text().replace("Workers: 2", "Workers: 1")
+SLOW_BATCHES = ONE_WORKER.replace("maxBatchDelay: 10", "maxBatchDelay: 500")
+
+
+@pytest.fixture(scope="module")
+def slow(server, store, tmp_path_factory):
+    """Return a version with one worker that waits half a second for a batch to fill."""
+    from radlens.client import Client
+
+    bundle = make_bundle(tmp_path_factory.mktemp("bundle"), version="0.5")
+    make_archive(bundle, store / "slow.mar", changed={"model-config.yaml": SLOW_BATCHES})
+    with Client.of_server(server.state.workdir) as client:
+        version = client.register("slow.mar")
+        yield version
+        client.unregister(version)
+
+
+def test_a_batch_is_its_rows(client, slow):
+    """Predictions and maps that share a batch equal those that were asked for alone."""
+    images = [to_npy(noise(seed=seed)) for seed in range(4)]
+    alone = [client.predict(image, version=slow)["prediction"]["mean_um"] for image in images]
+    maps = [client.explain(image, version=slow, n_steps=1)["explanation"]["map"] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        predictions = [pool.submit(client.predict, image, version=slow) for image in images]
+        explanations = [pool.submit(client.explain, image, version=slow, n_steps=1) for image in images]
+        for expected, found in zip(alone, predictions, strict=True):
+            # Another batch size adds in another order: units in the last place of float32.
+            assert found.result()["prediction"]["mean_um"] == pytest.approx(expected, rel=1e-5)
+        for expected, found in zip(maps, explanations, strict=True):
+            np.testing.assert_allclose(
+                found.result()["explanation"]["map"], expected, rtol=0, atol=1e-5 * expected.max()
+            )
+
+
+def test_streams_do_not_hold_up_their_batch(client, slow):
+    """With one worker: rows that arrive while the batch of two streams fills are answered long before those end."""
+    image = to_npy(noise())
+    ended = {}
+
+    def timed(name, ask, *arguments, **parameters):
+        try:
+            return ask(*arguments, **parameters)
+        finally:
+            ended[name] = time.monotonic()
+
+    with ThreadPoolExecutor(6) as pool:
+        streams = [
+            pool.submit(timed, f"stream {i}", client.explain, image, version=slow, n_steps=1, n_samples=60, seed=i)
+            for i in range(2)
+        ]
+        time.sleep(0.15)
+        plain = pool.submit(timed, "plain", client.predict, image, version=slow)
+        bad = pool.submit(timed, "bad", client.predict, b"", version=slow)
+        picture = pool.submit(timed, "picture", client.fetch, "explain", image, "image/png", version=slow, n_steps=1)
+        assert plain.result()["prediction"]
+        assert picture.result().content.startswith(b"\x89PNG")
+        with pytest.raises(errors.InvalidInput, match="expected an image in the body, got an empty body"):
+            bad.result()
+        maps = [stream.result()["explanation"]["map"] for stream in streams]
+    assert max(ended["plain"], ended["bad"], ended["picture"]) < min(ended["stream 0"], ended["stream 1"])
+    assert not np.array_equal(*maps)
+    alone = client.explain(image, version=slow, n_steps=1, n_samples=60, seed=1)["explanation"]["map"]
+    np.testing.assert_array_equal(maps[1], alone)
+
+
+def test_a_stream_reports_and_ends(client):
+    """Progress from the first moment, an early partial map, and a result that is complete."""
+    progress, partial = [], []
+    image = to_npy(noise((900, 700)))
+    found = client.explain(image, n_steps=1, n_samples=24, on_progress=progress.append, on_partial=partial.append)
+    assert (progress[0].done, progress[-1].done) == (0, 24)
+    assert max(partial[0].shape) <= 500
+    assert found["explanation"]["map"].shape == (900, 700)
+    assert found["explanation"]["visits"].sum() == 24 * 250 * 250
+    array = client.fetch("explain", image, "application/x-npy", n_steps=1, n_samples=24)
+    assert len(array.content) == 128 + 4 * 900 * 700
+
+
+def test_a_worker_that_dies_breaks_its_stream_alone(client, slow):
+    """The client is told, the server starts another worker and answers again."""
+    (worker,) = client.describe(slow)["workers"]
+
+    def kill(progress):
+        if progress.done:
+            psutil.Process(worker["pid"]).kill()
+
+    with pytest.raises(errors.ServerError, match=r"broke off|must answer in full"):
+        client.explain(to_npy(noise()), version=slow, n_samples=200, on_progress=kill)
+    assert client.predict(to_npy(noise()))["prediction"]
+    assert client.predict(to_npy(noise()), version=slow)["prediction"]

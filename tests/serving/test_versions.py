@@ -1,0 +1,74 @@
+"""Versions of a model side by side, each with the library it was archived with."""
+
+import pytest
+from archives import make_archive
+from conftest import versioned
+from sample_images import noise
+from tiny_bundle import make_bundle
+
+from radlens import errors
+from radlens.client import Version
+from radlens.images import to_npy
+
+pytestmark = pytest.mark.serving
+
+
+def test_versions_live_side_by_side(client, store, tmp_path):
+    """Register, compare, make default, go back, remove; requests that name no version follow the default."""
+    bundle = make_bundle(tmp_path / "bundle", version="2.0", seed=1)
+    make_archive(bundle, store / "cdmam-2.mar", changed=versioned("2.0-archived"))
+    image = to_npy(noise())
+    assert client.register("cdmam-2.mar") == "2.0"
+    assert client.models() == [Version("cdmam", "1.0", True, 2, 0), Version("cdmam", "2.0", False, 2, 0)]
+
+    old, new = (client.predict(image, version=version) for version in ("1.0", "2.0"))
+    assert client.predict(image)["provenance"]["version"] == "1.0"
+    assert new["provenance"]["bundle_hash"] == bundle.bundle_hash != old["provenance"]["bundle_hash"]
+    assert new["prediction"] != old["prediction"]
+    # Each archive runs its own code, although both workers run in an environment with another.
+    assert [found["provenance"]["libraries"]["radlens"] for found in (old, new)] == ["1.0-archived", "2.0-archived"]
+
+    client.set_default("2.0")
+    assert client.predict(image)["provenance"]["version"] == "2.0"
+    with pytest.raises(errors.InvalidInput, match="Cannot remove default version"):
+        client.unregister("2.0")
+    client.set_default("1.0")
+    client.unregister("2.0")
+    with pytest.raises(errors.ModelNotFound, match=r"Model version: 2\.0 does not exist"):
+        client.predict(image, version="2.0")
+
+
+def test_registering_twice_is_refused(client):
+    """The version that runs is left alone."""
+    with pytest.raises(errors.InvalidInput, match=r"Model version 1\.0 is already registered for model cdmam"):
+        client.register("cdmam-1.mar")
+    assert client.predict(to_npy(noise()))["prediction"]
+
+
+def test_corrupt_archives_are_refused(client, store):
+    """And leave nothing behind."""
+    (store / "corrupt.mar").write_bytes((store / "cdmam-1.mar").read_bytes()[:5000])
+    with pytest.raises(errors.RadlensError, match=r"corrupt\.mar"):
+        client.register("corrupt.mar")
+    assert [version.version for version in client.models()] == ["1.0"]
+
+
+def test_archives_that_do_not_start_are_removed(client, store, tmp_path):
+    """TorchServe would keep the version without a worker, and every request to it would hang."""
+    bundle = make_bundle(tmp_path / "bundle", version="3.0")
+    make_archive(bundle, store / "broken.mar", changed={"radlens/service/core.py": "import nothing_of_that_name"})
+    with pytest.raises(errors.ServerError, match=r"Failed to start workers for model cdmam version: 3\.0"):
+        client.register("broken.mar")
+    assert [version.version for version in client.models()] == ["1.0"]
+
+
+def test_missing_archives_are_named(client):
+    """By their name in the store."""
+    with pytest.raises(errors.InvalidInput, match=r"nowhere\.mar"):
+        client.register("nowhere.mar")
+
+
+def test_unknown_versions_cannot_become_default(client):
+    """404."""
+    with pytest.raises(errors.ModelNotFound, match=r"9\.9"):
+        client.set_default("9.9")
