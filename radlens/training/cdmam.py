@@ -88,7 +88,7 @@ PRESETS: dict[str, Preset] = {
     "standard": Preset(
         8, 4_000, 400, epochs=12, batch_size=32, learning_rate=1e-3, dense_rate=0.02, one_cycle=True, rank=8
     ),
-    "demo": Preset(5, 2_400, 200, epochs=8, batch_size=32, learning_rate=1e-3, dense_rate=0.02, one_cycle=True, rank=8),
+    "demo": Preset(4, 2_400, 200, epochs=8, batch_size=32, learning_rate=2e-3, dense_rate=0.01, one_cycle=True, rank=8),
 }
 """``paper``: the paper's numbers. ``standard``: hours on two cores. ``demo``: minutes a member on two cores."""
 

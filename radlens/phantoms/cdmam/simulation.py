@@ -116,7 +116,7 @@ def sample_layout(
         mirror_vertical=bool(rng.integers(2)),
         rotation_deg=rng.uniform(-0.5, 0.5),
     )
-    return replace(layout, grid_um=rng.uniform(0.5 * GRID_UM, 1.5 * GRID_UM))
+    return replace(layout, grid_um=rng.uniform(0.8 * GRID_UM, 1.2 * GRID_UM))
 
 
 def _digitise(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
