@@ -1,0 +1,89 @@
+"""The application: its commands, and what an error becomes.
+
+Commands import numbers, networks and figures when they run, so that ``--help`` answers at once.
+"""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from radlens import __version__
+from radlens.cli import demo, explain, export, figures, models, predict, report, serve, simulate, train
+from radlens.cli.console import examples, fail
+from radlens.errors import RadlensError, exit_code
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+class _Group(TyperGroup):
+    """Commands whose errors are one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except RadlensError as error:
+            fail(str(error))
+            raise typer.Exit(exit_code(error)) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            fail(f"{error.filename}: {error.strerror}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            fail("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="radlens",
+    help="Medical-image models served with their explanations.",
+    epilog=examples(
+        "radlens simulate phantom.dcm",
+        "radlens serve",
+        "radlens predict phantom.dcm",
+        "radlens explain phantom.dcm --method omig --upsample 500 -o out/",
+        "radlens report phantom.dcm -o report.html",
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"radlens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Medical-image models served with their explanations."""
+
+
+def _flowing(docstring: str | None) -> str:
+    """Return a docstring whose paragraphs are one line each: the terminal breaks them."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (docstring or "").split("\n\n"))
+
+
+for _module in (simulate, train, export, serve, predict, explain, report, figures, demo):
+    _name, _help = _module.__name__.rpartition(".")[2], _flowing(_module.command.__doc__)
+    app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
+app.add_typer(models.app)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app()

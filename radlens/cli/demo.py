@@ -1,0 +1,141 @@
+"""``radlens demo``: from trained members to a report, over HTTP, in one command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from radlens.cli.console import err, examples, note, out, stages
+from radlens.cli.explain import explained
+from radlens.cli.export import export_run
+from radlens.cli.options import DEFAULT_STORE, workdir
+from radlens.cli.predict import print_prediction, write_prediction
+from radlens.cli.serve import make_server
+
+if TYPE_CHECKING:
+    from radlens.client import Client
+
+__all__ = ["EPILOG", "command", "is_stale"]
+
+EPILOG = examples("radlens demo", "radlens demo --upsample 2000 --n-steps 50")
+
+NAME, VERSION = "cdmam", "1.0"
+
+
+def command(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path("demo"),
+    members: Annotated[Path, typer.Option(metavar="RUN", help="Training run to serve.")] = Path("export/cdmam_demo"),
+    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the upsampled map.")] = 200,
+    n_steps: Annotated[int, typer.Option(min=1, help="Gradients on the path of OMIG of each of them.")] = 10,
+    store: Annotated[Path, typer.Option(metavar="DIR", help="Model store.")] = DEFAULT_STORE,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="TorchServe's configuration.")] = Path(
+        "config.properties"
+    ),
+) -> None:
+    """Serve the demo model, send it a simulated phantom as DICOM over HTTP, and write everything that comes back.
+
+    The server keeps running; `radlens serve --stop` ends it.
+    """
+    from radlens.client import Client
+
+    fresh = _archived(members, store)
+    _served(config, store, restart=fresh)
+    output.mkdir(parents=True, exist_ok=True)
+    phantom = _phantom(output / "phantom.dcm")
+    with Client.of_server(workdir(), model=NAME) as client:
+        _asked(client, phantom, output, upsample, n_steps)
+        _print_files(output)
+        _print_calls(client, phantom)
+
+
+def is_stale(made: Path, sources: Iterable[Path]) -> bool:
+    """Tell whether ``made`` is missing or older than one of ``sources``."""
+    return not made.exists() or any(source.stat().st_mtime > made.stat().st_mtime for source in sources)
+
+
+def _archived(members: Path, store: Path) -> bool:
+    """Make bundle and archive where they are missing or older than what is in them; tell whether they were made."""
+    import radlens
+
+    library = Path(radlens.__file__).parent
+    sources = [*members.glob("*"), *library.rglob("*.py"), *(library.parent / "handlers").glob("*")]
+    if not is_stale(store / f"{NAME}-{VERSION}.mar", sources):
+        return False
+    with stages() as report:
+        export_run(members, store, name=NAME, version=VERSION, form="zip", report=report)
+    return True
+
+
+def _served(config: Path, store: Path, *, restart: bool) -> None:
+    from radlens.server import State, stop
+
+    if State.load(workdir()) is not None:
+        if not restart:
+            return
+        stop(workdir())
+    server = make_server(config, store, {NAME: f"{NAME}-{VERSION}.mar"}, workdir())
+    with err.status("starting TorchServe"):
+        # Not left again: the server outlives this command.
+        server.__enter__()
+
+
+def _phantom(file: Path) -> Path:
+    from radlens.cli.simulate import DEFAULT_MARGIN
+    from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
+
+    with err.status("simulating a phantom"):
+        file.write_bytes(to_dicom(simulate(SCENARIOS["1"], Layout.with_margin(DEFAULT_MARGIN))))
+    return file
+
+
+def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps: int) -> None:
+    from radlens.cli.report import report_html
+    from radlens.cli.results import write_explanation
+
+    data = phantom.read_bytes()
+    with err.status("predicting"):
+        predicted = client.predict(phantom)
+    print_prediction(predicted)
+    write_prediction(predicted, output / "prediction.json")
+    write_prediction(predicted, output / "cdc.png")
+    single = explained(client, phantom, None, {"method": "omig"}, n_samples=1)
+    upsampled = explained(client, phantom, None, {"method": "omig", "n_steps": n_steps}, n_samples=n_samples)
+    with err.status("drawing"):
+        write_explanation(single, data, output)
+        write_explanation(upsampled, data, output, prefix="upsampled-")
+        page = report_html(data, predicted, upsampled)
+    (output / "report.html").write_text(page, encoding="utf-8")
+
+
+def _print_files(output: Path) -> None:
+    described = {
+        "report.html": "the page to file: curve, verdict, map, enlarged regions, provenance",
+        "cdc.png": "predicted curve with its 95 % interval and the European limits",
+        "map.png, overlay.png": "OMIG map of one 250x250 sample",
+        "upsampled-map.png, upsampled-overlay.png": "OMIG map at full resolution, and upsampled-map.npy its values",
+        "prediction.json, explanation.json": "numbers and provenance",
+        "phantom.dcm": "the image that was sent",
+    }
+    out.print(f"\n[bold]Written to {output}/[/bold]")
+    for names, what in described.items():
+        out.print(f"  {names}: {what}", soft_wrap=True)
+
+
+def _print_calls(client: Client, phantom: Path) -> None:
+    head = 'curl -H "Authorization: Bearer $(.venv/bin/radlens serve --key)" -H "Content-Type: application/dicom"'
+    body = f"--data-binary @{phantom}"
+    calls = (
+        f"{head} {body} {client.url}/predictions/{NAME}",
+        f'{head} -H "Accept: image/png" {body} {client.url}/predictions/{NAME} -o curve.png',
+        f'{head} -H "Accept: image/png" -H "X-Radlens-Output: overlay" {body} {client.url}/explanations/{NAME} '
+        "-o overlay.png",
+        f'{head} -H "X-Radlens-N-Samples: 20" -H "X-Radlens-N-Steps: 10" {body} -N {client.url}/explanations/{NAME} '
+        "| cut -c -160",
+    )
+    out.print("\n[bold]Call it yourself[/bold]")
+    for call in calls:
+        typer.echo(f"  {call}")
+    note("the last one streams; `radlens serve --stop` or `make stop` ends the server")

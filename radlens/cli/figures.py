@@ -1,0 +1,68 @@
+"""``radlens figures``: what the paper shows of its model, for this one and any image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from radlens.cli.console import examples, note, stages
+from radlens.cli.options import DEFAULT_STORE, BundleOption, ImageArgument
+
+if TYPE_CHECKING:
+    from radlens.cli.studies import Study
+
+__all__ = ["EPILOG", "command", "draw"]
+
+EPILOG = examples(
+    "radlens figures phantom.dcm -o figures/",
+    "radlens figures phantom.dcm -o figures/ --upsample 500 --n-steps 50",
+)
+
+
+def command(
+    image: ImageArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind each upsampled map.")] = 100,
+    n_steps: Annotated[int, typer.Option(min=1, help="Gradients on the path of OMIG (L).")] = 20,
+    stride: Annotated[int, typer.Option(min=1, help="Distance of the squares of occlusion; each is 10 wide.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    bundle: BundleOption = None,
+) -> None:
+    """Draw the paper's comparisons for one image, computed on this machine.
+
+    methods.png: occlusion, sensitivity and OMIG (Fig. 3); rotation.png: the image turned by 90 degrees (Fig. 7);
+    before-after.png: the curve before and after the map is added to the image (Fig. 13); path-lengths.png: maps and
+    midpoints over c (Fig. 14).
+    """
+    from radlens.cli.local import newest_bundle, open_bundle_at
+    from radlens.cli.studies import Study
+    from radlens.engines import open_bundle
+    from radlens.images import read, require_shape
+
+    opened = read(image.read_bytes())
+    require_shape(opened)
+    with open_bundle_at(bundle or newest_bundle(DEFAULT_STORE)) as found:
+        study = Study(opened, found, open_bundle(found), n_steps=n_steps, n_samples=upsample, stride=stride, seed=seed)
+    output.mkdir(parents=True, exist_ok=True)
+    for file in draw(study, output):
+        note(f"wrote {file}")
+
+
+def draw(study: Study, folder: Path) -> list[Path]:
+    """Draw every figure of a study into ``folder``; return the files."""
+    figures = {
+        "methods.png": study.methods,
+        "before-after.png": study.before_after,
+        "path-lengths.png": study.path_lengths,
+        "rotation.png": study.rotation,
+    }
+    files = []
+    with stages() as report:
+        for i, (name, drawn) in enumerate(figures.items()):
+            report("drawing", i, len(figures))
+            (folder / name).write_bytes(drawn())
+            files.append(folder / name)
+        report("drawing", len(figures), len(figures))
+    return files

@@ -1,0 +1,144 @@
+"""Answers without a server: the client talks to the service in this process, so both give the same."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
+from uuid import uuid4
+
+import httpx
+
+from radlens.bundles import MANIFEST, Bundle
+from radlens.cli.console import note
+from radlens.client import Client
+from radlens.errors import BundleError
+from radlens.service import Response, Service, request_from_http
+from radlens.wire import JSON
+
+__all__ = ["LocalTransport", "Pieces", "local_client", "newest_bundle", "open_bundle_at"]
+
+_KINDS = {"predictions": "predict", "explanations": "explain"}
+
+
+@contextmanager
+def local_client(path: Path | None, store: Path) -> Iterator[Client]:
+    """Give a client of the bundle at ``path``, or of the newest one in ``store``; say on stderr which it is.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    path = path or newest_bundle(store)
+    with open_bundle_at(path) as bundle:
+        manifest = bundle.manifest
+        note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
+        with Client("http://local", model=manifest.name, transport=LocalTransport(bundle)) as client:
+            yield client
+
+
+def newest_bundle(store: Path) -> Path:
+    """Return the newest bundle in a model store: unpacked, in a directory archive, or in a ``.mar`` file.
+
+    Raises:
+        BundleError: there is none.
+    """
+    unpacked = [found.parent for found in [*store.glob(f"bundles/*/{MANIFEST}"), *store.glob(f"*/{MANIFEST}")]]
+    # Of two of the same time the unpacked one wins: an archive is made from it.
+    candidates = [*unpacked, *store.glob("*.mar")]
+    if not candidates:
+        raise BundleError(f"{store} must hold a bundle or an archive, got none: make one with `radlens export`")
+    return max(candidates, key=lambda path: (path.stat().st_mtime, path.is_dir()))
+
+
+@contextmanager
+def open_bundle_at(path: Path) -> Iterator[Bundle]:
+    """Give the bundle in a directory or in a ``.mar`` file, which is unpacked for as long as it is needed.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    if path.is_dir():
+        yield Bundle.load(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = [MANIFEST, *json.loads(archive.read(MANIFEST))["files"]]
+                archive.extractall(folder, names)
+        except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+            raise BundleError(f"archive must be a zip file that holds a bundle, got {type(error).__name__}") from None
+        yield Bundle.load(folder)
+
+
+class LocalTransport(httpx.BaseTransport):
+    """Hands HTTP requests to a service in this process.
+
+    Args:
+        bundle: the model.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._name, self._version = bundle.manifest.name, bundle.manifest.version
+        self._service = Service(bundle)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request; a body that comes in pieces is computed by a thread while it is read."""
+        route, model, *version = request.url.path.strip("/").split("/")
+        if model != self._name or version not in ([], [self._version]):
+            return self._not_found("/".join([model, *version]))
+        asked = request_from_http(_KINDS[route], request.read(), request.headers, {}, str(uuid4()))
+        (response,) = self._service.respond([asked])
+        headers = {"content-type": response.content_type, **response.headers}
+        if response.stream is None:
+            return httpx.Response(response.status, headers=headers, content=response.body)
+        return httpx.Response(response.status, headers=headers, stream=Pieces(response))
+
+    def _not_found(self, asked: str) -> httpx.Response:
+        message = f"model must be {self._name}/{self._version}, the one of this bundle, got {asked}"
+        return httpx.Response(
+            404,
+            headers={"content-type": JSON},
+            content=json.dumps({"code": 404, "type": "ModelNotFound", "message": message}).encode(),
+        )
+
+
+class _Abandoned(Exception):
+    """Nobody reads any more."""
+
+
+class Pieces(httpx.SyncByteStream):
+    """The body of a response whose pieces are pushed, for a reader who pulls them."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._pieces: Queue[bytes | None] = Queue()
+        self._closed = Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        # A daemon, so that Ctrl-C need not wait for the samples that are being explained.
+        Thread(target=self._work, daemon=True).start()
+        while (piece := self._pieces.get()) is not None:
+            yield piece
+
+    def close(self) -> None:
+        """Break off at the next piece."""
+        self._closed.set()
+
+    def _work(self) -> None:
+        assert self._response.stream is not None, "only a response that streams comes in pieces"
+        try:
+            self._response.stream(self._emit)
+        except _Abandoned:
+            return
+        finally:
+            self._pieces.put(None)
+
+    def _emit(self, piece: bytes) -> None:
+        if self._closed.is_set():
+            raise _Abandoned
+        self._pieces.put(piece)

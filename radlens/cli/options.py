@@ -1,0 +1,132 @@
+"""Options that several commands share, and where answers come from: a server, or a bundle on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from radlens.cli.console import note
+from radlens.errors import InvalidParameter, ServerError
+
+if TYPE_CHECKING:
+    from radlens.client import Client
+
+__all__ = [
+    "DEFAULT_STORE",
+    "BundleOption",
+    "ImageArgument",
+    "LocalOption",
+    "ModelOption",
+    "ServerOption",
+    "StoreOption",
+    "TokenOption",
+    "VersionOption",
+    "WorkdirOption",
+    "connected",
+    "require",
+    "workdir",
+]
+
+DEFAULT_STORE = Path("model_store")
+DEFAULT_WORKDIR = Path(".run")
+_WORKDIR_VARIABLE = "RADLENS_WORKDIR"
+_SOURCE = "Where answers come from"
+
+ImageArgument = Annotated[
+    Path,
+    typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="A DICOM, PNG, TIFF or .npy image."),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="RADLENS_SERVER",
+        rich_help_panel=_SOURCE,
+        help="Server to ask, such as http://127.0.0.1:8080; by default the one `radlens serve` started here.",
+    ),
+]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="RADLENS_TOKEN", rich_help_panel=_SOURCE, help="Bearer token of --server, if it wants one."),
+]
+ModelOption = Annotated[str, typer.Option(rich_help_panel=_SOURCE, help="Name of the model.")]
+VersionOption = Annotated[
+    str | None,
+    typer.Option("--model-version", rich_help_panel=_SOURCE, help="Version of the model; by default the server's."),
+]
+LocalOption = Annotated[
+    bool,
+    typer.Option("--local", rich_help_panel=_SOURCE, help="Compute here, without a server, with the newest bundle."),
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(exists=True, rich_help_panel=_SOURCE, help="Bundle or archive to compute with; implies --local."),
+]
+StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="Model store: archives, and bundles beside them.")]
+WorkdirOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR", envvar=_WORKDIR_VARIABLE, help="Where the server keeps its state, keys, logs and sockets."
+    ),
+]
+
+
+def require(name: str, value: str, options: Sequence[str]) -> None:
+    """Check that ``value`` is one of ``options``.
+
+    Raises:
+        InvalidParameter: it is not.
+    """
+    if value not in options:
+        raise InvalidParameter(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def workdir() -> Path:
+    """Return the working directory of the server that commands talk to."""
+    return Path(os.environ.get(_WORKDIR_VARIABLE, DEFAULT_WORKDIR))
+
+
+@contextmanager
+def connected(server: str | None, token: str | None, model: str, local: bool, bundle: Path | None) -> Iterator[Client]:
+    """Give what answers requests, and say on stderr which it is.
+
+    Args:
+        server: URL, or None for the server that runs in `workdir`.
+        token: of ``server``; the key of the server in `workdir` if that is the one.
+        model: name of the model.
+        local: compute in this process.
+        bundle: the bundle or archive to compute with.
+
+    Raises:
+        InvalidParameter: both a server and a bundle are asked for.
+        ServerError: neither is, and no server runs in `workdir`.
+        BundleError: there is no bundle, or it is damaged.
+    """
+    from radlens.cli.local import local_client
+
+    if local or bundle is not None:
+        if server is not None and os.environ.get("RADLENS_SERVER") != server:
+            raise InvalidParameter("--server and --local exclude each other, got both")
+        with local_client(bundle, DEFAULT_STORE) as client:
+            yield client
+        return
+    with _remote(server, token, model) as client:
+        note(f"asking {client.url}")
+        yield client
+
+
+def _remote(server: str | None, token: str | None, model: str) -> Client:
+    from radlens.client import Client
+    from radlens.server import State
+
+    state = State.load(workdir())
+    if state is not None and (server is None or server.rstrip("/") == state.url) and token is None:
+        return Client.of_server(workdir(), model=model)
+    if server is None:
+        raise ServerError("no server runs here: start one with `radlens serve`, name one with --server, or use --local")
+    return Client(server, model=model, token=token)

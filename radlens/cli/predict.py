@@ -1,0 +1,108 @@
+"""``radlens predict``: the contrast-detail curve of an image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from radlens.cli.console import err, examples, note, out, table
+from radlens.cli.options import (
+    BundleOption,
+    ImageArgument,
+    LocalOption,
+    ModelOption,
+    ServerOption,
+    TokenOption,
+    VersionOption,
+    connected,
+    require,
+)
+
+__all__ = ["EPILOG", "command", "print_prediction", "write_prediction"]
+
+EPILOG = examples(
+    "radlens predict phantom.dcm",
+    "radlens predict phantom.png --local",
+    "radlens predict phantom.dcm -o prediction.json -o curve.png",
+    "radlens predict phantom.dcm --server http://127.0.0.1:8080 --json | jq .verdict",
+)
+
+SUFFIXES = (".json", ".png")
+"""What a prediction can be written as."""
+
+_UNCERTAIN = "(?)"
+
+
+def command(
+    image: ImageArgument,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve as .png; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the pixels the network sees.")] = None,
+    server: ServerOption = None,
+    token: TokenOption = None,
+    model: ModelOption = "cdmam",
+    model_version: VersionOption = None,
+    local: LocalOption = False,
+    bundle: BundleOption = None,
+) -> None:
+    """Predict the contrast-detail curve of an image, with its 95 % interval and a verdict at the European limits."""
+    for file in output or ():
+        require("--output", file.suffix.lower(), SUFFIXES)
+    with connected(server, token, model, local, bundle) as client, err.status("predicting"):
+        given = {} if seed is None else {"seed": seed}
+        answer = client.predict(image, version=model_version, **given)
+    if as_json:
+        out.print_json(json.dumps(answer))
+    else:
+        print_prediction(answer)
+    for file in output or ():
+        write_prediction(answer, file)
+        note(f"wrote {file}")
+
+
+def print_prediction(answer: dict[str, Any]) -> None:
+    """Print curve, verdict and warnings."""
+    found, limits = answer["prediction"], {point["diameter_mm"]: point for point in answer["verdict"]["diameters"]}
+    curve = zip(found["diameters_mm"], found["mean_um"], found["interval_um"], strict=True)
+    rows = [
+        (f"{diameter:.2f}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", *_judged(limits.get(diameter)))
+        for diameter, mean, (low, high) in curve
+    ]
+    columns = ["mm", "µm of gold", "95 % interval", "accept.", "achiev.", "verdict"]
+    table(columns, rows, title="Predicted contrast-detail curve")
+    if any(not point["certain"] for point in limits.values()):
+        out.print(f"{_UNCERTAIN} the 95 % interval reaches across a limit")
+    out.print(answer["verdict"]["summary"], soft_wrap=True)
+    for warning in answer["warnings"]:
+        err.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+
+
+def write_prediction(answer: dict[str, Any], file: Path) -> None:
+    """Write a prediction as JSON, or draw its curve, whichever the name of ``file`` says."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix.lower() == ".json":
+        file.write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    else:
+        file.write_bytes(_drawn(answer))
+
+
+def _drawn(answer: dict[str, Any]) -> bytes:
+    import numpy as np
+
+    from radlens.figures import Curve, figure_cdc, save
+
+    found = answer["prediction"]
+    return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["total_um"]))]))
+
+
+def _judged(point: dict[str, Any] | None) -> tuple[str, str, str]:
+    if point is None:
+        return "", "", ""
+    certainty = "" if point["certain"] else f" {_UNCERTAIN}"
+    return f"{point['acceptable_um']:.3f}", f"{point['achievable_um']:.3f}", f"{point['outcome']}{certainty}"

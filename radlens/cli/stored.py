@@ -1,0 +1,61 @@
+"""What lies in a model store: archives, by what their own manifests say."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from radlens.errors import ServerError
+
+__all__ = ["Stored", "archives", "newest_archives"]
+
+_MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+class Stored(NamedTuple):
+    """One archive.
+
+    Attributes:
+        name: of the model.
+        version: of the model.
+        archive: file or directory in the store.
+    """
+
+    name: str
+    version: str
+    archive: str
+
+
+def archives(store: Path) -> Iterator[Stored]:
+    """Yield the archives in ``store``; what is none is passed over."""
+    for path in sorted(store.iterdir() if store.is_dir() else ()):
+        try:
+            model = json.loads(_manifest(path))["model"]
+            yield Stored(model["modelName"], model["modelVersion"], path.name)
+        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
+            continue
+
+
+def newest_archives(store: Path) -> dict[str, str]:
+    """Return for each model in ``store`` the archive with its highest version.
+
+    Raises:
+        ServerError: there is no archive.
+    """
+    found = sorted(archives(store), key=lambda stored: _order(stored.version))
+    if not found:
+        raise ServerError(f"{store} must hold an archive, got none: make one with `radlens export`")
+    return {stored.name: stored.archive for stored in found}
+
+
+def _manifest(path: Path) -> bytes:
+    if path.is_dir():
+        return (path / _MANIFEST).read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(_MANIFEST)
+
+
+def _order(version: str) -> tuple[tuple[int, str], ...]:
+    """Return a key by which 10.0 comes after 9.1."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in version.split("."))
