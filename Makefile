@@ -1,0 +1,74 @@
+# radlens: install, demo, checks. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install --no-compile
+
+# Of the demo: samples behind the upsampled map, gradients of each of them, where to write.
+SAMPLES ?= 200
+STEPS ?= 10
+OUT ?= demo
+
+# Of the benchmark: simultaneous users and seconds.
+USERS ?= 4
+DURATION ?= 30
+
+# Further arguments for pytest, such as TESTS="tests/cli -x".
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install install-dev demo stop test lint types check bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(VENV)/.installed ## install into .venv what radlens runs with
+
+install-dev: $(VENV)/.installed-dev ## install what checks it as well
+
+demo: install ## serve the demo model, send it a phantom as DICOM, write what comes back to demo/
+	@$(BIN)/radlens demo --output $(OUT) --upsample $(SAMPLES) --n-steps $(STEPS)
+
+stop: ## stop the server
+	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
+
+test: install-dev ## run all tests, those against a real TorchServe among them
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: install-dev ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-dev ## check types
+	$(BIN)/mypy
+
+check: lint types test ## lint, types and tests
+
+bench: $(VENV)/.installed-load ## put load on the running server with locust, headless
+	$(BIN)/locust --locustfile benchmarks/locustfile.py --headless --users $(USERS) --spawn-rate $(USERS) \
+	    --run-time $(DURATION)s --only-summary --host http://127.0.0.1:8080
+
+clean: stop ## stop the server and remove all that was made, the installation excepted
+	rm -rf $(OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find model_store -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	find . -name __pycache__ -type d ! -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The stamps are newer than the lists they were installed from, so that a second run has nothing to do.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'radlens needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	@echo 'installing into $(VENV), about a minute'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/.installed-load: requirements-load.lock $(VENV)/.installed
+	@$(PIP) -r requirements-load.lock
+	@touch $@
