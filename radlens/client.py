@@ -345,8 +345,6 @@ def _require_success(response: httpx.Response) -> None:
         message = fields["message"]
     except (ValueError, KeyError, TypeError):
         fields, message = {}, f"the server answered {response.status_code} without a message"
-    if response.status_code == 413:
-        message = "the image must be within the server's max_request_size, got a larger one"
     raise _error({**fields, "code": response.status_code, "message": message})
 
 

@@ -1,4 +1,4 @@
-"""Start, watch and stop a TorchServe 0.12 that runs beside this process; nothing here imports it.
+"""Start, watch and stop a TorchServe 0.12 and the gateway in front of it; nothing here imports TorchServe.
 
 What has to be known about it: it needs a Java runtime; its launcher leaves Java behind when it is told to stop, so
 Java itself is asked; its ``/ping`` says Healthy while workers crash, so readiness asks the model; its process file and
@@ -25,14 +25,19 @@ import psutil
 
 from radlens.errors import MissingDependency, ServerError
 
-__all__ = ["Keys", "Ports", "Server", "State", "free_ports", "java_home", "stop"]
+__all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "java_home", "stop"]
 
 _HOST = "127.0.0.1"
 
 _STATE_FILE, _KEY_FILE = "server.json", "key_file.json"
 
+_LIBRARY = str(Path(__file__).resolve().parent.parent)
+
 _STOP_TIMEOUT_S = 20.0
 """Java was seen to stop within 2.4 s of SIGTERM."""
+
+_DEFAULT_MAX_BODY = "6553500"
+"""TorchServe's own limit on a request, bytes."""
 
 _LAUNCH_TIMEOUT_S = 30.0
 """Until the launcher has started Java; 0.2 s on an idle machine."""
@@ -56,9 +61,19 @@ imported, TorchServe looks for one of its own with that name, and fails again.""
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports on 127.0.0.1; the defaults are TorchServe's."""
+    """Ports on 127.0.0.1.
 
-    inference: int = 8080
+    Attributes:
+        gateway: where clients ask for predictions and explanations.
+        inference: where the gateway hands them on to TorchServe.
+        management: where versions are registered.
+        metrics: TorchServe's, as are the others.
+        grpc_inference: see there.
+        grpc_management: see there.
+    """
+
+    gateway: int = 8080
+    inference: int = 8083
     management: int = 8081
     metrics: int = 8082
     grpc_inference: int = 7070
@@ -67,26 +82,30 @@ class Ports:
     @classmethod
     def configured(cls, properties: str) -> Self:
         """Read them from the text of a ``config.properties``; what it does not say keeps its default."""
-        found = {
-            name: re.findall(rf"^{key}\s*=.*?(\d+)\s*$", properties, re.MULTILINE) for name, key in _PORT_KEYS.items()
-        }
-        return cls(**{name: int(values[-1]) for name, values in found.items() if values})
+        found = {name: _property(properties, key, r".*?(\d+)") for name, key in _PORT_KEYS.items()}
+        return cls(**{name: int(value) for name, value in found.items() if value})
 
     def properties(self) -> dict[str, str]:
         """Return the lines of ``config.properties`` that set them."""
         return {
-            key: str(port) if key.startswith("grpc") else f"http://{_HOST}:{port}"
+            key: f"http://{_HOST}:{port}" if key.endswith("_address") else str(port)
             for key, port in zip(_PORT_KEYS.values(), asdict(self).values(), strict=True)
         }
 
 
 _PORT_KEYS = {
+    "gateway": "radlens_gateway_port",
     "inference": "inference_address",
     "management": "management_address",
     "metrics": "metrics_address",
     "grpc_inference": "grpc_inference_port",
     "grpc_management": "grpc_management_port",
 }
+
+
+def _property(properties: str, key: str, pattern: str = r"(.*?)") -> str | None:
+    values = re.findall(rf"^{key}\s*=\s*{pattern}\s*$", properties, re.MULTILINE)
+    return values[-1] if values else None
 
 
 @dataclass(frozen=True)
@@ -98,27 +117,53 @@ class Keys:
 
 
 @dataclass(frozen=True)
+class Pid:
+    """A process, told from a later one that gets its number.
+
+    Attributes:
+        number: of the process.
+        created: when it started, seconds since the epoch.
+    """
+
+    number: int
+    created: float
+
+    @classmethod
+    def of(cls, number: int) -> Self:
+        """Return the process that has this number now; raises `psutil.Error` if there is none."""
+        return cls(number, psutil.Process(number).create_time())
+
+    def process(self) -> psutil.Process | None:
+        """Return it; None if it has ended."""
+        with suppress(psutil.Error):
+            process = psutil.Process(self.number)
+            if abs(process.create_time() - self.created) < 1 and _runs(process):
+                return process
+        return None
+
+
+@dataclass(frozen=True)
 class State:
     """What any process needs to ask or stop a server; kept in its working directory.
 
     Attributes:
         workdir: absolute.
-        pid: of Java.
-        created: when that process started, seconds since the epoch; tells it from a later one with its number.
-        ports: it listens on.
+        java: TorchServe.
+        gateway: what stands in front of it.
+        ports: they listen on.
         models: names it was started with.
     """
 
     workdir: Path
-    pid: int
-    created: float
+    java: Pid
+    gateway: Pid
     ports: Ports
     models: tuple[str, ...]
 
     @property
     def url(self) -> str:
         """Where predictions and explanations are asked for."""
-        return f"http://{_HOST}:{self.ports.inference}"
+        return f"http://{_HOST}:{self.ports.gateway}"
 
     @property
     def management_url(self) -> str:
@@ -130,24 +175,23 @@ class State:
         """Return the state of the server in ``workdir``; None if none runs there."""
         try:
             values = json.loads((workdir / _STATE_FILE).read_text())
-            ports, models = Ports(**values["ports"]), tuple(values["models"])
-            state = cls(workdir.resolve(), int(values["pid"]), float(values["created"]), ports, models)
+            java, gateway, ports = Pid(**values["java"]), Pid(**values["gateway"]), Ports(**values["ports"])
+            state = cls(workdir.resolve(), java, gateway, ports, tuple(values["models"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return state if state.process() else None
+        return state if state.processes() else None
 
     def save(self) -> None:
         """Write it where :meth:`load` finds it."""
         values = {key: value for key, value in asdict(self).items() if key != "workdir"}
         (self.workdir / _STATE_FILE).write_text(json.dumps(values, indent=1) + "\n")
 
-    def process(self) -> psutil.Process | None:
-        """Return the Java process; None if it has ended."""
-        with suppress(psutil.Error):
-            process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.created) < 1 and _runs(process):
-                return process
-        return None
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of the server that runs: gateway, Java and workers."""
+        heads = [process for pid in (self.gateway, self.java) if (process := pid.process())]
+        with suppress(psutil.NoSuchProcess):
+            return [*heads, *(child for head in heads for child in head.children(recursive=True))]
+        return heads
 
     def keys(self) -> Keys:
         """Return the server's current tokens."""
@@ -159,7 +203,7 @@ class State:
 
 
 class Server:
-    """One TorchServe.
+    """One TorchServe with its gateway.
 
     Args:
         config: a ``config.properties``; relative paths in it are not used.
@@ -193,7 +237,7 @@ class Server:
         }
         self._log_config = log_config
         self._log_start = 0
-        self._launcher: subprocess.Popen[bytes] | None = None
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         """Start and wait until the models answer."""
@@ -217,12 +261,12 @@ class Server:
             ServerError: it does not run.
         """
         state = State.load(self._workdir)
-        if state is None:
-            raise ServerError(f"TorchServe must be running, got a process that has ended\n{self._tail()}")
+        if state is None or not (state.java.process() and state.gateway.process()):
+            raise ServerError(f"TorchServe and gateway must be running, got a process that has ended\n{self._tail()}")
         return state
 
     def start(self) -> State:
-        """Start TorchServe and return at once; it takes about 5 s until it answers.
+        """Start TorchServe and the gateway and return at once; it takes about 5 s until they answer.
 
         Raises:
             ServerError: one runs in this working directory, a port is taken, an archive is missing, or Java ends at
@@ -235,18 +279,17 @@ class Server:
             (self._workdir / name).mkdir(parents=True, exist_ok=True)
         self._write_config()
         self._log_start = _size(self._model_log)
-        with (self._workdir / "console.log").open("ab") as console:
-            # Stays behind as Java's parent and collects its exit; a Java without one would linger as a zombie.
-            self._launcher = subprocess.Popen(
-                self._command(),
-                cwd=self._workdir,
-                env=_environment(self._workdir, java),
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-            )
-        return self._record()
+        gateway = self._spawn(self._gateway_command(), _with_library(os.environ))
+        try:
+            # The launcher stays behind as Java's parent and collects its exit: no zombie is left.
+            launcher = self._spawn(self._torchserve_command(), _environment(self._workdir, java))
+            torchserve = self._java(launcher)
+            state = State(self._workdir, torchserve, Pid.of(gateway.pid), self._ports, tuple(self._models))
+        except BaseException:
+            gateway.terminate()
+            raise
+        state.save()
+        return state
 
     def wait_ready(self, timeout_s: float = 180.0) -> None:
         """Wait until every model answers a request.
@@ -266,15 +309,17 @@ class Server:
     def stop(self) -> bool:
         """See :func:`stop`."""
         stopped = stop(self._workdir)
-        if self._launcher is not None:
-            self._launcher.wait(_STOP_TIMEOUT_S)
+        while self._started:
+            self._started.pop().wait(_STOP_TIMEOUT_S)
         return stopped
 
     def _require_startable(self) -> None:
         if find_spec("ts") is None:
             raise MissingDependency("TorchServe must be installed: pip install torchserve")
         if (running := State.load(self._workdir)) is not None:
-            raise ServerError(f"no server must run in this working directory, got process {running.pid}; stop it first")
+            raise ServerError(
+                f"no server must run in this working directory, got process {running.java.number}; stop it first"
+            )
         if taken := [str(port) for port in asdict(self._ports).values() if not _is_free(port)]:
             raise ServerError(f"ports must be free on {_HOST}, got {', '.join(taken)} in use")
         if missing := [archive for archive in self._models.values() if not (self._store / archive).exists()]:
@@ -284,7 +329,7 @@ class Server:
         lines = [f"{key}={value}" for key, value in self._overrides.items()]
         (self._workdir / "config.properties").write_text("\n".join([self._properties, *lines]) + "\n")
 
-    def _command(self) -> list[str]:
+    def _torchserve_command(self) -> list[str]:
         models = [f"{name}={archive}" for name, archive in self._models.items()]
         log_config = [] if self._log_config is None else ["--log-config", str(self._log_config.resolve())]
         return [
@@ -294,16 +339,34 @@ class Server:
             *(["--models", *models] if models else []),
         ]
 
-    def _record(self) -> State:
+    def _gateway_command(self) -> list[str]:
+        max_body = _property(self._properties, "max_request_size") or _DEFAULT_MAX_BODY
+        return [
+            *(sys.executable, "-m", "radlens.gateway", "--port", str(self._ports.gateway)),
+            *("--torchserve-port", str(self._ports.inference), "--max-body", max_body),
+        ]
+
+    def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with (self._workdir / "console.log").open("ab") as console:
+            process = subprocess.Popen(
+                command,
+                cwd=self._workdir,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    def _java(self, launcher: subprocess.Popen[bytes]) -> Pid:
         pid_file, deadline = self._workdir / "tmp" / ".model_server.pid", time.monotonic() + _LAUNCH_TIMEOUT_S
-        while time.monotonic() < deadline and self._launcher is not None and self._launcher.poll() is None:
+        while time.monotonic() < deadline and launcher.poll() is None:
             # The file is there before its content is.
-            if pid_file.exists() and (pid := pid_file.read_text()).isdigit():
+            if pid_file.exists() and (number := pid_file.read_text()).isdigit():
                 with suppress(psutil.Error):
-                    created = psutil.Process(int(pid)).create_time()
-                    state = State(self._workdir, int(pid), created, self._ports, tuple(self._models))
-                    state.save()
-                    return state
+                    return Pid.of(int(number))
             time.sleep(0.02)
         raise ServerError(f"TorchServe must start, got a launcher that failed\n{self._tail()}")
 
@@ -327,7 +390,7 @@ class Server:
 
 
 def stop(workdir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
-    """Stop the server in ``workdir``, whichever process started it, and see to it that Java and all workers end.
+    """Stop the server in ``workdir``, whichever process started it, and see to it that all its processes end.
 
     Returns:
         Whether one was running.
@@ -336,18 +399,19 @@ def stop(workdir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
         ServerError: a process does not end.
     """
     state = State.load(workdir)
-    if state is None or (java := state.process()) is None:
+    if state is None:
         return False
-    family = [java, *java.children(recursive=True)]
-    with suppress(psutil.NoSuchProcess):
-        java.terminate()
+    family = state.processes()
+    for pid in (state.gateway, state.java):
+        if process := pid.process():
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
     for process in _survivors(family, timeout_s):
         with suppress(psutil.NoSuchProcess):
             process.kill()
     if left := _survivors(family, timeout_s):
-        raise ServerError(
-            f"all processes must end, got {', '.join(str(process.pid) for process in left)} still running"
-        )
+        numbers = ", ".join(str(process.pid) for process in left)
+        raise ServerError(f"all processes must end, got {numbers} still running")
     for name in (_STATE_FILE, _KEY_FILE):
         (workdir / name).unlink(missing_ok=True)
     shutil.rmtree(workdir / "tmp", ignore_errors=True)
@@ -394,6 +458,11 @@ def _is_free(port: int) -> bool:
             probe.bind((_HOST, port))
             return True
     return False
+
+
+def _with_library(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return ``environment`` with this library on Python's path, also where it is not installed."""
+    return {**environment, "PYTHONPATH": os.pathsep.join([_LIBRARY, environment.get("PYTHONPATH", "")])}
 
 
 def _environment(workdir: Path, java: Path) -> dict[str, str]:

@@ -15,12 +15,15 @@ import numpy as np
 from radlens.errors import InvalidInput
 from radlens.images import to_npy
 
-__all__ = ["ENCODING", "JSON", "NDJSON", "PARAMETER_PREFIX", "PROVENANCE", "array_from_json", "array_to_json"]
+__all__ = ["ENCODING", "JSON", "NDJSON", "PARAMETER_PREFIX", "PROVENANCE", "QUERY", "array_from_json", "array_to_json"]
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
 PARAMETER_PREFIX = "x-radlens-"
 """Request headers that start with this carry a parameter: ``X-Radlens-N-Steps: 50`` is ``n_steps=50``."""
+
+QUERY = "x-radlens-query"
+"""Request header in which a proxy hands on the query string, because TorchServe 0.12 drops it."""
 
 PROVENANCE = "X-Radlens-Provenance"
 """Response header that carries the provenance of every answer, as compact JSON in ASCII."""

@@ -145,12 +145,6 @@ def test_errors_keep_their_kind_and_message(status, fields, kind):
     assert type(raised.value) is kind
 
 
-def test_too_large_images_are_named():
-    """TorchServe answers an empty 413."""
-    with pytest.raises(errors.InvalidInput, match="the image must be within the server's max_request_size"):
-        respond(413, b"").predict(IMAGE)
-
-
 def test_errors_without_a_message_have_one():
     """A proxy's error page."""
     with pytest.raises(errors.ServerError, match="the server answered 502 without a message"):

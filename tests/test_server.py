@@ -13,7 +13,7 @@ import pytest
 
 from radlens import server
 from radlens.errors import MissingDependency, ServerError
-from radlens.server import Keys, Ports, Server, State, free_ports, java_home, stop
+from radlens.server import Keys, Pid, Ports, Server, State, free_ports, java_home, stop
 
 CONFIG = Path(__file__).parent.parent / "config.properties"
 
@@ -35,14 +35,15 @@ def make(tmp_path):
 def running(workdir, **changed):
     """Write the state of a server whose process is this one."""
     workdir.mkdir(exist_ok=True)
-    values = {"pid": os.getpid(), "created": psutil.Process().create_time(), "ports": Ports(), "models": ("a", "b")}
+    me = Pid.of(os.getpid())
+    values = {"java": me, "gateway": me, "ports": Ports(), "models": ("a", "b")}
     state = State(workdir.resolve(), **(values | changed))
     state.save()
     return state
 
 
 def test_ports_come_from_the_configuration():
-    """The one in the repository has TorchServe's own."""
+    """The one in the repository has TorchServe's own, with the gateway where clients expect TorchServe."""
     assert Ports.configured(CONFIG.read_text()) == Ports()
 
 
@@ -56,7 +57,7 @@ def test_later_lines_win():
 
 def test_ports_survive_the_configuration():
     """What is written is what is read."""
-    ports = Ports(1, 2, 3, 4, 5)
+    ports = Ports(1, 2, 3, 4, 5, 6)
     assert Ports.configured("\n".join(f"{key}={value}" for key, value in ports.properties().items())) == ports
 
 
@@ -75,7 +76,7 @@ def test_the_configuration_is_closed():
 def test_free_ports_are_free_and_different():
     """Somebody can listen on each."""
     ports = list(asdict(free_ports()).values())
-    assert len(set(ports)) == 5
+    assert len(set(ports)) == 6
     for port in ports:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
@@ -83,13 +84,13 @@ def test_free_ports_are_free_and_different():
 
 def test_state_survives_the_process_that_wrote_it(tmp_path):
     """Another process finds the addresses and the process of the server."""
-    state = running(tmp_path, ports=Ports(inference=1, management=2))
+    state = running(tmp_path, ports=Ports(gateway=1, management=2))
     assert State.load(tmp_path) == state
     assert (state.url, state.management_url) == ("http://127.0.0.1:1", "http://127.0.0.1:2")
-    assert state.process().pid == os.getpid()
+    assert {process.pid for process in state.processes()} == {os.getpid()}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": 1, "created": 0, "ports": {"x": 1}, "models": []}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"java": {"x": 1}}'])
 def test_damaged_state_is_no_server(tmp_path, text):
     """Nothing runs, as far as can be told."""
     (tmp_path / "server.json").write_text(text)
@@ -99,7 +100,8 @@ def test_damaged_state_is_no_server(tmp_path, text):
 
 def test_another_process_with_the_number_is_no_server(tmp_path):
     """Numbers of processes are used again; nobody else's process is stopped."""
-    running(tmp_path, created=psutil.Process().create_time() - 100)
+    later = Pid(os.getpid(), psutil.Process().create_time() - 100)
+    running(tmp_path, java=later, gateway=later)
     assert State.load(tmp_path) is None
     assert stop(tmp_path) is False
 
@@ -179,21 +181,22 @@ def test_java_is_found_elsewhere(monkeypatch, tmp_path):
 def test_a_launcher_that_fails_is_told(make, monkeypatch):
     """With what it printed."""
     command = [sys.executable, "-c", "print('no such option'); raise SystemExit(1)"]
-    monkeypatch.setattr(Server, "_command", lambda self: command)
+    monkeypatch.setattr(Server, "_torchserve_command", lambda self: command)
     broken = make()
     with pytest.raises(ServerError, match="TorchServe must start, got a launcher that failed\nno such option\n"):
         broken.start()
-    with pytest.raises(ServerError, match="TorchServe must be running, got a process that has ended"):
+    with pytest.raises(ServerError, match="TorchServe and gateway must be running, got a process that has ended"):
         broken.wait_ready()
     assert broken.stop() is False
 
 
 def test_only_the_store_can_be_registered_from(make, tmp_path, monkeypatch):
     """The pattern of allowed addresses names it, whatever characters its path has."""
-    monkeypatch.setattr(Server, "_command", lambda self: [sys.executable, "-c", ""])
+    monkeypatch.setattr(Server, "_torchserve_command", lambda self: [sys.executable, "-c", ""])
     unusual = make(properties={"job_queue_size": "7"})
     with pytest.raises(ServerError, match="TorchServe must start"):
         unusual.start()
+    unusual.stop()
     text = (tmp_path / "run" / "config.properties").read_text()
     allowed = [line for line in text.splitlines() if line.startswith("allowed_urls=")][-1].partition("=")[2]
     assert re.fullmatch(allowed, f"file://{tmp_path.resolve()}/store/model.mar")
@@ -208,5 +211,5 @@ def test_processes_that_do_not_end_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil.Process, "terminate", lambda self: None)
     monkeypatch.setattr(psutil.Process, "kill", lambda self: None)
     monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [])
-    with pytest.raises(ServerError, match=f"all processes must end, got {os.getpid()} still running"):
+    with pytest.raises(ServerError, match=f"all processes must end, got {os.getpid()}, {os.getpid()} still running"):
         stop(tmp_path, timeout_s=0.1)

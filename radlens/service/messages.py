@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
-from radlens.wire import PARAMETER_PREFIX
+from radlens.wire import PARAMETER_PREFIX, QUERY
 
 __all__ = ["KINDS", "Emit", "Request", "Response", "request_from_http"]
 
 KINDS = ("predict", "explain")
 """What can be asked of a model."""
-
-_QUERY = "x-radlens-query"
-"""Request header in which a proxy hands on the query string that TorchServe 0.12 drops."""
 
 Emit = Callable[[bytes], None]
 
@@ -79,7 +76,7 @@ def request_from_http(
         request_id: see `Request`.
     """
     lower = {name.lower(): value for name, value in headers.items()}
-    proxied = dict(parse_qsl(lower.pop(_QUERY, ""), keep_blank_values=True))
+    proxied = dict(parse_qsl(lower.pop(QUERY, ""), keep_blank_values=True))
     prefixed = {_name(n.removeprefix(PARAMETER_PREFIX)): v for n, v in lower.items() if n.startswith(PARAMETER_PREFIX)}
     return Request(
         kind=kind,

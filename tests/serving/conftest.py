@@ -45,7 +45,7 @@ def server(store: Path) -> Iterator[Server]:
             log_config=TOP / "log4j2.xml",
         )
         with started:
-            family = [started.state.process(), *started.state.process().children(recursive=True)]
+            family = started.state.processes()
             yield started
         assert not [process for process in family if process.is_running() and process.status() != "zombie"]
 

@@ -62,7 +62,7 @@ def test_streams_do_not_hold_up_their_batch(client, slow):
 
     with ThreadPoolExecutor(6) as pool:
         streams = [
-            pool.submit(timed, f"stream {i}", client.explain, image, version=slow, n_steps=1, n_samples=60, seed=i)
+            pool.submit(timed, f"stream {i}", client.explain, image, version=slow, n_steps=1, n_samples=40, seed=i)
             for i in range(2)
         ]
         time.sleep(0.15)
@@ -76,7 +76,7 @@ def test_streams_do_not_hold_up_their_batch(client, slow):
         maps = [stream.result()["explanation"]["map"] for stream in streams]
     assert max(ended["plain"], ended["bad"], ended["picture"]) < min(ended["stream 0"], ended["stream 1"])
     assert not np.array_equal(*maps)
-    alone = client.explain(image, version=slow, n_steps=1, n_samples=60, seed=1)["explanation"]["map"]
+    alone = client.explain(image, version=slow, n_steps=1, n_samples=40, seed=1)["explanation"]["map"]
     np.testing.assert_array_equal(maps[1], alone)
 
 
@@ -102,6 +102,6 @@ def test_a_worker_that_dies_breaks_its_stream_alone(client, slow):
             psutil.Process(worker["pid"]).kill()
 
     with pytest.raises(errors.ServerError, match=r"broke off|must answer in full"):
-        client.explain(to_npy(noise()), version=slow, n_samples=200, on_progress=kill)
+        client.explain(to_npy(noise()), version=slow, n_steps=1, n_samples=500, on_progress=kill)
     assert client.predict(to_npy(noise()))["prediction"]
     assert client.predict(to_npy(noise()), version=slow)["prediction"]
