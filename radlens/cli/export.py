@@ -58,7 +58,11 @@ def export_run(
 
     trained = load_run(run)
     bundle = export_bundle(
-        trained, _bundle_folder(store, name, version), name=name, version=version, on_progress=report
+        trained,
+        _bundle_folder(store, name, version),
+        name=name,
+        version=version,
+        on_progress=lambda stage, done, total: report("exporting", done, total),
     )
     return dict(bundle.manifest.parity), archive(bundle, store, form=form)
 

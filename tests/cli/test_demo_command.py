@@ -1,10 +1,62 @@
-"""``radlens demo``: what it makes anew; `.ci/run` runs the whole."""
+"""``radlens demo``."""
 
+import json
 import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
+import pydicom
 import pytest
 
+import radlens
 from radlens.cli.demo import is_stale
+from radlens.server import State, free_ports
+
+TOP = Path(radlens.__file__).parent.parent
+
+
+@pytest.fixture
+def workdir(monkeypatch, run):
+    """A directory for a server; paths of sockets have at most 108 characters, so this one is short."""
+    with tempfile.TemporaryDirectory(prefix="radlens-") as folder:
+        monkeypatch.setenv("RADLENS_WORKDIR", folder)
+        yield Path(folder)
+        run("serve", "--stop", "--workdir", folder)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The configuration of the repository, on free ports."""
+    file = tmp_path / "config.properties"
+    lines = [f"{key}={value}" for key, value in free_ports().properties().items()]
+    file.write_text("\n".join([(TOP / "config.properties").read_text(), *lines]))
+    shutil.copy(TOP / "log4j2.xml", tmp_path)
+    return file
+
+
+@pytest.mark.serving
+def test_from_trained_members_to_a_report_over_http(run, tmp_path, workdir, config, smallest_folder):
+    """Everything is made, sent as DICOM and written; a second run changes neither archive nor server."""
+    arguments = ("demo", "--members", smallest_folder, "--config", config, "--upsample", "2", "--n-steps", "1")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    state, made = State.load(workdir), (tmp_path / "model_store" / "cdmam-1.0.mar").stat().st_mtime_ns
+    demo = tmp_path / "demo"
+    sent = pydicom.dcmread(demo / "phantom.dcm")
+    for name in ("prediction.json", "explanation.json", "upsampled-explanation.json"):
+        source = json.loads((demo / name).read_text())["provenance"]["input"]
+        assert (source["media_type"], source["sop_instance_uid"]) == ("application/dicom", sent.SOPInstanceUID)
+    assert np.load(demo / "upsampled-map.npy").shape == (sent.Rows, sent.Columns)
+    pictures = ("cdc", "map", "overlay", "upsampled-map", "upsampled-overlay")
+    assert all((demo / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert "<html" in (demo / "report.html").read_text()
+    assert f"--data-binary @demo/phantom.dcm {state.url}/predictions/cdmam" in result.stdout
+    assert run(*arguments).exit_code == 0
+    assert asdict(State.load(workdir)) == asdict(state)
+    assert (tmp_path / "model_store" / "cdmam-1.0.mar").stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize(("made_at", "stale"), [(None, True), (100, True), (200, False), (300, False)])

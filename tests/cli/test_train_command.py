@@ -74,7 +74,7 @@ def test_export_makes_bundle_and_archive(run, tmp_path):
     assert (tmp_path / "store" / "cdmam-2.0.mar").is_file()
     assert (tmp_path / "store" / "bundles" / "cdmam-2.0" / "bundle.json").is_file()
     assert all(text in result.stdout for text in ("eager", "traced", "1.0e-07", "2.0e-07", "3.0e-06"))
-    assert "tracing" in result.stderr
+    assert "exporting" in result.stderr
 
 
 @pytest.mark.usefixtures("exporting")
@@ -85,7 +85,7 @@ def test_export_returns_what_it_printed(tmp_path):
         tmp_path, tmp_path / "store", name="cdmam", version="1.0", form="directory",
         report=lambda stage, done, total: stages.append(stage),
     )  # fmt: skip
-    assert (parity, archived, stages) == (PARITY, tmp_path / "store" / "cdmam-1.0", ["tracing"])
+    assert (parity, archived, stages) == (PARITY, tmp_path / "store" / "cdmam-1.0", ["exporting"])
 
 
 @pytest.mark.parametrize(
