@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from radlens import explainers
 from radlens.bundles import Bundle
+from radlens.engines import open_bundle
 from radlens.errors import BundleError
 from radlens.service.answers import Context, explanation_response, prediction_response
 from radlens.service.cautions import cautions
@@ -35,24 +36,37 @@ class Service:
 
     Args:
         bundle: the model.
+        engine: what computes it, see :func:`radlens.engines.open_bundle`.
         now: the clock of the provenance.
         pace: how often a stream says something.
 
     Raises:
-        BundleError: the bundle's weights cannot be loaded, or it allows no explainer that this library has.
+        BundleError: no engine can run the bundle, or it allows no explainer that this library has.
     """
 
     def __init__(
-        self, bundle: Bundle, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), pace: Pace | None = None
+        self,
+        bundle: Bundle,
+        *,
+        engine: str = "auto",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        pace: Pace | None = None,
     ) -> None:
         manifest = bundle.manifest
         methods = tuple(name for name in explainers.names() if name in manifest.explainers)
         if not methods:
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
-        self._stated = {"model": manifest.name, "version": manifest.version, "bundle_hash": bundle.bundle_hash}
+        model = open_bundle(bundle, engine)
+        self._stated = {
+            "model": manifest.name,
+            "version": manifest.version,
+            "bundle_hash": bundle.bundle_hash,
+            "engine": model.name,
+            "precision": model.precision,
+        }
         self._terms = Terms(manifest.input.sampler, methods)
-        self._computer = Computer(bundle.model(), bundle.preprocess)
+        self._computer = Computer(model, bundle.preprocess)
         self._now, self._pace = now, pace or Pace()
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:

@@ -13,10 +13,7 @@ import radlens
 from radlens.images import Image
 from radlens.service.parameters import Settings
 
-__all__ = ["ENGINE", "PRECISION", "header_value", "library_versions", "provenance"]
-
-ENGINE, PRECISION = "torch", "float32"
-"""What the service computes with."""
+__all__ = ["header_value", "library_versions", "provenance"]
 
 
 def library_versions() -> dict[str, str]:
@@ -35,7 +32,7 @@ def provenance(
     """Return the provenance of one answer as JSON values.
 
     Args:
-        model: ``model`` (its name), ``version`` and ``bundle_hash``.
+        model: ``model`` (its name), ``version``, ``bundle_hash``, ``engine`` and its ``precision``.
         image: the image that was sent.
         settings: what was asked for.
         request_id: of the request.
@@ -44,8 +41,6 @@ def provenance(
     rows, columns = image.pixels.shape
     return {
         **model,
-        "engine": ENGINE,
-        "precision": PRECISION,
         **settings.stated(),
         "libraries": library_versions(),
         "input": {
