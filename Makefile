@@ -47,8 +47,8 @@ types: install-dev ## check types
 check: lint types test ## lint, types and tests
 
 bench: $(VENV)/.installed-load ## put load on the running server with locust, headless
-	$(BIN)/locust --locustfile benchmarks/locustfile.py --headless --users $(USERS) --spawn-rate $(USERS) \
-	    --run-time $(DURATION)s --only-summary --host http://127.0.0.1:8080
+	$(BIN)/locust --locustfile benchmarks/locust_cdmam.py --headless --only-summary \
+	    --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)s
 
 clean: stop ## stop the server and remove all that was made, the installation excepted
 	rm -rf $(OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

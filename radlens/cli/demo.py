@@ -125,17 +125,14 @@ def _print_files(output: Path) -> None:
 
 
 def _print_calls(client: Client, phantom: Path) -> None:
-    head = 'curl -H "Authorization: Bearer $(.venv/bin/radlens serve --key)" -H "Content-Type: application/dicom"'
-    body = f"--data-binary @{phantom}"
+    head = f'curl -H "Authorization: Bearer $(.venv/bin/radlens serve --key)" --data-binary @{phantom}'
     calls = (
-        f"{head} {body} {client.url}/predictions/{NAME}",
-        f'{head} -H "Accept: image/png" {body} {client.url}/predictions/{NAME} -o curve.png',
-        f'{head} -H "Accept: image/png" -H "X-Radlens-Output: overlay" {body} {client.url}/explanations/{NAME} '
-        "-o overlay.png",
-        f'{head} -H "X-Radlens-N-Samples: 20" -H "X-Radlens-N-Steps: 10" {body} -N {client.url}/explanations/{NAME} '
-        "| cut -c -160",
+        f"{head} {client.url}/predictions/{NAME}",
+        f'{head} -H "Accept: image/png" {client.url}/predictions/{NAME} -o curve.png',
+        f'{head} -H "Accept: image/png" "{client.url}/explanations/{NAME}?n_steps=20&output=overlay" -o overlay.png',
+        f'{head} -N "{client.url}/explanations/{NAME}?n_samples=50&n_steps=10" | cut -c -150',
     )
     out.print("\n[bold]Call it yourself[/bold]")
     for call in calls:
         typer.echo(f"  {call}")
-    note("the last one streams; `radlens serve --stop` or `make stop` ends the server")
+    note("the last one streams its progress; `radlens serve --stop` or `make stop` ends the server")

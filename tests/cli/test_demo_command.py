@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,18 +15,29 @@ import pytest
 
 import radlens
 from radlens.cli.demo import is_stale
-from radlens.server import State, free_ports
+from radlens.server import State, free_ports, stop
 
 TOP = Path(radlens.__file__).parent.parent
 
 
 @pytest.fixture
-def workdir(monkeypatch, run):
+def workdir():
     """A directory for a server; paths of sockets have at most 108 characters, so this one is short."""
     with tempfile.TemporaryDirectory(prefix="radlens-") as folder:
-        monkeypatch.setenv("RADLENS_WORKDIR", folder)
         yield Path(folder)
-        run("serve", "--stop", "--workdir", folder)
+        stop(Path(folder))
+
+
+@pytest.fixture
+def process(workdir, tmp_path):
+    """Run a command in a process of its own, as a shell does; the server must outlive it."""
+
+    def run(*arguments):
+        command = [sys.executable, "-c", "from radlens.cli import main; main()", *map(str, arguments)]
+        environment = os.environ | {"RADLENS_WORKDIR": str(workdir), "PYTHONPATH": str(TOP)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+    return run
 
 
 @pytest.fixture
@@ -38,11 +51,11 @@ def config(tmp_path):
 
 
 @pytest.mark.serving
-def test_from_trained_members_to_a_report_over_http(run, tmp_path, workdir, config, smallest_folder):
+def test_from_trained_members_to_a_report_over_http(process, tmp_path, workdir, config, smallest_folder):
     """Everything is made, sent as DICOM and written; a second run changes neither archive nor server."""
     arguments = ("demo", "--members", smallest_folder, "--config", config, "--upsample", "2", "--n-steps", "1")
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
+    result = process(*arguments)
+    assert result.returncode == 0, result.stderr
     state, made = State.load(workdir), (tmp_path / "model_store" / "cdmam-1.0.mar").stat().st_mtime_ns
     demo = tmp_path / "demo"
     sent = pydicom.dcmread(demo / "phantom.dcm")
@@ -54,7 +67,7 @@ def test_from_trained_members_to_a_report_over_http(run, tmp_path, workdir, conf
     assert all((demo / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert "<html" in (demo / "report.html").read_text()
     assert f"--data-binary @demo/phantom.dcm {state.url}/predictions/cdmam" in result.stdout
-    assert run(*arguments).exit_code == 0
+    assert process(*arguments).returncode == 0
     assert asdict(State.load(workdir)) == asdict(state)
     assert (tmp_path / "model_store" / "cdmam-1.0.mar").stat().st_mtime_ns == made
 
