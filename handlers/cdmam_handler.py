@@ -13,7 +13,7 @@ from batch_reply import reply
 from radlens.bundles import Bundle
 from radlens.service import Service, request_from_http
 
-NO_PARAMETERS = ("body", "model_name")
+NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are no parameters: the body, and what ``/invocations`` chooses the model by."""
 
 
@@ -48,9 +48,7 @@ def decode(row, headers, request_id):
     """
     plain = {name: value for name, value in headers.items() if isinstance(value, str)}
     query = dict(parse_qsl(plain.pop("url_path", "").replace("/", "&"), keep_blank_values=True))
-    query |= {
-        name: raw(value).decode(errors="replace") for name, value in row.items() if name not in ("body", "model_name")
-    }
+    query |= {name: raw(row[name]).decode(errors="replace") for name in row.keys() - NO_PARAMETERS}
     # TorchServe adds its own verdict on what is asked for last; only its invoke route leaves it to the client.
     explain = query.pop("explain", plain.pop("explain", "False")).lower() == "true"
     return request_from_http("explain" if explain else "predict", raw(row.get("body", b"")), plain, query, request_id)

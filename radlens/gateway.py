@@ -33,7 +33,7 @@ _NOT_FORWARDED = frozenset({b"connection", b"keep-alive", b"expect", b"te", b"tr
 
 _NOT_RETURNED = frozenset({b"connection", b"keep-alive", b"ts_stream_next"})
 
-_CHUNK = 256 * 1024
+_CHUNK = 1024 * 1024
 """Bytes that are read at a time."""
 
 _IDLE_S = 120.0
@@ -95,7 +95,7 @@ def _require_size(headers: Sequence[tuple[bytes, bytes]], max_body: int) -> None
 async def serve(port: int, torchserve_port: int, max_body: int) -> None:
     """Listen on ``port`` and hand on to ``torchserve_port``, until cancelled."""
     talk = partial(_talk, torchserve_port=torchserve_port, max_body=max_body)
-    async with await asyncio.start_server(talk, _HOST, port) as server:
+    async with await asyncio.start_server(talk, _HOST, port, limit=_CHUNK) as server:
         await server.serve_forever()
 
 
@@ -145,7 +145,7 @@ async def _exchange(client: _Peer, torchserve_port: int, max_body: int) -> bool:
         if not isinstance(request, h11.Request):
             return False
         head = forwarded(request, max_body)
-        torchserve = _Peer(h11.CLIENT, *await asyncio.open_connection(_HOST, torchserve_port))
+        torchserve = _Peer(h11.CLIENT, *await asyncio.open_connection(_HOST, torchserve_port, limit=_CHUNK))
     except h11.RemoteProtocolError as error:
         await _refuse(client, Refused(error.error_status_hint, "InvalidInput", "expected an HTTP/1.1 request"))
     except Refused as refused:

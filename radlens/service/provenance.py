@@ -4,10 +4,8 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
-
-import numpy as np
-import torch
 
 import radlens
 from radlens.images import Image
@@ -21,8 +19,7 @@ def library_versions() -> dict[str, str]:
     return {
         "radlens": radlens.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **{package: version(package) for package in ("torch", "onnxruntime", "numpy")},
     }
 
 

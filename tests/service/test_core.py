@@ -78,7 +78,7 @@ def test_every_answer_says_where_it_comes_from(service, bundle):
     assert stated["explainer"] == {"method": "occlusion", "parameters": {"window": 10, "stride": 125}}
     assert stated["input"]["sop_instance_uid"] == "1.2.3.1"
     assert len(stated["input"]["sha256"]) == 64
-    assert set(stated["libraries"]) == {"radlens", "python", "torch", "numpy"}
+    assert set(stated["libraries"]) == {"radlens", "python", "torch", "onnxruntime", "numpy"}
     assert stated["time"].endswith("+00:00")
     assert PATIENT not in response.body.decode() + str(response.headers)
 
