@@ -11,9 +11,9 @@ from radlens.errors import NotAcceptable
 from radlens.evaluation.cdc import EXPANSION, describe, verdict
 from radlens.explainers import UpsampledMap
 from radlens.figures import Curve, colorize, display_map, figure_cdc, overlay, save
-from radlens.images import secondary_capture, to_npy, to_png
+from radlens.images import Sampled, secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
-from radlens.service.computing import Explanation
+from radlens.service.computing import Explanation, OneSample
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value
 from radlens.service.rows import Row
@@ -79,7 +79,7 @@ def explanation_response(row: Row, explanation: Explanation, context: Context) -
     if row.media_type == PNG:
         body = to_png(_picture(row, explanation))
     elif row.media_type == NPY:
-        body = to_npy(explanation.upsampled.map.astype(np.float32))
+        body = to_npy(explanation.upsampled().map.astype(np.float32))
     elif row.media_type == DICOM:
         body = _secondary_capture(row, explanation, context)
     else:
@@ -89,9 +89,18 @@ def explanation_response(row: Row, explanation: Explanation, context: Context) -
 
 def explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
     """Return an explanation as JSON values: the map and how often each pixel was visited, or the map of one sample."""
-    method = _method(row)
-    fields = _sampled_fields(explanation) if row.settings.output == "sampled" else _map_fields(explanation.upsampled)
-    described = {"method": method, "unit": _UNITS.get(method, ""), "meaning": _MEANINGS.get(method, "")}
+    method, settings = _method(row), row.settings
+    if settings.output == "sampled" and isinstance(explanation, OneSample):
+        fields = _sampled_fields(explanation.sampled)
+    else:
+        fields = _map_fields(explanation.upsampled())
+    described = {
+        "method": method,
+        "unit": _UNITS.get(method, ""),
+        "meaning": _MEANINGS.get(method, ""),
+        "n_samples": settings.n_samples,
+        "normalize": settings.normalize,
+    }
     return {"explanation": described | fields, "warnings": context.warnings, "provenance": context.provenance}
 
 
@@ -129,19 +138,13 @@ def _cdc_png(curves: np.ndarray) -> bytes:
 
 def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:
     visits = upsampled.visits.astype(np.min_scalar_type(int(upsampled.visits.max())))
-    return {
-        "map": array_to_json(upsampled.map.astype(np.float32)),
-        "visits": array_to_json(visits),
-        "n_samples": upsampled.n_samples,
-        "normalize": upsampled.normalize,
-    }
+    return {"map": array_to_json(upsampled.map.astype(np.float32)), "visits": array_to_json(visits)}
 
 
-def _sampled_fields(explanation: Explanation) -> dict[str, Any]:
-    assert explanation.sampled is not None, "an explanation of several samples has no single one"
-    image, rows, cols = explanation.sampled
+def _sampled_fields(sampled: Sampled) -> dict[str, Any]:
+    values, rows, cols = sampled
     return {
-        "sampled": array_to_json(image),
+        "sampled": array_to_json(values),
         "rows": array_to_json(rows.astype(np.uint32)),
         "cols": array_to_json(cols.astype(np.uint32)),
     }
@@ -149,15 +152,15 @@ def _sampled_fields(explanation: Explanation) -> dict[str, Any]:
 
 def _picture(row: Row, explanation: Explanation) -> np.ndarray:
     if row.settings.output == "overlay":
-        return overlay(row.image.pixels, explanation.upsampled)
-    if row.settings.output == "sampled" and explanation.sampled is not None:
+        return overlay(row.image.pixels, explanation.upsampled())
+    if row.settings.output == "sampled" and isinstance(explanation, OneSample):
         return colorize(explanation.sampled.image)
-    return colorize(display_map(explanation.upsampled))
+    return colorize(display_map(explanation.upsampled()))
 
 
 def _secondary_capture(row: Row, explanation: Explanation, context: Context) -> bytes:
     return secondary_capture(
-        overlay(row.image.pixels, explanation.upsampled),
+        overlay(row.image.pixels, explanation.upsampled()),
         row.image,
         series_description=f"radlens {_method(row)}"[:64],
         provenance=context.provenance,

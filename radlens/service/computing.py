@@ -14,7 +14,7 @@ from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
 from radlens.service.rows import Row
 
-__all__ = ["Computer", "Explanation", "Model", "Progress"]
+__all__ = ["Computer", "Explanation", "ManySamples", "Model", "OneSample", "Progress"]
 
 Progress = Callable[[int, int, Callable[[], UpsampledMap]], None]
 
@@ -27,17 +27,44 @@ class Model(Differentiable, Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
-    """A map of one row.
+class OneSample:
+    """The map of one sample of an image.
 
     Attributes:
-        upsampled: on the grid of the sent image; 0 where no sample holds the pixel.
-        sampled: the map of one sample, ``(250, 250)`` float32, with the rows and columns its pixels came from; None
-            where there are several samples.
+        shape: rows and columns of the image that was sent.
+        sampled: ``(250, 250)`` float32, with the rows and columns its pixels came from.
     """
 
-    upsampled: UpsampledMap
-    sampled: Sampled | None
+    shape: tuple[int, ...]
+    sampled: Sampled
+
+    def upsampled(self) -> UpsampledMap:
+        """Return it on the grid of the image, 0 where no pixel was sampled: Algorithm 2 with N = 1.
+
+        Built anew each time: a batch of full-size images would otherwise hold gigabytes.
+        """
+        values, rows, cols = self.sampled
+        full, visits = np.zeros(self.shape), np.zeros(self.shape, dtype=np.int64)
+        full[rows, cols], visits[rows, cols] = values, 1
+        return UpsampledMap(full, visits, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ManySamples:
+    """The map of many samples of an image.
+
+    Attributes:
+        joined: on the grid of the image that was sent.
+    """
+
+    joined: UpsampledMap
+
+    def upsampled(self) -> UpsampledMap:
+        """Return it."""
+        return self.joined
+
+
+Explanation = OneSample | ManySamples
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +93,7 @@ class Computer:
             raise UnreadableImage("pixels must be small enough to predict from, got values that overflow the model")
         return list(curves)
 
-    def explain_once(self, rows: Sequence[Row]) -> list[Explanation]:
+    def explain_once(self, rows: Sequence[Row]) -> list[OneSample]:
         """Explain one sample of each row; all rows have the same explainer.
 
         Raises:
@@ -74,9 +101,12 @@ class Computer:
         """
         samples = [_sample(row) for row in rows]
         maps = self._maps(_explainer(rows[0]), self._input(samples)).numpy()[:, 0]
-        return [_scattered(row, Sampled(m, s.rows, s.cols)) for row, s, m in zip(rows, samples, maps, strict=True)]
+        return [
+            OneSample(row.image.pixels.shape, Sampled(values, sample.rows, sample.cols))
+            for row, sample, values in zip(rows, samples, maps, strict=True)
+        ]
 
-    def explain_many(self, row: Row, on_progress: Progress | None = None) -> Explanation:
+    def explain_many(self, row: Row, on_progress: Progress | None = None) -> ManySamples:
         """Explain as many samples of one row as its settings ask for: Algorithm 2.
 
         Raises:
@@ -94,7 +124,7 @@ class Computer:
             normalize=settings.normalize,
             on_progress=on_progress,
         )
-        return Explanation(upsampled, None)
+        return ManySamples(upsampled)
 
     def _maps(self, explainer: Explainer, images: Tensor) -> Tensor:
         maps = explainer.attribute(self.model, images)
@@ -115,11 +145,3 @@ def _explainer(row: Row) -> Explainer:
 
 def _sample(row: Row) -> Sampled:
     return downsample(row.image.pixels, row.settings.sampler, seed=row.settings.seed)
-
-
-def _scattered(row: Row, sampled: Sampled) -> Explanation:
-    full = np.zeros(row.image.pixels.shape)
-    visits = np.zeros(row.image.pixels.shape, dtype=np.int64)
-    full[sampled.rows, sampled.cols] = sampled.image
-    visits[sampled.rows, sampled.cols] = 1
-    return Explanation(UpsampledMap(full, visits, 1, row.settings.normalize), sampled)
