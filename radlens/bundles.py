@@ -6,6 +6,7 @@ A bundle is a directory with ``bundle.json`` and the files it lists with their S
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -129,7 +130,7 @@ class Bundle:
         model = FoldedCdmamEnsemble(self.manifest.n_members)
         try:
             model.load_state_dict(torch.load(self.path / WEIGHTS, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
             raise BundleError(f"{WEIGHTS} must hold {self.manifest.n_members} CDMAM members") from error
         return model
 

@@ -1,5 +1,7 @@
 """What tests of several parts of the library share."""
 
+from pathlib import Path
+
 import pytest
 
 from radlens.bundles import Bundle
@@ -11,3 +13,24 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from tiny_bundle import make_bundle
 
     return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished training run of the smallest recipe."""
+    from smallest_run import SMALLEST
+
+    from radlens.training import train
+
+    folder = tmp_path_factory.mktemp("runs") / "smallest"
+    train(folder, SMALLEST, device="cpu", n_workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(smallest_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle exported from that run, with graphs and golden values."""
+    from radlens.graphs import export_bundle
+    from radlens.training import load_run
+
+    return export_bundle(load_run(smallest_folder), tmp_path_factory.mktemp("exported"))

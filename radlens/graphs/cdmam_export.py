@@ -131,11 +131,8 @@ def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
 
 def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> None:
     torch.save(folded.state_dict(), folder / bundles.WEIGHTS)
-    with torch.no_grad(), warnings.catch_warnings():
-        # Tracing works and is what TorchServe users expect; torch only announces that it will go one day.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(folded, images)
-        torch.jit.save(traced, folder / bundles.TRACED)
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(folded, images), folder / bundles.TRACED)
 
 
 def _write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:

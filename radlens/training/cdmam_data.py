@@ -5,6 +5,7 @@ drawn in full. They lie in a memory-mapped file, so the paper's 57 600 images ne
 """
 
 import csv
+import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ def build_training_set(
     labels = np.empty((n, 12))
     steps = np.arange(n_simulated) * len(STEP_MARGINS) // max(n_simulated, 1)
     jobs = [(range(i, min(i + _CHUNK, n_simulated)), seed) for i in range(0, n_simulated, _CHUNK)]
-    with ProcessPoolExecutor(n_workers) as pool:
+    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
+    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
         for (chunk, _), (pixels, curves) in zip(jobs, pool.map(partial(_draw_chunk, steps), jobs), strict=True):
             stack[chunk.start : chunk.stop], labels[chunk.start : chunk.stop] = pixels, curves
             if on_progress is not None:

@@ -1,0 +1,131 @@
+import json
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from radlens import bundles
+from radlens.archives import archive
+from radlens.bundles import Bundle
+from radlens.errors import BundleError, InvalidInput, InvalidParameter
+from radlens.graphs.cdmam_export import relative_error
+from radlens.networks import CdmamEnsemble
+from radlens.training import load_run
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    """A copy of the bundle that a test may damage."""
+    import shutil
+
+    return shutil.copytree(exported.path, tmp_path / "bundle")
+
+
+def test_parity_holds_every_form_against_float64(exported):
+    """Traced, folded and ONNX forms are no further from float64 than ten times eager float32 is."""
+    parity = exported.manifest.parity
+    assert set(parity["prediction"]) == {"eager", "traced", "folded", "onnxruntime"}
+    assert set(parity["gradient"]) == {"eager", "folded", "onnxruntime"}
+    for quantity in ("prediction", "gradient"):
+        errors = parity[quantity]
+        assert all(0 <= error <= max(10 * errors["eager"], 1e-5) for error in errors.values())
+
+
+def test_the_traced_module_takes_any_batch(exported, smallest_folder):
+    """One traced module gives mean, aleatoric and epistemic of five images as the eager ensemble does (float32)."""
+    images = torch.randn(5, 1, 250, 250, generator=torch.Generator().manual_seed(0))
+    traced = torch.jit.load(exported.traced)
+    with torch.no_grad():
+        found = traced(images)
+    expected = CdmamEnsemble(load_run(smallest_folder).members).predict(images)[:3]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_graphs_have_names_and_a_dynamic_batch(exported):
+    """Prediction and gradient graphs name their ends, leave the batch open and hold only standard operations."""
+    ends = {
+        exported.prediction_onnx: (["images"], ["mean", "aleatoric", "epistemic"]),
+        exported.gradient_onnx: (["images"], ["score", "gradient"]),
+    }
+    for file, (inputs, outputs) in ends.items():
+        model = onnx.load(file)
+        onnx.checker.check_model(model)
+        assert [end.name for end in model.graph.input] == inputs
+        assert [end.name for end in model.graph.output] == outputs
+        assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+        assert {node.domain for node in model.graph.node} == {""}
+
+
+def test_relative_error_is_a_norm():
+    """Half as large again is an error of one half."""
+    assert relative_error(np.array([1.5, 3.0]), np.array([1.0, 2.0])) == pytest.approx(0.5)
+
+
+def test_a_bundle_comes_back_as_it_was_saved(exported):
+    """Loading reads the same manifest and hash; the training record travels along."""
+    again = Bundle.load(exported.path)
+    assert again == exported
+    assert again.manifest.training["evaluation"]["random"]["n_images"] == 6
+    assert len(again.bundle_hash) == 64
+
+
+def test_preprocessing_normalises(exported):
+    """``(pixels - mean) / std`` as float32 in the shape the network wants; other shapes are refused."""
+    spec = exported.manifest.input
+    pixels = np.full((2, 250, 250), spec.mean + 2 * spec.std)
+    found = exported.preprocess(pixels)
+    assert found.shape == (2, 1, 250, 250)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.full_like(found, 2.0), rtol=1e-4, atol=0)
+    with pytest.raises(InvalidInput, match=r"shape \(b, 250, 250\), got \(250, 251\)"):
+        exported.preprocess(np.zeros((250, 251)))
+
+
+def test_altered_bundles_are_refused(copy):
+    """A changed byte, a missing file, another format, no JSON, and weights of another ensemble."""
+    weights = copy / bundles.WEIGHTS
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    with pytest.raises(BundleError, match="not the file this bundle was made with"):
+        Bundle.load(copy)
+    weights.write_bytes(b"")
+    unverified = Bundle.load(copy, verify=False)
+    with pytest.raises(BundleError, match=r"weights.pt must hold 2 CDMAM members"):
+        unverified.model()
+    weights.unlink()
+    with pytest.raises(BundleError, match=r"must hold weights.pt, which is missing"):
+        Bundle.load(copy)
+    manifest = copy / "bundle.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 9}))
+    with pytest.raises(BundleError, match="format must be 1, got 9"):
+        Bundle.load(copy)
+    manifest.write_text("{")
+    with pytest.raises(BundleError, match=r"readable bundle.json, got JSONDecodeError"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("form", ["zip", "directory"])
+def test_archives_carry_handler_bundle_and_library(exported, tmp_path, form):
+    """Both forms hold TorchServe's manifest, the handler, every file of the bundle and the library's code."""
+    made = archive(exported, tmp_path / "store", form=form)
+    if form == "zip":
+        assert made.name == "cdmam-1.0.mar"
+        with zipfile.ZipFile(made) as opened:
+            names, manifest = set(opened.namelist()), opened.read("MAR-INF/MANIFEST.json")
+    else:
+        names = {str(file.relative_to(made)) for file in made.rglob("*") if file.is_file()}
+        manifest = (made / "MAR-INF" / "MANIFEST.json").read_bytes()
+    assert json.loads(manifest)["model"]["modelVersion"] == "1.0"
+    expected = {"cdmam_handler.py", "model-config.yaml", "bundle.json", "radlens/bundles.py", "radlens/service/core.py"}
+    assert expected | set(exported.manifest.files) <= names
+
+
+def test_archives_that_cannot_be_made_are_refused(exported, tmp_path, monkeypatch):
+    """Unknown form, no handler, no archiver, and an archiver that fails."""
+    with pytest.raises(InvalidParameter, match="one of zip, directory, got 'tar'"):
+        archive(exported, tmp_path, form="tar")
+    with pytest.raises(BundleError, match=r"must hold cdmam_handler.py, which is missing"):
+        archive(exported, tmp_path, handlers=tmp_path)
