@@ -1,5 +1,9 @@
 """Versions of a model side by side, each with the library it was archived with."""
 
+import shutil
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from archives import make_archive
 from conftest import versioned
@@ -7,6 +11,8 @@ from sample_images import noise
 from tiny_bundle import make_bundle
 
 from radlens import errors
+from radlens.archives import archive
+from radlens.bundles import save
 from radlens.client import Version
 from radlens.images import to_npy
 
@@ -36,6 +42,21 @@ def test_versions_live_side_by_side(client, store, tmp_path):
     client.unregister("2.0")
     with pytest.raises(errors.ModelNotFound, match=r"Model version: 2\.0 does not exist"):
         client.predict(image, version="2.0")
+
+
+def test_exported_models_are_served(client, store, exported, tmp_path):
+    """A trained model in TorchServe's directory form: the engine that the export was checked with computes."""
+    folder = shutil.copytree(exported.path, tmp_path / "bundle")
+    bundle = save(folder, replace(exported.manifest, name="cdmam", version="4.0"))
+    assert client.register(archive(bundle, store, form="directory").name) == "4.0"
+    image = to_npy(noise((250, 250)))
+    served = client.predict(image, version="4.0")
+    assert served["provenance"]["engine"] == "onnxruntime"
+    local = bundle.model().predict(bundle.preprocess(noise((250, 250)))).mean[0]
+    # Two float32 implementations of the same sums.
+    np.testing.assert_allclose(served["prediction"]["mean_um"], local, rtol=1e-4)
+    assert client.explain(image, version="4.0", n_steps=2)["explanation"]["map"].any()
+    client.unregister("4.0")
 
 
 def test_registering_twice_is_refused(client):
