@@ -2,6 +2,7 @@
 
 from radlens.engines.base import Engine, open_bundle
 from radlens.engines.onnxruntime import OnnxRuntimeEngine
+from radlens.engines.openvino import OpenVinoEngine
 from radlens.engines.torch import TorchEngine
 
-__all__ = ["Engine", "OnnxRuntimeEngine", "TorchEngine", "open_bundle"]
+__all__ = ["Engine", "OnnxRuntimeEngine", "OpenVinoEngine", "TorchEngine", "open_bundle"]

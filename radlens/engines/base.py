@@ -10,6 +10,7 @@ from torch import Tensor
 
 from radlens.bundles import Bundle
 from radlens.engines.onnxruntime import OnnxRuntimeEngine
+from radlens.engines.openvino import OpenVinoEngine
 from radlens.engines.torch import TorchEngine
 from radlens.errors import BundleError, InvalidParameter, RadlensError
 from radlens.networks import CdcPrediction
@@ -45,7 +46,11 @@ class Engine(Protocol):
         """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
 
 
-ENGINES: dict[str, Callable[[Bundle], Engine]] = {"onnxruntime": OnnxRuntimeEngine, "torch": TorchEngine}
+ENGINES: dict[str, Callable[[Bundle], Engine]] = {
+    "openvino": OpenVinoEngine,
+    "onnxruntime": OnnxRuntimeEngine,
+    "torch": TorchEngine,
+}
 """Engines by name, the fastest on a CPU first."""
 
 

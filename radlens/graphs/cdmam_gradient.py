@@ -2,9 +2,9 @@
 
 The backward pass of :class:`radlens.networks.FoldedCdmamEnsemble` is written out. The midpoint is linear in the last
 features, so their gradient is a constant where they are positive. Back through a convolution of stride 1 is a
-convolution with turned kernels. Back through max pooling and ReLU together is: each pooled gradient goes to the
-positive pixel of its window that holds the maximum. A tie between two positive pixels would give both the gradient
-where autograd gives it to the first; with real images exact ties do not occur.
+convolution with turned kernels. ReLU and max pooling commute, so ReLU and its gradient are taken on the smaller side;
+back through pooling, each gradient goes to the pixel of its window that holds the maximum. A tie between two pixels
+would give both the gradient where autograd gives it to the first; with real images exact ties do not occur.
 """
 
 import torch
@@ -43,10 +43,10 @@ class CdmamGradient(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the midpoint ``(b,)`` in um of gold and ``R(x)`` in um of gold per unit of the image."""
         before1 = self.conv1(images)
-        pooled1 = F.max_pool2d(F.relu(before1), 2)
-        before2 = self.conv2(pooled1)
-        pooled2 = F.max_pool2d(F.relu(before2), 2)
-        features = F.relu(self.conv3(pooled2))
+        pooled1 = F.max_pool2d(before1, 2)
+        before2 = self.conv2(F.relu(pooled1))
+        pooled2 = F.max_pool2d(before2, 2)
+        features = F.relu(self.conv3(F.relu(pooled2)))
         score = (features * self.weight).sum(dim=(1, 2, 3)) + self.bias
         gradient = torch.where(features > 0, self.weight, 0.0)
         gradient = F.conv2d(gradient, self.back3, padding=1, groups=self.n_members)
@@ -62,9 +62,9 @@ def turned(weight: Tensor, groups: int) -> Tensor:
 
 
 def unpooled(gradient: Tensor, before: Tensor, pooled: Tensor) -> Tensor:
-    """Carry ``gradient`` back through ``pooled = max_pool2d(relu(before), 2)``; it has the shape of ``pooled``."""
-    maxima, spread = _doubled(pooled, before), _doubled(gradient, before)
-    return torch.where((before == maxima) & (before > 0), spread, 0.0)
+    """Carry ``gradient`` back through ``relu(pooled)`` and ``pooled = max_pool2d(before, 2)``."""
+    passed = torch.where(pooled > 0, gradient, 0.0)
+    return torch.where(before == _doubled(pooled, before), _doubled(passed, before), 0.0)
 
 
 def _doubled(x: Tensor, like: Tensor) -> Tensor:
