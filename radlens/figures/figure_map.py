@@ -22,7 +22,7 @@ def figure_map(
     box_titles: Sequence[str] = (),
     title: str | None = None,
     limit: float | None = None,
-    smooth_px: float = 0.0,
+    smooth_px: float | None = None,
     label: str = "change of the pixel, standard deviations",
 ) -> Figure:
     """Draw a map with its colour bar, and on its right the parts inside ``boxes``, marked by white rectangles.

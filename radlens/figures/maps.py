@@ -27,12 +27,17 @@ __all__ = [
     "display_map",
     "overlay",
     "symmetric_limit",
+    "visible_smoothing",
 ]
 
 POSITIVE, NEGATIVE = (255, 72, 56), (72, 128, 255)
 """Colours of the largest positive and negative values. Half way they are pure red and pure blue: a pure blue of full
 strength is too dark to be seen beside red."""
 
+VISITS_PER_POINT = 600
+"""Visits behind each point of a smoothed map: with so many, disks stood out of the noise of the demo model."""
+
+_LARGEST_SMOOTHING = 6.0  # pixels, less than half the radius of the largest disk at 0.07 mm
 _N_LEVELS = 256
 _GREY_QUANTILES = (0.005, 0.995)
 _DIMMED = 0.65
@@ -92,7 +97,9 @@ def symmetric_limit(values: np.ndarray, quantile: float = 0.999) -> float:
     return float(np.quantile(sizes, quantile)) if sizes.size else 1.0
 
 
-def display_map(shown: np.ndarray | UpsampledMap, *, max_side: int = 1250, smooth_px: float = 0.0) -> np.ndarray:
+def display_map(
+    shown: np.ndarray | UpsampledMap, *, max_side: int = 1250, smooth_px: float | None = None
+) -> np.ndarray:
     """Reduce a map to a size that can be looked at.
 
     An array becomes the mean of square blocks. Of an `UpsampledMap` each block is the sum of the values that samples
@@ -103,7 +110,8 @@ def display_map(shown: np.ndarray | UpsampledMap, *, max_side: int = 1250, smoot
     Args:
         shown: ``(H, W)``, finite.
         max_side: largest number of rows and columns of the result.
-        smooth_px: standard deviation of a Gaussian over the result, in its pixels; visits weigh in it as well.
+        smooth_px: standard deviation of a Gaussian, in pixels of ``shown``; visits weigh in it as well. None takes
+            what `visible_smoothing` finds.
 
     Returns:
         ``(ceil(H / k), ceil(W / k))`` float64 with ``k = block_size(shown, max_side)``; zero where no visit is near.
@@ -112,18 +120,31 @@ def display_map(shown: np.ndarray | UpsampledMap, *, max_side: int = 1250, smoot
         InvalidInput: not two-dimensional, or not finite.
         InvalidParameter: ``max_side`` below 1, or a negative ``smooth_px``.
     """
-    if not smooth_px >= 0:
-        raise InvalidParameter(f"smooth_px must be at least 0, got {smooth_px}")
+    sigma = visible_smoothing(shown) if smooth_px is None else smooth_px
+    if not sigma >= 0:
+        raise InvalidParameter(f"smooth_px must be at least 0, got {sigma}")
     size = block_size(shown, max_side)
     if isinstance(shown, UpsampledMap):
         totals, weights = _checked(shown.total), shown.visits
     else:
         totals, weights = _checked(shown), np.ones(shown.shape, dtype=np.int64)
     totals, weights = _block_sums(totals, size), _block_sums(weights, size).astype(np.float64)
-    if smooth_px > 0:
-        return _ratio(gaussian_filter(totals, smooth_px), gaussian_filter(weights, smooth_px))
+    if sigma > 0:
+        return _ratio(gaussian_filter(totals, sigma / size), gaussian_filter(weights, sigma / size))
     filled = _ratio(gaussian_filter(totals, _FILL_SIGMA), gaussian_filter(weights, _FILL_SIGMA))
     return np.where(weights > 0, _ratio(totals, weights), filled)
+
+
+def visible_smoothing(shown: np.ndarray | UpsampledMap) -> float:
+    """Return the standard deviation in pixels of a Gaussian that makes disks stand out of an upsampled map's noise.
+
+    A Gaussian averages over ``4 pi sigma**2`` pixels; it is chosen so that they hold `VISITS_PER_POINT` visits. Arrays
+    and maps of a single sample, which is to be seen as it is, are not smoothed.
+    """
+    if not isinstance(shown, UpsampledMap) or shown.n_samples == 1 or not shown.visits.any():
+        return 0.0
+    visits_per_pixel = shown.visits.sum() / shown.visits.size
+    return min(math.sqrt(VISITS_PER_POINT / (4 * math.pi * visits_per_pixel)), _LARGEST_SMOOTHING)
 
 
 def block_size(shown: np.ndarray | UpsampledMap, max_side: int = 1250) -> int:

@@ -56,7 +56,7 @@ def draw_map(
     spacing_mm: Spacing = None,
     limit: float | None = None,
     quantile: float = 0.995,
-    smooth_px: float = 0.0,
+    smooth_px: float | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> float:
     """Draw a map and return the value of its strongest colour.
@@ -89,7 +89,7 @@ def draw_cutout(
     *,
     spacing_mm: Spacing = None,
     limit: float | None = None,
-    smooth_px: float = 0.0,
+    smooth_px: float | None = None,
     grey: bool = False,
 ) -> None:
     """Draw the part of a map, or of an image where ``grey``, inside ``box``; axes count from the full image."""

@@ -21,7 +21,7 @@ from radlens.figures import (
     region,
     symmetric_limit,
 )
-from radlens.figures.maps import RAMP, block_size
+from radlens.figures.maps import RAMP, VISITS_PER_POINT, block_size, visible_smoothing
 from radlens.phantoms.cdmam import Layout
 
 RNG = np.random.default_rng(0)
@@ -139,7 +139,7 @@ def test_an_upsampled_map_becomes_the_mean_of_one_visit(normalize, max_side):
     """Whatever its values were divided by; blocks without a visit are filled."""
     shown, totals, visits = sampled(normalize=normalize)
     expected = slow_block_means(totals, visits, block_size(shown, max_side))
-    found = display_map(shown, max_side=max_side)
+    found = display_map(shown, max_side=max_side, smooth_px=0)
     known = np.isfinite(expected)
     assert known.any()
     np.testing.assert_allclose(found[known], expected[known], rtol=1e-9)
@@ -299,3 +299,13 @@ def test_regions_are_cut_at_the_border():
     assert region(layout, LARGE_DISKS).top == 0
     with pytest.raises(InvalidParameter, match="region must lie within the image, got one that lies outside"):
         region(Layout.on_detector((900, 900), 0.1, shift_mm=(500.0, 0.0)), LARGE_DISKS)
+
+
+def test_upsampled_maps_are_smoothed_until_disks_can_be_seen():
+    """The Gaussian holds the stated number of visits; few visits are capped, one sample and arrays stay as they are."""
+    visits = np.full((400, 400), 50)
+    sigma = visible_smoothing(UpsampledMap(np.zeros((400, 400)), visits, 128))
+    assert 4 * np.pi * sigma**2 * 50 == pytest.approx(VISITS_PER_POINT)
+    assert visible_smoothing(UpsampledMap(np.zeros((400, 400)), visits // 50, 3)) == 6.0
+    assert visible_smoothing(UpsampledMap(np.zeros((400, 400)), visits, 1)) == 0.0
+    assert visible_smoothing(MAP) == 0.0
