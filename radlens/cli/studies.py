@@ -23,10 +23,13 @@ from radlens.figures import (
 )
 from radlens.images import Image, downsample
 
-__all__ = ["PATH_LENGTHS", "Study", "turned"]
+__all__ = ["CLEAR_PATH_LENGTH", "PATH_LENGTHS", "Study", "turned"]
 
-PATH_LENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Values of c that are compared; the paper settles on 1."""
+PATH_LENGTHS = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Values of c that are compared. The paper settles on 1; how far that leads depends on the scale of the gradient."""
+
+CLEAR_PATH_LENGTH = 100.0
+"""Value of c at which the curve falls visibly: by a tenth with the demo members, where c = 1 moves it by a thousandth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class Study:
 
     def before_after(self) -> bytes:
         """Compare the curves before and after the map is added to the sample (Fig. 13)."""
-        moved = self._sample + self._omig(1.0).attribute(self.engine, self._sample)
+        moved = self._sample + self._omig(CLEAR_PATH_LENGTH).attribute(self.engine, self._sample)
         return save(figure_before_after(self._curve(self._sample), self._curve(moved)))
 
     def path_lengths(self) -> bytes:
