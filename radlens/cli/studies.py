@@ -29,7 +29,7 @@ PATH_LENGTHS = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Values of c that are compared. The paper settles on 1; how far that leads depends on the scale of the gradient."""
 
 CLEAR_PATH_LENGTH = 100.0
-"""Value of c at which the curve falls visibly: by a tenth with the demo members, where c = 1 moves it by a thousandth."""
+"""Value of c at which the curve falls visibly: with the demo members by a tenth, where c = 1 does by a thousandth."""
 
 
 @dataclass(frozen=True, eq=False)
