@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input insta
 
 # Of the demo: samples behind the upsampled map, gradients of each of them, where to write.
 SAMPLES ?= 200
-STEPS ?= 10
+STEPS ?= 4
 OUT ?= demo
 
 # Of the benchmark: simultaneous users and seconds.

@@ -29,7 +29,7 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path("demo"),
     members: Annotated[Path, typer.Option(metavar="RUN", help="Training run to serve.")] = Path("export/cdmam_demo"),
     upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the upsampled map.")] = 200,
-    n_steps: Annotated[int, typer.Option(min=1, help="Gradients on the path of OMIG of each of them.")] = 10,
+    n_steps: Annotated[int, typer.Option(min=1, help="Gradients on the path of OMIG of each of them.")] = 4,
     store: Annotated[Path, typer.Option(metavar="DIR", help="Model store.")] = DEFAULT_STORE,
     config: Annotated[Path, typer.Option(metavar="FILE", help="TorchServe's configuration.")] = Path(
         "config.properties"
