@@ -101,5 +101,5 @@ def test_layouts_for_training_vary_in_everything():
     shifts = [item.centre_px[0] - (item.image_shape[0] - 1) / 2 for item in layouts]
     assert 1.5 / 0.07 < max(shifts) <= 2.0 / 0.07
     assert 0.4 < max(item.rotation_deg for item in layouts) <= 0.5
-    assert 0.5 <= min(item.grid_um for item in layouts) < 0.6
-    assert 1.4 < max(item.grid_um for item in layouts) <= 1.5
+    assert 0.8 <= min(item.grid_um for item in layouts) < 0.84
+    assert 1.16 < max(item.grid_um for item in layouts) <= 1.2
