@@ -51,7 +51,7 @@ def test_exported_models_are_served(client, store, exported, tmp_path):
     assert client.register(archive(bundle, store, form="directory").name) == "4.0"
     image = to_npy(noise((250, 250)))
     served = client.predict(image, version="4.0")
-    assert served["provenance"]["engine"] == "onnxruntime"
+    assert served["provenance"]["engine"] == "openvino"
     local = bundle.model().predict(bundle.preprocess(noise((250, 250)))).mean[0]
     # Two float32 implementations of the same sums.
     np.testing.assert_allclose(served["prediction"]["mean_um"], local, rtol=1e-4)
