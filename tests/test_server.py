@@ -87,9 +87,7 @@ def test_state_survives_the_process_that_wrote_it(tmp_path):
     state = running(tmp_path, ports=Ports(gateway=1, management=2))
     assert State.load(tmp_path) == state
     assert (state.url, state.management_url) == ("http://127.0.0.1:1", "http://127.0.0.1:2")
-    found = {process.pid for process in state.processes()}
-    assert os.getpid() in found
-    assert all(os.getpid() in {pid, *(each.pid for each in psutil.Process(pid).parents())} for pid in found)
+    assert os.getpid() in {process.pid for process in state.processes()}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"java": {"x": 1}}'])
