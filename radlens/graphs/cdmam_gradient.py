@@ -1,11 +1,19 @@
 """R(x) of Amanova et al. 2022, eq. (1), as an ordinary forward graph, so that any engine can compute it.
 
-The backward pass of :class:`radlens.networks.FoldedCdmamEnsemble` is written out. The midpoint is linear in the last
-features, so their gradient is a constant where they are positive. Back through a convolution of stride 1 is a
-convolution with turned kernels. ReLU and max pooling commute, so ReLU and its gradient are taken on the smaller side;
-back through pooling, each gradient goes to the pixel of its window that holds the maximum. A tie between two pixels
-would give both the gradient where autograd gives it to the first; with real images exact ties do not occur.
+The backward pass of :class:`radlens.networks.FoldedCdmamEnsemble` is written out. What
+:func:`radlens.graphs.gradient_graph` makes of any module, this does by hand for the one that upsampling calls 250 000
+times a map. Design requirement: few bytes moved, since on a CPU the ensemble waits for its memory.
+
+- A convolution before max pooling is computed as its four *phases*: the values at the first, second, third and fourth
+  pixel of every pooling window, each by a convolution of stride 2. Pooling is then the largest of four arrays and its
+  backward four comparisons, without upsampling. Of equal values the first one counts, as in autograd.
+- ReLU, and the bias before it, commute with max pooling and are applied after it, to a quarter of the values.
+- Back through the first convolution, every pixel of a phase becomes 4x4 pixels around its window, 16 numbers from one
+  1x1 convolution, which are added where they overlap.
+- The midpoint is linear in the last features, so their gradient is a constant where they are positive.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,43 +23,96 @@ from radlens.networks import FoldedCdmamEnsemble
 
 __all__ = ["CdmamGradient"]
 
+_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Row and column of a pixel in its 2x2 window, in the order in which autograd looks for the maximum."""
+
 
 class CdmamGradient(nn.Module):
     """Maps normalised images ``(b, 1, 250, 250)`` to the midpoint ``(b,)`` and its gradient ``(b, 1, 250, 250)``.
 
     Args:
-        ensemble: the folded ensemble; its weights are shared, the turned kernels are copies.
+        ensemble: the folded ensemble; its weights are shared, the rearranged kernels are copies.
     """
 
     def __init__(self, ensemble: FoldedCdmamEnsemble) -> None:
         super().__init__()
         m = ensemble.n_members
         self.n_members = m
+        # Two members as one dense group, half of it zeros, fill the vector registers: twice the sums, but faster.
+        self.n_groups = m // 2 if m % 2 == 0 else m
         self.conv1, self.conv2, self.conv3 = ensemble.conv1, ensemble.conv2, ensemble.conv3
         self.register_buffer("weight", ensemble.midpoint_weight().view(1, 32 * m, 62, 62))
         self.register_buffer("bias", ensemble.bias.mean())
-        self.register_buffer("back1", turned(ensemble.conv1.weight, 1))
-        self.register_buffer("back2", turned(ensemble.conv2.weight, m))
+        self.register_buffer("bias1", _bias(ensemble.conv1))
+        self.register_buffer("bias2", _bias(ensemble.conv2))
+        self.register_buffer("patches", patch_kernels(ensemble.conv1.weight))
+        self.register_buffer("back2", joined_groups(turned(ensemble.conv2.weight, m), m, self.n_groups))
         self.register_buffer("back3", turned(ensemble.conv3.weight, m))
         self.weight: Tensor
         self.bias: Tensor
-        self.back1: Tensor
+        self.bias1: Tensor
+        self.bias2: Tensor
+        self.patches: Tensor
         self.back2: Tensor
         self.back3: Tensor
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the midpoint ``(b,)`` in um of gold and ``R(x)`` in um of gold per unit of the image."""
-        before1 = self.conv1(images)
-        pooled1 = F.max_pool2d(before1, 2)
-        before2 = self.conv2(F.relu(pooled1))
-        pooled2 = F.max_pool2d(before2, 2)
-        features = F.relu(self.conv3(F.relu(pooled2)))
+        phases1 = self._phases(images, self.conv1, end=1)
+        active1 = F.relu(largest(phases1) + self.bias1)
+        # 125 pixels make 62 windows; the last row and column are in none, but count as neighbours.
+        phases2 = self._phases(active1, self.conv2, end=0)
+        active2 = F.relu(largest(phases2) + self.bias2)
+        features = F.relu(self.conv3(active2))
         score = (features * self.weight).sum(dim=(1, 2, 3)) + self.bias
         gradient = torch.where(features > 0, self.weight, 0.0)
         gradient = F.conv2d(gradient, self.back3, padding=1, groups=self.n_members)
-        gradient = F.conv2d(unpooled(gradient, before2, pooled2), self.back2, padding=1, groups=self.n_members)
-        return score, F.conv2d(unpooled(gradient, before1, pooled1), self.back1, padding=1)
+        routed2 = interleaved(routed(phases2, torch.where(active2 > 0, gradient, 0.0)))
+        gradient = F.conv2d(F.pad(routed2, (1, 2, 1, 2)), self.back2, groups=self.n_groups)
+        routed1 = routed(phases1, torch.where(active1 > 0, gradient, 0.0))
+        patches = [F.conv2d(phase, kernel) for phase, kernel in zip(routed1, self.patches, strict=True)]
+        return score, overlapped(patches[0] + patches[1] + patches[2] + patches[3])
+
+    @staticmethod
+    def _phases(x: Tensor, conv: nn.Conv2d, end: int) -> list[Tensor]:
+        """Convolve with zero padding of one pixel, without bias; ``end``: padding of the odd phases at the far side."""
+        pads = {0: (1, 0), 1: (0, end)}
+        return [
+            F.conv2d(F.pad(x, (*pads[column], *pads[row])), conv.weight, stride=2, groups=conv.groups)
+            for row, column in _PHASES
+        ]
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None, "the folded batch normalisation left a bias"
+    return conv.bias[:, None, None].clone()
+
+
+def largest(phases: Sequence[Tensor]) -> Tensor:
+    """Return the largest of four arrays, element by element: max pooling over 2x2."""
+    first, second, third, fourth = phases
+    return torch.maximum(torch.maximum(first, second), torch.maximum(third, fourth))
+
+
+def routed(phases: Sequence[Tensor], gradient: Tensor) -> list[Tensor]:
+    """Carry ``gradient`` back through :func:`largest`: each value goes to the first of the largest phases."""
+    first, second, third, fourth = phases
+    above, below = torch.maximum(first, second), torch.maximum(third, fourth)
+    chosen = (
+        (first >= second) & (first >= below),
+        (second > first) & (second >= below),
+        (third > above) & (third >= fourth),
+        (fourth > above) & (fourth > third),
+    )
+    return [torch.where(where, gradient, 0.0) for where in chosen]
+
+
+def interleaved(phases: Sequence[Tensor]) -> Tensor:
+    """Put four ``(b, c, h, w)`` in their places in 2x2 windows: ``(b, c, 2h, 2w)``."""
+    channels, height, width = phases[0].shape[1:]
+    blocks = torch.cat(list(phases), dim=1).reshape(-1, 2, 2, channels, height, width)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(-1, channels, 2 * height, 2 * width)
 
 
 def turned(weight: Tensor, groups: int) -> Tensor:
@@ -61,14 +122,49 @@ def turned(weight: Tensor, groups: int) -> Tensor:
     return kernels.reshape(groups * i, o // groups, height, width).flip(-1, -2).contiguous()
 
 
-def unpooled(gradient: Tensor, before: Tensor, pooled: Tensor) -> Tensor:
-    """Carry ``gradient`` back through ``relu(pooled)`` and ``pooled = max_pool2d(before, 2)``."""
-    passed = torch.where(pooled > 0, gradient, 0.0)
-    return torch.where(before == _doubled(pooled, before), _doubled(passed, before), 0.0)
+def joined_groups(weight: Tensor, groups: int, n_joined: int) -> Tensor:
+    """Return the kernels of the same grouped convolution with fewer groups; those between old groups are zero.
+
+    Args:
+        weight: ``(o, i, k, k)`` of a convolution with ``groups`` groups.
+        groups: now.
+        n_joined: wanted, a divisor of ``groups``.
+    """
+    o, i, height, width = weight.shape
+    together = groups // n_joined
+    joined = weight.new_zeros(n_joined, together, o // groups, together, i, height, width)
+    for k in range(together):
+        joined[:, k, :, k] = weight.view(n_joined, together, o // groups, i, height, width)[:, k]
+    return joined.reshape(o, together * i, height, width)
 
 
-def _doubled(x: Tensor, like: Tensor) -> Tensor:
-    """Repeat each pixel twice along both axes; an odd last row or column of ``like`` is in no window and gets 0."""
-    doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")
-    rest = [like.shape[3] - doubled.shape[3], like.shape[2] - doubled.shape[2]]
-    return F.pad(doubled, (0, rest[0], 0, rest[1])) if any(rest) else doubled
+def patch_kernels(weight: Tensor) -> Tensor:
+    """Return the 1x1 kernels that carry a phase back through a 3x3 convolution of one channel.
+
+    The pixel at phase ``(a, b)`` of a window was computed from rows ``a`` to ``a + 2`` and columns ``b`` to ``b + 2``
+    of the 4x4 pixels around the window.
+
+    Args:
+        weight: ``(c, 1, 3, 3)``.
+
+    Returns:
+        ``(4, 16, c, 1, 1)``: for each phase, channels in the order that :func:`overlapped` expects.
+    """
+    kernels = weight.new_zeros(4, 4, 4, len(weight))
+    for phase, (a, b) in enumerate(_PHASES):
+        kernels[phase, a : a + 3, b : b + 3] = weight[:, 0].permute(1, 2, 0)
+    # (phase, row half, row, column half, column, c): halves first, so that pixel_shuffle joins what lies together.
+    halves = kernels.view(4, 2, 2, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
+    return halves.reshape(4, 16, -1, 1, 1)
+
+
+def overlapped(patches: Tensor) -> Tensor:
+    """Add 4x4 patches around 2x2 windows: ``(b, 16, h, w)`` to ``(b, 1, 2h, 2w)``; what falls outside is dropped."""
+    height, width = 2 * patches.shape[2], 2 * patches.shape[3]
+    quarters = F.pixel_shuffle(patches, 2)
+    placed = [
+        F.pad(quarters[:, q : q + 1], (2 * column, 2 - 2 * column, 2 * row, 2 - 2 * row))
+        for q, (row, column) in enumerate(_PHASES)
+    ]
+    whole = placed[0] + placed[1] + placed[2] + placed[3]
+    return whole[:, :, 1 : 1 + height, 1 : 1 + width]
