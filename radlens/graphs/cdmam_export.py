@@ -17,12 +17,13 @@ from radlens.bundles import Bundle, InputSpec, Manifest
 from radlens.engines import onnxruntime as onnx_engine
 from radlens.errors import BundleError
 from radlens.graphs.cdmam_gradient import CdmamGradient
+from radlens.graphs.cdmam_kernel import mark
 from radlens.networks import CdmamEnsemble, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 from radlens.training import TrainedRun
 from radlens.training.cdmam_data import simulated_set
 
-__all__ = ["TASK", "export_bundle", "relative_error"]
+__all__ = ["TASK", "export_bundle", "relative_error", "write_onnx"]
 
 TASK = "cdmam-cdc"
 """What the model does, as the bundle states it."""
@@ -71,8 +72,9 @@ def export_bundle(
     _write_torch(folder, folded, images)
     report("exporting graphs", 1, 4)
     gradient = CdmamGradient(folded)
-    _write_onnx(folded, images, folder / bundles.PREDICTION_ONNX, ["mean", "aleatoric", "epistemic"])
-    _write_onnx(gradient, images, folder / bundles.GRADIENT_ONNX, ["score", "gradient"])
+    write_onnx(folded, images, folder / bundles.PREDICTION_ONNX, ["mean", "aleatoric", "epistemic"])
+    write_onnx(gradient, images, folder / bundles.GRADIENT_ONNX, ["score", "gradient"])
+    mark(folder / bundles.GRADIENT_ONNX)
     report("checking parity", 2, 4)
     golden = _golden(run, images)
     np.savez(folder / bundles.GOLDEN, allow_pickle=False, **golden)
@@ -135,7 +137,8 @@ def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> N
         torch.jit.save(torch.jit.trace(folded, images), folder / bundles.TRACED)
 
 
-def _write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:
+def write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:
+    """Export a module of one input, ``images``, with a dynamic batch; ``images`` is an example of at least 2."""
     batch = torch.export.Dim("batch", min=1, max=4096)
     with torch.no_grad(), _quiet_exporter():
         torch.onnx.export(

@@ -1,0 +1,135 @@
+"""The LLVM engine: the gradient of a CDMAM ensemble as one kernel, compiled for this processor when it is opened.
+
+It opens no other graph. See :mod:`radlens.graphs.cdmam_kernel` for what is compiled and why.
+"""
+
+import ctypes
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from radlens.errors import InvalidInput, MissingDependency
+from radlens.graphs.cdmam_kernel import ENTRY, MemberWeights, Scratch, kernel_text, load_members, strands, unstrand
+
+__all__ = ["LlvmEngine"]
+
+_TOGETHER = 2
+"""Members one task computes. A constant, since it decides the order in which members are added."""
+
+_CHUNK = 16
+"""Images whose tasks are queued together: 2.3 MB each with ten members."""
+
+
+class LlvmEngine:
+    """Runs the gradient graph of a CDMAM bundle on the CPU in float32.
+
+    Args:
+        path: the ONNX graph; its weights are read, and its mark says that the kernel computes it.
+        n_threads: threads to compute with, by default as many as torch uses.
+        at_once: output channels computed together, 1, 2 or 4, by default what the registers hold.
+
+    Raises:
+        MissingDependency: ``llvmlite`` is not installed.
+        BundleError: the graph is not the gradient of a CDMAM ensemble, or was changed.
+    """
+
+    name = "llvm"
+    precision = "f32"
+
+    def __init__(self, path: Path, n_threads: int | None = None, at_once: int | None = None) -> None:
+        self._kernel = _Kernel(at_once)
+        self._members, self._offset = load_members(path, self._kernel.at_once)
+        self._pool = ThreadPoolExecutor(n_threads or torch.get_num_threads(), thread_name_prefix="llvm")
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute midpoint and gradient.
+
+        Args:
+            inputs: ``images``, ``(b, 1, 250, 250)`` float32.
+
+        Returns:
+            ``score`` ``(b,)`` in um of gold and ``gradient`` ``(b, 1, 250, 250)``, both float32.
+
+        Raises:
+            InvalidInput: other names, shape or dtype.
+        """
+        images = _checked(inputs)
+        scores = np.empty(len(images), np.float32)
+        gradients = np.empty((len(images), 1, 250, 250), np.float32)
+        groups = [self._members[first : first + _TOGETHER] for first in range(0, len(self._members), _TOGETHER)]
+        for first in range(0, len(images), _CHUNK):
+            last = min(first + _CHUNK, len(images))
+            stored = list(self._pool.map(strands, images[first:last, 0]))
+            tasks = [[self._pool.submit(self._kernel.add_up, image, group) for group in groups] for image in stored]
+            for row, parts in enumerate(tasks, start=first):
+                results = [part.result() for part in parts]
+                scores[row] = sum(score for score, _ in results) + self._offset
+                # Members are added in their order, whichever was done first.
+                gradients[row, 0] = unstrand(sum(gradient for _, gradient in results))  # type: ignore[arg-type]
+        return {"score": scores, "gradient": gradients}
+
+
+class _Kernel:
+    """The compiled function, and scratch memory for each thread that calls it."""
+
+    def __init__(self, at_once: int | None) -> None:
+        llvm = _llvm()
+        features = llvm.get_host_cpu_features()
+        # Four channels together need 32 vector registers of 16 numbers.
+        self.at_once = at_once or (4 if features.get("avx512f") else 1)
+        module = llvm.parse_assembly(kernel_text(self.at_once))
+        module.verify()
+        # LLVM would split the vectors of some processors that have the long registers.
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=f"{features.flatten()},-prefer-256-bit".lstrip(","), opt=3
+        )
+        _optimise(llvm, module, machine)
+        # The function lives as long as its compiler.
+        self._compiler = llvm.create_mcjit_compiler(module, machine)
+        self._compiler.finalize_object()
+        n_pointers = len(MemberWeights.__dataclass_fields__) + len(vars(Scratch())) + 3
+        kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_pointers)
+        self._call = kind(self._compiler.get_function_address(ENTRY))
+        self._local = threading.local()
+
+    def add_up(self, image: np.ndarray, members: Sequence[MemberWeights]) -> tuple[float, np.ndarray]:
+        """Return the sum over ``members`` of midpoint and gradient, the gradient in strands."""
+        if not hasattr(self._local, "scratch"):
+            self._local.scratch = Scratch()
+        score, gradient = np.zeros((62, 16), np.float32), np.zeros_like(image)
+        for member in members:
+            arrays = [image, *vars(member).values(), *vars(self._local.scratch).values(), score, gradient]
+            self._call(*[array.ctypes.data for array in arrays])
+        return float(score.sum(dtype=np.float64)), gradient
+
+
+def _llvm() -> Any:
+    try:
+        import llvmlite.binding as llvm
+    except ImportError as error:
+        raise MissingDependency("engine llvm needs the package llvmlite") from error
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+def _optimise(llvm: Any, module: Any, machine: Any) -> None:
+    """Turn slots into registers; loops are as they should be and stay so."""
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def _checked(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    if set(inputs) != {"images"}:
+        raise InvalidInput(f"inputs must be images, got {', '.join(sorted(inputs)) or 'none'}")
+    images = inputs["images"]
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (1, 250, 250):
+        raise InvalidInput(f"images must be (b, 1, 250, 250) float32, got {images.shape} {images.dtype}")
+    return images
