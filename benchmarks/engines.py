@@ -1,0 +1,222 @@
+"""One gradient, every way to compute it: by hand with autograd, and by every engine of this machine.
+
+    python benchmarks/engines.py                        # the CDMAM ensemble of ten, as in the paper
+    python benchmarks/engines.py --models all --output benchmarks/results/engines.json
+
+For the CDMAM ensemble the first way is what a user writes from the paper: Table 2 as it stands, one member after the
+other, autograd for each. For the other networks it is one image after the other. All ways get the same weights and the
+same images. Times are milliseconds for one image; a ratio says how many times faster than the first way at the same
+batch, and than the first way at batch 1. Peak memory is that of the whole process.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import PeakMemory, fastest, floors, in_process, machine, machine_line, merged, save, show
+from rich.progress import Progress
+
+MODELS = ("cdmam", "resnet50", "efficientnet-b0", "mobilenet-v2")
+BY_HAND = {"cdmam": ("per member", "batched", "folded")} | dict.fromkeys(MODELS[1:], ("one by one", "batched"))
+"""Ways with autograd; the first is what ratios refer to."""
+
+SHAPES = {"cdmam": (1, 250, 250)} | dict.fromkeys(MODELS[1:], (3, 224, 224))
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["cdmam"], choices=[*MODELS, "all"], help="networks")
+    parser.add_argument("--members", type=int, default=10, help="members of the CDMAM ensemble (default 10)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="images at once (default 1 8 32)")
+    parser.add_argument("--engines", nargs="+", help="engines, by default all that start")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts (default 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per way, batch and round (default 2)")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    models = MODELS if "all" in options.models else options.models
+    results = {"machine": machine(), "floors": floors(), "members": options.members, "models": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for model in models:
+            results["models"][model] = rows = _measured(model, Path(folder), options)
+            _show(model, rows, results)
+    if options.output:
+        save(options.output, results)
+
+
+def _measured(model: str, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    from radlens import engines
+
+    graph = folder / f"{model}.onnx"
+    flop = in_process(_write_graph, model, options.members, graph)
+    if isinstance(flop, dict):
+        raise SystemExit(f"{model}: {flop['error']}")
+    ways = [*BY_HAND[model], *(options.engines or engines.names())]
+    rounds: list[list[dict[str, Any]]] = []
+    with Progress(transient=True) as progress:
+        task = progress.add_task(model, total=len(ways) * options.rounds)
+        for _ in range(options.rounds):
+            for way in ways:
+                progress.update(task, description=f"{model}: {way}")
+                found = in_process(
+                    _time_way, model, way, options.members, graph, sorted(options.batches), options.seconds
+                )
+                if isinstance(found, dict):
+                    progress.console.print(f"{model}: {way} left out: {found['error']}", soft_wrap=True)
+                    found = []
+                rounds.append([row | {"gflop": flop} for row in found])
+                progress.advance(task)
+    return _with_ratios(merged(rounds, ["way", "batch"]), BY_HAND[model][0])
+
+
+def _with_ratios(rows: list[dict[str, Any]], first: str) -> list[dict[str, Any]]:
+    times = {(row["way"], row["batch"]): row["ms"] for row in rows}
+    alone = min(row["batch"] for row in rows)
+    for row in rows:
+        row["ratio"] = times[first, row["batch"]] / row["ms"]
+        row["ratio_to_batch_1"] = times[first, alone] / row["ms"]
+    return rows
+
+
+def _show(model: str, rows: list[dict[str, Any]], results: dict[str, Any]) -> None:
+    ceiling = results["floors"]
+    gflop = rows[0]["gflop"]
+    first = BY_HAND[model][0]
+    members = f" of {results['members']} members" if model == "cdmam" else ""
+    show(
+        f"{model}{members}, output and gradient. {machine_line(results['machine'])}",
+        ["way", "batch", "ms an image", f"x {first}", f"x {first}, batch 1", "peak MiB"],
+        [[r["way"], r["batch"], r["ms"], r["ratio"], r["ratio_to_batch_1"], round(r["peak_mib"])] for r in rows],
+    )
+    print(
+        f"Floors: {ceiling['gflops']:.0f} GFLOP/s of float32 arithmetic, {ceiling['gb_per_s']:.1f} GB/s of copied"
+        f" memory. {first.capitalize()}, a gradient is {gflop:.2f} GFLOP: {1e3 * gflop / ceiling['gflops']:.1f} ms.\n"
+    )
+
+
+def _write_graph(model: str, n_members: int, path: Path) -> float:
+    """Write the gradient graph; return the arithmetic of one gradient with autograd, in GFLOP."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if model == "cdmam":
+        from radlens.graphs import CdmamGradient
+        from radlens.graphs.cdmam_export import write_onnx
+        from radlens.graphs.cdmam_kernel import mark
+        from radlens.networks import FoldedCdmamEnsemble
+
+        folded = FoldedCdmamEnsemble.from_members(_members(n_members))
+        write_onnx(CdmamGradient(folded), torch.zeros(2, 1, 250, 250), path, ["score", "gradient"])
+        mark(path)
+    else:
+        from radlens.graphs import gradient_graph
+
+        network = _network(model)
+        gradient_graph(network, (torch.zeros(2, *SHAPES[model]),), _first_class).to_onnx(path)
+    run = _by_hand(model, BY_HAND[model][0], min(n_members, 2))
+    with FlopCounterMode(display=False) as counter:
+        run(np.zeros((1, *SHAPES[model]), np.float32))
+    return counter.get_total_flops() / 1e9 * (n_members / min(n_members, 2) if model == "cdmam" else 1)
+
+
+def _time_way(
+    model: str, way: str, n_members: int, graph: Path, batches: Sequence[int], seconds: float
+) -> list[dict[str, Any]]:
+    peak = PeakMemory()
+    run = _by_hand(model, way, n_members) if way in BY_HAND[model] else _by_engine(model, way, graph)
+    rows = []
+    for batch in batches:
+        images = np.random.default_rng(0).normal(size=(batch, *SHAPES[model])).astype(np.float32)
+        peak.reset()
+        taken = fastest(partial(run, images), seconds=seconds)
+        rows.append({"way": way, "batch": batch, "ms": 1e3 * taken / batch, "peak_mib": peak.mib()})
+    return rows
+
+
+def _by_engine(model: str, way: str, graph: Path) -> Callable[[np.ndarray], object]:
+    from radlens import engines
+
+    engine = engines.open(graph, engine=way)
+    name = "images" if model == "cdmam" else "input_0"
+    return lambda images: engine.run({name: images})
+
+
+def _by_hand(model: str, way: str, n_members: int) -> Callable[[np.ndarray], object]:
+    """Return what computes gradients of a batch with autograd."""
+    import torch
+
+    compute = _of_members(way, n_members) if model == "cdmam" else _of_network(way, _network(model))
+    return lambda images: compute(torch.from_numpy(images))
+
+
+def _of_members(way: str, n_members: int) -> Callable[[Any], object]:
+    from radlens.networks import CdmamEnsemble, FoldedCdmamEnsemble
+
+    if way == "folded":
+        return FoldedCdmamEnsemble.from_members(_members(n_members)).gradient
+    members = [member.multiplied_out().requires_grad_(False) for member in _members(n_members)]
+    if way == "batched":
+        return CdmamEnsemble(members).gradient
+    midpoints = [partial(_midpoint, member) for member in members]
+    return lambda images: sum(_gradient(midpoint, images) for midpoint in midpoints) / n_members
+
+
+def _of_network(way: str, network: Any) -> Callable[[Any], object]:
+    def score(images: Any) -> Any:
+        return _first_class(network(images))
+
+    if way == "batched":
+        return partial(_gradient, score)
+    return lambda images: [_gradient(score, image[None]) for image in images]
+
+
+def _gradient(score: Callable[[Any], Any], images: Any) -> Any:
+    import torch
+
+    images = images.clone().requires_grad_()
+    return torch.autograd.grad(score(images).sum(), images)[0]
+
+
+def _midpoint(member: Any, images: Any) -> Any:
+    return member(images)[0].mean(dim=1)
+
+
+def _first_class(output: Any) -> Any:
+    return output[:, 0]
+
+
+def _members(n_members: int) -> list[Any]:
+    import torch
+
+    from radlens.networks import CdmamNet
+
+    torch.manual_seed(0)
+    return [CdmamNet(rank=8).eval() for _ in range(n_members)]
+
+
+def _network(model: str) -> Any:
+    """Return a network with random weights, in evaluation mode."""
+    import torch
+
+    torch.manual_seed(0)
+    if model == "resnet50":
+        from monai.networks.nets import resnet50
+
+        network = resnet50(spatial_dims=2, n_input_channels=3, num_classes=2, conv1_t_stride=2)
+    elif model == "efficientnet-b0":
+        from monai.networks.nets import EfficientNetBN
+
+        network = EfficientNetBN("efficientnet-b0", pretrained=False, num_classes=2)
+    else:
+        from mobilenet import MobileNetV2
+
+        network = MobileNetV2(n_classes=2)
+    return network.eval().requires_grad_(False)
+
+
+if __name__ == "__main__":
+    main()
