@@ -23,7 +23,7 @@ from radlens.networks import FoldedCdmamEnsemble
 
 __all__ = ["FORMAT_VERSION", "Bundle", "InputSpec", "Manifest", "save"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the layout of ``bundle.json``; another one is refused."""
 
 MANIFEST = "bundle.json"
@@ -31,7 +31,6 @@ WEIGHTS = "weights.pt"
 TRACED = "ensemble.traced.pt"
 PREDICTION_ONNX = "prediction.onnx"
 GRADIENT_ONNX = "gradient.onnx"
-GOLDEN = "golden.npz"
 
 
 @dataclass(frozen=True)
@@ -169,11 +168,6 @@ class Bundle:
     def gradient_onnx(self) -> Path:
         """The midpoint and its gradient as an ONNX graph: ``images`` to ``score`` and ``gradient``."""
         return self.path / GRADIENT_ONNX
-
-    @cached_property
-    def golden(self) -> Path:
-        """Images with prediction and gradient computed in float64, what an engine is checked against."""
-        return self.path / GOLDEN
 
 
 def save(path: Path | str, manifest: Manifest) -> Bundle:

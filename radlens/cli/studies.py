@@ -8,7 +8,7 @@ from torch import Tensor
 
 from radlens.bundles import Bundle
 from radlens.cli.results import regions
-from radlens.engines import Engine
+from radlens.engines import BundleEngine
 from radlens.explainers import Explainer, Occlusion, Omig, Sensitivity, UpsampledMap, upsample
 from radlens.figures import (
     Box,
@@ -48,7 +48,7 @@ class Study:
 
     image: Image
     bundle: Bundle
-    engine: Engine
+    engine: BundleEngine
     n_steps: int
     n_samples: int
     stride: int

@@ -1,8 +1,32 @@
-"""What runs a bundle: one file per engine behind one small protocol."""
+"""What computes graphs: one file per engine behind one small protocol, and none is trusted unseen."""
 
-from radlens.engines.base import Engine, open_bundle
-from radlens.engines.onnxruntime import OnnxRuntimeEngine
+from radlens.engines.base import Engine, GraphEngine, Options, engine_class, names, register
+from radlens.engines.cdmam import BundleEngine, open_bundle
+from radlens.engines.golden import Golden, golden_file, relative_error
+from radlens.engines.graph_file import GraphFile, TensorSpec
+from radlens.engines.llvm import LlvmEngine
+from radlens.engines.onnxruntime import OnnxRuntimeCudaEngine, OnnxRuntimeEngine, OnnxRuntimeTensorRtEngine
+from radlens.engines.opening import open
 from radlens.engines.openvino import OpenVinoEngine
-from radlens.engines.torch import TorchEngine
 
-__all__ = ["Engine", "OnnxRuntimeEngine", "OpenVinoEngine", "TorchEngine", "open_bundle"]
+__all__ = [
+    "BundleEngine",
+    "Engine",
+    "Golden",
+    "GraphEngine",
+    "GraphFile",
+    "LlvmEngine",
+    "OnnxRuntimeCudaEngine",
+    "OnnxRuntimeEngine",
+    "OnnxRuntimeTensorRtEngine",
+    "OpenVinoEngine",
+    "Options",
+    "TensorSpec",
+    "engine_class",
+    "golden_file",
+    "names",
+    "open",
+    "open_bundle",
+    "register",
+    "relative_error",
+]

@@ -1,97 +1,202 @@
-"""What an engine is, and how one is chosen for a bundle: none is trusted unseen."""
+"""What an engine is: named arrays in, named arrays out, whatever runtime computes them; and the registry of engines."""
 
-import logging
-from collections.abc import Callable
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from radlens.bundles import Bundle
-from radlens.engines.onnxruntime import OnnxRuntimeEngine
-from radlens.engines.openvino import OpenVinoEngine
-from radlens.engines.torch import TorchEngine
-from radlens.errors import BundleError, InvalidParameter, RadlensError
-from radlens.networks import CdcPrediction
+from radlens.engines.graph_file import GraphFile
+from radlens.errors import InvalidParameter
 
-__all__ = ["ENGINES", "GOLDEN_TOLERANCE", "Engine", "open_bundle"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "PRECISIONS",
+    "Engine",
+    "GraphEngine",
+    "Options",
+    "engine_class",
+    "names",
+    "offered",
+    "register",
+]
 
-GOLDEN_TOLERANCE = 10.0
-"""An engine may be this many times as far from float64 as eager float32 was when the bundle was made."""
+PRECISIONS = ("f64", "f32", "tf32", "f16", "bf16")
+"""Kinds of arithmetic, the most exact first. No engine offers all of them."""
 
-_FLOOR = 1e-5
-
-log = logging.getLogger(__name__)
+DEFAULT_BATCH_SIZE = 8
+"""Samples computed together where nothing was measured: what fits the caches of a CPU best."""
 
 
 class Engine(Protocol):
-    """A CDMAM ensemble that some runtime executes; images are normalised, ``(b, 1, 250, 250)`` float32, any b.
+    """Computes a graph.
 
     Attributes:
-        name: of the runtime, as provenance states it.
-        precision: of its arithmetic.
+        name: of the engine, as provenance states it.
+        precision: of its arithmetic, one of :data:`PRECISIONS`.
     """
 
     name: str
     precision: str
 
-    def predict(self, images: Tensor) -> CdcPrediction:
-        """Return curve and uncertainty, each ``(b, 12)`` um of gold."""
-
-    def score(self, images: Tensor) -> Tensor:
-        """Return the midpoint of the curve ``(b,)``, um of gold."""
-
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute all outputs by name from all inputs by name; any batch size."""
 
 
-ENGINES: dict[str, Callable[[Bundle], Engine]] = {
-    "openvino": OpenVinoEngine,
-    "onnxruntime": OnnxRuntimeEngine,
-    "torch": TorchEngine,
-}
-"""Engines by name, the fastest on a CPU first."""
+@dataclass(frozen=True)
+class Options:
+    """How a graph is opened.
+
+    Attributes:
+        batch_size: samples computed together, at least 1; larger batches are computed in parts.
+        n_threads: threads of a CPU engine; None for as many as torch uses.
+        cache: folder where an engine may keep what it compiled; None to keep nothing.
+    """
+
+    batch_size: int = DEFAULT_BATCH_SIZE
+    n_threads: int | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InvalidParameter(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.n_threads is not None and self.n_threads < 1:
+            raise InvalidParameter(f"n_threads must be at least 1, got {self.n_threads}")
+
+    @property
+    def threads(self) -> int:
+        """Threads of a CPU engine."""
+        return self.n_threads or torch.get_num_threads()
 
 
-def open_bundle(bundle: Bundle, engine: str = "auto") -> Engine:
-    """Return an engine that reproduces the golden values of ``bundle``.
+class GraphEngine(ABC):
+    """An engine that opens ONNX files; checks inputs and computes large batches in parts.
 
     Args:
-        bundle: the model.
-        engine: a name in :data:`ENGINES`, or ``"auto"`` for the first that starts and passes; refusals are logged.
+        graph: what to compute.
+        precision: one that the engine offers.
+        options: how.
 
     Raises:
-        InvalidParameter: unknown engine.
-        BundleError: no engine, or not the one asked for, starts and passes.
+        InvalidParameter: the engine does not offer the precision.
+        MissingDependency: its runtime is not installed, or the machine lacks what it runs on.
+        BundleError: its runtime cannot run the graph.
     """
-    if engine not in ("auto", *ENGINES):
-        raise InvalidParameter(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
-    for name in ENGINES if engine == "auto" else (engine,):
-        try:
-            candidate = ENGINES[name](bundle)
-            check_golden(candidate, bundle)
-        except RadlensError as error:
-            log.warning("engine %s is refused: %s", name, error)
-            continue
-        return candidate
-    raise BundleError(f"engine {engine} must reproduce the golden values of the bundle, got none that does")
+
+    name: str = ""
+    precisions: ClassVar[tuple[str, ...]] = ("f32",)
+
+    def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
+        if precision not in self.precisions:
+            raise InvalidParameter(
+                f"precision of engine {self.name} must be one of {', '.join(self.precisions)}, got {precision!r}"
+            )
+        self.require()
+        self.graph, self.precision, self.options = graph, precision, options
+        self.batch_size = options.batch_size
+
+    @classmethod
+    @abstractmethod
+    def require(cls) -> None:
+        """Return if the engine can run on this machine.
+
+        Raises:
+            MissingDependency: a package or a device is missing; the message names it.
+        """
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Return the versions of the packages whose code computes, by name."""
+        return {}
+
+    @classmethod
+    def opens(cls, graph: GraphFile) -> bool:
+        """Return whether the engine is meant for ``graph``: most take any."""
+        return True
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute a graph.
+
+        Args:
+            inputs: arrays by the names, shapes and dtypes of the graph's inputs; any batch size.
+
+        Returns:
+            Arrays by the names of the graph's outputs.
+
+        Raises:
+            InvalidInput: the inputs are not those of the graph.
+        """
+        length = self.graph.check(inputs, wider=self.precision == "f64")
+        step = length if self.graph.batch is None else self.batch_size
+        outputs: dict[str, np.ndarray] = {}
+        for start in range(0, length, step):
+            part = {spec.name: self._part(spec.shape, inputs[spec.name], start, step) for spec in self.graph.inputs}
+            for name, value in self.compute(part).items():
+                if step >= length:
+                    outputs[name] = value.copy()
+                    continue
+                whole = outputs.setdefault(name, np.empty((length, *value.shape[1:]), value.dtype))
+                whole[start : start + step] = value
+        return outputs
+
+    @abstractmethod
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute one part; what is returned need only live until the next call."""
+
+    def _part(self, shape: tuple[int | str, ...], value: np.ndarray, start: int, step: int) -> np.ndarray:
+        if self.graph.batch is None or shape[:1] != (self.graph.batch,):
+            return np.ascontiguousarray(value)
+        return np.ascontiguousarray(value[start : start + step])
 
 
-def check_golden(engine: Engine, bundle: Bundle) -> None:
-    """Hold ``engine`` against the float64 values stored in ``bundle``; a bundle without them is not checked.
+_ENGINES: dict[str, type[GraphEngine]] = {}
+
+Kind = TypeVar("Kind", bound=type[GraphEngine])
+
+
+def register(name: str) -> Callable[[Kind], Kind]:
+    """Return a class decorator that makes an engine known under ``name``.
 
     Raises:
-        BundleError: prediction or gradient is too far off.
+        InvalidParameter: the name is taken.
     """
-    if not bundle.golden.is_file():
-        return
-    with np.load(bundle.golden) as golden:
-        images = torch.from_numpy(golden["images"])
-        found = {"prediction": engine.predict(images).mean, "gradient": engine.gradient(images)}
-        expected = {"prediction": golden["mean"], "gradient": golden["gradient"]}
-    for quantity, value in found.items():
-        error = np.linalg.norm(value.double().numpy() - expected[quantity]) / np.linalg.norm(expected[quantity])
-        limit = max(GOLDEN_TOLERANCE * bundle.manifest.parity[quantity]["eager"], _FLOOR)
-        if not error <= limit:
-            raise BundleError(f"{quantity} must be within {limit:.1e} of the golden values, got {error:.1e}")
+
+    def add(engine: Kind) -> Kind:
+        if name in _ENGINES:
+            raise InvalidParameter(f"engine {name} must be registered once, got a second one")
+        engine.name = name
+        _ENGINES[name] = engine
+        return engine
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all engines, sorted."""
+    return tuple(sorted(_ENGINES))
+
+
+def engine_class(name: str) -> type[GraphEngine]:
+    """Return the engine that is registered under ``name``.
+
+    Raises:
+        InvalidParameter: there is none.
+    """
+    if name not in _ENGINES:
+        raise InvalidParameter(f"engine must be one of auto, {', '.join(names())}, got {name!r}")
+    return _ENGINES[name]
+
+
+def offered(precision: str) -> tuple[str, ...]:
+    """Return the names of the engines that offer ``precision``.
+
+    Raises:
+        InvalidParameter: none does.
+    """
+    known = tuple(p for p in PRECISIONS if any(p in engine.precisions for engine in _ENGINES.values()))
+    if precision not in known:
+        raise InvalidParameter(f"precision must be one of {', '.join(known)}, got {precision!r}")
+    return tuple(name for name in names() if precision in _ENGINES[name].precisions)

@@ -7,16 +7,30 @@ import ctypes
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from radlens.engines.base import GraphEngine, Options, register
+from radlens.engines.graph_file import GraphFile
 from radlens.errors import InvalidInput, MissingDependency
-from radlens.graphs.cdmam_kernel import ENTRY, MemberWeights, Scratch, kernel_text, load_members, strands, unstrand
+from radlens.graphs.cdmam_kernel import (
+    ENTRY,
+    MemberWeights,
+    Scratch,
+    kernel_text,
+    load_members,
+    strands,
+    unstrand,
+)
 
-__all__ = ["LlvmEngine"]
+__all__ = ["LlvmEngine", "LlvmGraphEngine"]
+
+_MARK = "radlens.kernel"
+"""Property of a graph that names the kernel which may compute it, see :func:`radlens.graphs.cdmam_kernel.mark`."""
 
 _TOGETHER = 2
 """Members one task computes. A constant, since it decides the order in which members are added."""
@@ -133,3 +147,31 @@ def _checked(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (1, 250, 250):
         raise InvalidInput(f"images must be (b, 1, 250, 250) float32, got {images.shape} {images.dtype}")
     return images
+
+
+@register("llvm")
+class LlvmGraphEngine(GraphEngine):
+    """Opens the gradient graph of a CDMAM bundle, and no other, with :class:`LlvmEngine`."""
+
+    def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
+        super().__init__(graph, precision, options)
+        self._engine = LlvmEngine(graph.path, options.threads)
+
+    @classmethod
+    def require(cls) -> None:
+        """Return if LLVM is installed."""
+        _llvm()
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Return the version of the package that brings LLVM."""
+        return {"llvmlite": version("llvmlite")}
+
+    @classmethod
+    def opens(cls, graph: GraphFile) -> bool:
+        """Return whether ``graph`` carries the mark of a CDMAM gradient."""
+        return any((entry.key, entry.value) == (_MARK, ENTRY) for entry in graph.model.metadata_props)
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute one part."""
+        return self._engine.run(inputs)

@@ -1,74 +1,156 @@
-"""The ONNX Runtime engine: prediction and gradient as two graphs without autograd."""
+"""ONNX Runtime on the CPU, on an NVIDIA GPU through CUDA, and through its TensorRT provider."""
 
-from pathlib import Path
-from typing import Any
+import os
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from radlens.bundles import Bundle
+from radlens.engines.base import GraphEngine, Options, register
+from radlens.engines.graph_file import GraphFile
 from radlens.errors import BundleError, MissingDependency
-from radlens.networks import CdcPrediction
 
-__all__ = ["OnnxRuntimeEngine", "open_session"]
+__all__ = ["OnnxRuntimeCudaEngine", "OnnxRuntimeEngine", "OnnxRuntimeTensorRtEngine"]
 
-_CHUNK = 8
-"""Images computed together: what fits the caches of a CPU best and bounds memory."""
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+"""Both are imported as ``onnxruntime``; only one of them may be installed."""
+
+MAX_BATCH_SIZE = 4096
+"""Largest batch of the TensorRT provider's optimisation profile."""
 
 
-def open_session(file: Path) -> Any:
-    """Open a graph on the CPU with as many threads as torch uses.
+@register("onnxruntime")
+class OnnxRuntimeEngine(GraphEngine):
+    """Runs a graph with ONNX Runtime on the CPU.
 
-    Raises:
-        MissingDependency: ``onnxruntime`` is not installed.
-        BundleError: the file holds no graph that ONNX Runtime can run.
+    A provider that cannot start makes ONNX Runtime warn and fall back to the CPU; here that is an error.
     """
+
+    provider: ClassVar[str] = "CPUExecutionProvider"
+    device: ClassVar[str] = "cpu"
+    extra: ClassVar[str] = "cpu"
+
+    def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
+        super().__init__(graph, precision, options)
+        runtime = _runtime()
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.log_severity_level = 4
+        provider = (self.provider, self._provider_options())
+        try:
+            self._session = runtime.InferenceSession(str(graph.path), settings, providers=[provider])
+        except Exception as error:  # ONNX Runtime raises a dozen classes of its own without a common root
+            raise BundleError(
+                f"{graph.path.name} must be a graph that ONNX Runtime can run, got {type(error).__name__}"
+            ) from error
+        _require_provider(self._session.get_providers(), self.provider)
+        self._binding = self._session.io_binding()
+
+    @classmethod
+    def require(cls) -> None:
+        """Return if ONNX Runtime is installed with the provider of this engine."""
+        if cls.provider not in _runtime().get_available_providers():
+            raise MissingDependency(f"engine {cls.name} needs {cls.provider}: pip install 'radlens[{cls.extra}]'")
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Return the version of ONNX Runtime."""
+        return {name: found for name in _DISTRIBUTIONS if (found := _version(name))}
+
+    def _provider_options(self) -> dict[str, str]:
+        return {}
+
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute one part; inputs and outputs are bound, so that a GPU's copies are made once."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        for name, value in inputs.items():
+            self._binding.bind_cpu_input(name, value)
+        names = [spec.name for spec in self.graph.outputs]
+        for name in names:
+            self._binding.bind_output(name, self.device)
+        self._session.run_with_iobinding(self._binding)
+        return dict(zip(names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+@register("onnxruntime-cuda")
+class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
+    """Runs a graph with ONNX Runtime's CUDA provider."""
+
+    precisions = ("f32", "tf32")
+    provider = "CUDAExecutionProvider"
+    device = "cuda"
+    extra = "gpu"
+
+    def _provider_options(self) -> dict[str, str]:
+        # The default uses TF32 for float32 graphs, which is not the float32 that was asked for.
+        return {"use_tf32": "1" if self.precision == "tf32" else "0"}
+
+
+@register("onnxruntime-tensorrt")
+class OnnxRuntimeTensorRtEngine(OnnxRuntimeEngine):
+    """Runs a graph with ONNX Runtime's TensorRT provider; engines and timings are kept in ``options.cache``.
+
+    TensorRT uses TF32 for float32 graphs, and this provider has no switch for it: float32 needs the environment
+    variable ``NVIDIA_TF32_OVERRIDE=0``.
+    """
+
+    precisions = ("tf32", "f16", "bf16", "f32")
+    provider = "TensorrtExecutionProvider"
+    device = "cuda"
+    extra = "gpu"
+
+    def _provider_options(self) -> dict[str, str]:
+        if self.precision == "f32" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+            raise MissingDependency(f"engine {self.name} needs NVIDIA_TF32_OVERRIDE=0 in the environment for f32")
+        options = {
+            "trt_fp16_enable": str(self.precision == "f16"),
+            "trt_bf16_enable": str(self.precision == "bf16"),
+            **self._profile(),
+        }
+        if self.options.cache is None:
+            return options
+        folder = str(self.options.cache / "onnxruntime-tensorrt")
+        kept = {"trt_engine_cache": folder, "trt_timing_cache": folder}
+        return options | {
+            key: value
+            for cache, path in kept.items()
+            for key, value in ((f"{cache}_enable", "True"), (f"{cache}_path", path))
+        }
+
+    def _profile(self) -> dict[str, str]:
+        """Return the batches that the engine is built for, and the one that it is tuned for."""
+        if self.graph.batch is None:
+            return {}
+        sizes = {"min": 1, "opt": self.batch_size, "max": max(self.batch_size, MAX_BATCH_SIZE)}
+        return {f"trt_profile_{kind}_shapes": self._shapes(size) for kind, size in sizes.items()}
+
+    def _shapes(self, batch_size: int) -> str:
+        shapes = {
+            spec.name: "x".join(str(batch_size if size == self.graph.batch else size) for size in spec.shape)
+            for spec in self.graph.inputs
+        }
+        return ",".join(f"{name}:{shape}" for name, shape in shapes.items())
+
+
+def _runtime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingDependency("engine onnxruntime needs the package onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises a dozen classes of its own without a common root
-        raise BundleError(
-            f"{file.name} must be a graph that ONNX Runtime can run, got {type(error).__name__}"
+        raise MissingDependency(
+            "engine onnxruntime needs the package onnxruntime: pip install 'radlens[cpu]', or 'radlens[gpu]' with a GPU"
         ) from error
+    return onnxruntime
 
 
-class OnnxRuntimeEngine:
-    """Runs a bundle with ONNX Runtime on the CPU.
-
-    Raises:
-        MissingDependency: ``onnxruntime`` is not installed.
-        BundleError: the bundle holds no usable graphs.
-    """
-
-    name = "onnxruntime"
-    precision = "float32"
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._prediction = open_session(bundle.prediction_onnx)
-        self._gradient = open_session(bundle.gradient_onnx)
-
-    def predict(self, images: Tensor) -> CdcPrediction:
-        """Return curve and uncertainty, each ``(b, 12)`` um of gold."""
-        mean, aleatoric, epistemic = _run(self._prediction, ("mean", "aleatoric", "epistemic"), images)
-        return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
-
-    def score(self, images: Tensor) -> Tensor:
-        """Return the midpoint of the curve ``(b,)``, um of gold."""
-        return self.predict(images).mean.mean(dim=1)
-
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
-        return _run(self._gradient, ("gradient",), images)[0]
+def _require_provider(found: list[str], wanted: str) -> None:
+    if not found or found[0] != wanted:
+        raise MissingDependency(f"{wanted} must compute the graph, got {', '.join(found) or 'none'}")
 
 
-def _run(session: Any, outputs: tuple[str, ...], images: Tensor) -> list[Tensor]:
-    """Run ``session`` on ``images`` in chunks of bounded size and join the outputs."""
-    parts = [session.run(list(outputs), {"images": chunk.numpy()}) for chunk in images.float().split(_CHUNK)]
-    return [torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True)]
+def _version(distribution: str) -> Any:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,67 +1,64 @@
-"""The OpenVINO engine: the same graphs as ONNX Runtime's, faster on CPUs."""
+"""OpenVINO on the CPU."""
 
-from pathlib import Path
-from typing import Any
+from importlib.metadata import version
+from types import ModuleType
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from radlens.bundles import Bundle
+from radlens.engines.base import GraphEngine, Options, register
+from radlens.engines.graph_file import GraphFile
 from radlens.errors import BundleError, MissingDependency
-from radlens.networks import CdcPrediction
 
 __all__ = ["OpenVinoEngine"]
 
-_CHUNK = 8
-"""Images computed together, which bounds memory; larger chunks gain nothing."""
 
+@register("openvino")
+class OpenVinoEngine(GraphEngine):
+    """Runs a graph with OpenVINO on the CPU; inputs are read where they lie, output buffers are reused.
 
-class OpenVinoEngine:
-    """Runs a bundle with OpenVINO on the CPU, in float32: its default may be less, which is not safe for gradients.
-
-    Raises:
-        MissingDependency: ``openvino`` is not installed.
-        BundleError: the bundle holds no usable graphs.
+    The plugin's own default may be less than float32, which is not safe for gradients, so the precision is always set.
+    Where a processor cannot compute in it, OpenVINO takes another one; here that is an error. With ``options.cache``
+    compiled graphs are kept there.
     """
 
-    name = "openvino"
-    precision = "float32"
+    precisions = ("f32", "bf16", "f16")
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._prediction = _compiled(bundle.prediction_onnx)
-        self._gradient = _compiled(bundle.gradient_onnx)
+    def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
+        super().__init__(graph, precision, options)
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": options.threads, "NUM_STREAMS": 1}
+        if options.cache is not None:
+            settings["CACHE_DIR"] = str(options.cache / "openvino")
+        try:
+            compiled = _openvino().Core().compile_model(graph.path, "CPU", settings)
+            self._request = compiled.create_infer_request()
+        except RuntimeError as error:
+            raise BundleError(f"{graph.path.name} must be a graph that OpenVINO can run") from error
+        _require_precision(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(), precision)
 
-    def predict(self, images: Tensor) -> CdcPrediction:
-        """Return curve and uncertainty, each ``(b, 12)`` um of gold."""
-        mean, aleatoric, epistemic = _run(self._prediction, ("mean", "aleatoric", "epistemic"), images)
-        return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
+    @classmethod
+    def require(cls) -> None:
+        """Return if OpenVINO is installed."""
+        _openvino()
 
-    def score(self, images: Tensor) -> Tensor:
-        """Return the midpoint of the curve ``(b,)``, um of gold."""
-        return self.predict(images).mean.mean(dim=1)
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Return the version of OpenVINO."""
+        return {"openvino": version("openvino")}
 
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
-        return _run(self._gradient, ("gradient",), images)[0]
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute one part; the arrays are the request's own."""
+        self._request.infer(inputs, share_inputs=True)
+        return {spec.name: self._request.get_tensor(spec.name).data for spec in self.graph.outputs}
 
 
-def _compiled(file: Path) -> Any:
+def _openvino() -> ModuleType:
     try:
         import openvino
     except ImportError as error:
-        raise MissingDependency("engine openvino needs the package openvino") from error
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    try:
-        return openvino.Core().compile_model(file, "CPU", settings).create_infer_request()
-    except RuntimeError as error:
-        raise BundleError(f"{file.name} must be a graph that OpenVINO can run") from error
+        raise MissingDependency("engine openvino needs the package openvino: pip install 'radlens[cpu]'") from error
+    return openvino
 
 
-def _run(request: Any, outputs: tuple[str, ...], images: Tensor) -> list[Tensor]:
-    """Run ``request`` on ``images`` in chunks of bounded size and join the outputs."""
-    parts = []
-    for chunk in images.float().split(_CHUNK):
-        results = request.infer({"images": chunk.numpy()})
-        parts.append([results[name].copy() for name in outputs])
-    return [torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True)]
+def _require_precision(found: str, wanted: str) -> None:
+    if found != wanted:
+        raise MissingDependency(f"precision {wanted} needs a processor that has it, OpenVINO computes in {found} here")

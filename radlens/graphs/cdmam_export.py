@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +14,11 @@ from torch import Tensor, nn
 
 from radlens import bundles, explainers
 from radlens.bundles import Bundle, InputSpec, Manifest
-from radlens.engines import onnxruntime as onnx_engine
+from radlens.engines.base import Engine, Options
+from radlens.engines.cdmam import GRADIENT, PREDICTION
+from radlens.engines.golden import Golden, relative_error
+from radlens.engines.graph_file import GraphFile
+from radlens.engines.onnxruntime import OnnxRuntimeEngine
 from radlens.errors import BundleError
 from radlens.graphs.cdmam_gradient import CdmamGradient
 from radlens.graphs.cdmam_kernel import mark
@@ -72,23 +76,16 @@ def export_bundle(
     _write_torch(folder, folded, images)
     report("exporting graphs", 1, 4)
     gradient = CdmamGradient(folded)
-    write_onnx(folded, images, folder / bundles.PREDICTION_ONNX, ["mean", "aleatoric", "epistemic"])
-    write_onnx(gradient, images, folder / bundles.GRADIENT_ONNX, ["score", "gradient"])
+    write_onnx(folded, images, folder / bundles.PREDICTION_ONNX, list(PREDICTION))
+    write_onnx(gradient, images, folder / bundles.GRADIENT_ONNX, list(GRADIENT))
     mark(folder / bundles.GRADIENT_ONNX)
     report("checking parity", 2, 4)
-    golden = _golden(run, images)
-    np.savez(folder / bundles.GOLDEN, allow_pickle=False, **golden)
+    golden = _golden(run, images, folder)
     parity = _parity(run, folder, folded, images, golden)
     report("writing the bundle", 3, 4)
     bundle = bundles.save(folder, _manifest(run, name, version, parity))
     report("done", 4, 4)
     return bundle
-
-
-def relative_error(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
-    """Return ``|value - reference| / |reference|`` in the Euclidean norm over everything."""
-    difference = np.asarray(value, dtype=np.float64) - reference
-    return float(np.linalg.norm(difference) / np.linalg.norm(reference))
 
 
 def _manifest(run: TrainedRun, name: str, version: str, parity: dict[str, Any]) -> Manifest:
@@ -118,13 +115,25 @@ def _golden_images(run: TrainedRun) -> Tensor:
     return torch.from_numpy(((pixels - run.mean) / run.std).astype(np.float32))[:, None]
 
 
-def _golden(run: TrainedRun, images: Tensor) -> dict[str, np.ndarray]:
-    """Return images ``(n, 1, 250, 250)`` float32 with prediction and gradient from float64."""
-    reference = _eager(run, torch.float64)
-    mean, aleatoric, epistemic, _ = reference.predict(images.double())
-    golden = {"mean": mean, "aleatoric": aleatoric, "epistemic": epistemic}
-    golden |= {"gradient": reference.gradient(images.double())}
-    return {"images": images.numpy()} | {key: value.detach().numpy() for key, value in golden.items()}
+def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, np.ndarray]:
+    """Write the golden values of both graphs; return the outputs of both, float64, by name."""
+
+    def predicted(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        return _eager(run, dtype).predict(inputs["images"])[:3]
+
+    def derived(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        reference = _eager(run, dtype)
+        return reference.score(inputs["images"]), reference.gradient(inputs["images"])
+
+    values: dict[str, np.ndarray] = {}
+    for name, function, outputs in (
+        (bundles.PREDICTION_ONNX, predicted, PREDICTION),
+        (bundles.GRADIENT_ONNX, derived, GRADIENT),
+    ):
+        golden = Golden.measure(function, {"images": images.numpy()}, outputs)
+        golden.save(folder / name)
+        values |= golden.outputs
+    return values
 
 
 def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
@@ -169,6 +178,10 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _open(graph: Path) -> Engine:
+    return OnnxRuntimeEngine(GraphFile.load(graph), "f32", Options())
+
+
 def _parity(
     run: TrainedRun, folder: Path, folded: FoldedCdmamEnsemble, images: Tensor, golden: dict[str, np.ndarray]
 ) -> dict[str, Any]:
@@ -180,13 +193,12 @@ def _parity(
             "traced": traced(images),
             "folded": folded.predict(images)[:3],
         }
-    graph = onnx_engine.open_session(folder / bundles.PREDICTION_ONNX)
-    predictions["onnxruntime"] = graph.run(["mean", "aleatoric", "epistemic"], {"images": images.numpy()})
-    slope = onnx_engine.open_session(folder / bundles.GRADIENT_ONNX)
-    gradients = {
+    graph = _open(folder / bundles.PREDICTION_ONNX).run({"images": images.numpy()})
+    predictions["onnxruntime"] = [graph[name] for name in PREDICTION]
+    gradients: dict[str, np.ndarray | Tensor] = {
         "eager": eager.gradient(images),
         "folded": folded.gradient(images),
-        "onnxruntime": slope.run(["gradient"], {"images": images.numpy()})[0],
+        "onnxruntime": _open(folder / bundles.GRADIENT_ONNX).run({"images": images.numpy()})["gradient"],
     }
     reference = np.stack([golden[key] for key in ("mean", "aleatoric", "epistemic")])
     report: dict[str, Any] = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radlens.cli.studies import PATH_LENGTHS, Study, turned
-from radlens.engines import TorchEngine
+from radlens.engines import open_bundle
 from radlens.figures import Box, cutout
 from radlens.images import read
 
@@ -12,7 +12,9 @@ from radlens.images import read
 @pytest.fixture
 def study(phantom, bundle):
     """The cheapest study there is."""
-    return Study(read(phantom.read_bytes()), bundle, TorchEngine(bundle), n_steps=1, n_samples=1, stride=125, seed=0)
+    return Study(
+        read(phantom.read_bytes()), bundle, open_bundle(bundle, "torch"), n_steps=1, n_samples=1, stride=125, seed=0
+    )
 
 
 def test_writes_the_four_figures(run, noise, bundle, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ import torch
 from radlens import bundles
 from radlens.archives import archive
 from radlens.bundles import Bundle
+from radlens.engines import relative_error
 from radlens.errors import BundleError, InvalidInput, InvalidParameter
-from radlens.graphs.cdmam_export import relative_error
 from radlens.networks import CdmamEnsemble
 from radlens.training import load_run
 
@@ -100,7 +100,7 @@ def test_altered_bundles_are_refused(copy):
         Bundle.load(copy)
     manifest = copy / "bundle.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 9}))
-    with pytest.raises(BundleError, match="format must be 1, got 9"):
+    with pytest.raises(BundleError, match="format must be 2, got 9"):
         Bundle.load(copy)
     manifest.write_text("{")
     with pytest.raises(BundleError, match=r"readable bundle.json, got JSONDecodeError"):

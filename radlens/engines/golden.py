@@ -1,0 +1,203 @@
+"""Golden values: what a graph must compute, from torch in float64. No engine is trusted unseen.
+
+An engine can compile a graph without a word and compute something else. So each exported graph ``g.onnx`` has a file
+``g.golden.npz`` beside it with a few inputs, all outputs in float64, and how far torch in float32 was from them. The
+last is the measure: float32 decides some ReLUs and maxima differently, so that even a correct gradient is 1e-3 off.
+"""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.engines.base import Engine
+from radlens.errors import BundleError
+
+__all__ = ["GOLDEN_TOLERANCE", "Deviation", "Golden", "correlation", "golden_file", "limit", "relative_error"]
+
+GOLDEN_TOLERANCE = 10.0
+"""An engine may be this many times as far from float64 as torch float32 was when the graph was exported."""
+
+FLOOR = 1e-5
+"""Relative error that any float32 engine may have: sums of a thousand terms in another order."""
+
+MIN_CORRELATION = 0.99
+"""Correlation with float64 that a map in less than float32 must have."""
+
+MAX_MAP_ERROR = 0.15
+"""Relative error that a map in less than float32 may have; a correlation of 0.99 allows 0.14."""
+
+MAX_VALUE_ERROR = 0.02
+"""Relative error that any other output in less than float32 may have: bfloat16 rounds by up to 0.004."""
+
+MAP_SIZE = 64
+"""Values of a sample from which on an output counts as a map, whose correlation means something."""
+
+_SHORTENED = ("tf32", "f16", "bf16")
+"""Kinds of arithmetic with less than float32's 24 bits."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far an output is from float64.
+
+    Attributes:
+        error: relative, in the Euclidean norm over everything.
+        correlation: Pearson's, over everything; None for outputs that are no maps.
+    """
+
+    error: float
+    correlation: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """What a graph must compute.
+
+    Attributes:
+        inputs: by name, as the graph takes them.
+        outputs: by name, float64.
+        float32_errors: relative error of torch float32 for each output.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+    float32_errors: Mapping[str, float]
+
+    @classmethod
+    def measure(
+        cls,
+        function: Callable[[torch.dtype, Mapping[str, Tensor]], Sequence[Tensor]],
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+    ) -> "Golden":
+        """Compute golden values.
+
+        Args:
+            function: computes all outputs in the dtype it is given, with inputs of that dtype.
+            inputs: by name; floating ones are converted.
+            outputs: names, in the order of what ``function`` returns.
+        """
+        exact, single = (
+            dict(zip(outputs, function(dtype, _converted(inputs, dtype)), strict=True))
+            for dtype in (torch.float64, torch.float32)
+        )
+        values = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in exact.items()}
+        errors = {name: relative_error(value.detach().cpu(), values[name]) for name, value in single.items()}
+        return cls(dict(inputs), values, errors)
+
+    @classmethod
+    def load(cls, graph: Path) -> "Golden | None":
+        """Read the golden values beside a graph; None if there are none.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
+        file = golden_file(graph)
+        if not file.is_file():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                parts = {kind: _under(stored, kind) for kind in ("input", "output", "float32_error")}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{file.name} must hold golden values, got {type(error).__name__}") from error
+        errors = {name: float(value) for name, value in parts["float32_error"].items()}
+        if not parts["output"] or set(errors) != set(parts["output"]):
+            raise BundleError(f"{file.name} must hold outputs and their float32 errors, got other arrays")
+        return cls(parts["input"], parts["output"], errors)
+
+    def save(self, graph: Path) -> Path:
+        """Write the golden values beside a graph and return the file."""
+        arrays = {f"input.{name}": value for name, value in self.inputs.items()}
+        arrays |= {f"output.{name}": value for name, value in self.outputs.items()}
+        arrays |= {f"float32_error.{name}": np.array(value) for name, value in self.float32_errors.items()}
+        file = golden_file(graph)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+        return file
+
+    def deviations(self, engine: Engine) -> dict[str, Deviation]:
+        """Return how far each output of ``engine`` is from float64.
+
+        Raises:
+            BundleError: the engine computes other outputs, or of other shapes.
+        """
+        found = engine.run(self.inputs)
+        wrong = [name for name, value in self.outputs.items() if np.shape(found.get(name)) != value.shape]
+        if wrong:
+            raise BundleError(
+                f"{wrong[0]} must have shape {self.outputs[wrong[0]].shape}, got {np.shape(found.get(wrong[0]))}"
+            )
+        return {name: _deviation(found[name], value) for name, value in self.outputs.items()}
+
+    def check(self, engine: Engine) -> dict[str, Deviation]:
+        """Hold ``engine`` against the golden values and return how far it is from them.
+
+        Raises:
+            BundleError: an output is further off than :func:`limit` allows, or a map correlates too little.
+        """
+        deviations = self.deviations(engine)
+        for name, deviation in deviations.items():
+            allowed = limit(engine.precision, self.float32_errors[name], is_map=deviation.correlation is not None)
+            if not deviation.error <= allowed:
+                raise BundleError(
+                    f"{name} must be within {allowed:.1e} of the golden values, got {deviation.error:.1e}"
+                )
+            if engine.precision in _SHORTENED and not (deviation.correlation or 1.0) >= MIN_CORRELATION:
+                raise BundleError(
+                    f"{name} must correlate with the golden values by {MIN_CORRELATION}, got {deviation.correlation:.3f}"
+                )
+        return deviations
+
+
+def golden_file(graph: Path) -> Path:
+    """Return where the golden values of a graph lie: ``gradient.golden.npz`` beside ``gradient.onnx``."""
+    return graph.with_name(f"{graph.stem}.golden.npz")
+
+
+def limit(precision: str, float32_error: float, *, is_map: bool) -> float:
+    """Return the relative error that an output may have.
+
+    In float32 and float64: ten times that of torch float32, at least 1e-5. In less: 0.15 for maps, whose correlation is
+    checked as well, and 0.02 for other outputs.
+
+    Args:
+        precision: of the engine.
+        float32_error: of torch.
+        is_map: whether the output is a map.
+    """
+    if precision not in _SHORTENED:
+        return max(GOLDEN_TOLERANCE * float32_error, FLOOR)
+    return MAX_MAP_ERROR if is_map else MAX_VALUE_ERROR
+
+
+def relative_error(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
+    """Return ``|value - reference| / |reference|`` in the Euclidean norm over everything; absolute if that is 0."""
+    difference = np.asarray(value, dtype=np.float64) - reference
+    return float(np.linalg.norm(difference) / (np.linalg.norm(reference) or 1.0))
+
+
+def correlation(value: np.ndarray, reference: np.ndarray) -> float:
+    """Return Pearson's correlation over everything; 1 where ``reference`` is constant, which has none."""
+    a, b = (np.asarray(each, dtype=np.float64).ravel() for each in (value, reference))
+    a, b = a - a.mean(), b - b.mean()
+    if not b.any():
+        return 1.0
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) or np.inf))
+
+
+def _deviation(value: np.ndarray, reference: np.ndarray) -> Deviation:
+    is_map = reference.ndim > 1 and reference[0].size >= MAP_SIZE
+    return Deviation(relative_error(value, reference), correlation(value, reference) if is_map else None)
+
+
+def _converted(inputs: Mapping[str, np.ndarray], dtype: torch.dtype) -> dict[str, Tensor]:
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in inputs.items()}
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _under(stored: Mapping[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(f"{kind}."): stored[name] for name in stored if name.startswith(f"{kind}.")}

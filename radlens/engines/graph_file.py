@@ -1,0 +1,157 @@
+"""What an ONNX file says of itself: inputs and outputs by name, its hash, and what its arithmetic needs of memory."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from radlens.errors import BundleError, InvalidInput
+
+__all__ = ["GraphFile", "TensorSpec"]
+
+Size = int | str
+"""Length of a dimension: a number, or the name of one that is open."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the graph.
+        dtype: of its elements.
+        shape: lengths of its dimensions, a name where the length is open.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[Size, ...]
+
+    def __str__(self) -> str:
+        """Return name, shape and dtype as in ``images (batch, 1, 250, 250) float32``."""
+        return f"{self.name} ({', '.join(map(str, self.shape))}{',' * (len(self.shape) == 1)}) {self.dtype}"
+
+
+@dataclass(frozen=True, eq=False)
+class GraphFile:
+    """An ONNX file that could be read.
+
+    Attributes:
+        path: of the file.
+        model: its contents, weights in other files left out.
+    """
+
+    path: Path
+    model: ModelProto
+
+    @classmethod
+    def load(cls, path: Path | str) -> "GraphFile":
+        """Read a file.
+
+        Raises:
+            BundleError: there is no such file, or it holds no graph.
+        """
+        path = Path(path)
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except (OSError, DecodeError, ValueError) as error:
+            raise BundleError(f"{path.name} must be a graph in ONNX form, got {type(error).__name__}") from error
+        if not model.graph.output or not model.opset_import:
+            raise BundleError(f"{path.name} must be a graph in ONNX form, got one without outputs")
+        return cls(path, model)
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What has to be given, weights excepted."""
+        weights = {tensor.name for tensor in self.model.graph.initializer}
+        return tuple(_spec(value) for value in self.model.graph.input if value.name not in weights)
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What is computed."""
+        return tuple(_spec(value) for value in self.model.graph.output)
+
+    @cached_property
+    def batch(self) -> str | None:
+        """Name of the open dimension along which the graph may be computed in parts; None where it may not.
+
+        It is the first of every output and of at least one input, and no other dimension depends on it by name.
+        """
+        first = {spec.shape[0] if spec.shape else 1 for spec in self.outputs}
+        name = first.pop() if len(first) == 1 else None
+        if not isinstance(name, str) or not any(spec.shape[:1] == (name,) for spec in self.inputs):
+            return None
+        return None if any(name in spec.shape[1:] for spec in self.inputs + self.outputs) else name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file and of the files that hold its weights, 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for file in (self.path, *self._external_files()):
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        return digest.hexdigest()
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(int(np.prod(t.dims)) * _itemsize(t.data_type) for t in self.model.graph.initializer)
+
+    def check(self, inputs: Mapping[str, np.ndarray], *, wider: bool = False) -> int:
+        """Hold ``inputs`` against what the graph takes.
+
+        Args:
+            inputs: by name.
+            wider: take float64 where the graph has float32.
+
+        Returns:
+            The length of dimension :attr:`batch`, 1 for a graph without.
+
+        Raises:
+            InvalidInput: a name is missing or unknown, a shape or dtype is another one, or open dimensions of one name
+                have different lengths or none.
+        """
+        names = [spec.name for spec in self.inputs]
+        if set(inputs) != set(names):
+            raise InvalidInput(f"inputs must be {', '.join(names)}, got {', '.join(sorted(inputs)) or 'none'}")
+        sizes: dict[str, int] = {}
+        for spec in self.inputs:
+            _check(spec, inputs[spec.name], sizes, wider)
+        return sizes.get(self.batch or "", 1)
+
+    def _external_files(self) -> Iterator[Path]:
+        tensors = (t for t in self.model.graph.initializer if uses_external_data(t))
+        for location in dict.fromkeys(ExternalDataInfo(tensor).location for tensor in tensors):
+            yield self.path.parent / location
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_param or d.dim_value for d in kind.shape.dim)
+    # A dimension without length and name is open; a name of its own keeps it apart from others.
+    named = tuple(size or f"{value.name}_{axis}" for axis, size in enumerate(shape))
+    return TensorSpec(value.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), named)
+
+
+def _itemsize(data_type: int) -> int:
+    return 0 if data_type == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(data_type).itemsize
+
+
+def _check(spec: TensorSpec, value: np.ndarray, sizes: dict[str, int], wider: bool) -> None:
+    if not isinstance(value, np.ndarray):
+        raise InvalidInput(f"input {spec} must be a NumPy array, got {type(value).__name__}")
+    allowed = {spec.dtype} | ({np.dtype(np.float64)} if wider and spec.dtype == np.float32 else set())
+    if value.dtype not in allowed or value.ndim != len(spec.shape):
+        raise InvalidInput(f"input must be {spec}, got {value.shape} {value.dtype}")
+    for size, expected in zip(value.shape, spec.shape, strict=True):
+        wanted = sizes.setdefault(expected, size) if isinstance(expected, str) else expected
+        if size != wanted or size == 0:
+            known = f" with {expected} = {wanted}" if isinstance(expected, str) and size else ""
+            raise InvalidInput(f"input must be {spec}{known}, no dimension empty, got {value.shape}")
