@@ -3,14 +3,18 @@
 from radlens.explainers.base import Differentiable, Explainer, create, get, names, register
 from radlens.explainers.occlusion import Occlusion, occlusion
 from radlens.explainers.omig import Omig, omig
+from radlens.explainers.reliability import Goal, Halves, samples_for, spearman_brown
 from radlens.explainers.sensitivity import Sensitivity, sensitivity
-from radlens.explainers.upsampling import UpsampledMap, merge, upsample
+from radlens.explainers.upsampling import Partial, UpsampledMap, merge, upsample
 
 __all__ = [
     "Differentiable",
     "Explainer",
+    "Goal",
+    "Halves",
     "Occlusion",
     "Omig",
+    "Partial",
     "Sensitivity",
     "UpsampledMap",
     "create",
@@ -20,6 +24,8 @@ __all__ = [
     "occlusion",
     "omig",
     "register",
+    "samples_for",
     "sensitivity",
+    "spearman_brown",
     "upsample",
 ]

@@ -1,19 +1,26 @@
 """High-resolution maps from many downsampled ones: Amanova et al. 2022, section 2.3.2 and Algorithm 2.
 
-Memory does not depend on the number of samples: two arrays of the image's size and one batch of samples.
+Memory does not depend on the number of samples: sums and visits of the image's size (12 bytes a pixel), two half maps
+in bins (see :mod:`radlens.explainers.reliability`) and one batch of samples.
 """
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.images.sampling import Sampled, downsample
+from radlens.explainers.reliability import SCALE_PX, Goal, Halves
+from radlens.images.sampling import SAMPLED_SHAPE, flat_indices
 
-__all__ = ["NORMALIZATIONS", "UpsampledMap", "merge", "upsample"]
+__all__ = ["AUTO", "NORMALIZATIONS", "Partial", "Progress", "UpsampledMap", "merge", "upsample"]
+
+AUTO: Literal["auto"] = "auto"
+"""As a number of samples: as many as the wanted reliability needs."""
 
 NORMALIZATIONS = ("paper", "visits")
 """What the sum over samples is divided by: the number of samples (Algorithm 2), or each pixel's number of visits."""
@@ -25,51 +32,87 @@ class UpsampledMap:
 
     Attributes:
         map: ``(H, W)`` float64, signed, in units of the maps it was made from.
-        visits: ``(H, W)`` int64, how many samples held each pixel; they sum to ``n_samples * 250 * 250``.
+        visits: ``(H, W)`` of an integer type, how many samples held each pixel; they sum to ``n_samples * 250 * 250``.
         n_samples: samples behind the map.
         normalize: ``"paper"`` or ``"visits"``.
+        halves: of the samples, to tell how reliable the map is; None where it is not known.
+        goal: what an automatic run was to reach; None for a run of a fixed number of samples.
+        is_reached: whether it did; None without ``goal``.
     """
 
     map: np.ndarray
     visits: np.ndarray
     n_samples: int
     normalize: str = "paper"
+    halves: Halves | None = None
+    goal: Goal | None = None
+    is_reached: bool | None = None
 
     @property
     def total(self) -> np.ndarray:
         """The sum over samples ``(H, W)`` before it was divided."""
         return self.map * (self.n_samples if self.normalize == "paper" else self.visits)
 
+    @property
+    def reliability(self) -> float:
+        """See :meth:`Halves.reliability`; NaN where it is not known."""
+        return math.nan if self.halves is None else self.halves.reliability()
 
-Progress = Callable[[int, int, Callable[[], UpsampledMap]], None]
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """The samples so far; called, it builds their map.
+
+    Attributes:
+        reliability: of that map when it was last looked at, see :meth:`Goal.next_look`; NaN before.
+    """
+
+    reliability: float
+    _build: Callable[[], UpsampledMap] = field(repr=False)
+
+    def __call__(self) -> UpsampledMap:
+        """Return the map of the samples so far."""
+        return self._build()
+
+
+Progress = Callable[[int, int | None, Partial], None]
 
 
 def upsample(
     image: np.ndarray | Tensor,
     explain: Callable[[Tensor], Tensor],
     *,
-    n_samples: int,
+    n_samples: int | Literal["auto"],
     sampler: str = "stratified",
     seed: int = 0,
     batch_size: int = 8,
     normalize: str = "paper",
     on_progress: Progress | None = None,
     start: int = 0,
+    reliability: float = Goal.reliability,
+    min_samples: int = Goal.min_samples,
+    max_samples: int = Goal.max_samples,
+    scale_px: int = SCALE_PX,
 ) -> UpsampledMap:
     """Explain ``n_samples`` downsampled copies of ``image`` and put each map's values where its pixels came from.
 
     Args:
         image: ``(H, W)`` floating point, at least 250x250, in the units ``explain`` expects.
         explain: maps tensors ``(b, 1, 250, 250)`` of the image's dtype to maps of the same shape.
-        n_samples: N in the paper, at least 1; it used 5000.
+        n_samples: N in the paper, at least 1; it used 5000. ``"auto"`` ends at the wanted ``reliability``.
         sampler: how pixels are chosen, see :func:`radlens.images.sampling.sample_indices`.
         seed: of the sequence of samples; sample n depends on ``seed`` and n alone.
         batch_size: samples explained together, at least 1. It changes the map only by the rounding of ``explain``.
         normalize: ``"paper"`` divides by ``n_samples`` as Algorithm 2 does; ``"visits"`` divides each pixel by its
             own number of visits and is 0 where there are none.
-        on_progress: called after each batch as ``on_progress(done, n_samples, partial)``; ``partial()`` builds the
-            map of the samples so far.
+        on_progress: called after each batch as ``on_progress(done, total, partial)``; ``partial()`` builds the map of
+            the samples so far. In an automatic run ``total`` is what the reliability so far lets expect, see
+            :meth:`Goal.expected_samples`, and None before there is one.
         start: number of the first sample, so that a run can be cut into ranges; :func:`merge` joins them.
+        reliability: of an automatic run, see :class:`Goal`.
+        min_samples: of an automatic run, see there.
+        max_samples: of an automatic run, see there.
+        scale_px: side of the bins whose reliability is told, see :class:`Halves`.
 
     Raises:
         InvalidInput: the image is not a two-dimensional floating point array of at least 250x250, or ``explain``
@@ -77,24 +120,33 @@ def upsample(
         InvalidParameter: a parameter is out of range.
     """
     pixels = torch.as_tensor(image)
-    _check(pixels, n_samples, batch_size, normalize)
-    total = np.zeros(tuple(pixels.shape))
-    visits = np.zeros(tuple(pixels.shape), dtype=np.int64)
-    for first in range(start, start + n_samples, batch_size):
-        indices = range(first, min(first + batch_size, start + n_samples))
-        samples = [downsample(pixels, sampler, seed=seed, index=n) for n in indices]
-        _add(total, visits, samples, explain)
-        done = indices[-1] + 1 - start
+    goal = Goal(reliability, min_samples, max_samples) if n_samples == AUTO else None
+    limit = goal.max_samples if goal else n_samples
+    if isinstance(limit, str):
+        raise InvalidParameter(f"n_samples must be an integer or 'auto', got {limit!r}")
+    _check(pixels, limit, batch_size, normalize)
+    run = _Run(pixels, sampler, seed, start, normalize, Halves.empty(_shape(pixels), scale_px))
+    looks = goal or Goal()
+    while run.n_samples < limit and not (goal and goal.is_reached(run.looks)):
+        look = looks.next_look(run.n_samples)
+        # Where an automatic run ends must not depend on the size of its batches.
+        stop = min(look, limit) if goal else limit
+        run.extend(explain, min(batch_size, stop - run.n_samples))
+        if run.n_samples >= look:
+            run.look()
         if on_progress is not None:
-            on_progress(done, n_samples, lambda n=done: _divide(total, visits, n, normalize))  # type: ignore[misc]
-    return _divide(total, visits, n_samples, normalize)
+            total = goal.expected_samples(run.n_samples, run.reliability) if goal else limit
+            on_progress(run.n_samples, total, Partial(run.reliability, run.map))
+    return run.map(goal)
 
 
 def merge(parts: Iterable[UpsampledMap]) -> UpsampledMap:
     """Join maps of disjoint ranges of samples of one image into the map of all of them.
 
+    The reliability of the whole is known if that of every part is.
+
     Raises:
-        InvalidInput: no parts, or parts of different shape or normalisation.
+        InvalidInput: no parts, or parts of different shape, normalisation or scale of reliability.
     """
     maps = list(parts)
     kinds = {(part.map.shape, part.normalize) for part in maps}
@@ -102,12 +154,16 @@ def merge(parts: Iterable[UpsampledMap]) -> UpsampledMap:
         raise InvalidInput(f"parts must have one shape and one normalisation, got {len(kinds)} different kinds")
     total = np.sum([part.total for part in maps], axis=0)
     visits = np.sum([part.visits for part in maps], axis=0)
-    return _divide(total, visits, sum(part.n_samples for part in maps), maps[0].normalize)
+    halves = [part.halves for part in maps if part.halves is not None]
+    joined = Halves.merged(halves) if len(halves) == len(maps) else None
+    return _divided(total, visits, sum(part.n_samples for part in maps), maps[0].normalize, joined)
 
 
 def _check(pixels: Tensor, n_samples: int, batch_size: int, normalize: str) -> None:
     if pixels.ndim != 2 or not pixels.is_floating_point():
         raise InvalidInput(f"image must be (H, W) floating point, got shape {tuple(pixels.shape)} of {pixels.dtype}")
+    if min(pixels.shape) < min(SAMPLED_SHAPE):
+        raise InvalidInput(f"image must have at least 250x250 pixels, got {pixels.shape[0]}x{pixels.shape[1]}")
     if n_samples < 1 or batch_size < 1:
         raise InvalidParameter(
             f"n_samples and batch_size must be at least 1, got n_samples {n_samples} and batch_size {batch_size}"
@@ -116,17 +172,62 @@ def _check(pixels: Tensor, n_samples: int, batch_size: int, normalize: str) -> N
         raise InvalidParameter(f"normalize must be one of {', '.join(NORMALIZATIONS)}, got {normalize!r}")
 
 
-def _add(total: np.ndarray, visits: np.ndarray, samples: list[Sampled], explain: Callable[[Tensor], Tensor]) -> None:
-    batch = torch.stack([torch.as_tensor(sample.image) for sample in samples])[:, None]
-    maps = torch.as_tensor(explain(batch))
-    if maps.shape != batch.shape:
-        raise InvalidInput(f"explain must return shape {tuple(batch.shape)}, got {tuple(maps.shape)}")
-    for sample, values in zip(samples, maps.detach().cpu().numpy()[:, 0], strict=True):
-        # No pixel occurs twice in one sample, so plain indexed addition is enough.
-        total[sample.rows, sample.cols] += values
-        visits[sample.rows, sample.cols] += 1
+def _shape(pixels: Tensor) -> tuple[int, int]:
+    return int(pixels.shape[0]), int(pixels.shape[1])
 
 
-def _divide(total: np.ndarray, visits: np.ndarray, n_samples: int, normalize: str) -> UpsampledMap:
+class _Run:
+    """Samples of one image that are being added up."""
+
+    def __init__(self, pixels: Tensor, sampler: str, seed: int, start: int, normalize: str, halves: Halves) -> None:
+        self._pixels, self._shape = pixels.contiguous().reshape(-1), _shape(pixels)
+        self._sampler, self._seed, self._start, self._normalize = sampler, seed, start, normalize
+        self._total = np.zeros(self._pixels.numel())
+        self._visits = np.zeros(self._pixels.numel(), dtype=np.uint32)
+        self._halves = halves
+        self.n_samples = 0
+        self.looks: list[tuple[int, float]] = []
+
+    @property
+    def reliability(self) -> float:
+        """The one last looked at; NaN before."""
+        return self.looks[-1][1] if self.looks else math.nan
+
+    def extend(self, explain: Callable[[Tensor], Tensor], n: int) -> None:
+        """Add the next ``n`` samples as one batch."""
+        first = self._start + self.n_samples
+        numbers = range(first, first + n)
+        chosen = np.stack([flat_indices(self._shape, self._sampler, seed=self._seed, index=i) for i in numbers])
+        batch = self._pixels[torch.from_numpy(chosen)][:, None]
+        maps = torch.as_tensor(explain(batch))
+        if maps.shape != batch.shape:
+            raise InvalidInput(f"explain must return shape {tuple(batch.shape)}, got {tuple(maps.shape)}")
+        for number, pixels, values in zip(numbers, chosen, maps.detach().cpu().numpy()[:, 0], strict=True):
+            # No pixel occurs twice in one sample, so plain indexed addition is enough.
+            self._total[pixels] += values
+            self._visits[pixels] += 1
+            self._halves.add(number, pixels, values)
+        self.n_samples += n
+
+    def look(self) -> None:
+        """Find out how reliable the samples so far are."""
+        self.looks.append((self.n_samples, self._halves.reliability()))
+
+    def map(self, goal: Goal | None = None) -> UpsampledMap:
+        """Return the map of the samples so far."""
+        total, visits = self._total.reshape(self._shape), self._visits.reshape(self._shape).copy()
+        is_reached = None if goal is None else goal.is_reached(self.looks)
+        return _divided(total, visits, self.n_samples, self._normalize, self._halves.copy(), goal, is_reached)
+
+
+def _divided(
+    total: np.ndarray,
+    visits: np.ndarray,
+    n_samples: int,
+    normalize: str,
+    halves: Halves | None,
+    goal: Goal | None = None,
+    is_reached: bool | None = None,
+) -> UpsampledMap:
     divisor = n_samples if normalize == "paper" else np.maximum(visits, 1)
-    return UpsampledMap(total / divisor, visits.copy(), n_samples, normalize)
+    return UpsampledMap(total / divisor, visits, n_samples, normalize, halves, goal, is_reached)
