@@ -66,7 +66,7 @@ def _measured(model: str, folder: Path, options: argparse.Namespace) -> list[dic
                     _time_way, model, way, options.members, graph, sorted(options.batches), options.seconds
                 )
                 if isinstance(found, dict):
-                    progress.console.print(f"{model}: {way} left out: {found['error']}", soft_wrap=True)
+                    progress.console.print(f"{model}: {way} left out: {found['error']}", soft_wrap=True, markup=False)
                     found = []
                 rounds.append([row | {"gflop": flop} for row in found])
                 progress.advance(task)
@@ -175,10 +175,9 @@ def _of_network(way: str, network: Any) -> Callable[[Any], object]:
 
 
 def _gradient(score: Callable[[Any], Any], images: Any) -> Any:
-    import torch
-
     images = images.clone().requires_grad_()
-    return torch.autograd.grad(score(images).sum(), images)[0]
+    score(images).sum().backward()
+    return images.grad
 
 
 def _midpoint(member: Any, images: Any) -> Any:

@@ -64,7 +64,7 @@ def _measured(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]
                 progress.update(task, description=way)
                 found = in_process(_time_way, way, folder, options.members, options.steps, sorted(options.batches))
                 if isinstance(found, dict):
-                    progress.console.print(f"{way} left out: {found['error']}", soft_wrap=True)
+                    progress.console.print(f"{way} left out: {found['error']}", soft_wrap=True, markup=False)
                     found = []
                 rounds.append(found)
                 progress.advance(task)

@@ -3,9 +3,9 @@
     python benchmarks/upsampling.py
     python benchmarks/upsampling.py --reliability 0.95 --output benchmarks/results/upsampling.json
 
-The image is a simulated phantom of 7 million pixels, the ensemble the demo members repeated to ten. The map of N samples
-is measured on a part and scaled to N, which the output says; the reliable map is computed in full. The paper's map
-(N = 5000, 50 steps) took 4.5 hours.
+The image is a simulated phantom of 7 million pixels, the ensemble the demo members repeated to ten. The map of N
+samples is measured on a part and scaled to N, which the output says; the reliable map is computed in full. The paper's
+map (N = 5000, 50 steps) took 4.5 hours.
 """
 
 import argparse
