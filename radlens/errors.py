@@ -6,6 +6,7 @@ from a DICOM header, because they end in logs and in responses.
 
 __all__ = [
     "BundleError",
+    "DatasetError",
     "InvalidInput",
     "InvalidParameter",
     "MissingDependency",
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingError",
     "UnreadableImage",
     "UnsupportedMediaType",
+    "UnsupportedOperation",
     "exit_code",
     "http_status",
 ]
@@ -53,8 +55,16 @@ class BundleError(RadlensError):
     """A bundle on disk is incomplete, altered or of another format version."""
 
 
+class DatasetError(RadlensError):
+    """A data set on the user's disk is incomplete or not of its published format; the message names the file."""
+
+
 class TrainingError(RadlensError):
     """A training run cannot be started, resumed or finished."""
+
+
+class UnsupportedOperation(RadlensError):
+    """A network holds an operation that cannot be compiled; the message names the operation and the layer."""
 
 
 class MissingDependency(RadlensError):
@@ -73,8 +83,10 @@ _HTTP_STATUS: dict[type[RadlensError], int] = {
     ModelNotFound: 404,
     InvalidInput: 400,
     MissingDependency: 501,
+    UnsupportedOperation: 501,
     ServerError: 502,
     BundleError: 500,
+    DatasetError: 500,
     TrainingError: 500,
     RadlensError: 500,
 }
@@ -85,6 +97,8 @@ _EXIT_CODE: dict[type[RadlensError], int] = {
     MissingDependency: 4,
     ServerError: 5,
     TrainingError: 6,
+    UnsupportedOperation: 7,
+    DatasetError: 8,
     RadlensError: 1,
 }
 
