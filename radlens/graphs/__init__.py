@@ -1,6 +1,20 @@
 """Models as graphs that need no autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
 
-from radlens.graphs.cdmam_export import export_bundle
-from radlens.graphs.cdmam_gradient import CdmamGradient
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CdmamGradient", "export_bundle"]
+from radlens.graphs.cdmam_gradient import CdmamGradient
+from radlens.graphs.gradient import GradientGraph, gradient_graph
+
+if TYPE_CHECKING:
+    from radlens.graphs.cdmam_export import export_bundle
+
+__all__ = ["CdmamGradient", "GradientGraph", "export_bundle", "gradient_graph"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the export of bundles on use: it needs the engines, which may need the graphs."""
+    if name == "export_bundle":
+        from radlens.graphs.cdmam_export import export_bundle
+
+        return export_bundle
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,220 @@
+"""The gradient of any supported module as an ordinary forward graph, which every engine can run.
+
+A module and a score become one graph ``inputs -> (output, d score / d input)`` in small passes: trace
+(:mod:`radlens.graphs.tracing`), fold and lower (:mod:`radlens.graphs.passes`), differentiate
+(:mod:`radlens.graphs.differentiate` with :mod:`radlens.graphs.rules`), and write transposed convolutions and dense
+layers in forms that all engines compute rightly.
+"""
+
+import operator
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from radlens.errors import InvalidInput, UnsupportedOperation
+from radlens.graphs import passes
+from radlens.graphs.differentiate import append_gradient, name_of
+from radlens.graphs.rules import RULES
+from radlens.graphs.rules.activations import guided_relu
+from radlens.graphs.tracing import evaluating_copy, layer_of, quiet, trace
+
+__all__ = ["GradientGraph", "gradient_graph"]
+
+aten = torch.ops.aten
+
+OPSET = 20
+"""ONNX operator set of the graphs."""
+
+EMBEDDED_LIMIT = 1_500_000_000
+"""Bytes of weights that an ONNX file may hold; more go into a file beside it (a protobuf ends at 2 GiB)."""
+
+
+class GradientGraph(nn.Module):
+    """A module's output and the gradient of its score, without autograd.
+
+    Made by :func:`gradient_graph`. Weights are those of the time of compilation.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule, examples: tuple[Tensor, ...], out_spec: pytree.TreeSpec) -> None:
+        super().__init__()
+        self.graph_module = graph_module
+        self.examples = examples
+        self.out_spec = out_spec
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Any, Tensor]:
+        """Compute output and gradient.
+
+        Args:
+            inputs: of the shapes and types of the examples, any batch size.
+
+        Returns:
+            What the module returns, and the gradient in the shape of the input that the score is differentiated by.
+
+        Raises:
+            InvalidInput: number, shape or type of the inputs differ from the examples.
+        """
+        _check_like(inputs, self.examples)
+        with torch.no_grad():
+            *leaves, gradient = self.graph_module(*inputs)
+        return pytree.tree_unflatten(leaves, self.out_spec), gradient
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs in ONNX: ``input_0``, ``input_1``, ..."""
+        return [f"input_{k}" for k in range(len(self.examples))]
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs in ONNX: ``output`` (or ``output_0``, ...) and ``gradient``."""
+        n = self.out_spec.num_leaves
+        single = n == 1 and self.out_spec.is_leaf()
+        return ["output", "gradient"] if single else [*(f"output_{k}" for k in range(n)), "gradient"]
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph as ONNX, opset 20, with a dynamic batch.
+
+        Weights of more than 1.5 GB go into a file beside it, named ``<path>.data``.
+        """
+        size = sum(buffer.numel() * buffer.element_size() for buffer in self.graph_module.buffers())
+        with torch.no_grad(), quiet():
+            torch.onnx.export(
+                self.graph_module,
+                self.examples,
+                path,
+                input_names=self.input_names,
+                output_names=self.output_names,
+                dynamic_shapes=tuple({0: Dim("batch", min=1)} for _ in self.examples),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=size > EMBEDDED_LIMIT,
+                verbose=False,
+            )
+
+
+def gradient_graph(
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    score: Callable[[Any], Tensor],
+    wrt: int = 0,
+    *,
+    relu_rule: Literal["gradient", "guided"] = "gradient",
+) -> GradientGraph:
+    """Compile ``module`` and the gradient of ``score`` into one forward graph with a dynamic batch.
+
+    The module is compiled as it is in evaluation mode and stays untouched. Where a function has a kink, the gradient
+    is autograd's: zero of ReLU at zero, the first of equal maxima.
+
+    Args:
+        module: any module of supported operations (``docs/graphs.md``), float32 or float64.
+        example_inputs: one tensor for each input, batch first; only shapes and types matter.
+        score: maps the module's output to one number per sample, ``(b,)``.
+        wrt: which input the score is differentiated by.
+        relu_rule: ``"guided"`` also blocks negative gradients at every ReLU (Springenberg et al. 2015).
+
+    Raises:
+        InvalidInput: the examples, ``wrt`` or the score do not fit, or the score does not depend on the input.
+        UnsupportedOperation: the module cannot be compiled; the message names the operation and the layer.
+    """
+    _check_examples(example_inputs, wrt)
+    if relu_rule not in ("gradient", "guided"):
+        raise InvalidInput(f'relu_rule must be "gradient" or "guided", got {relu_rule!r}')
+    examples = tuple(_two_samples(x) for x in example_inputs)
+    module = evaluating_copy(module)
+    traced = trace(module, examples, score, RULES.keys() | passes.LOWERINGS.keys())
+    graph_module = traced.graph_module
+    _check_score(graph_module)
+    rules = RULES | ({aten.relu.default: guided_relu} if relu_rule == "guided" else {})
+    prepare(graph_module)
+    _check_supported(graph_module)
+    _differentiate(graph_module, wrt, rules)
+    finish(graph_module)
+    return GradientGraph(graph_module, examples, traced.out_spec)
+
+
+def prepare(graph_module: fx.GraphModule) -> None:
+    """Fold and simplify a traced graph, in place."""
+    passes.clean(graph_module)
+    passes.fold_constants(graph_module)
+    passes.fold_batch_norm(graph_module)
+    passes.lower(graph_module)
+    passes.clean(graph_module)
+    passes.fold_constants(graph_module)
+    passes.fold_dense_chains(graph_module)
+
+
+def finish(graph_module: fx.GraphModule) -> None:
+    """Write a differentiated graph in forms that all engines compute rightly, in place."""
+    passes.turn_transposed_convolutions(graph_module)
+    passes.store_transposes(graph_module)
+    passes.clean(graph_module)
+    passes.fold_constants(graph_module)
+    graph_module.graph.lint()
+
+
+def _differentiate(graph_module: fx.GraphModule, wrt: int, rules: Any) -> None:
+    """Append the gradient and give it out in place of the score."""
+    graph = graph_module.graph
+    output = graph.output_node()
+    results: Any = output.args[0]
+    *leaves, score = results
+    image = graph.find_nodes(op="placeholder")[wrt]
+    gradient = append_gradient(graph_module, score, image, rules)
+    output.args = ((*leaves, gradient),)
+    for node in graph.find_nodes(op="call_function", target=aten.detach.default):
+        node.replace_all_uses_with(node.args[0])
+    passes.drop_unused(graph_module)
+
+
+def _check_supported(graph_module: fx.GraphModule) -> None:
+    known = RULES.keys() | passes.LOWERINGS.keys()
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function" and node.target not in known and node.target not in _PYTHON:
+            raise UnsupportedOperation(f"{name_of(node)} is not supported (layer {layer_of(node)})")
+
+
+_PYTHON = (operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv)
+"""What a graph does with sizes and with the several results of an operation."""
+
+
+def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
+    if not isinstance(examples, tuple) or not examples or not all(isinstance(x, Tensor) for x in examples):
+        raise InvalidInput(f"example_inputs must be a tuple of tensors, got {type(examples).__name__}")
+    if any(x.ndim == 0 for x in examples) or len({x.shape[0] for x in examples}) != 1 or not examples[0].shape[0]:
+        shapes = [tuple(x.shape) for x in examples]
+        raise InvalidInput(f"example_inputs must share a batch of at least 1 as first axis, got {shapes}")
+    if not 0 <= wrt < len(examples):
+        raise InvalidInput(f"wrt must be from 0 to {len(examples) - 1}, got {wrt}")
+    if not examples[wrt].is_floating_point():
+        raise InvalidInput(f"input {wrt} must be of a floating point type, got {examples[wrt].dtype}")
+
+
+def _two_samples(x: Tensor) -> Tensor:
+    """Return two samples: with one, tracing would take the batch for an axis that broadcasts."""
+    x = x.detach()
+    return (torch.cat([x, x]) if len(x) == 1 else x[:2]).clone()
+
+
+def _check_score(graph_module: fx.GraphModule) -> None:
+    value = graph_module.graph.output_node().args[0][-1].meta["val"]  # type: ignore[index, union-attr]
+    if value.ndim != 1 or isinstance(value.shape[0], int):
+        shape = tuple(size if isinstance(size, int) else "b" for size in value.shape)
+        raise InvalidInput(f"the score must have shape (b,), got {shape}".replace("'", ""))
+
+
+def _check_like(inputs: tuple[Tensor, ...], examples: tuple[Tensor, ...]) -> None:
+    if len(inputs) != len(examples):
+        raise InvalidInput(f"the graph must have {len(examples)} inputs, got {len(inputs)}")
+    for k, (x, example) in enumerate(zip(inputs, examples, strict=True)):
+        if x.shape[1:] != example.shape[1:] or x.dtype != example.dtype:
+            expected = ("b", *example.shape[1:])
+            raise InvalidInput(
+                f"input {k} must be {example.dtype} of shape {expected}, got {x.dtype} of {tuple(x.shape)}".replace(
+                    "'", ""
+                )
+            )

@@ -1,0 +1,221 @@
+"""From a torch module to a graph of functional operations on tensors, with constants as buffers: ``torch.export``.
+
+The batch stays symbolic. What autograd does not differentiate (``torch.no_grad``, ``detach``) is marked by
+``aten.detach`` nodes.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram, default_decompositions
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from radlens.errors import InvalidInput, UnsupportedOperation
+
+__all__ = ["Traced", "evaluating_copy", "layer_of", "quiet", "trace"]
+
+aten = torch.ops.aten
+
+Score = Callable[[Any], Tensor]
+
+
+@dataclass
+class Traced:
+    """A module as a graph; its outputs are the leaves of the module's output and, last, the score if there is one.
+
+    Attributes:
+        graph_module: takes the module's inputs; every node has a fake tensor in ``meta["val"]``.
+        out_spec: how the leaves make up the module's output.
+    """
+
+    graph_module: fx.GraphModule
+    out_spec: pytree.TreeSpec
+
+
+class _Scored(nn.Module):
+    """The module, then the score."""
+
+    def __init__(self, module: nn.Module, score: Score | None) -> None:
+        super().__init__()
+        self.module = module
+        self.score = score
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        output = self.module(*inputs)
+        leaves = pytree.tree_leaves(output)
+        return leaves if self.score is None else [*leaves, self.score(output)]
+
+
+def evaluating_copy(module: nn.Module) -> nn.Module:
+    """Copy ``module`` in evaluation mode; the copy shares its tensors, so nothing big is copied."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for values in (part._parameters, part._buffers, part.__dict__):
+            memo.update({id(value): value for value in values.values() if isinstance(value, Tensor)})
+    return deepcopy(module, memo).eval()
+
+
+def trace(
+    module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None, kept: Collection[torch._ops.OpOverload]
+) -> Traced:
+    """Turn ``module`` (see :func:`evaluating_copy`) into a graph of functional operations.
+
+    Args:
+        module: in evaluation mode.
+        inputs: examples, batch first, at least 2 samples.
+        score: maps the module's output to one number per sample, or None.
+        kept: operations that stay whole; all others are taken apart where torch knows how.
+
+    Raises:
+        UnsupportedOperation: the module cannot be traced for every batch size.
+    """
+    out_spec = pytree.tree_structure(_plain_run(module, inputs, score))
+    program = _exported(module, inputs, score)
+    _mark_undifferentiated(program)
+    table = {operation: rule for operation, rule in default_decompositions().items() if operation not in kept}
+    with quiet(), torch.no_grad():
+        program = program.run_decompositions(table)
+    return Traced(_with_constants(program), out_spec)
+
+
+def _plain_run(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None) -> Any:
+    """Run once as torch does, so that errors of the module and of the score arrive as they are."""
+    with torch.no_grad():
+        output = module(*(x.clone() for x in inputs))
+        value = None if score is None else score(output)
+    if score is not None and not (isinstance(value, Tensor) and value.shape == inputs[0].shape[:1]):
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InvalidInput(f"the score of {len(inputs[0])} samples must have shape ({len(inputs[0])},), got {got}")
+    return output
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch says of its own internals while it exports."""
+    names = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _whole_attention() -> Iterator[None]:
+    """Switch off the fused transformer layers of torch, which are one opaque operation."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _exported(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None) -> ExportedProgram:
+    batch = Dim("batch", min=1)
+    scored = _Scored(module, score).eval()
+    with ExitStack() as stack:
+        path = stack.enter_context(_layer_at_work(module))
+        stack.enter_context(quiet())
+        stack.enter_context(_whole_attention())
+        stack.enter_context(torch.enable_grad())
+        try:
+            return torch.export.export(scored, inputs, dynamic_shapes=((tuple({0: batch} for _ in inputs)),))
+        except Exception as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise UnsupportedOperation(
+                f"the network must compute the same operations for all data and batch sizes; "
+                f"it cannot be traced{_at(path)}: {reason}"
+            ) from error
+
+
+@contextmanager
+def _layer_at_work(module: nn.Module) -> Iterator[list[str]]:
+    """Yield a list that holds, after an error, the path of the layer in which it happened."""
+    path: list[str] = []
+    handles = []
+    for name, part in module.named_modules():
+        handles.append(part.register_forward_pre_hook(lambda _, __, name=name: path.append(name)))
+        handles.append(part.register_forward_hook(lambda _, __, ___: _leave(path)))
+    try:
+        yield path
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _leave(path: list[str]) -> None:
+    path.pop()
+
+
+def _at(path: Sequence[str]) -> str:
+    return f" (layer {path[-1]})" if path and path[-1] else ""
+
+
+def _mark_undifferentiated(program: ExportedProgram) -> None:
+    """Let the results of every ``torch.no_grad`` block pass through ``aten.detach``."""
+    graph = program.graph_module.graph
+    blocks = graph.find_nodes(op="call_function", target=torch.ops.higher_order.wrap_with_set_grad_enabled)
+    for block in blocks:
+        if block.args[0]:
+            continue
+        for result in list(block.users):
+            with graph.inserting_after(result):
+                stop = graph.call_function(aten.detach.default, (result,))
+            stop.meta = dict(result.meta)
+            result.replace_all_uses_with(stop, delete_user_cb=lambda user, stop=stop: user is not stop)
+    program.graph_module.recompile()
+
+
+def _with_constants(program: ExportedProgram) -> fx.GraphModule:
+    """Return the program with parameters, buffers and constants as buffers, and only the outputs a user sees."""
+    signature = program.graph_signature
+    module = fx.GraphModule(nn.Module(), program.graph)
+    graph = module.graph
+    specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
+    for node in list(graph.nodes):
+        if node.op != "placeholder" or specs[node.name].kind == InputKind.USER_INPUT:
+            continue
+        tensor = program.state_dict.get(specs[node.name].target)
+        tensor = program.constants[specs[node.name].target] if tensor is None else tensor
+        name = f"constant_{node.name}"
+        module.register_buffer(name, tensor.detach())
+        with graph.inserting_before(node):
+            constant = graph.get_attr(name)
+        constant.meta = dict(node.meta)
+        node.replace_all_uses_with(constant)
+        graph.erase_node(node)
+    output = graph.output_node()
+    kinds = [spec.kind for spec in signature.output_specs]
+    values: Any = output.args[0]
+    results = [value for value, kind in zip(values, kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
+    output.args = (tuple(results),)
+    if not all(isinstance(value, fx.Node) and isinstance(value.meta["val"], Tensor) for value in results):
+        raise InvalidInput("the output of the module must be a tensor or a tuple of tensors")
+    graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def layer_of(node: fx.Node) -> str:
+    """Return the qualified path of the layer that ``node`` comes from, such as ``layer3.0.conv2``."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    if path in ("", "_empty_nn_module_stack_from_metadata_hook"):
+        return "score"
+    inner = path.removeprefix("module").removeprefix(".")
+    return inner or "the network itself"
