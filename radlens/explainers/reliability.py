@@ -12,7 +12,6 @@ are visited seldom or never. Bins are as large as `SCALE_PX` says unless another
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -90,10 +89,8 @@ class Halves:
         return cls(image_shape, scale_px, np.zeros(shape), np.zeros(shape, dtype=np.int64))
 
     def add(self, number: int, pixels: np.ndarray, values: np.ndarray) -> None:
-        """Add sample ``number``: ``values`` of the flat indices ``pixels``; about 1 ms for 250x250 of them."""
-        rows, columns = np.divmod(pixels, self.image_shape[1])
-        bins = (self._row_bins[rows] + self._column_bins[columns]).ravel()
-        half, shape = number % 2, self.totals.shape[1:]
+        """Add sample ``number``: ``values`` of the flat indices ``pixels``; under 1 ms for 250x250 of them."""
+        bins, half, shape = self._bins(pixels), number % 2, self.totals.shape[1:]
         n_bins = shape[0] * shape[1]
         self.totals[half] += np.bincount(bins, values.ravel(), n_bins).reshape(shape)
         self.visits[half] += np.bincount(bins, minlength=n_bins).reshape(shape)
@@ -138,19 +135,16 @@ class Halves:
         totals, visits = (np.sum([getattr(part, name) for part in parts], axis=0) for name in ("totals", "visits"))
         return replace(parts[0], totals=totals, visits=visits)
 
-    @cached_property
-    def _row_bins(self) -> np.ndarray:
-        return self._bins(axis=0) * self.totals.shape[2]
-
-    @cached_property
-    def _column_bins(self) -> np.ndarray:
-        return self._bins(axis=1)
-
-    def _bins(self, axis: int) -> np.ndarray:
-        """Return the number of the bin of each row or column."""
-        n_pixels, n_bins = self.image_shape[axis], self.totals.shape[axis + 1]
-        edges = np.arange(n_bins + 1) * n_pixels // n_bins
-        return np.repeat(np.arange(n_bins), np.diff(edges))
+    def _bins(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the flat bin of each flat pixel; arithmetic is several times as fast as tables."""
+        (height, width), (n_rows, n_columns) = self.image_shape, self.totals.shape[1:]
+        # Division is twice as fast in 32 bits; the products fit for all but gigantic images.
+        fits = max(height * n_rows, width * n_columns, height * width) < 2**31
+        flat: np.ndarray = pixels.ravel().astype(np.int32 if fits else np.int64)
+        rows: np.ndarray = flat // width
+        columns = flat - rows * width
+        # Bin k begins at pixel floor(k * n / n_bins).
+        return ((rows + 1) * n_rows - 1) // height * n_columns + ((columns + 1) * n_columns - 1) // width
 
 
 @dataclass(frozen=True)

@@ -180,10 +180,12 @@ class _Run:
     """Samples of one image that are being added up."""
 
     def __init__(self, pixels: Tensor, sampler: str, seed: int, start: int, normalize: str, halves: Halves) -> None:
-        self._pixels, self._shape = pixels.contiguous().reshape(-1), _shape(pixels)
+        self._pixels, self._shape = pixels.cpu().numpy().reshape(-1), _shape(pixels)
         self._sampler, self._seed, self._start, self._normalize = sampler, seed, start, normalize
-        self._total = np.zeros(self._pixels.numel())
-        self._visits = np.zeros(self._pixels.numel(), dtype=np.uint32)
+        # torch adds to scattered places twice as fast as NumPy.
+        self._total = torch.zeros(self._pixels.size, dtype=torch.float64)
+        self._visits = torch.zeros(self._pixels.size, dtype=torch.int32)
+        self._ones = torch.ones(SAMPLED_SHAPE[0] * SAMPLED_SHAPE[1], dtype=torch.int32)
         self._halves = halves
         self.n_samples = 0
         self.looks: list[tuple[int, float]] = []
@@ -198,15 +200,15 @@ class _Run:
         first = self._start + self.n_samples
         numbers = range(first, first + n)
         chosen = np.stack([flat_indices(self._shape, self._sampler, seed=self._seed, index=i) for i in numbers])
-        batch = self._pixels[torch.from_numpy(chosen)][:, None]
+        batch = torch.from_numpy(self._pixels.take(chosen))[:, None]
         maps = torch.as_tensor(explain(batch))
         if maps.shape != batch.shape:
             raise InvalidInput(f"explain must return shape {tuple(batch.shape)}, got {tuple(maps.shape)}")
-        for number, pixels, values in zip(numbers, chosen, maps.detach().cpu().numpy()[:, 0], strict=True):
-            # No pixel occurs twice in one sample, so plain indexed addition is enough.
-            self._total[pixels] += values
-            self._visits[pixels] += 1
-            self._halves.add(number, pixels, values)
+        for number, pixels, values in zip(numbers, chosen, maps.detach().cpu()[:, 0], strict=True):
+            places = torch.from_numpy(pixels.ravel())
+            self._total.scatter_add_(0, places, values.double().ravel())
+            self._visits.scatter_add_(0, places, self._ones)
+            self._halves.add(number, pixels, values.numpy())
         self.n_samples += n
 
     def look(self) -> None:
@@ -215,9 +217,9 @@ class _Run:
 
     def map(self, goal: Goal | None = None) -> UpsampledMap:
         """Return the map of the samples so far."""
-        total, visits = self._total.reshape(self._shape), self._visits.reshape(self._shape).copy()
+        total, visits = (sums.numpy().reshape(self._shape) for sums in (self._total, self._visits))
         is_reached = None if goal is None else goal.is_reached(self.looks)
-        return _divided(total, visits, self.n_samples, self._normalize, self._halves.copy(), goal, is_reached)
+        return _divided(total, visits.copy(), self.n_samples, self._normalize, self._halves.copy(), goal, is_reached)
 
 
 def _divided(

@@ -111,7 +111,7 @@ def _stratified(image_shape: tuple[int, int], seed: int, index: int) -> np.ndarr
     for size in _block_sizes(image_shape):
         cycle, rank = divmod(index, size[0] * size[1])
         parts.append(_pixel_orders(image_shape, seed, cycle, size)[rank])
-    return np.concatenate(parts)[_places(image_shape)]
+    return np.concatenate(parts).astype(np.intp)[_places(image_shape)]
 
 
 class _Blocks(NamedTuple):
@@ -145,12 +145,13 @@ def _places(image_shape: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _pixel_orders(image_shape: tuple[int, int], seed: int, cycle: int, size: tuple[int, int]) -> np.ndarray:
-    """Return ``(height * width, n)`` intp: column i is the order in which block i of this size gives its pixels."""
+    """Return ``(height * width, n)`` uint32: column i is the order in which block i of this size gives its pixels."""
     (height, width), corners = size, _block_sizes(image_shape)[size].corners
     rng = np.random.default_rng([seed, cycle, height, width])
-    orders = np.tile(np.arange(height * width, dtype=np.uint32), (len(corners), 1))
-    rows, columns = np.divmod(rng.permuted(orders, axis=1, out=orders).T, width)
-    return rows.astype(np.intp) * image_shape[1] + columns + corners
+    first = np.arange(height)[:, None] * image_shape[1] + np.arange(width)
+    orders = np.tile(first.astype(np.uint32).ravel(), (len(corners), 1))
+    # One row of the result is one sample: it is read in one piece.
+    return np.ascontiguousarray(rng.permuted(orders, axis=1, out=orders).T) + corners.astype(np.uint32)
 
 
 def _edges(n: int) -> np.ndarray:
