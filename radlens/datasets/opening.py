@@ -1,0 +1,36 @@
+"""Data sets by name, for commands."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from radlens.datasets.busi import open_busi
+from radlens.datasets.case import Dataset
+from radlens.datasets.cbis_ddsm import open_cbis_ddsm, open_cbis_ddsm_patches
+from radlens.datasets.oasbud import open_oasbud
+from radlens.datasets.omi_db import open_omi_db
+from radlens.datasets.rsna import open_rsna_2022
+from radlens.errors import InvalidParameter
+
+__all__ = ["DATASETS", "open_dataset"]
+
+DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
+    "busi": open_busi,
+    "cbis-ddsm": open_cbis_ddsm,
+    "cbis-ddsm-patches": open_cbis_ddsm_patches,
+    "oasbud": open_oasbud,
+    "omi-db": open_omi_db,
+    "rsna-2022": open_rsna_2022,
+}
+"""Opening functions, by the name that their data set carries."""
+
+
+def open_dataset(name: str, root: str | Path) -> Dataset:
+    """Open a data set on the user's disk with its defaults.
+
+    Raises:
+        InvalidParameter: the name is none of `DATASETS`.
+        DatasetError: see the opening function.
+    """
+    if name not in DATASETS:
+        raise InvalidParameter(f"data set must be one of {', '.join(DATASETS)}; got {name}")
+    return DATASETS[name](root)
