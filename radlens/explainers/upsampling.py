@@ -4,9 +4,11 @@ Memory does not depend on the number of samples: sums and visits of the image's 
 in bins (see :mod:`radlens.explainers.reliability`) and one batch of samples.
 """
 
+import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.explainers.checkpoint import Checkpoint
 from radlens.explainers.reliability import SCALE_PX, Goal, Halves
 from radlens.images.sampling import SAMPLED_SHAPE, flat_indices
 
@@ -93,6 +96,7 @@ def upsample(
     min_samples: int = Goal.min_samples,
     max_samples: int = Goal.max_samples,
     scale_px: int = SCALE_PX,
+    checkpoint: Checkpoint | None = None,
 ) -> UpsampledMap:
     """Explain ``n_samples`` downsampled copies of ``image`` and put each map's values where its pixels came from.
 
@@ -113,11 +117,13 @@ def upsample(
         min_samples: of an automatic run, see there.
         max_samples: of an automatic run, see there.
         scale_px: side of the bins whose reliability is told, see :class:`Halves`.
+        checkpoint: where the run is saved, and continued if it was interrupted: the result is that of one run, bit for
+            bit unless ``batch_size`` became smaller. A run that was saved with a smaller one goes on with it.
 
     Raises:
-        InvalidInput: the image is not a two-dimensional floating point array of at least 250x250, or ``explain``
-            returns another shape.
-        InvalidParameter: a parameter is out of range.
+        InvalidInput: the image is not a two-dimensional floating point array of at least 250x250, ``explain`` returns
+            another shape, or the checkpoint is of another run or cannot be written.
+        InvalidParameter: a parameter is out of range, or the checkpoint holds more samples than are asked for.
     """
     pixels = torch.as_tensor(image)
     goal = Goal(reliability, min_samples, max_samples) if n_samples == AUTO else None
@@ -125,18 +131,21 @@ def upsample(
     if isinstance(limit, str):
         raise InvalidParameter(f"n_samples must be an integer or 'auto', got {limit!r}")
     _check(pixels, limit, batch_size, normalize)
-    run = _Run(pixels, sampler, seed, start, normalize, Halves.empty(_shape(pixels), scale_px))
+    run = _Run(pixels, sampler, seed, start, batch_size, normalize, scale_px)
+    saver = _Saver(run, checkpoint)
+    _require_room(run.n_samples, n_samples, limit)
     looks = goal or Goal()
     while run.n_samples < limit and not (goal and goal.is_reached(run.looks)):
         look = looks.next_look(run.n_samples)
         # Where an automatic run ends must not depend on the size of its batches.
-        stop = min(look, limit) if goal else limit
-        run.extend(explain, min(batch_size, stop - run.n_samples))
+        run.extend(explain, min(look, limit) if goal else limit)
         if run.n_samples >= look:
             run.look()
+        saver.save()
         if on_progress is not None:
             total = goal.expected_samples(run.n_samples, run.reliability) if goal else limit
             on_progress(run.n_samples, total, Partial(run.reliability, run.map))
+    saver.save(now=True)
     return run.map(goal)
 
 
@@ -172,6 +181,12 @@ def _check(pixels: Tensor, n_samples: int, batch_size: int, normalize: str) -> N
         raise InvalidParameter(f"normalize must be one of {', '.join(NORMALIZATIONS)}, got {normalize!r}")
 
 
+def _require_room(n_saved: int, n_samples: int | str, limit: int) -> None:
+    if n_saved > limit:
+        name = "max_samples" if n_samples == AUTO else "n_samples"
+        raise InvalidParameter(f"{name} must be at least the {n_saved} samples that the checkpoint holds, got {limit}")
+
+
 def _shape(pixels: Tensor) -> tuple[int, int]:
     return int(pixels.shape[0]), int(pixels.shape[1])
 
@@ -179,25 +194,59 @@ def _shape(pixels: Tensor) -> tuple[int, int]:
 class _Run:
     """Samples of one image that are being added up."""
 
-    def __init__(self, pixels: Tensor, sampler: str, seed: int, start: int, normalize: str, halves: Halves) -> None:
+    def __init__(
+        self, pixels: Tensor, sampler: str, seed: int, start: int, batch_size: int, normalize: str, scale_px: int
+    ) -> None:
         self._pixels, self._shape = pixels.cpu().numpy().reshape(-1), _shape(pixels)
-        self._sampler, self._seed, self._start, self._normalize = sampler, seed, start, normalize
+        self._sampler, self._seed, self._start = sampler, seed, start
+        self._batch_size, self._normalize = batch_size, normalize
         # torch adds to scattered places twice as fast as NumPy.
         self._total = torch.zeros(self._pixels.size, dtype=torch.float64)
         self._visits = torch.zeros(self._pixels.size, dtype=torch.int32)
         self._ones = torch.ones(SAMPLED_SHAPE[0] * SAMPLED_SHAPE[1], dtype=torch.int32)
-        self._halves = halves
+        self._halves = Halves.empty(self._shape, scale_px)
         self.n_samples = 0
         self.looks: list[tuple[int, float]] = []
+
+    def identity(self) -> dict[str, str]:
+        """Return what its sums depend on beside the explainer, as text by name."""
+        image = hashlib.sha256(self._pixels.data).hexdigest()
+        return {
+            "image": f"{self._pixels.dtype} {self._shape[0]}x{self._shape[1]} {image}",
+            "sampler": self._sampler,
+            "seed": str(self._seed),
+            "start": str(self._start),
+            "scale_px": str(self._halves.scale_px),
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that is needed to go on, by name."""
+        return {
+            "total": self._total.numpy(),
+            "visits": self._visits.numpy(),
+            "half_totals": self._halves.totals,
+            "half_visits": self._halves.visits,
+            "looks": np.array(self.looks).reshape(-1, 2),
+            "counts": np.array([self.n_samples, self._batch_size]),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the state of a run with the same identity."""
+        self._total, self._visits = torch.from_numpy(state["total"]), torch.from_numpy(state["visits"])
+        self._halves = replace(self._halves, totals=state["half_totals"], visits=state["half_visits"])
+        self.looks = [(int(n), reliability) for n, reliability in state["looks"].tolist()]
+        self.n_samples, batch_size = state["counts"].tolist()
+        # Other batches would round differently; larger ones than asked for may not fit into memory.
+        self._batch_size = min(batch_size, self._batch_size)
 
     @property
     def reliability(self) -> float:
         """The one last looked at; NaN before."""
         return self.looks[-1][1] if self.looks else math.nan
 
-    def extend(self, explain: Callable[[Tensor], Tensor], n: int) -> None:
-        """Add the next ``n`` samples as one batch."""
-        first = self._start + self.n_samples
+    def extend(self, explain: Callable[[Tensor], Tensor], limit: int) -> None:
+        """Add the next batch of samples, not more than ``limit`` altogether."""
+        n, first = min(self._batch_size, limit - self.n_samples), self._start + self.n_samples
         numbers = range(first, first + n)
         chosen = np.stack([flat_indices(self._shape, self._sampler, seed=self._seed, index=i) for i in numbers])
         batch = torch.from_numpy(self._pixels.take(chosen))[:, None]
@@ -220,6 +269,27 @@ class _Run:
         total, visits = (sums.numpy().reshape(self._shape) for sums in (self._total, self._visits))
         is_reached = None if goal is None else goal.is_reached(self.looks)
         return _divided(total, visits.copy(), self.n_samples, self._normalize, self._halves.copy(), goal, is_reached)
+
+
+class _Saver:
+    """Saves a run to a checkpoint, and continues the one that is saved there; without a checkpoint it does neither."""
+
+    def __init__(self, run: _Run, checkpoint: Checkpoint | None) -> None:
+        self._run, self._checkpoint, self._saved_at = run, checkpoint, -math.inf
+        if checkpoint is None:
+            return
+        self._identity = run.identity()
+        saved = checkpoint.load(self._identity)
+        if saved is not None:
+            run.restore(saved)
+        # A place that cannot hold it is better found out before hours of work than after them.
+        self.save()
+
+    def save(self, *, now: bool = False) -> None:
+        """Save if it is time to, or ``now``."""
+        if self._checkpoint and (now or monotonic() - self._saved_at >= self._checkpoint.every_s):
+            self._checkpoint.save(self._identity, self._run.state())
+            self._saved_at = monotonic()
 
 
 def _divided(
