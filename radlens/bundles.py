@@ -93,11 +93,13 @@ class Bundle:
         path: its directory.
         manifest: what ``bundle.json`` says.
         bundle_hash: SHA-256 of ``bundle.json``, 64 hexadecimal digits.
+        damaged: why a graph is not to be used, by the name of its file; the model can be served without.
     """
 
     path: Path
     manifest: Manifest
     bundle_hash: str
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> "Bundle":
@@ -105,10 +107,11 @@ class Bundle:
 
         Args:
             path: directory with ``bundle.json``.
-            verify: compare every file with its hash.
+            verify: compare every file with its hash. A graph that is missing or altered is noted in ``damaged``, and
+                engines that would need it are refused when the bundle is opened.
 
         Raises:
-            BundleError: no bundle there, another format version, a missing or altered file.
+            BundleError: no bundle there, another format version, any other file missing or altered.
         """
         path = Path(path)
         try:
@@ -116,9 +119,8 @@ class Bundle:
             manifest = _parse(json.loads(text))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}") from error
-        if verify:
-            _verify(path, manifest.files)
-        return cls(path, manifest, hashlib.sha256(text).hexdigest())
+        damaged = _verify(path, manifest.files) if verify else {}
+        return cls(path, manifest, hashlib.sha256(text).hexdigest(), damaged)
 
     def model(self) -> FoldedCdmamEnsemble:
         """Return the ensemble with its dense layers multiplied out, float32, in evaluation mode.
@@ -194,12 +196,24 @@ def _parse(document: dict[str, Any]) -> Manifest:
     return Manifest(**(known | tuples | {"input": InputSpec(**(spec | ranges))}))
 
 
-def _verify(path: Path, files: Mapping[str, str]) -> None:
+def _verify(path: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Return what is wrong with each graph; anything else that is wrong is an error."""
+    damaged = {}
     for name, expected in files.items():
-        if not (path / name).is_file():
-            raise BundleError(f"bundle must hold {name}, which is missing")
-        if _sha256(path / name) != expected:
-            raise BundleError(f"{name} is not the file this bundle was made with: its SHA-256 differs")
+        problem = _problem(path / name, expected)
+        if problem and name not in (PREDICTION_ONNX, GRADIENT_ONNX):
+            raise BundleError(problem)
+        if problem:
+            damaged[name] = problem
+    return damaged
+
+
+def _problem(file: Path, expected: str) -> str | None:
+    if not file.is_file():
+        return f"bundle must hold {file.name}, which is missing"
+    if _sha256(file) != expected:
+        return f"{file.name} is not the file this bundle was made with: its SHA-256 differs"
+    return None
 
 
 def _sha256(path: Path) -> str:

@@ -1,10 +1,19 @@
 """What tests of several parts of the library share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from radlens.bundles import Bundle
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Calibrations of the tests lie in a folder of their own, in the processes that they start as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RADLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from radlens.engines.llvm import LlvmEngine
 from radlens.engines.onnxruntime import OnnxRuntimeCudaEngine, OnnxRuntimeEngine, OnnxRuntimeTensorRtEngine
 from radlens.engines.opening import open
 from radlens.engines.openvino import OpenVinoEngine
+from radlens.engines.torch import TorchCudaEngine, TorchEngine, golden_values
 
 __all__ = [
     "BundleEngine",
@@ -22,8 +23,11 @@ __all__ = [
     "OpenVinoEngine",
     "Options",
     "TensorSpec",
+    "TorchCudaEngine",
+    "TorchEngine",
     "engine_class",
     "golden_file",
+    "golden_values",
     "names",
     "open",
     "open_bundle",

@@ -15,6 +15,7 @@ from radlens.errors import InvalidParameter
 __all__ = [
     "DEFAULT_BATCH_SIZE",
     "PRECISIONS",
+    "BatchEngine",
     "Engine",
     "GraphEngine",
     "Options",
@@ -46,6 +47,16 @@ class Engine(Protocol):
         """Compute all outputs by name from all inputs by name; any batch size."""
 
 
+class BatchEngine(Engine, Protocol):
+    """An engine that computes large batches in parts.
+
+    Attributes:
+        batch_size: samples computed together; may be changed between runs.
+    """
+
+    batch_size: int
+
+
 @dataclass(frozen=True)
 class Options:
     """How a graph is opened.
@@ -75,6 +86,13 @@ class Options:
 class GraphEngine(ABC):
     """An engine that opens ONNX files; checks inputs and computes large batches in parts.
 
+    Attributes:
+        precisions: that it offers.
+        overhead: its memory for a sample over what :func:`radlens.engines.footprint` counts; measured, rounded up.
+        keeps_compiled: whether compiling takes so long that the result is kept unless told otherwise.
+        gradients_only: whether it opens gradient graphs alone.
+        batch_size: samples computed together; may be changed between runs.
+
     Args:
         graph: what to compute.
         precision: one that the engine offers.
@@ -88,6 +106,9 @@ class GraphEngine(ABC):
 
     name: str = ""
     precisions: ClassVar[tuple[str, ...]] = ("f32",)
+    overhead: ClassVar[float] = 3.0
+    keeps_compiled: ClassVar[bool] = False
+    gradients_only: ClassVar[bool] = False
 
     def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
         if precision not in self.precisions:

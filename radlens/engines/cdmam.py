@@ -2,40 +2,81 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from radlens.bundles import Bundle
-from radlens.engines.base import Engine, engine_class, offered
+from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
+from radlens.engines import memory
+from radlens.engines.base import DEFAULT_BATCH_SIZE, Options, engine_class, offered
+from radlens.engines.calibration import Calibration, Candidate, Choice, Progress
 from radlens.engines.golden import Golden
-from radlens.engines.opening import open as open_graph
-from radlens.errors import BundleError, MissingDependency, RadlensError
+from radlens.engines.graph_file import GraphFile, file_sha256
+from radlens.engines.memory import Footprint
+from radlens.engines.opening import calibrated, candidates, is_there
+from radlens.engines.parity import disallowed
+from radlens.errors import BundleError
+from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
 
-__all__ = ["BundleEngine", "open_bundle"]
+__all__ = ["GRADIENT", "PREDICTION", "BundleEngine", "Refusal", "WeightsEngine", "open_bundle"]
+
+PREDICTION = ("mean", "aleatoric", "epistemic")
+"""Outputs of the prediction graph."""
+
+GRADIENT = ("score", "gradient")
+"""Outputs of the gradient graph."""
+
+_AUTOGRAD_BYTES = 25_000_000
+"""Memory of torch with autograd for an image and a member, rounded up."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An engine that does not compute a graph.
+
+    Attributes:
+        engine: its name.
+        graph: name of the file.
+        reason: what was expected and what came.
+    """
+
+    engine: str
+    graph: str
+    reason: str
 
 
 class BundleEngine:
     """Predicts, scores and differentiates normalised images ``(b, 1, 250, 250)`` float32, any b.
 
     Attributes:
-        name: of the engine, as provenance states it.
+        name: of the engine of the gradient graph, which does nearly all of the work.
         precision: of its arithmetic.
+        batch_size: images of a gradient computed together: larger calls gain nothing.
+        refused: engines that were tried and do not serve.
+        calibrations: what was measured, by name of the graph.
     """
 
-    def __init__(self, prediction: Engine, gradient: Engine) -> None:
-        self._prediction, self._gradient = prediction, gradient
-        self.name, self.precision = gradient.name, gradient.precision
+    def __init__(self, choices: Mapping[str, Choice]) -> None:
+        self._prediction, self._gradient = (choices[name].engine for name in (PREDICTION_ONNX, GRADIENT_ONNX))
+        self._peaks = [choice.peak for choice in choices.values()]
+        self.name, self.precision = self._gradient.name, self._gradient.precision
+        self.batch_size = self._gradient.batch_size
+        self.refused = tuple(
+            Refusal(name, graph, reason) for graph, choice in choices.items() for name, reason in choice.refused.items()
+        )
+        self.calibrations: dict[str, Calibration] = {name: choice.calibration for name, choice in choices.items()}
 
     def predict(self, images: Tensor) -> CdcPrediction:
         """Return curve and uncertainty, each ``(b, 12)`` um of gold."""
         found = self._prediction.run({"images": images.float().numpy()})
-        mean, aleatoric, epistemic = (torch.from_numpy(found[name]) for name in ("mean", "aleatoric", "epistemic"))
+        mean, aleatoric, epistemic = (torch.from_numpy(found[name]) for name in PREDICTION)
         return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
 
     def score(self, images: Tensor) -> Tensor:
@@ -46,87 +87,137 @@ class BundleEngine:
         """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
         return torch.from_numpy(self._gradient.run({"images": images.float().numpy()})["gradient"])
 
+    @property
+    def peak_memory(self) -> int | None:
+        """Estimated peak of the larger graph, bytes; None where it is unknown."""
+        known = [peak for peak in self._peaks if peak is not None]
+        return max(known) if len(known) == len(self._peaks) else None
+
+    def stated(self) -> dict[str, Any]:
+        """Return what provenance says of the engine, as JSON values."""
+        return {
+            "engine": self.name,
+            "precision": self.precision,
+            "prediction_engine": self._prediction.name,
+            "batch_size": self.batch_size,
+            "peak_memory_bytes": self.peak_memory,
+            "refused_engines": [vars(refusal) for refusal in self.refused],
+        }
+
 
 class WeightsEngine:
     """The ensemble itself, with autograd where a gradient is asked for: needs no graph; on the GPU if there is one.
 
     Args:
         model: computes.
-        outputs: ``("mean", "aleatoric", "epistemic")`` or ``("score", "gradient")``.
-        batch_size: images computed together.
+        outputs: :data:`PREDICTION` or :data:`GRADIENT`.
     """
 
     precision = "f32"
 
-    def __init__(self, model: FoldedCdmamEnsemble, outputs: Sequence[str], batch_size: int) -> None:
+    def __init__(self, model: FoldedCdmamEnsemble, outputs: Sequence[str]) -> None:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.name = "torch" if self._device == "cpu" else "torch-cuda"
-        self._model, self._outputs, self.batch_size = model.to(self._device), tuple(outputs), batch_size
+        self.batch_size = DEFAULT_BATCH_SIZE
+        self._model, self._outputs = model.to(self._device), tuple(outputs)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute the outputs of ``images``, ``(b, 1, 250, 250)`` float32."""
         chunks = torch.from_numpy(np.ascontiguousarray(inputs["images"])).split(self.batch_size)
         parts = [self._compute(chunk.to(self._device)) for chunk in chunks]
-        return {
-            name: torch.cat(values).cpu().numpy()
-            for name, values in zip(self._outputs, zip(*parts, strict=True), strict=True)
-        }
+        joined = [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]
+        return dict(zip(self._outputs, joined, strict=True))
 
     def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            if "gradient" not in self._outputs:
+            if self._outputs == PREDICTION:
                 return tuple(self._model(images))
             score = self._model.score(images)
         return score, self._model.gradient(images)
 
 
-PREDICTION = ("mean", "aleatoric", "epistemic")
-"""Outputs of the prediction graph."""
+def open_bundle(
+    bundle: Bundle,
+    engine: str = "auto",
+    precision: str = "f32",
+    *,
+    memory_limit: int | None = None,
+    again: bool = False,
+    on_progress: Progress | None = None,
+) -> BundleEngine:
+    """Return what runs a bundle; every engine reproduces the golden values of its graph.
 
-GRADIENT = ("score", "gradient")
-"""Outputs of the gradient graph."""
-
-
-def open_bundle(bundle: Bundle, engine: str = "auto", precision: str = "f32") -> BundleEngine:
-    """Return an engine that reproduces the golden values of ``bundle``.
+    A graph that is damaged is refused, and so is an engine that fails; the next one serves. The last resort needs no
+    graph: ``"torch"`` reads the weights.
 
     Args:
         bundle: the model.
-        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for one that is there and passes. ``"torch"``
-            needs the weights alone, no graph. Refusals are logged.
-        precision: of the arithmetic.
+        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for the fastest of each graph. An engine that is
+            made for the gradient graph alone leaves predictions to the fastest.
+        precision: of the arithmetic. Less than f32 only where the parity report of the bundle allows it; engines that
+            the report does not hold are measured here, by the same rule, see :mod:`radlens.engines.parity`.
+        memory_limit: bytes that each of the two may take; None for :func:`radlens.engines.memory.memory_limit`.
+        again: measure even if there is a stored calibration.
+        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
 
     Raises:
         InvalidParameter: unknown engine or precision.
+        MissingDependency: the engine is not installed.
         BundleError: no engine, or not the one asked for, starts and passes.
     """
-    known = [name for name in offered(precision) if not name.startswith("torch")]
-    if engine not in ("auto", "torch"):
-        engine_class(engine)
-        known = [engine]
-    if engine == "torch":
-        known = []
-    prediction, gradient = (
-        _opened(bundle, path, outputs, known, precision, fall_back=engine in ("auto", "torch"))
-        for path, outputs in ((bundle.prediction_onnx, PREDICTION), (bundle.gradient_onnx, GRADIENT))
+    offering = offered(precision)
+    if engine != "auto":
+        engine_class(engine).require()
+    # In float32 torch runs the weights, not a graph: that is what is left when a graph is damaged.
+    everything = [name for name in offering if name != "torch-cuda"]
+    wanted = everything if engine == "auto" else [engine]
+    alone = engine != "auto" and engine_class(engine).gradients_only
+    choose_for = partial(
+        _choice, bundle, precision, memory.memory_limit(memory_limit), again=again, on_progress=on_progress
     )
-    return BundleEngine(prediction, gradient)
+    return BundleEngine(
+        {
+            PREDICTION_ONNX: choose_for(PREDICTION_ONNX, PREDICTION, everything if alone else wanted),
+            GRADIENT_ONNX: choose_for(GRADIENT_ONNX, GRADIENT, wanted),
+        }
+    )
 
 
-def _opened(
-    bundle: Bundle, path: Path, outputs: Sequence[str], known: Sequence[str], precision: str, *, fall_back: bool
-) -> Engine:
-    for name in known:
-        try:
-            return open_graph(path, name, precision)
-        except MissingDependency as error:
-            log.debug("engine %s is not there: %s", name, error)
-        except RadlensError as error:
-            log.warning("engine %s is refused: %s", name, error)
-    if fall_back:
-        weights = WeightsEngine(bundle.model(), outputs, 16)
-        golden = Golden.load(path)
-        if golden is not None:
-            golden.check(weights)
-        return weights
-    raise BundleError(f"an engine must reproduce the golden values of {path.name}, got none that does")
+def _choice(
+    bundle: Bundle, precision: str, limit: int, file: str, outputs: Sequence[str], names: Sequence[str], **how: Any
+) -> Choice:
+    """Return the fastest of some engines for one graph."""
+    path = bundle.path / file
+    by_weights = "torch" in names and precision == "f32"
+    refused = {name: reason for name in names if (reason := disallowed(bundle.manifest.parity, file, name, precision))}
+    wanted = [name for name in names if name not in refused and not (by_weights and name == "torch")]
+    found: list[Candidate] = []
+    key = {"bundle": bundle.bundle_hash}
+    try:
+        found = candidates(_intact(bundle, file), wanted, precision, Options())
+        key["graph"] = file_sha256(path)
+    except BundleError as error:
+        refused |= {name: str(error) for name in wanted if is_there(name)}
+    if by_weights:
+        found.append(_weights(bundle, outputs))
+        key["weights"] = file_sha256(bundle.path / WEIGHTS)
+    return calibrated(path, found, _images, limit, key, refused=refused, **how)
+
+
+def _intact(bundle: Bundle, file: str) -> GraphFile:
+    if file in bundle.damaged:
+        raise BundleError(bundle.damaged[file])
+    return GraphFile.load(bundle.path / file)
+
+
+def _weights(bundle: Bundle, outputs: Sequence[str]) -> Candidate:
+    needed = Footprint(0, _AUTOGRAD_BYTES * bundle.manifest.n_members)
+    return Candidate("torch", "f32", lambda: WeightsEngine(bundle.model(), outputs), needed)
+
+
+def _images(golden: Golden | None, batch_size: int) -> dict[str, np.ndarray]:
+    """Return images to measure with."""
+    shape = (batch_size, 1, *SAMPLED_SHAPE)
+    if golden is not None:
+        return {"images": np.resize(golden.inputs["images"], shape)}
+    return {"images": np.random.default_rng(0).normal(size=shape).astype(np.float32)}

@@ -83,12 +83,18 @@ class Golden:
             outputs: names, in the order of what ``function`` returns.
         """
         exact, single = (
-            dict(zip(outputs, function(dtype, _converted(inputs, dtype)), strict=True))
-            for dtype in (torch.float64, torch.float32)
+            {name: value.detach().cpu().numpy() for name, value in zip(outputs, function(dtype, tensors), strict=True)}
+            for dtype, tensors in ((dtype, _converted(inputs, dtype)) for dtype in (torch.float64, torch.float32))
         )
-        values = {name: np.asarray(value.detach().cpu(), dtype=np.float64) for name, value in exact.items()}
-        errors = {name: relative_error(value.detach().cpu(), values[name]) for name, value in single.items()}
-        return cls(dict(inputs), values, errors)
+        return cls.compare(inputs, exact, single)
+
+    @classmethod
+    def compare(
+        cls, inputs: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], single: Mapping[str, np.ndarray]
+    ) -> "Golden":
+        """Make golden values of ``inputs`` from their outputs in float64 and in float32."""
+        values = {name: np.asarray(value, dtype=np.float64) for name, value in exact.items()}
+        return cls(dict(inputs), values, {name: relative_error(single[name], value) for name, value in values.items()})
 
     @classmethod
     def load(cls, graph: Path) -> "Golden | None":
@@ -126,11 +132,10 @@ class Golden:
             BundleError: the engine computes other outputs, or of other shapes.
         """
         found = engine.run(self.inputs)
-        wrong = [name for name, value in self.outputs.items() if np.shape(found.get(name)) != value.shape]
-        if wrong:
-            raise BundleError(
-                f"{wrong[0]} must have shape {self.outputs[wrong[0]].shape}, got {np.shape(found.get(wrong[0]))}"
-            )
+        shapes = {name: value.shape for name, value in found.items()}
+        for name, value in self.outputs.items():
+            if shapes.get(name) != value.shape:
+                raise BundleError(f"{name} must have shape {value.shape}, got {shapes.get(name, 'no such output')}")
         return {name: _deviation(found[name], value) for name, value in self.outputs.items()}
 
     def check(self, engine: Engine) -> dict[str, Deviation]:
@@ -140,17 +145,21 @@ class Golden:
             BundleError: an output is further off than :func:`limit` allows, or a map correlates too little.
         """
         deviations = self.deviations(engine)
-        for name, deviation in deviations.items():
-            allowed = limit(engine.precision, self.float32_errors[name], is_map=deviation.correlation is not None)
-            if not deviation.error <= allowed:
-                raise BundleError(
-                    f"{name} must be within {allowed:.1e} of the golden values, got {deviation.error:.1e}"
-                )
-            if engine.precision in _SHORTENED and not (deviation.correlation or 1.0) >= MIN_CORRELATION:
-                raise BundleError(
-                    f"{name} must correlate with the golden values by {MIN_CORRELATION}, got {deviation.correlation:.3f}"
-                )
+        objection = self.objection(engine.precision, deviations)
+        if objection:
+            raise BundleError(objection)
         return deviations
+
+    def objection(self, precision: str, deviations: Mapping[str, Deviation]) -> str | None:
+        """Return what is wrong with an engine of some precision that is so far off; None if it may be used."""
+        for name, deviation in deviations.items():
+            error, agreement = deviation.error, deviation.correlation
+            allowed = limit(precision, self.float32_errors[name], is_map=agreement is not None)
+            if not error <= allowed:
+                return f"{name} must be within {allowed:.1e} of the golden values, got {error:.1e}"
+            if precision in _SHORTENED and agreement is not None and not agreement >= MIN_CORRELATION:
+                return f"{name} must correlate with float64 by {MIN_CORRELATION}, got {agreement:.3f}"
+        return None
 
 
 def golden_file(graph: Path) -> Path:

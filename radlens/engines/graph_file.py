@@ -14,7 +14,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from radlens.errors import BundleError, InvalidInput
 
-__all__ = ["GraphFile", "TensorSpec"]
+__all__ = ["GraphFile", "TensorSpec", "file_sha256"]
 
 Size = int | str
 """Length of a dimension: a number, or the name of one that is open."""
@@ -93,11 +93,8 @@ class GraphFile:
     @cached_property
     def sha256(self) -> str:
         """Hash of the file and of the files that hold its weights, 64 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for file in (self.path, *self._external_files()):
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        return digest.hexdigest()
+        parts = [file_sha256(file) for file in (self.path, *self._external_files())]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @cached_property
     def weight_bytes(self) -> int:
@@ -130,6 +127,12 @@ class GraphFile:
         tensors = (t for t in self.model.graph.initializer if uses_external_data(t))
         for location in dict.fromkeys(ExternalDataInfo(tensor).location for tensor in tensors):
             yield self.path.parent / location
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

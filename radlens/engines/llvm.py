@@ -153,6 +153,8 @@ def _checked(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 class LlvmGraphEngine(GraphEngine):
     """Opens the gradient graph of a CDMAM bundle, and no other, with :class:`LlvmEngine`."""
 
+    gradients_only = True
+
     def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
         super().__init__(graph, precision, options)
         self._engine = LlvmEngine(graph.path, options.threads)

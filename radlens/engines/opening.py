@@ -1,14 +1,22 @@
-"""Open a graph with an engine that reproduces its golden values."""
+"""Open a graph with the engine that is asked for, or with the fastest that reproduces its golden values."""
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from radlens.engines.base import DEFAULT_BATCH_SIZE, Engine, Options, engine_class, offered
-from radlens.engines.golden import Golden
-from radlens.engines.graph_file import GraphFile
-from radlens.errors import BundleError, InvalidParameter, MissingDependency, RadlensError
+import numpy as np
+import torch
 
-__all__ = ["open"]
+from radlens.engines import memory
+from radlens.engines.base import DEFAULT_BATCH_SIZE, BatchEngine, GraphEngine, Options, engine_class, offered
+from radlens.engines.calibration import Candidate, Choice, Progress, cache_folder, choose
+from radlens.engines.golden import Golden, golden_file
+from radlens.engines.graph_file import GraphFile, file_sha256
+from radlens.errors import InvalidParameter, MissingDependency
+
+__all__ = ["calibrated", "candidates", "is_there", "open", "versions"]
 
 log = logging.getLogger(__name__)
 
@@ -19,51 +27,156 @@ def open(
     precision: str = "f32",
     *,
     batch_size: int | None = None,
+    memory_limit: int | None = None,
     n_threads: int | None = None,
     cache: Path | None = None,
-) -> Engine:
+) -> BatchEngine:
     """Open an ONNX file.
 
     If ``<stem>.golden.npz`` lies beside the file, the engine must reproduce the golden values in it, see
-    :mod:`radlens.engines.golden`.
+    :mod:`radlens.engines.golden`. ``"auto"`` goes on to the next engine where one does not, and logs why.
 
     Args:
         path: of the file.
-        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for one that is there and passes.
+        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for the fastest, see
+            :mod:`radlens.engines.calibration`.
         precision: of the arithmetic, one that the engine offers.
-        batch_size: samples computed together.
+        batch_size: samples computed together; None for the fastest batch with ``"auto"``, else 8, in either case as
+            many as memory allows.
+        memory_limit: bytes that the engine may take; None for :func:`radlens.engines.memory.memory_limit`.
         n_threads: threads of a CPU engine; None for as many as torch uses.
-        cache: folder where engines may keep what they compiled; None to keep nothing.
+        cache: folder where engines may keep what they compiled; None for none, with TensorRT for the cache folder.
 
     Returns:
         What computes the graph.
 
     Raises:
-        InvalidParameter: no such engine or precision.
+        InvalidParameter: no such engine or precision, or the engine is made for other graphs.
         MissingDependency: the runtime of the engine is not installed, or the machine lacks what it runs on.
-        BundleError: the file holds no graph, or the engine cannot run it or does not reproduce the golden values.
+        BundleError: the file holds no graph, or no engine, or not the one that is asked for, can run it and reproduces
+            the golden values.
     """
     graph = GraphFile.load(path)
+    known = offered(precision)
+    limit = memory.memory_limit(memory_limit)
     options = Options(batch_size or DEFAULT_BATCH_SIZE, n_threads, cache)
-    candidates = offered(precision)
-    if engine != "auto":
-        return _checked(engine, graph, precision, options)
-    for name in candidates:
-        try:
-            return _checked(name, graph, precision, options)
-        except MissingDependency as error:
-            log.debug("engine %s is not there: %s", name, error)
-        except RadlensError as error:
-            log.warning("engine %s is refused: %s", name, error)
-    raise BundleError(f"an engine must compute {graph.path.name} in {precision}, got none that does")
+    if engine == "auto":
+        found = candidates(graph, known, precision, options)
+        key = {"graph": graph.sha256}
+        opened: BatchEngine = calibrated(graph.path, found, _samples(graph), limit, key, n_threads=n_threads).engine
+    else:
+        opened = _named(graph, engine, precision, options, limit)
+    if batch_size is not None:
+        opened.batch_size = batch_size
+    return opened
 
 
-def _checked(name: str, graph: GraphFile, precision: str, options: Options) -> Engine:
+def candidates(graph: GraphFile, names: Sequence[str], precision: str, options: Options) -> list[Candidate]:
+    """Return those of the engines ``names`` that are there and made for ``graph``."""
+    kinds = [engine_class(name) for name in names if is_there(name)]
+    return [
+        Candidate(
+            kind.name,
+            precision,
+            partial(_open, kind, graph, precision, options),
+            memory.footprint(graph, kind.overhead),
+        )
+        for kind in kinds
+        if kind.opens(graph)
+    ]
+
+
+def calibrated(
+    path: Path,
+    found: Sequence[Candidate],
+    samples: Callable[[Golden | None, int], Mapping[str, np.ndarray]] | None,
+    limit: int,
+    key: Mapping[str, str],
+    *,
+    n_threads: int | None = None,
+    refused: Mapping[str, str] | None = None,
+    again: bool = False,
+    on_progress: Progress | None = None,
+) -> Choice:
+    """Return the fastest of some engines that reproduces the golden values beside a graph, see :func:`choose`.
+
+    Args:
+        path: of the graph.
+        found: engines to choose from.
+        samples: makes inputs of a given batch size, from golden values where there are any.
+        limit: bytes that the engine may take.
+        key: what else the result depends on.
+        n_threads: of a CPU engine.
+        refused: engines that were refused before, by name.
+        again: measure even if there is a stored result.
+        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
+
+    Raises:
+        BundleError: none does.
+    """
+    golden, file = Golden.load(path), golden_file(path)
+    everything = {
+        **key,
+        "golden": file_sha256(file) if golden is not None else None,
+        "threads": n_threads or torch.get_num_threads(),
+        "engines": {f"{each.name} {each.precision}": versions(each.name) for each in found},
+    }
+    inputs = None if samples is None else partial(samples, golden)
+    return choose(found, golden, inputs, limit, everything, refused=refused, again=again, on_progress=on_progress)
+
+
+def versions(name: str) -> dict[str, str]:
+    """Return the versions that the speed of an engine depends on."""
+    return {"torch": torch.__version__, **engine_class(name).versions()}
+
+
+def is_there(name: str) -> bool:
+    """Return whether an engine can run on this machine."""
+    try:
+        engine_class(name).require()
+    except MissingDependency as error:
+        log.debug("engine %s is not there: %s", name, error)
+        return False
+    return True
+
+
+def _named(graph: GraphFile, name: str, precision: str, options: Options, limit: int) -> GraphEngine:
     kind = engine_class(name)
     if not kind.opens(graph):
         raise InvalidParameter(f"engine {name} must be given a graph that it is made for, got {graph.path.name}")
-    opened = kind(graph, precision, options)
+    opened = _open(kind, graph, precision, options)
+    needed = memory.footprint(graph, kind.overhead)
+    if needed is not None:
+        opened.batch_size = min(opened.batch_size, needed.largest_batch(limit))
     golden = Golden.load(graph.path)
     if golden is not None:
         golden.check(opened)
     return opened
+
+
+def _open(kind: type[GraphEngine], graph: GraphFile, precision: str, options: Options) -> GraphEngine:
+    keeps = kind.keeps_compiled and options.cache is None
+    return kind(graph, precision, replace(options, cache=cache_folder() / "compiled") if keeps else options)
+
+
+def _samples(graph: GraphFile) -> Callable[[Golden | None, int], dict[str, np.ndarray]] | None:
+    """Return what makes inputs of a given batch size; None if other dimensions are open and nobody knows them."""
+    is_open = any(isinstance(size, str) and size != graph.batch for spec in graph.inputs for size in spec.shape)
+    return None if is_open and not golden_file(graph.path).is_file() else partial(_inputs, graph)
+
+
+def _inputs(graph: GraphFile, golden: Golden | None, batch_size: int) -> dict[str, np.ndarray]:
+    if golden is not None:
+        return _repeated(graph, golden.inputs, batch_size)
+    generator = np.random.default_rng(0)
+    shapes = {spec: [1 if isinstance(size, str) else size for size in spec.shape] for spec in graph.inputs}
+    values = {spec.name: generator.normal(size=shape).astype(spec.dtype) for spec, shape in shapes.items()}
+    return _repeated(graph, values, batch_size)
+
+
+def _repeated(graph: GraphFile, inputs: Mapping[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
+    batched = {spec.name for spec in graph.inputs if graph.batch is not None and spec.shape[:1] == (graph.batch,)}
+    return {
+        name: np.resize(value, (batch_size, *value.shape[1:])) if name in batched else value
+        for name, value in inputs.items()
+    }

@@ -22,6 +22,8 @@ class OpenVinoEngine(GraphEngine):
     """
 
     precisions = ("f32", "bf16", "f16")
+    # 1.5 was seen with gradients, 2.4 with predictions in small batches.
+    overhead = 2.5
 
     def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
         super().__init__(graph, precision, options)

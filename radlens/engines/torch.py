@@ -1,41 +1,205 @@
-"""The torch engine: the folded ensemble with autograd, on the CPU or on a GPU."""
+"""Torch as an engine: computes an ONNX file operation by operation, in float64 as well.
 
+It is not fast, but it needs nothing else, and its float64 is what the others are held against. What it can compute are
+:data:`radlens.engines.torch_operations.OPERATIONS`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
 import torch
+from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 from torch import Tensor
 
-from radlens.bundles import Bundle
-from radlens.networks import CdcPrediction
+from radlens.engines.base import GraphEngine, Options, register
+from radlens.engines.golden import Golden
+from radlens.engines.graph_file import GraphFile
+from radlens.engines.torch_operations import OPERATIONS, Node, Operation, dtype_of
+from radlens.errors import BundleError, MissingDependency
 
-__all__ = ["TorchEngine"]
+__all__ = ["TorchCudaEngine", "TorchEngine", "golden_values"]
 
-_CHUNK = 16
-"""Images computed together: more gain nothing on a CPU and take 40 MB each with five members."""
+_DTYPES = {
+    "f64": torch.float64,
+    "f32": torch.float32,
+    "tf32": torch.float32,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
-class TorchEngine:
-    """Runs a bundle with torch; the GPU if there is one.
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One node, ready to be computed."""
+
+    function: Operation
+    node: Node
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    done: tuple[str, ...]
+    """Tensors that nobody reads afterwards."""
+
+
+@register("torch")
+class TorchEngine(GraphEngine):
+    """Computes a graph with torch on the CPU.
 
     Raises:
-        BundleError: the weights cannot be loaded.
+        BundleError: the graph has an operation that is not in ``OPERATIONS``; the message names it and its node.
     """
 
-    precision = "float32"
+    precisions: ClassVar[tuple[str, ...]] = ("f32", "f64", "bf16")
+    device: ClassVar[str] = "cpu"
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.name = "torch" if self.device == "cpu" else "torch-cuda"
-        self._model = bundle.model().to(self.device)
+    def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
+        super().__init__(graph, precision, options)
+        self._dtype = _DTYPES[precision]
+        model = inliner.inline_local_functions(graph.model) if graph.model.functions else graph.model
+        self._constants = dict(self._weights(model, graph.path.parent))
+        self._steps = list(self._planned(model))
 
-    def predict(self, images: Tensor) -> CdcPrediction:
-        """Return curve and uncertainty, each ``(b, 12)`` um of gold."""
-        parts = [self._model.predict(chunk.to(self.device)) for chunk in images.split(_CHUNK)]
-        return CdcPrediction(*(torch.cat(field).cpu() for field in zip(*parts, strict=True)))
+    @classmethod
+    def require(cls) -> None:
+        """Return: torch is always there."""
 
-    def score(self, images: Tensor) -> Tensor:
-        """Return the midpoint of the curve ``(b,)``, um of gold."""
-        with torch.no_grad():
-            return torch.cat([self._model.score(chunk.to(self.device)) for chunk in images.split(_CHUNK)]).cpu()
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """Return the version of torch."""
+        return {"torch": torch.__version__}
 
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
-        return torch.cat([self._model.gradient(chunk.to(self.device)) for chunk in images.split(_CHUNK)]).cpu()
+    def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute one part; float16 and bfloat16 come back as float32."""
+        values = dict(self._constants)
+        for name, value in inputs.items():
+            tensor = torch.from_numpy(value if value.flags.writeable else value.copy())
+            values[name] = tensor.to(self.device, self._dtype if tensor.is_floating_point() else tensor.dtype)
+        with torch.inference_mode(), self._arithmetic():
+            for step in self._steps:
+                self._take(step, values)
+        return {spec.name: _array(values[spec.name]) for spec in self.graph.outputs}
+
+    @staticmethod
+    def _take(step: _Step, values: dict[str, Tensor]) -> None:
+        arguments = [values[name] if name else None for name in step.inputs]
+        try:
+            results = step.function(step.node, *arguments)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"{step.node.operation} in {step.node.name!r} must be computable, got {type(error).__name__}"
+            ) from error
+        values.update(zip(step.outputs, [results] if isinstance(results, Tensor) else results, strict=False))
+        for name in step.done:
+            del values[name]
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        yield
+
+    def _weights(self, model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Tensor]]:
+        for tensor in model.graph.initializer:
+            yield tensor.name, self._constant(tensor, folder)
+
+    def _constant(self, tensor: TensorProto, folder: Path) -> Tensor:
+        try:
+            array = numpy_helper.to_array(tensor, base_dir=str(folder))
+        except (OSError, ValueError, TypeError) as error:
+            raise BundleError(f"weights of {tensor.name} must be readable, got {type(error).__name__}") from error
+        dtype = dtype_of(tensor.data_type, self._dtype)
+        value = torch.from_numpy(np.array(array, dtype=np.float32 if dtype == torch.bfloat16 else None)).to(dtype)
+        # Shapes and indices are read by Python.
+        return value.to(self.device) if value.is_floating_point() else value
+
+    def _planned(self, model: onnx.ModelProto) -> Iterator[_Step]:
+        opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+        nodes = list(model.graph.node)
+        keep = {spec.name for spec in self.graph.outputs}
+        last = {name: index for index, node in enumerate(nodes) for name in (*node.input, *node.output)}
+        for index, node in enumerate(nodes):
+            parsed = Node(
+                node.op_type,
+                node.name or node.output[0],
+                {attribute.name: self._attribute(attribute) for attribute in node.attribute},
+                sum(bool(name) for name in node.output),
+                opset,
+                self._dtype,
+            )
+            if node.domain not in ("", "ai.onnx") or node.op_type not in (*OPERATIONS, "Constant"):
+                raise BundleError(
+                    f"engine torch must know every operation of {self.graph.path.name}, got {node.op_type} in "
+                    f"{parsed.name!r}"
+                )
+            if node.op_type == "Constant":
+                self._constants[node.output[0]] = self._value(parsed)
+                continue
+            done = {name for name in (*node.input, *node.output) if name and last[name] == index} - keep
+            done -= set(self._constants)
+            yield _Step(OPERATIONS[node.op_type], parsed, tuple(node.input), tuple(node.output), tuple(done))
+
+    def _attribute(self, attribute: AttributeProto) -> Any:
+        value = onnx.helper.get_attribute_value(attribute)
+        return self._constant(value, self.graph.path.parent) if isinstance(value, TensorProto) else value
+
+    def _value(self, node: Node) -> Tensor:
+        """Return the value of a node ``Constant``."""
+        for name, dtype in (("value_float", self._dtype), ("value_floats", self._dtype)):
+            if name in node.attributes:
+                return torch.tensor(node.attributes[name], dtype=dtype, device=self.device)
+        for name in ("value_int", "value_ints"):
+            if name in node.attributes:
+                return torch.tensor(node.attributes[name], dtype=torch.int64)
+        if "value" not in node.attributes:
+            raise node.unsupported("a value that is no tensor")
+        value: Tensor = node.attributes["value"]
+        return value
+
+
+@register("torch-cuda")
+class TorchCudaEngine(TorchEngine):
+    """Computes a graph with torch on an NVIDIA GPU."""
+
+    precisions = ("f32", "tf32", "f64", "f16", "bf16")
+    device = "cuda"
+
+    @classmethod
+    def require(cls) -> None:
+        """Return if torch sees a GPU."""
+        if not torch.cuda.is_available():
+            raise MissingDependency(f"engine {cls.name} needs an NVIDIA GPU and torch with CUDA, got none")
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Allow TF32 or not: torch's default for convolutions is to use it."""
+        allowed, before = self.precision == "tf32", torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=allowed):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def golden_values(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
+    """Compute golden values of a graph from the file itself: outputs in float64, and float32's error.
+
+    They tell whether an engine computes what the file says, not whether the file says what was meant.
+
+    Args:
+        path: of the graph.
+        inputs: as the graph takes them.
+
+    Raises:
+        BundleError: the graph has an operation that torch was not taught.
+    """
+    graph = GraphFile.load(path)
+    engines = {precision: TorchEngine(graph, precision, Options()) for precision in ("f64", "f32")}
+    return Golden.compare(inputs, engines["f64"].run(inputs), engines["f32"].run(inputs))
+
+
+def _array(value: Tensor) -> np.ndarray:
+    shortened = value.dtype in (torch.float16, torch.bfloat16)
+    return (value.float() if shortened else value).cpu().numpy()

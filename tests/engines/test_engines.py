@@ -25,7 +25,8 @@ def test_every_engine_reproduces_the_model(exported, name):
         score = model.score(images)
     torch.testing.assert_close(engine.score(images), score, rtol=1e-4, atol=1e-6)
     for found, expected in zip(engine.predict(images), model.predict(images), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        # Curves reach 2 um; the epistemic part is the difference of members, in the last bits of theirs.
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-6)
     gradient = model.gradient(images)
     error = (engine.gradient(images) - gradient).norm() / gradient.norm()
     # A ReLU or a maximum that float32 decides differently moves single pixels: 2.5e-3 was seen between f32 and f64.
@@ -45,7 +46,7 @@ def test_a_wrong_graph_is_refused_and_the_next_engine_serves(copy, caplog):
         assert open_bundle(bundle).name == "torch"
     for engine in ("openvino", "onnxruntime"):
         assert f"engine {engine} is refused: gradient.onnx must be a graph" in caplog.text
-        with pytest.raises(BundleError, match="must reproduce the golden values"):
+        with pytest.raises(BundleError, match="must reproduce the golden values of the graph, got none that does"):
             open_bundle(bundle, engine)
 
 

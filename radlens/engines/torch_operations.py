@@ -1,0 +1,649 @@
+"""ONNX operations in torch, as far as the graphs need them that radlens and torch's exporter write (opset 13 to 22).
+
+Each function takes the node and its inputs as tensors, None for an optional one that is missing, and returns a tensor
+or a list of them. Shapes and indices are int64 tensors on the CPU.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from radlens.errors import BundleError
+
+__all__ = ["OPERATIONS", "Node", "Operation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A node of a graph.
+
+    Attributes:
+        operation: its name in ONNX.
+        name: of the node.
+        attributes: by name, as Python and NumPy values.
+        n_outputs: outputs that are asked for.
+        opset: version of the operations.
+        single: the dtype that stands for float32.
+    """
+
+    operation: str
+    name: str
+    attributes: dict[str, Any]
+    n_outputs: int
+    opset: int
+    single: torch.dtype
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute; texts are decoded."""
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def unsupported(self, what: str) -> BundleError:
+        """Return the error for a form of the operation that torch is not taught."""
+        return BundleError(f"engine torch must know every operation, got {self.operation} with {what} in {self.name!r}")
+
+
+Operation = Callable[..., Tensor | Sequence[Tensor]]
+
+OPERATIONS: dict[str, Operation] = {}
+"""What the engine ``torch`` can compute, by name in ONNX."""
+
+
+def operation(*names: str) -> Callable[[Operation], Operation]:
+    """Make a function known as the implementation of one or more operations."""
+
+    def add(function: Operation) -> Operation:
+        OPERATIONS.update(dict.fromkeys(names, function))
+        return function
+
+    return add
+
+
+def _ints(tensor: Tensor) -> list[int]:
+    return [int(value) for value in tensor.reshape(-1).tolist()]
+
+
+def _axes(node: Node, given: Tensor | None) -> list[int] | None:
+    """Return axes, an attribute in older versions of an operation and an input in newer ones."""
+    return node.get("axes") if given is None else _ints(given)
+
+
+_ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "Abs": torch.abs,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
+    "HardSwish": F.hardswish,
+    "Identity": lambda x: x,
+    "IsInf": torch.isinf,
+    "IsNaN": torch.isnan,
+    "Log": torch.log,
+    "Mish": F.mish,
+    "Neg": torch.neg,
+    "Not": torch.logical_not,
+    "Reciprocal": torch.reciprocal,
+    "Relu": F.relu,
+    "Round": torch.round,
+    "Sigmoid": torch.sigmoid,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Softplus": F.softplus,
+    "Softsign": F.softsign,
+    "Sqrt": torch.sqrt,
+    "Tan": torch.tan,
+    "Tanh": torch.tanh,
+}
+
+_PAIRWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Add": torch.add,
+    "And": torch.logical_and,
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+    "MatMul": torch.matmul,
+    "Mul": torch.mul,
+    "Or": torch.logical_or,
+    "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
+    "Pow": lambda x, exponent: torch.pow(x, exponent).to(x.dtype),
+    "Sub": torch.sub,
+    "Xor": torch.logical_xor,
+}
+
+_MANY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}
+
+_REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
+    "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keep),
+    "ReduceL2": lambda x, axes, keep: x.square().sum(axes, keep).sqrt(),
+    "ReduceLogSumExp": lambda x, axes, keep: torch.logsumexp(x, axes, keep),
+    "ReduceMax": lambda x, axes, keep: x.amax(axes, keep),
+    "ReduceMean": lambda x, axes, keep: x.mean(axes, keep),
+    "ReduceMin": lambda x, axes, keep: x.amin(axes, keep),
+    "ReduceSum": lambda x, axes, keep: x.sum(axes, keep),
+    "ReduceSumSquare": lambda x, axes, keep: x.square().sum(axes, keep),
+}
+
+
+def _together(*tensors: Tensor) -> list[Tensor]:
+    """Bring constants of the CPU to where the others are."""
+    device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
+    return list(tensors) if device is None else [tensor.to(device) for tensor in tensors]
+
+
+def _elementwise(node: Node, x: Tensor) -> Tensor:
+    return _ELEMENTWISE[node.operation](x)
+
+
+def _pairwise(node: Node, x: Tensor, y: Tensor) -> Tensor:
+    return _PAIRWISE[node.operation](*_together(x, y))
+
+
+def _many(node: Node, *values: Tensor) -> Tensor:
+    first, *others = _together(*values)
+    for other in others:
+        first = _MANY[node.operation](first, other)
+    return first
+
+
+def _reduced(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
+    axes = _axes(node, given)
+    if not axes and node.get("noop_with_empty_axes", 0):
+        return x
+    return _REDUCTIONS[node.operation](x, axes or list(range(x.ndim)), bool(node.get("keepdims", 1)))
+
+
+for _function, _table in (
+    (_elementwise, _ELEMENTWISE),
+    (_pairwise, _PAIRWISE),
+    (_many, _MANY),
+    (_reduced, _REDUCTIONS),
+):
+    OPERATIONS.update(dict.fromkeys(_table, _function))
+
+
+@operation("Div")
+def _div(node: Node, x: Tensor, y: Tensor) -> Tensor:
+    x, y = _together(x, y)
+    return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
+
+
+@operation("Mod")
+def _mod(node: Node, x: Tensor, y: Tensor) -> Tensor:
+    return (torch.fmod if node.get("fmod", 0) else torch.remainder)(*_together(x, y))
+
+
+@operation("Mean")
+def _mean(node: Node, *values: Tensor) -> Tensor:
+    first, *others = _together(*values)
+    return sum(others, start=first) / len(values)
+
+
+@operation("Where")
+def _where(node: Node, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return torch.where(*_together(condition, x, y))
+
+
+@operation("Clip")
+def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    low, high = (None if bound is None else bound.to(x) for bound in (low, high))
+    return x if low is None and high is None else torch.clamp(x, low, high)
+
+
+@operation("Elu")
+def _elu(node: Node, x: Tensor) -> Tensor:
+    return F.elu(x, node.get("alpha", 1.0))
+
+
+@operation("LeakyRelu")
+def _leaky_relu(node: Node, x: Tensor) -> Tensor:
+    return F.leaky_relu(x, node.get("alpha", 0.01))
+
+
+@operation("HardSigmoid")
+def _hard_sigmoid(node: Node, x: Tensor) -> Tensor:
+    return torch.clamp(node.get("alpha", 0.2) * x + node.get("beta", 0.5), 0, 1)
+
+
+@operation("Gelu")
+def _gelu(node: Node, x: Tensor) -> Tensor:
+    return F.gelu(x, approximate=node.get("approximate", "none"))
+
+
+@operation("Softmax")
+def _softmax(node: Node, x: Tensor) -> Tensor:
+    return torch.softmax(x, node.get("axis", -1))
+
+
+@operation("LogSoftmax")
+def _log_softmax(node: Node, x: Tensor) -> Tensor:
+    return torch.log_softmax(x, node.get("axis", -1))
+
+
+@operation("Cast")
+def _cast(node: Node, x: Tensor) -> Tensor:
+    return x.to(dtype_of(node.get("to"), node.single))
+
+
+@operation("CastLike")
+def _cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
+    return x.to(like.dtype)
+
+
+@operation("Gemm")
+def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    a, b = (a.mT if node.get("transA", 0) else a), (b.mT if node.get("transB", 0) else b)
+    product = node.get("alpha", 1.0) * (a @ b)
+    return product if c is None else product + node.get("beta", 1.0) * c
+
+
+@operation("Einsum")
+def _einsum(node: Node, *values: Tensor) -> Tensor:
+    return torch.einsum(node.get("equation"), *values)
+
+
+def _pads(node: Node, x: Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return zeros before and after each spatial dimension."""
+    n = len(kernel)
+    automatic = node.get("auto_pad", "NOTSET")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
+        sizes = zip(x.shape[2:], kernel, strides, dilations, strict=True)
+        totals = [max((math.ceil(i / s) - 1) * s + (k - 1) * d + 1 - i, 0) for i, k, s, d in sizes]
+        small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+        return (small, large) if automatic == "SAME_UPPER" else (large, small)
+    pads = [0] * 2 * n if automatic == "VALID" else node.get("pads", [0] * 2 * n)
+    return list(pads[:n]), list(pads[n:])
+
+
+def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float) -> Tensor:
+    pairs = [side for pair in reversed(list(zip(before, after, strict=True))) for side in pair]
+    return F.pad(x, pairs, value=value) if any(pairs) else x
+
+
+@operation("Conv")
+def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    n = weight.ndim - 2
+    before, after = _pads(node, x, weight.shape[2:])
+    if before != after:
+        x, before = _padded(x, before, after, 0.0), [0] * n
+    strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
+    return (F.conv1d, F.conv2d, F.conv3d)[n - 1](x, weight, bias, strides, before, dilations, node.get("group", 1))
+
+
+@operation("ConvTranspose")
+def _conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    n = weight.ndim - 2
+    if node.get("output_shape") or node.get("auto_pad", "NOTSET") != "NOTSET":
+        raise node.unsupported("output_shape or auto_pad")
+    strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
+    before, after = _pads(node, x, weight.shape[2:])
+    extra = node.get("output_padding", [0] * n)
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
+    # Padding only cuts off the border of the whole result.
+    groups = node.get("group", 1)
+    if before == after:
+        return function(x, weight, bias, strides, before, extra, groups, dilations)
+    whole = function(x, weight, bias, strides, 0, 0, groups, dilations)
+    return _padded(whole, [-b for b in before], [e - a for a, e in zip(after, extra, strict=True)], 0.0)
+
+
+@operation("MaxPool")
+def _max_pool(node: Node, x: Tensor) -> Tensor:
+    if node.n_outputs > 1:
+        raise node.unsupported("indices")
+    kernel = node.get("kernel_shape")
+    n = len(kernel)
+    before, after = _pads(node, x, kernel)
+    if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
+        x, before = _padded(x, before, after, -math.inf), [0] * n
+    strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
+    function = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
+    return function(x, kernel, strides, before, dilations, bool(node.get("ceil_mode", 0)))
+
+
+@operation("AveragePool")
+def _average_pool(node: Node, x: Tensor) -> Tensor:
+    kernel = node.get("kernel_shape")
+    n = len(kernel)
+    before, after = _pads(node, x, kernel)
+    counted, ceil = bool(node.get("count_include_pad", 0)), bool(node.get("ceil_mode", 0))
+    if any(d != 1 for d in node.get("dilations", [1] * n)) or (before != after and ceil):
+        raise node.unsupported("dilations, or ceil_mode and unequal pads")
+    function: Callable[..., Tensor] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[n - 1]
+    strides = node.get("strides", [1] * n)
+    if before == after and all(2 * b <= k for b, k in zip(before, kernel, strict=True)):
+        return function(x, kernel, strides, before, ceil, counted)
+    total = function(_padded(x, before, after, 0.0), kernel, strides)
+    if counted:
+        return total
+    return total / function(_padded(torch.ones_like(x[:1, :1]), before, after, 0.0), kernel, strides)
+
+
+@operation("GlobalAveragePool")
+def _global_average_pool(node: Node, x: Tensor) -> Tensor:
+    return x.mean(list(range(2, x.ndim)), keepdim=True)
+
+
+@operation("GlobalMaxPool")
+def _global_max_pool(node: Node, x: Tensor) -> Tensor:
+    return x.amax(list(range(2, x.ndim)), keepdim=True)
+
+
+@operation("BatchNormalization")
+def _batch_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    if node.get("training_mode", 0):
+        raise node.unsupported("training_mode")
+    return F.batch_norm(x, mean, variance, scale, bias, eps=node.get("epsilon", 1e-5))
+
+
+@operation("InstanceNormalization")
+def _instance_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return F.instance_norm(x, weight=scale, bias=bias, eps=node.get("epsilon", 1e-5))
+
+
+@operation("LayerNormalization")
+def _layer_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    if node.n_outputs > 1:
+        raise node.unsupported("mean and deviation as outputs")
+    shape = x.shape[node.get("axis", -1) :]
+    # Scale and bias may be broadcast, which torch's own function does not do.
+    normalised = F.layer_norm(x, shape, eps=node.get("epsilon", 1e-5)) * scale
+    return normalised if bias is None else normalised + bias
+
+
+@operation("GroupNormalization")
+def _group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    if node.opset < 21:
+        raise node.unsupported("scales of groups (before opset 21)")
+    return F.group_norm(x, node.get("num_groups"), scale, bias, eps=node.get("epsilon", 1e-5))
+
+
+@operation("ArgMax", "ArgMin")
+def _arg_extreme(node: Node, x: Tensor) -> Tensor:
+    if node.get("select_last_index", 0):
+        raise node.unsupported("select_last_index")
+    function = torch.argmax if node.operation == "ArgMax" else torch.argmin
+    return function(x, dim=node.get("axis", 0), keepdim=bool(node.get("keepdims", 1)))
+
+
+@operation("CumSum")
+def _cumsum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+    if node.get("exclusive", 0) or node.get("reverse", 0):
+        raise node.unsupported("exclusive or reverse")
+    return torch.cumsum(x, int(axis))
+
+
+@operation("TopK")
+def _topk(node: Node, x: Tensor, k: Tensor) -> Sequence[Tensor]:
+    return torch.topk(x, int(k), node.get("axis", -1), bool(node.get("largest", 1)), bool(node.get("sorted", 1)))
+
+
+@operation("Shape")
+def _shape(node: Node, x: Tensor) -> Tensor:
+    return torch.tensor(list(x.shape)[node.get("start", 0) : node.get("end")], dtype=torch.int64)
+
+
+@operation("Size")
+def _size(node: Node, x: Tensor) -> Tensor:
+    return torch.tensor(x.numel(), dtype=torch.int64)
+
+
+@operation("ConstantOfShape")
+def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
+    value = node.get("value")
+    filling = torch.zeros(1, dtype=node.single) if value is None else value
+    return filling.reshape(()).expand(_ints(shape)).clone()
+
+
+@operation("Range")
+def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+
+
+@operation("Reshape")
+def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    wanted = _ints(shape)
+    if not node.get("allowzero", 0):
+        wanted = [x.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
+    return x.reshape(wanted)
+
+
+@operation("Flatten")
+def _flatten(node: Node, x: Tensor) -> Tensor:
+    axis = node.get("axis", 1) % (x.ndim + 1)
+    return x.reshape(math.prod(x.shape[:axis]), -1)
+
+
+@operation("Transpose")
+def _transpose(node: Node, x: Tensor) -> Tensor:
+    return x.permute(node.get("perm") or tuple(reversed(range(x.ndim))))
+
+
+@operation("Squeeze")
+def _squeeze(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
+    axes = _axes(node, given)
+    return x.squeeze() if axes is None else x.squeeze(tuple(axes))
+
+
+@operation("Unsqueeze")
+def _unsqueeze(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
+    axes = _axes(node, given) or []
+    for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+@operation("Concat")
+def _concat(node: Node, *values: Tensor) -> Tensor:
+    return torch.cat(_together(*values), node.get("axis"))
+
+
+@operation("Split")
+def _split(node: Node, x: Tensor, sizes: Tensor | None = None) -> Sequence[Tensor]:
+    axis = node.get("axis", 0)
+    if sizes is not None:
+        return torch.split(x, _ints(sizes), axis)
+    return torch.split(x, math.ceil(x.shape[axis] / node.get("num_outputs", node.n_outputs)), axis)
+
+
+@operation("Slice")
+def _slice(
+    node: Node, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+) -> Tensor:
+    first, last = _ints(starts), _ints(ends)
+    along = list(range(len(first))) if axes is None else _ints(axes)
+    by = [1] * len(first) if steps is None else _ints(steps)
+    for axis, start, end, step in zip(along, first, last, by, strict=True):
+        places = range(*slice(start, end, step).indices(x.shape[axis]))
+        if step > 0:
+            x = x[(slice(None),) * (axis % x.ndim) + (slice(places.start, places.stop, step),)]
+        else:
+            x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
+    return x
+
+
+@operation("Pad")
+def _pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
+    sizes = _ints(pads)
+    along = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in _ints(axes)]
+    before, after = [0] * x.ndim, [0] * x.ndim
+    for axis, b, a in zip(along, sizes[: len(along)], sizes[len(along) :], strict=True):
+        before[axis], after[axis] = b, a
+    mode = node.get("mode", "constant")
+    if mode == "constant":
+        return _padded(x, before, after, 0.0 if value is None else value.item())
+    for axis in range(x.ndim):
+        places = torch.arange(-before[axis], x.shape[axis] + after[axis])
+        x = x.index_select(axis, _inside(places, x.shape[axis], mode).to(x.device))
+    return x
+
+
+def _inside(places: Tensor, length: int, mode: str) -> Tensor:
+    """Return the places inside an axis that stand for those beyond its ends."""
+    if mode == "edge":
+        return places.clamp(0, length - 1)
+    if mode == "wrap":
+        return places % length
+    period = max(2 * (length - 1), 1)
+    folded = places % period
+    return torch.where(folded < length, folded, period - folded)
+
+
+@operation("Expand")
+def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(_ints(shape))))
+
+
+@operation("Tile")
+def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
+    return x.repeat(_ints(repeats))
+
+
+@operation("Gather")
+def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+    axis = node.get("axis", 0) % x.ndim
+    places = indices.to(x.device).reshape(-1)
+    chosen = x.index_select(axis, torch.where(places < 0, places + x.shape[axis], places))
+    return chosen.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+@operation("GatherElements")
+def _gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+    axis = node.get("axis", 0)
+    places = indices.to(x.device)
+    return torch.gather(x, axis, torch.where(places < 0, places + x.shape[axis], places))
+
+
+@operation("ScatterND")
+def _scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    if node.get("reduction", "none") not in ("none", "add"):
+        raise node.unsupported(f"reduction {node.get('reduction')}")
+    places = tuple(indices.to(x.device).movedim(-1, 0))
+    return x.index_put(places, updates.to(x.device), accumulate=node.get("reduction", "none") == "add")
+
+
+@operation("ScatterElements")
+def _scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+    axis, reduction = node.get("axis", 0), node.get("reduction", "none")
+    places = indices.to(x.device)
+    places = torch.where(places < 0, places + x.shape[axis], places)
+    if reduction == "none":
+        return x.scatter(axis, places, updates.to(x.device))
+    if reduction == "add":
+        return x.scatter_add(axis, places, updates.to(x.device))
+    raise node.unsupported(f"reduction {reduction}")
+
+
+@operation("DepthToSpace")
+def _depth_to_space(node: Node, x: Tensor) -> Tensor:
+    size = node.get("blocksize")
+    batch, channels, height, width = x.shape
+    inner = channels // size**2
+    if node.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x, size)
+    blocks = x.reshape(batch, size, size, inner, height, width).permute(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(batch, inner, height * size, width * size)
+
+
+@operation("SpaceToDepth")
+def _space_to_depth(node: Node, x: Tensor) -> Tensor:
+    size = node.get("blocksize")
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels, height // size, size, width // size, size).permute(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(batch, channels * size**2, height // size, width // size)
+
+
+@operation("Trilu")
+def _trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
+    diagonal = 0 if k is None else int(k)
+    return torch.triu(x, diagonal) if node.get("upper", 1) else torch.tril(x, diagonal)
+
+
+@operation("Resize")
+def _resize(
+    node: Node, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
+) -> Tensor:
+    mode = node.get("mode", "nearest")
+    if mode not in ("nearest", "linear") or node.get("antialias", 0) or node.get("exclude_outside", 0):
+        raise node.unsupported(f"mode {mode}, or antialias or exclude_outside")
+    along = node.get("axes") or list(range(x.ndim))
+    wanted = None if sizes is None or not sizes.numel() else _ints(sizes)
+    if wanted is not None and node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise node.unsupported("keep_aspect_ratio_policy")
+    for index, axis in enumerate(along):
+        length = x.shape[axis]
+        if wanted is not None:
+            new, scale = wanted[index], wanted[index] / length
+        else:
+            assert scales is not None, "the checker of ONNX wants one of the two"
+            scale = float(scales[index])
+            new = math.floor(length * scale)
+        if (new, scale) != (length, 1.0):
+            x = _resized(node, x, axis % x.ndim, new, scale)
+    return x
+
+
+def _resized(node: Node, x: Tensor, axis: int, new: int, scale: float) -> Tensor:
+    """Resize one axis: all modes are separable."""
+    length = x.shape[axis]
+    at = _coordinates(node, new, length, scale)
+    if node.get("mode", "nearest") == "nearest":
+        places = _nearest(node, at).clamp(0, length - 1).long()
+        return x.index_select(axis, places.to(x.device))
+    low = at.floor()
+    weight = (at - low).to(x).view(-1, *[1] * (x.ndim - axis - 1))
+    below, above = (x.index_select(axis, places.clamp(0, length - 1).long().to(x.device)) for places in (low, low + 1))
+    return below * (1 - weight) + above * weight
+
+
+def _coordinates(node: Node, new: int, length: int, scale: float) -> Tensor:
+    """Return where on the old axis each place of the new one lies."""
+    places = torch.arange(new, dtype=torch.float64)
+    mode = node.get("coordinate_transformation_mode", "half_pixel")
+    if mode == "asymmetric":
+        return places / scale
+    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and new > 1):
+        return (places + 0.5) / scale - 0.5
+    if mode == "pytorch_half_pixel":
+        return torch.zeros_like(places)
+    if mode == "align_corners":
+        return places * ((length - 1) / max(new - 1, 1))
+    raise node.unsupported(f"coordinates {mode}")
+
+
+def _nearest(node: Node, at: Tensor) -> Tensor:
+    mode = node.get("nearest_mode", "round_prefer_floor")
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "floor": torch.floor,
+        "ceil": torch.ceil,
+        "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
+        "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
+    }
+    return functions[mode](at)
+
+
+def dtype_of(data_type: int, single: torch.dtype) -> torch.dtype:
+    """Return the dtype of an ONNX element type; float32 becomes ``single``."""
+    kinds = {
+        1: single,
+        2: torch.uint8,
+        3: torch.int8,
+        5: torch.int16,
+        6: torch.int32,
+        7: torch.int64,
+        9: torch.bool,
+        10: torch.float16,
+        11: torch.float64,
+        16: torch.bfloat16,
+    }
+    if data_type not in kinds:
+        raise BundleError(f"engine torch must know every element type, got ONNX type {data_type}")
+    return kinds[data_type]
