@@ -1,0 +1,279 @@
+"""Boxes from maps and their overlap with the truth: Sam Millan 2023, sections 3.2.4 and 3.2.5, Figs. 3, 5 and 6.
+
+The thesis states the 9x9 dilation, the rule of the quantile and the order of the steps. It does not print the
+quantile nor the kernel of the erosion and the dilation after it; those defaults are ours and say so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.evaluation.checks import finite_map, mask
+
+__all__ = [
+    "DILATION",
+    "QUANTILE",
+    "Box",
+    "IouCurve",
+    "IouSummary",
+    "iou",
+    "iou_curve",
+    "iou_summary",
+    "merge_boxes",
+    "merged_box",
+    "region_boxes",
+    "regions_above_quantile",
+]
+
+Box = tuple[float, float, float, float]
+"""``(x0, y0, x1, y1)`` in pixels, half open: columns ``x0 <= x < x1``, rows ``y0 <= y < y1``."""
+
+DILATION = 9
+"""Side in pixels of the rectangle that maps are dilated with, once (section 3.2.4)."""
+
+QUANTILE = 0.95
+"""Pixels above this quantile of the map are kept. Ours: the thesis speaks of "a given quantile"."""
+
+
+def regions_above_quantile(
+    map: ArrayLike,
+    *,
+    quantile: float = QUANTILE,
+    dilation: int = DILATION,
+    opening: int | None = None,
+) -> np.ndarray:
+    """Return where a map scores highest: dilation, threshold, erosion, dilation (section 3.2.5, steps 1 and 2).
+
+    1. Each pixel takes the largest score in the ``dilation`` x ``dilation`` square around it.
+    2. A pixel is kept if its score is higher than the quantile of all pixels of the dilated map (linear
+       interpolation). Pixels equal to the quantile are dropped, so nothing is kept of a constant map, nor of one
+       whose largest value covers a larger share of the image than ``1 - quantile``.
+    3. Erosion, then dilation, with an ``opening`` x ``opening`` square, remove what is smaller than that square.
+
+    Pixels outside the image play no part in any step, as in OpenCV, which the thesis used: a region at the border is
+    not eaten from outside. Scores are taken with their sign, as the thesis' "higher than"; give the absolute value of
+    a map to treat both signs alike.
+
+    Args:
+        map: ``(h, w)``, one score per pixel; channels already reduced.
+        quantile: in [0, 1].
+        dilation: side in pixels, odd; 1 for none, as the thesis did for LIME and SHAP.
+        opening: side in pixels, odd; 1 for none. Default: ``dilation + 2``, the smallest that removes what one
+            pixel alone leaves. A smaller one removes nothing from a dilated map, whose regions are all unions of
+            ``dilation`` x ``dilation`` squares.
+
+    Returns:
+        ``(h, w)`` bool, all False when nothing survives.
+
+    Raises:
+        InvalidInput: the map has another shape or values that are not finite.
+        InvalidParameter: a parameter out of range.
+    """
+    scores = finite_map("map", map)
+    if not 0 <= quantile <= 1:
+        raise InvalidParameter(f"quantile must be in [0, 1], got {quantile}")
+    opening = dilation + 2 if opening is None else opening
+    for name, side in {"dilation": dilation, "opening": opening}.items():
+        if side < 1 or side % 2 == 0:
+            raise InvalidParameter(f"{name} must be odd and at least 1, got {side}")
+    dilated = _dilate(scores, dilation)
+    return _dilate(_erode(dilated > np.quantile(dilated, quantile), opening), opening)
+
+
+def region_boxes(regions: ArrayLike) -> list[Box]:
+    """Return the box of each connected region, in the order of their first pixels (section 3.2.5, step 3).
+
+    Regions are 8-connected, as the outlines of OpenCV's ``findContours`` are.
+
+    Args:
+        regions: ``(h, w)`` bool.
+
+    Raises:
+        InvalidInput: it has not two dimensions.
+    """
+    labels, _ = ndimage.label(mask("regions", regions), structure=np.ones((3, 3)))
+    return [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)]
+
+
+def merge_boxes(boxes: Sequence[Box]) -> Box | None:
+    """Return the smallest box around all boxes, None if there are none (section 3.2.5, step 4)."""
+    if not boxes:
+        return None
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)
+
+
+def merged_box(
+    map: ArrayLike,
+    *,
+    quantile: float = QUANTILE,
+    dilation: int = DILATION,
+    opening: int | None = None,
+) -> Box | None:
+    """Return the one box around the highest scores of a map: Fig. 3 and section 3.2.5, steps 1 to 4.
+
+    Args:
+        map: ``(h, w)``, one signed score per pixel.
+        quantile: see `regions_above_quantile`, as for the other parameters.
+        dilation: 1 for LIME and SHAP.
+        opening: ``dilation + 2`` unless given.
+
+    Returns:
+        The box around all regions that survive, or None when none does: a constant map, a plateau at the largest
+        value that is wider than the quantile leaves, or spots that the opening removes.
+
+    Raises:
+        InvalidInput: the map has another shape or values that are not finite.
+        InvalidParameter: a parameter out of range.
+    """
+    return merge_boxes(region_boxes(regions_above_quantile(map, quantile=quantile, dilation=dilation, opening=opening)))
+
+
+def iou(box_a: Box | None, box_b: Box | None) -> float:
+    """Return the area shared by two boxes over the area that either covers (section 3.2.5, step 5).
+
+    Args:
+        box_a: half open; None, or a box without area, covers nothing.
+        box_b: the same.
+
+    Returns:
+        In [0, 1]; 0 for boxes that only touch, and where neither covers anything.
+
+    Raises:
+        InvalidInput: a box that has not four finite numbers with ``x0 <= x1`` and ``y0 <= y1``.
+    """
+    a, b = _checked("box_a", box_a), _checked("box_b", box_b)
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = _area(a) + _area(b) - width * height
+    return float(width * height / union) if union > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class IouSummary:
+    """One box of the box plot of Fig. 5.
+
+    Attributes:
+        n: images.
+        mean: of all.
+        std: their standard deviation, ``n`` in the denominator.
+        minimum: smallest.
+        lower_whisker: smallest value at most 1.5 interquartile ranges below the lower quartile.
+        lower_quartile: 0.25 quantile, linear interpolation.
+        median: 0.5 quantile.
+        upper_quartile: 0.75 quantile.
+        upper_whisker: largest value at most 1.5 interquartile ranges above the upper quartile.
+        maximum: largest.
+        outliers: values beyond the whiskers, ascending.
+    """
+
+    n: int
+    mean: float
+    std: float
+    minimum: float
+    lower_whisker: float
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    upper_whisker: float
+    maximum: float
+    outliers: tuple[float, ...]
+
+
+def iou_summary(ious: ArrayLike) -> IouSummary:
+    """Return what the box plot of one method shows (Fig. 5).
+
+    The thesis does not name its whiskers; these are Tukey's, the default of matplotlib.
+
+    Args:
+        ious: ``(n,)`` in [0, 1], one per image; 0 for an image without a box.
+
+    Raises:
+        InvalidInput: another shape, no values, or values outside [0, 1].
+    """
+    values = np.sort(_ious(ious))
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    reach = 1.5 * (high - low)
+    inside = (values >= low - reach) & (values <= high + reach)
+    return IouSummary(
+        n=values.size,
+        mean=float(values.mean()),
+        std=float(values.std()),
+        minimum=float(values[0]),
+        lower_whisker=float(min(low, values[inside][0])),
+        lower_quartile=float(low),
+        median=float(median),
+        upper_quartile=float(high),
+        upper_whisker=float(max(high, values[inside][-1])),
+        maximum=float(values[-1]),
+        outliers=tuple(values[~inside].tolist()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class IouCurve:
+    """One curve of Fig. 6.
+
+    Attributes:
+        thresholds: ``(t,)`` float64.
+        true_positive_rate: ``(t,)`` float64, fraction of the images whose IoU reaches the threshold.
+    """
+
+    thresholds: np.ndarray
+    true_positive_rate: np.ndarray
+
+
+def iou_curve(ious: ArrayLike, thresholds: ArrayLike | None = None) -> IouCurve:
+    """Return how many lesions count as found when an IoU of at least a threshold is asked for (Fig. 6).
+
+    The thesis does not say whether an IoU equal to the threshold is a true positive; it is here, as is usual for
+    detection, so the curve starts at 1 and the area under it over [0, 1] is the mean IoU.
+
+    Args:
+        ious: ``(n,)`` in [0, 1], one per image; 0 for an image without a box.
+        thresholds: ``(t,)``; 0, 0.01, ... 1 unless given.
+
+    Raises:
+        InvalidInput: another shape, no values, IoUs outside [0, 1], or thresholds that are NaN.
+    """
+    values = np.sort(_ious(ious))
+    levels = np.arange(101) / 100 if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+    if levels.ndim != 1 or levels.size == 0 or np.isnan(levels).any():
+        raise InvalidInput(f"thresholds must be numbers of shape (t,), got shape {levels.shape} or NaN among them")
+    n_below = np.searchsorted(values, levels, side="left")
+    return IouCurve(levels, (values.size - n_below) / values.size)
+
+
+def _dilate(array: np.ndarray, side: int) -> np.ndarray:
+    # Repeating the border adds no value to the window that is not already in it.
+    return ndimage.maximum_filter(array, size=side, mode="nearest")
+
+
+def _erode(array: np.ndarray, side: int) -> np.ndarray:
+    return ndimage.minimum_filter(array, size=side, mode="nearest")
+
+
+def _checked(name: str, box: Box | None) -> Box:
+    if box is None:
+        return (0.0, 0.0, 0.0, 0.0)
+    if len(box) != 4 or not np.isfinite(box).all() or box[0] > box[2] or box[1] > box[3]:
+        raise InvalidInput(f"{name} must be finite (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {tuple(box)}")
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    return x0, y0, x1, y1
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _ious(ious: ArrayLike) -> np.ndarray:
+    values = np.asarray(ious, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise InvalidInput(f"ious must have shape (n,) with at least one value, got {values.shape}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise InvalidInput(f"ious must be in [0, 1], got {values.min():g} to {values.max():g}")
+    return values

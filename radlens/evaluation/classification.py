@@ -1,0 +1,210 @@
+"""Classification at the corner of the ROC curve: Byra et al. 2022, "Evaluations" and Table 1; Fawcett 2006.
+
+Curves and areas are those of scikit-learn.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
+
+__all__ = ["Classification", "Estimate", "RocCurve", "RocPoint", "classification_measures", "roc_corner", "roc_curve"]
+
+
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """A receiver operating characteristic curve, from the highest threshold to the lowest.
+
+    Attributes:
+        false_positive_rate: ``(t,)`` float64, ascending from 0 to 1.
+        true_positive_rate: ``(t,)`` float64, ascending from 0 to 1.
+        thresholds: ``(t,)`` float64, descending; a case is called positive when its score is at least the threshold.
+            The first is infinite.
+        auc: area under the curve; ties of a positive and a negative score count half.
+    """
+
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    thresholds: np.ndarray
+    auc: float
+
+
+class RocPoint(NamedTuple):
+    """A point on the curve.
+
+    Attributes:
+        threshold: a case is called positive when its score is at least this; infinite when none is.
+        accuracy: fraction of all cases called right.
+        sensitivity: fraction of the positive cases called positive.
+        specificity: fraction of the negative cases called negative.
+    """
+
+    threshold: float
+    accuracy: float
+    sensitivity: float
+    specificity: float
+
+
+class Estimate(NamedTuple):
+    """A measure with its bootstrap uncertainty.
+
+    Attributes:
+        value: from the cases themselves.
+        low: lower end of the percentile interval.
+        high: upper end.
+        std: standard deviation of the bootstrap values.
+    """
+
+    value: float
+    low: float
+    high: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Table 1 of Byra et al.
+
+    Attributes:
+        n_positive: positive cases.
+        n_negative: negative cases.
+        threshold: score at the corner; a case is called positive when its score is at least this.
+        auc: area under the ROC curve.
+        accuracy: at the corner.
+        sensitivity: at the corner.
+        specificity: at the corner.
+    """
+
+    n_positive: int
+    n_negative: int
+    threshold: float
+    auc: Estimate
+    accuracy: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
+    """Return the curve with one point per distinct score.
+
+    Args:
+        labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
+        scores: ``(n,)``, higher for positive.
+
+    Raises:
+        InvalidInput: shapes that differ, labels that are not 0 or 1, one class only, or scores that are not finite.
+        MissingDependency: scikit-learn is not installed.
+    """
+    return _curve(*_checked(labels, scores))
+
+
+def roc_corner(labels: ArrayLike, scores: ArrayLike) -> RocPoint:
+    """Return the point of the ROC curve nearest to the upper left corner (Byra et al., "Evaluations").
+
+    Of several points at the same distance the one with the highest threshold - the highest specificity - is taken: on
+    the way down from the highest score, as in Fawcett's algorithm 1, a later point must be nearer to replace it.
+
+    Args:
+        labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
+        scores: ``(n,)``, higher for positive.
+
+    Raises:
+        InvalidInput: shapes that differ, labels that are not 0 or 1, one class only, or scores that are not finite.
+        MissingDependency: scikit-learn is not installed.
+    """
+    truth, values = _checked(labels, scores)
+    return _corner(_curve(truth, values), truth)
+
+
+def classification_measures(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Classification:
+    """Return AUC, and accuracy, sensitivity and specificity at the ROC corner, with bootstrap intervals.
+
+    Each resample draws as many positive and as many negative cases as there are, with replacement, each class for
+    itself. The corner is found anew in each resample, so the intervals contain the choice of the threshold. The
+    paper gives "value ± number" without saying of what; ``std`` is the nearest to it.
+
+    Args:
+        labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
+        scores: ``(n,)``, higher for positive. One per patient: the bootstrap takes cases to be independent.
+        n_bootstrap: resamples, at least 2.
+        confidence: of the percentile interval, between 0 and 1.
+        seed: of the resamples.
+
+    Raises:
+        InvalidInput: shapes that differ, labels that are not 0 or 1, one class only, or scores that are not finite.
+        InvalidParameter: a parameter out of range.
+        MissingDependency: scikit-learn is not installed.
+    """
+    truth, values = _checked(labels, scores)
+    if n_bootstrap < 2:
+        raise InvalidParameter(f"n_bootstrap must be at least 2, got {n_bootstrap}")
+    if not 0 < confidence < 1:
+        raise InvalidParameter(f"confidence must be between 0 and 1, got {confidence}")
+    rng = np.random.default_rng(seed)
+    strata = np.flatnonzero(truth), np.flatnonzero(~truth)
+    draws = np.array([_measures(truth, values, _resample(strata, rng)) for _ in range(n_bootstrap)])
+    found = _measures(truth, values, slice(None))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    std = draws.std(axis=0, ddof=1)
+    auc, accuracy, sensitivity, specificity = (
+        Estimate(*map(float, row)) for row in zip(found, low, high, std, strict=True)
+    )
+    threshold = _corner(_curve(truth, values), truth).threshold
+    n_positive, n_negative = (stratum.size for stratum in strata)
+    return Classification(n_positive, n_negative, threshold, auc, accuracy, sensitivity, specificity)
+
+
+def _resample(strata: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray:
+    return np.concatenate([rng.choice(stratum, stratum.size) for stratum in strata])
+
+
+def _measures(truth: np.ndarray, values: np.ndarray, rows: np.ndarray | slice) -> tuple[float, ...]:
+    curve = _curve(truth[rows], values[rows])
+    return curve.auc, *_corner(curve, truth[rows])[1:]
+
+
+def _curve(truth: np.ndarray, values: np.ndarray) -> RocCurve:
+    try:
+        from sklearn import metrics
+    except ImportError as error:
+        raise MissingDependency("ROC curves need the package scikit-learn: pip install scikit-learn") from error
+    fpr, tpr, thresholds = metrics.roc_curve(truth, values, drop_intermediate=False)
+    return RocCurve(fpr, tpr, thresholds, float(metrics.auc(fpr, tpr)))
+
+
+def _corner(curve: RocCurve, truth: np.ndarray) -> RocPoint:
+    distance = curve.false_positive_rate**2 + (1 - curve.true_positive_rate) ** 2
+    # Rounding must not choose between points at one distance.
+    i = int(np.flatnonzero(distance <= distance.min() * (1 + 1e-12))[0])
+    sensitivity, specificity = float(curve.true_positive_rate[i]), 1 - float(curve.false_positive_rate[i])
+    n_positive = int(np.count_nonzero(truth))
+    n_right = round(sensitivity * n_positive) + round(specificity * (truth.size - n_positive))
+    return RocPoint(float(curve.thresholds[i]), n_right / truth.size, sensitivity, specificity)
+
+
+def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != values.shape:
+        raise InvalidInput(f"labels and scores must have one shape (n,), got {truth.shape} and {values.shape}")
+    if not np.isin(truth, (0, 1)).all():
+        odd = next(label for label in truth.tolist() if label not in (0, 1))
+        raise InvalidInput(f"labels must be 0 or 1, got {odd!r}")
+    if not np.isfinite(values).all():
+        n_bad = np.count_nonzero(~np.isfinite(values))
+        raise InvalidInput(f"scores must be finite, got {n_bad} values that are NaN or infinite")
+    kinds = np.unique(truth)
+    if kinds.size < 2:
+        found = f"only {int(kinds[0])}" if kinds.size else "no cases"
+        raise InvalidInput(f"labels must hold both classes, 0 and 1, got {found}")
+    return truth.astype(bool), values

@@ -1,0 +1,145 @@
+"""The pointing game in three regions of a breast ultrasound image: Byra et al. 2022, "Evaluations" and Table 2."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage
+
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.evaluation.checks import finite_map, mask
+
+__all__ = ["ANY_REGION", "RING_MM", "RegionHits", "breast_regions", "pointing_hits", "pointing_table"]
+
+RING_MM = 5.0
+"""Width of the ring around the mass, millimetres (Byra et al., region 2)."""
+
+ANY_REGION = "any"
+"""Row of the table for hits in at least one of the regions (Byra et al., Table 2, last row)."""
+
+
+def breast_regions(
+    mass_mask: ArrayLike, spacing_mm: float | Sequence[float], ring_mm: float = RING_MM
+) -> dict[str, np.ndarray]:
+    """Return the three regions that radiologists judge a mass by (Byra et al., Fig. 3).
+
+    Several masses are treated as one region of several parts. The ring and the region below overlap near the lower
+    edge of the mass. Neither holds a pixel of the mass: below starts under the lowest part of each column, whatever
+    gaps that column has.
+
+    Args:
+        mass_mask: ``(h, w)``, the mass is every pixel that is not 0; row 0 is at the transducer.
+        spacing_mm: distance of neighbouring pixels in millimetres: one number, or ``(row, column)`` like DICOM Pixel
+            Spacing - first the distance of rows (down), then of columns (across).
+        ring_mm: width of the ring in millimetres, not negative.
+
+    Returns:
+        Masks ``(h, w)`` bool. ``"mass"``; ``"peritumoral"``: outside the mass, and the centre of the pixel is at most
+        ``ring_mm`` (up to rounding) from the centre of a pixel of the mass; ``"below"``: in each column that the mass
+        touches, every pixel under its lowest pixel - empty where the mass reaches the lower border.
+
+    Raises:
+        InvalidInput: the mask is empty, has not two dimensions or holds values that are not finite.
+        InvalidParameter: a spacing or a width out of range.
+    """
+    mass = mask("mass_mask", mass_mask)
+    if not mass.any():
+        raise InvalidInput("mass_mask must hold at least one pixel of the mass, got an empty mask")
+    spacing = _spacing(spacing_mm)
+    if not (np.isfinite(ring_mm) and ring_mm >= 0):
+        raise InvalidParameter(f"ring_mm must be finite and not negative, got {ring_mm}")
+    distance_mm = ndimage.distance_transform_edt(~mass, sampling=spacing)
+    # Whole steps of 0.1 mm miss whole millimetres by some 1e-15: 14 rows and 48 columns are 5 mm.
+    ring = ~mass & (distance_mm <= ring_mm * (1 + 1e-9))
+    at_or_above_mass = np.maximum.accumulate(mass[::-1], axis=0)[::-1]
+    return {"mass": mass, "peritumoral": ring, "below": mass.any(axis=0) & ~at_or_above_mass}
+
+
+def pointing_hits(map: ArrayLike, regions: Mapping[str, ArrayLike]) -> dict[str, bool]:
+    """Return which regions hold the maximum or the minimum (or both) of a map.
+
+    The paper does not say what happens when several pixels share the extreme value. Here such an extreme falls inside
+    a region that holds at least half of these pixels. So the order of pixels plays no part, a plateau counts where
+    most of it lies, and the zero background that is the minimum of a rectified map is no hit for a small region. A
+    constant map has no extreme and hits nothing.
+
+    Args:
+        map: ``(h, w)``, signed.
+        regions: masks ``(h, w)`` by name, as `breast_regions` returns them.
+
+    Raises:
+        InvalidInput: shapes that differ, no two dimensions, or values that are not finite.
+    """
+    scores = finite_map("map", map)
+    masks = {name: mask(name, region) for name, region in regions.items()}
+    for name, region in masks.items():
+        if region.shape != scores.shape:
+            raise InvalidInput(f"region {name} must have the shape of the map {scores.shape}, got {region.shape}")
+    low, high = scores.min(), scores.max()
+    if low == high:
+        return dict.fromkeys(masks, False)
+    extremes = (scores == high, scores == low)
+    return {name: any(_holds_half(region, extreme) for extreme in extremes) for name, region in masks.items()}
+
+
+class RegionHits(NamedTuple):
+    """One row of Table 2.
+
+    Attributes:
+        n_hits: correctly classified cases whose map hits the region.
+        n_cases: correctly classified cases.
+        rate: the first over the second.
+    """
+
+    n_hits: int
+    n_cases: int
+    rate: float
+
+
+def pointing_table(hits: Sequence[Mapping[str, bool]], correct: ArrayLike) -> dict[str, RegionHits]:
+    """Return Table 2 of Byra et al.: hits per region, over the correctly classified cases only.
+
+    The rates do not sum to 1: the maximum and the minimum can hit two regions, and so can one pixel where regions
+    overlap.
+
+    Args:
+        hits: one result of `pointing_hits` per case, all with the same regions.
+        correct: ``(n,)`` bool, which cases were classified correctly.
+
+    Returns:
+        One row per region in the order of the first case, and `ANY_REGION`: at least one region was hit.
+
+    Raises:
+        InvalidInput: lengths that differ, cases with different regions, a region called "any", or no case that was
+            classified correctly.
+    """
+    chosen = np.asarray(correct, dtype=bool)
+    if chosen.shape != (len(hits),):
+        raise InvalidInput(f"correct must have one value per case, got shape {chosen.shape} for {len(hits)} cases")
+    if not chosen.any():
+        raise InvalidInput(f"at least one case must be classified correctly, got none of {len(hits)}")
+    names = list(hits[0])
+    if ANY_REGION in names:
+        raise InvalidInput(f"regions must not be called {ANY_REGION!r}, got {', '.join(names)}")
+    if odd := next((sorted(case) for case in hits if set(case) != set(names)), None):
+        raise InvalidInput(f"all cases must have the regions {', '.join(sorted(names))}, got {', '.join(odd)}")
+    counted = [case for case, is_correct in zip(hits, chosen, strict=True) if is_correct]
+    table = {name: _row([case[name] for case in counted]) for name in names}
+    return table | {ANY_REGION: _row([any(case.values()) for case in counted])}
+
+
+def _spacing(spacing_mm: float | Sequence[float]) -> tuple[float, float]:
+    values = np.atleast_1d(np.asarray(spacing_mm, dtype=np.float64))
+    if values.shape not in ((1,), (2,)) or not (np.isfinite(values).all() and (values > 0).all()):
+        raise InvalidParameter(f"spacing_mm must be one positive number or (row, column), got {spacing_mm}")
+    return float(values[0]), float(values[-1])
+
+
+def _holds_half(region: np.ndarray, extreme: np.ndarray) -> bool:
+    return bool(2 * np.count_nonzero(region & extreme) >= np.count_nonzero(extreme))
+
+
+def _row(found: Sequence[bool]) -> RegionHits:
+    n_hits = sum(map(bool, found))
+    return RegionHits(n_hits, len(found), n_hits / len(found))

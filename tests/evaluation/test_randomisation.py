@@ -1,0 +1,142 @@
+"""The model-randomisation sanity check, against layers reset by hand."""
+
+import sys
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from skimage.metrics import structural_similarity
+from torch import nn
+
+from radlens.errors import InvalidInput, MissingDependency, UnsupportedOperation
+from radlens.evaluation import model_randomisation
+
+
+@pytest.fixture
+def network():
+    """A small network with a batch norm whose statistics are not those of a new one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(4 * 64, 3))
+    )
+    net[1].running_mean.uniform_(-1, 1)
+    return net.eval()
+
+
+@pytest.fixture
+def images():
+    """Two images of two channels."""
+    return torch.randn(2, 2, 10, 10, generator=torch.Generator().manual_seed(1))
+
+
+def gradient(network, images):
+    """Explain class 0."""
+    images = images.clone().requires_grad_()
+    return torch.autograd.grad(network(images)[:, 0].sum(), images)[0]
+
+
+def test_layers_are_reset_from_the_output_to_the_input(network, images):
+    """Each row compares with the map after one more layer was reset; the same seed draws the same weights."""
+    found = model_randomisation(network, gradient, images, seed=3)
+    assert found.layers == ("3.1", "1", "0")
+    before = gradient(network, images).numpy()
+    by_hand = deepcopy(network)
+    torch.manual_seed(3)
+    for row, layer in enumerate((by_hand[3][1], by_hand[1], by_hand[0])):
+        layer.reset_parameters()
+        after = gradient(by_hand, images).numpy()
+        for i in range(2):
+            a, b = before[i].astype(float), after[i].astype(float)
+            ranks = [stats.rankdata(values.ravel()) for values in (a, b)]
+            # Pearson's correlation of the ranks, float64.
+            assert found.spearman[row, i] == pytest.approx(np.corrcoef(*ranks)[0, 1], rel=1e-10)
+            ranks = [stats.rankdata(np.abs(values).ravel()) for values in (a, b)]
+            assert found.spearman_absolute[row, i] == pytest.approx(np.corrcoef(*ranks)[0, 1], rel=1e-10)
+            scaled = [values / np.abs(values).max() for values in (a, b)]
+            channels = [structural_similarity(scaled[0][c], scaled[1][c], data_range=2.0) for c in range(2)]
+            assert found.ssim[row, i] == pytest.approx(sum(channels) / 2, rel=1e-10)
+
+
+def test_a_method_that_ignores_the_network_is_caught(network, images):
+    """An edge detector's map never changes: all ones."""
+    found = model_randomisation(network, lambda net, x: x.diff(dim=3), images)
+    # float64 correlations of a map with itself.
+    for measure in (found.spearman, found.spearman_absolute, found.ssim):
+        np.testing.assert_allclose(measure, np.ones((3, 2)), rtol=1e-12)
+    sound = model_randomisation(network, gradient, images)
+    # 200 pixels: 0.5 is seven standard deviations of a rank correlation by chance.
+    assert np.abs(sound.spearman[-1]).max() < 0.5
+
+
+def test_network_and_random_state_are_left_alone(network, images):
+    """Weights, statistics, mode and the global generator are what they were."""
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    first = model_randomisation(network, gradient, images)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    np.testing.assert_array_equal(first.spearman, model_randomisation(network, gradient, images).spearman)
+
+
+def test_methods_that_draw_samples_draw_the_same(network, images):
+    """Noise of the method is no change of the network."""
+    found = model_randomisation(network, lambda net, x: torch.rand(x.shape), images)
+    np.testing.assert_allclose(found.spearman, np.ones((3, 2)), rtol=1e-12)
+
+
+def test_progress_counts_layers(network, images):
+    """Once after each."""
+    seen = []
+    model_randomisation(network, gradient, images, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_constant_maps_have_no_similarity(network, images):
+    """NaN, without a warning."""
+    found = model_randomisation(network, lambda net, x: torch.zeros_like(x), images)
+    for measure in (found.spearman, found.spearman_absolute, found.ssim):
+        assert np.isnan(measure).all()
+
+
+class Scale(nn.Module):
+    """A layer that cannot be reset."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        """Multiply."""
+        return x * self.factor
+
+
+def test_layers_that_cannot_be_reset_are_named(network, images):
+    """Own layers without ``reset_parameters``, and traced networks."""
+    with pytest.raises(UnsupportedOperation, match=r"layer 0 \(Scale\) has parameters but no reset_parameters"):
+        model_randomisation(nn.Sequential(Scale(), nn.Conv2d(2, 1, 1)), gradient, images)
+    with pytest.raises(UnsupportedOperation, match=r"layer network \(Scale\) has parameters"):
+        model_randomisation(Scale(), gradient, images)
+    with pytest.raises(UnsupportedOperation, match="has parameters but no reset_parameters"):
+        model_randomisation(torch.jit.trace(network, images), gradient, images)
+
+
+def test_odd_networks_and_maps_are_refused(network, images):
+    """No parameters; maps of another shape, too small, or not finite."""
+    with pytest.raises(InvalidInput, match="network must have parameters, got none"):
+        model_randomisation(nn.ReLU(), gradient, images)
+    for explain in (lambda net, x: x[:1], lambda net, x: x[:, 0], lambda net, x: x[..., :6]):
+        with pytest.raises(InvalidInput, match=r"maps must have shape \(2, c, h, w\) with sides of at least 7, got"):
+            model_randomisation(network, explain, images)
+    with pytest.raises(InvalidInput, match="maps must be finite"):
+        model_randomisation(network, lambda net, x: x * float("nan"), images)
+
+
+def test_a_missing_package_is_named(monkeypatch, network, images):
+    """The message says what to install."""
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    with pytest.raises(MissingDependency, match="needs scikit-image"):
+        model_randomisation(network, gradient, images)
