@@ -41,7 +41,7 @@ def open_busi(root: str | Path) -> Dataset:
     files = Root(Path(root))
     inner = files.path / "Dataset_BUSI_with_GT"
     base = inner if inner.is_dir() else files.path
-    return Dataset("open_busi", tuple(case for label in _CLASSES for case in _cases(files, base / label, label)))
+    return Dataset("busi", tuple(case for label in _CLASSES for case in _cases(files, base / label, label)))
 
 
 def _cases(files: Root, folder: Path, label: Label) -> Iterator[Case]:

@@ -123,7 +123,7 @@ def _base(files: Root) -> Path:
 
 def _image_case(files: Root, base: Path, subject: str, rows: list[Row]) -> Case:
     row, patient = rows[0], rows[0].text("patient_id")
-    image = _series_files(files, base, row, _IMAGE)[0]
+    image = _image_file(files, base, row)
     found = tuple(_Abnormality(each, _label(each), _roi_files(files, base, each)) for each in rows)
     return Case(
         patient_id=patient,
@@ -169,29 +169,32 @@ def _parts(row: Row, column: str) -> list[str]:
     return parts
 
 
-def _series_files(files: Root, base: Path, row: Row, column: str) -> list[Path]:
-    """Return the files of the series that a row names, sorted."""
-    subject, _, series, _ = _parts(row, column)
-    folder = base / subject
-    found = [
-        path
-        for path in sorted(folder.glob("*/*/*.dcm"))
-        if path.parent.name == series or path.parent.name.endswith(f"-{series[-5:]}")
-    ]
+def _subject_files(files: Root, base: Path, row: Row, column: str) -> list[Path]:
+    folder = base / _subject(row, column)
+    found = sorted(folder.glob("*/*/*.dcm"))
     if not found:
         missing = files.name(folder, row.text("patient_id"))
-        raise DatasetError(f"missing file {missing}/*/*{series[-5:]}/*.dcm, {column!r} of {row.where}")
+        raise DatasetError(f"missing file {missing}/*/*/*.dcm, {column!r} of {row.where}")
     return found
+
+
+def _image_file(files: Root, base: Path, row: Row) -> Path:
+    found = _subject_files(files, base, row, _IMAGE)
+    series = _parts(row, _IMAGE)[2]
+    named = [path for path in found if path.parent.name == series or path.parent.name.endswith(f"-{series[-5:]}")]
+    if len(named or found) != 1:
+        where = files.name(found[0].parent.parent.parent, row.text("patient_id"))
+        raise DatasetError(f"{where}: expected one image, {_IMAGE!r} of {row.where}, got {len(named or found)}")
+    return (named or found)[0]
 
 
 def _roi_files(files: Root, base: Path, row: Row) -> tuple[Path, ...]:
-    found = tuple(dict.fromkeys(path for column in (_MASK, _CROP) for path in _series_files(files, base, row, column)))
-    if len(found) < 2:
-        only = files.name(found[0].parent, row.text("patient_id"))
-        raise DatasetError(
-            f"missing file beside the one in {only}: expected a mask and a cropped image for {row.where}"
-        )
-    return found
+    found = [path for column in (_MASK, _CROP) for path in _subject_files(files, base, row, column)]
+    unique = tuple(dict.fromkeys(found))
+    if len(unique) < 2:
+        only = files.name(unique[0], row.text("patient_id"))
+        raise DatasetError(f"missing file beside {only}: expected a mask and a cropped image for {row.where}")
+    return unique
 
 
 def _load_image(files: Root, path: Path, patient: str, abnormalities: tuple[_Abnormality, ...]) -> Sample:

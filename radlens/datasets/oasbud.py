@@ -57,7 +57,7 @@ def open_oasbud(root: str | Path) -> Dataset:
     path = files.require_file(files.path / _FILE)
     lesions = _lesions(path)
     return Dataset(
-        "open_oasbud", tuple(case for number in range(len(lesions)) for case in _cases(path, number, lesions[number]))
+        "oasbud", tuple(case for number in range(len(lesions)) for case in _cases(path, number, lesions[number]))
     )
 
 
