@@ -9,8 +9,9 @@ What is on disk differs, and is met here as follows:
 
 - The downloader writes folders either by UID, as in the tables, or by description, with the last five digits of the UID
   (``07-20-2016-DDSM-NA-74994/1.000000-full mammogram images-24515/1-1.dcm``). Both are found.
-- Masks and cropped images are swapped in many rows, and often lie in one series. They are told apart by their pixels: a
-  mask has two values at most (the remedy of many public readers, for example github.com/sposso/CBIS-DDSM-DATASET).
+- Mask and cropped image are swapped in many rows, and mostly lie in one series, in either order (the file list of
+  huggingface.co/datasets/theshoaibme/PanOrganNet shows both). All files of an abnormality's folder are taken, and told
+  apart by their pixels: a mask has two values at most.
 - Some masks are of another size than their image (github.com/fjeg/ddsm_tools, issue 5). Where the aspect ratio agrees
   within 1 % the mask is resampled to the image, else it is refused.
 - The identifier in the DICOM header names one view; ``patient_id`` of the tables names the woman, over both kinds of

@@ -27,13 +27,13 @@ DYNAMIC_RANGE_DB = 50.0
 """Echoes weaker than the strongest by this much are black."""
 
 SAMPLING_HZ = 40e6
-"""Rate at which the SonixTouch Research scanner samples echoes; not stated in the file."""
+"""Rate at which the SonixTouch Research scanner samples echoes, as public readers take it; the file does not state it."""
 
 SOUND_SPEED_MM_S = 1.54e6
 """Speed of sound in soft tissue."""
 
 APERTURE_MM = 38.0
-"""Width of the L14-5/38 transducer, over which the scan lines are spread evenly; not stated in the file."""
+"""Width of the L14-5/38 transducer, over which the scan lines are spread evenly; the file does not state it."""
 
 _FILE = "OASBUD.mat"
 _FIELDS = ("id", "rf1", "rf2", "roi1", "roi2", "birads", "class")

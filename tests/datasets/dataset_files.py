@@ -287,7 +287,7 @@ class OmiDb:
         series = {
             f"1.2.826.5.{index}": {name: image.get("marks", "")} for index, (name, image) in enumerate(images.items())
         }
-        content = {study: {"EpisodeID": "E1", "StudyDate": "20120101"} | series}
+        content = {study: {"EpisodeID": "E1", "StudyDate": "20120101", "Notes": {"1": {}}} | series}
         imagedb, other = ("IMAGEDB", "NBSS") if upper else ("imagedb", "nbss")
         self._json(folder.parent / f"{imagedb}_{patient}.json", {"Site": "adde", "STUDIES": content})
         self._json(folder.parent / f"{other}_{patient}.json", {"ClientID": patient, "E1": episode or {}} | nbss)

@@ -113,7 +113,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"^OASBUD\.mat lesion 2: class must be 0 or 1$"):
         open_oasbud(oasbud(tmp_path, [lesion("1", 0), lesion("2", 2)]))
     savemat(path, {"data": np.zeros((1, 0), dtype=[(field, object) for field in lesion("1", 0)])})
-    with pytest.raises(DatasetError, match=r"^OASBUD\.mat: (expected at least one lesion, got none|missing field)"):
+    with pytest.raises(DatasetError, match=r"^OASBUD\.mat: expected at least one lesion, got none$"):
         open_oasbud(tmp_path)
 
 
