@@ -27,7 +27,7 @@ DYNAMIC_RANGE_DB = 50.0
 """Echoes weaker than the strongest by this much are black."""
 
 SAMPLING_HZ = 40e6
-"""Rate at which the SonixTouch Research scanner samples echoes, as public readers take it; the file does not state it."""
+"""Rate at which the SonixTouch Research scanner samples echoes, as read elsewhere; the file does not state it."""
 
 SOUND_SPEED_MM_S = 1.54e6
 """Speed of sound in soft tissue."""

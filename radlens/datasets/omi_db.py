@@ -9,8 +9,9 @@ Folders, files and JSON keys are those that the database's own package reads (``
     images/<client>/<study>/<image>.dcm
 
 A client is a woman, an episode one round of screening or assessment. Marks are boxes that radiologists drew, by two
-corners in pixels of the image; here they are half open, with row 0 at the top. Images ``FOR PROCESSING`` are left out. The subset of the thesis ("Iceberg Selection") is not published; what is left out here
-follows its description: malignant images have a box, and non-malignant ones come from women without cancer.
+corners in pixels of the image; here they are half open, with row 0 at the top. Images ``FOR PROCESSING`` are left out.
+The subset of the thesis ("Iceberg Selection") is not published; what is left out here follows its description:
+malignant images have a box. Images without a proven lesion come from women without cancer, which is our choice.
 """
 
 import json
