@@ -1,0 +1,47 @@
+"""Simulated mammograms and patches with masses and calcifications, their boxes and masks."""
+
+from radlens.phantoms.batches import CLASSES, Batch
+from radlens.phantoms.mammogram.anatomy import DENSITIES, LATERALITIES, VIEWS
+from radlens.phantoms.mammogram.lesions import (
+    CALCIFICATION_SHAPES,
+    MASS_SHAPES,
+    Calcifications,
+    Lesion,
+    Mass,
+    sample_lesion,
+)
+from radlens.phantoms.mammogram.sampling import batches, patch_batches, sample, sample_patch
+from radlens.phantoms.mammogram.simulation import (
+    FIELD_HEIGHT_MM,
+    PATCH_SPACING_MM,
+    Finding,
+    Mammogram,
+    Patch,
+    simulate,
+    simulate_patch,
+)
+
+__all__ = [
+    "CALCIFICATION_SHAPES",
+    "CLASSES",
+    "DENSITIES",
+    "FIELD_HEIGHT_MM",
+    "LATERALITIES",
+    "MASS_SHAPES",
+    "PATCH_SPACING_MM",
+    "VIEWS",
+    "Batch",
+    "Calcifications",
+    "Finding",
+    "Lesion",
+    "Mammogram",
+    "Mass",
+    "Patch",
+    "batches",
+    "patch_batches",
+    "sample",
+    "sample_lesion",
+    "sample_patch",
+    "simulate",
+    "simulate_patch",
+]

@@ -1,0 +1,284 @@
+"""Simulated mammograms and patches with the boxes and masks of what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.errors import InvalidParameter
+from radlens.phantoms.fields import Box, Seed, check_choice, check_shape, generator, pair, tight_box
+from radlens.phantoms.mammogram.anatomy import DENSITIES, LATERALITIES, VIEWS, Anatomy, sample_anatomy
+from radlens.phantoms.mammogram.lesions import Lesion, draw_lesion
+from radlens.phantoms.mammogram.tissue import Window, draw_tissue, expose
+
+__all__ = ["FIELD_HEIGHT_MM", "PATCH_SPACING_MM", "Finding", "Mammogram", "Patch", "simulate", "simulate_patch"]
+
+FIELD_HEIGHT_MM = 233.0
+"""Height of an image whose spacing is not given: 3328 pixels of 0.07 mm."""
+
+PATCH_SPACING_MM = 0.2
+"""Pixel spacing of a patch, mm: 224 pixels show 45 mm."""
+
+_PATCH_FIELD_MM = (230.0, 115.0)
+_MAX_LESIONS = 8
+_SMALLEST = 32
+_N_CANDIDATES = 1500
+_REACH = 0.65
+"""How far an outline reaches from its centre at most, in diameters: irregular ones are not centred."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """A lesion in an image.
+
+    Args:
+        lesion: what was drawn.
+        mask: (H, W) bool; the outline of a mass without its spicules, or the hull of calcifications.
+        box: the smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open.
+    """
+
+    lesion: Lesion
+    mask: NDArray[np.bool_]
+    box: Box
+
+    @property
+    def malignant(self) -> bool:
+        """Whether the lesion is malignant."""
+        return self.lesion.malignant
+
+
+@dataclass(frozen=True, eq=False)
+class Mammogram:
+    """A simulated mammogram and everything that is true about it.
+
+    Args:
+        pixels: (H, W) float32, whole numbers 0..4095, attenuation bright, 0 outside the breast.
+        breast: (H, W) bool.
+        muscle: (H, W) bool, the pectoral muscle; empty in CC.
+        findings: one for each lesion, in the order given.
+        view: "CC" or "MLO".
+        laterality: "L" or "R".
+        density: "A" to "D".
+        spacing_mm: (row, column).
+        seed: what the image was drawn from.
+    """
+
+    pixels: NDArray[np.float32]
+    breast: NDArray[np.bool_]
+    muscle: NDArray[np.bool_]
+    findings: tuple[Finding, ...]
+    view: str
+    laterality: str
+    density: str
+    spacing_mm: tuple[float, float]
+    seed: Seed
+
+    @property
+    def lesion_mask(self) -> NDArray[np.bool_]:
+        """(H, W) bool: the masks of all findings together."""
+        return _union(self.findings, self.pixels.shape)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes of all findings."""
+        return tuple(finding.box for finding in self.findings)
+
+    @property
+    def malignant(self) -> bool:
+        """Whether any finding is malignant."""
+        return any(finding.malignant for finding in self.findings)
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A simulated patch: a lesion in its middle, or normal tissue.
+
+    Args:
+        pixels: (H, W) float32, whole numbers 0..4095, attenuation bright.
+        breast: (H, W) bool; a patch near the skin has some background.
+        finding: the lesion; None for normal tissue.
+        density: "A" to "D".
+        spacing_mm: (row, column).
+        seed: what the patch was drawn from.
+    """
+
+    pixels: NDArray[np.float32]
+    breast: NDArray[np.bool_]
+    finding: Finding | None
+    density: str
+    spacing_mm: tuple[float, float]
+    seed: Seed
+
+    @property
+    def lesion_mask(self) -> NDArray[np.bool_]:
+        """(H, W) bool: the mask of the finding; empty for normal tissue."""
+        return _union([self.finding] if self.finding else [], self.pixels.shape)
+
+    @property
+    def malignant(self) -> bool:
+        """Whether it shows a malignant lesion."""
+        return self.finding is not None and self.finding.malignant
+
+
+def simulate(
+    image_shape: Sequence[int] = (1024, 512),
+    *,
+    view: str = "CC",
+    laterality: str = "L",
+    density: str = "B",
+    lesions: Sequence[Lesion] = (),
+    spacing_mm: float | tuple[float, float] | None = None,
+    seed: Seed = 0,
+) -> Mammogram:
+    """Simulate a whole mammogram; the breast fills the field, the chest wall is at the left edge for laterality L.
+
+    The image with the same seed and without lesions is the same breast, healthy: pixels differ where a lesion was put.
+    At another pixel spacing, outline and lesions are the same and the tissue differs.
+
+    Args:
+        image_shape: (height, width), at least 32 each.
+        view: "CC" or "MLO"; MLO shows the pectoral muscle.
+        laterality: "L" or "R"; R is mirrored.
+        density: "A" (fat) to "D" (extremely dense).
+        lesions: up to 8; each is put where it lies inside the breast, outside the muscle and clear of the others.
+        spacing_mm: one number or (row, column); by default the image is 233 mm high.
+        seed: the same arguments give the same image.
+
+    Raises:
+        InvalidParameter: a value out of its range, or a lesion that fits nowhere.
+    """
+    shape = check_shape(image_shape, _SMALLEST)
+    for name, value, choices in (("view", view, VIEWS), ("laterality", laterality, LATERALITIES)):
+        check_choice(name, value, choices)
+    check_choice("density", density, DENSITIES)
+    if len(lesions) > _MAX_LESIONS:
+        raise InvalidParameter(f"lesions must be at most {_MAX_LESIONS}, got {len(lesions)}")
+    spacing = pair(FIELD_HEIGHT_MM / shape[0] if spacing_mm is None else spacing_mm)
+    rng = generator(seed)
+    window = Window(shape, spacing)
+    anatomy = sample_anatomy(rng, view, (shape[0] * spacing[0], shape[1] * spacing[1]))
+    shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
+    places = _places(shapes, anatomy, window, lesions)
+    tissue = draw_tissue(rng, anatomy, window, density)
+    masks = []
+    for lesion, place in zip(lesions, places, strict=True):
+        masks.append(_add(shapes, lesion, window, place, tissue.attenuation, tissue.gland, tissue.breast))
+    pixels = expose(exposure, tissue.attenuation, tissue.breast)
+    breast, muscle = tissue.breast, tissue.muscle
+    if laterality == "R":
+        pixels = np.ascontiguousarray(pixels[:, ::-1])
+        breast, muscle, *masks = (np.ascontiguousarray(mask[:, ::-1]) for mask in (breast, muscle, *masks))
+    findings = tuple(Finding(lesion, mask, tight_box(mask)) for lesion, mask in zip(lesions, masks, strict=True))
+    return Mammogram(pixels, breast, muscle, findings, view, laterality, density, spacing, seed)
+
+
+def simulate_patch(
+    lesion: Lesion | None = None,
+    *,
+    image_shape: Sequence[int] = (224, 224),
+    density: str = "B",
+    spacing_mm: float | tuple[float, float] = PATCH_SPACING_MM,
+    seed: Seed = 0,
+) -> Patch:
+    """Simulate a patch of a breast with a lesion in the middle, or with normal tissue.
+
+    Both come from the same places of the same breasts, so that the surroundings do not tell them apart; only where a
+    large lesion would not fit is none put.
+
+    Args:
+        lesion: what to put in the middle; None for normal tissue.
+        image_shape: (height, width), at least 32 each.
+        density: "A" (fat) to "D" (extremely dense).
+        spacing_mm: one number or (row, column).
+        seed: the same arguments give the same patch.
+
+    Raises:
+        InvalidParameter: a value out of its range, or a lesion larger than the breast or the patch.
+    """
+    shape, spacing = check_shape(image_shape, _SMALLEST), pair(spacing_mm)
+    check_choice("density", density, DENSITIES)
+    extent = shape[0] * spacing[0], shape[1] * spacing[1]
+    if lesion is not None and 2 * _REACH * lesion.diameter_mm > min(extent):
+        raise InvalidParameter(f"lesion must fit in a patch of {min(extent):g} mm, got {lesion.diameter_mm:g} mm")
+    rng = generator(seed)
+    anatomy = sample_anatomy(rng, str(rng.choice(VIEWS)), _PATCH_FIELD_MM)
+    # Normal tissue comes from where a lesion of middle size would be.
+    radius = _REACH * (14.0 if lesion is None else lesion.diameter_mm)
+    centre = _place(rng, anatomy, _PATCH_FIELD_MM, max(radius, 9.0), max(spacing), [])
+    if centre is None:
+        raise InvalidParameter(f"lesion must fit in the breast, got {radius / _REACH:g} mm")
+    # The centre of the lesion is the centre of the middle pixel.
+    corner = [middle - (side // 2 + 0.5) * step for middle, side, step in zip(centre, shape, spacing, strict=True)]
+    window = Window(shape, spacing, (corner[0], corner[1]))
+    shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
+    tissue = draw_tissue(rng, anatomy, window, density)
+    finding = None
+    if lesion is not None:
+        mask = _add(shapes, lesion, window, centre, tissue.attenuation, tissue.gland, tissue.breast)
+        finding = Finding(lesion, mask, tight_box(mask))
+    return Patch(expose(exposure, tissue.attenuation, tissue.breast), tissue.breast, finding, density, spacing, seed)
+
+
+def _union(findings: Sequence[Finding], image_shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.zeros(image_shape, dtype=bool)
+    for finding in findings:
+        mask |= finding.mask
+    return mask
+
+
+def _places(
+    rng: np.random.Generator, anatomy: Anatomy, window: Window, lesions: Sequence[Lesion]
+) -> list[tuple[float, float]]:
+    extent = window.image_shape[0] * window.spacing_mm[0], window.image_shape[1] * window.spacing_mm[1]
+    taken: list[tuple[float, float, float]] = []
+    for i, lesion in enumerate(lesions):
+        radius = _REACH * lesion.diameter_mm
+        place = _place(rng, anatomy, extent, radius, max(window.spacing_mm), taken)
+        if place is None:
+            raise InvalidParameter(f"lesions[{i}] must fit in the breast, got {lesion.diameter_mm:g} mm")
+        taken.append((*place, radius))
+    return [(y, x) for y, x, _ in taken]
+
+
+def _place(
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    extent_mm: tuple[float, float],
+    radius_mm: float,
+    pixel_mm: float,
+    taken: Sequence[tuple[float, float, float]],
+) -> tuple[float, float] | None:
+    """Draw a place inside breast and image, outside the muscle, clear of what is taken; gland is likelier than fat."""
+    y, x = (rng.uniform(0, side, _N_CANDIDATES).astype(np.float32) for side in extent_mm)
+    # Further in, the distance to the skin is up to a tenth too large.
+    free = 0.9 * anatomy.skin_distance(y, x) > radius_mm + 1.5 + pixel_mm
+    free &= anatomy.muscle_distance(y, x) < -radius_mm
+    for at, side in ((y, extent_mm[0]), (x, extent_mm[1])):
+        free &= (at > radius_mm) & (at < side - radius_mm)
+    for other_y, other_x, other in taken:
+        free &= np.hypot(y - other_y, x - other_x) > radius_mm + other + 1.0
+    if not free.any():
+        return None
+    weight = free * np.exp(1.2 * anatomy.gland_prior(y, x).astype(float))
+    chosen = rng.choice(y.size, p=weight / weight.sum())
+    return float(y[chosen]), float(x[chosen])
+
+
+def _add(
+    rng: np.random.Generator,
+    lesion: Lesion,
+    window: Window,
+    centre_mm: tuple[float, float],
+    attenuation: NDArray[np.float32],
+    gland: NDArray[np.float32],
+    breast: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Add a lesion to the attenuation and return its mask."""
+    drawn = draw_lesion(rng, lesion, window, centre_mm, gland)
+    attenuation[drawn.part] += drawn.added
+    mask = np.zeros(window.image_shape, dtype=bool)
+    mask[drawn.part] = drawn.mask & breast[drawn.part]
+    return mask

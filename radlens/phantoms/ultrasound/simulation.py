@@ -1,0 +1,106 @@
+"""Simulated B-mode images of the breast with the outline of what they show; classes as Byra et al. 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.errors import InvalidParameter
+from radlens.phantoms.fields import Box, Seed, check_shape, generator, pair, tight_box
+from radlens.phantoms.ultrasound.layers import draw_layers
+from radlens.phantoms.ultrasound.masses import Mass, draw_mass
+from radlens.phantoms.ultrasound.speckle import Scanner, compress, envelope, sample_scanner
+
+__all__ = ["FIELD_WIDTH_MM", "UltrasoundImage", "simulate"]
+
+FIELD_WIDTH_MM = 38.0
+"""Width of an image whose spacing is not given: the probe of Byra et al. 2022, L14-5/38."""
+
+_SMALLEST = 32
+_NOISE_FLOOR_DB = -62.0
+
+
+@dataclass(frozen=True, eq=False)
+class UltrasoundImage:
+    """A simulated image and everything that is true about it.
+
+    Args:
+        pixels: (H, W) float32, whole numbers 0..255, strong echoes bright, the probe at the top.
+        mask: (H, W) bool, the outline of the mass; empty without one.
+        box: the smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open; None without a mass.
+        layers: (H, W) uint8, into ``LAYERS``; the tissue as it is without the mass.
+        mass: what was drawn; None without.
+        scanner: how it was scanned.
+        spacing_mm: (row, column).
+        seed: what the image was drawn from.
+    """
+
+    pixels: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    box: Box | None
+    layers: NDArray[np.uint8]
+    mass: Mass | None
+    scanner: Scanner
+    spacing_mm: tuple[float, float]
+    seed: Seed
+
+    @property
+    def malignant(self) -> bool:
+        """Whether it shows a malignant mass."""
+        return self.mass is not None and self.mass.malignant
+
+
+def simulate(
+    mass: Mass | None = None,
+    *,
+    image_shape: Sequence[int] = (224, 224),
+    spacing_mm: float | tuple[float, float] | None = None,
+    scanner: Scanner | None = None,
+    seed: Seed = 0,
+) -> UltrasoundImage:
+    """Simulate a B-mode image of a breast, with a mass or without.
+
+    The image with the same seed and without a mass shows the same tissue at another gain.
+
+    Args:
+        mass: put at a random place in the middle third of depth where it fits; None for normal tissue.
+        image_shape: (height, width), at least 32 each.
+        spacing_mm: one number or (row, column); by default the image is 38 mm wide and its pixels are square.
+        scanner: resolution and settings; drawn when not given.
+        seed: the same arguments give the same image.
+
+    Raises:
+        InvalidParameter: a value out of its range, or a mass that does not fit.
+    """
+    shape = check_shape(image_shape, _SMALLEST)
+    spacing = pair(FIELD_WIDTH_MM / shape[1] if spacing_mm is None else spacing_mm)
+    rng = generator(seed)
+    scanner = sample_scanner(rng) if scanner is None else scanner
+    layers = draw_layers(rng, shape, spacing)
+    speckle = np.random.default_rng(rng.integers(2**63))
+    echo, mask = layers.echo_db, np.zeros(shape, dtype=bool)
+    if mass is not None:
+        centre = _place(rng, mass, (shape[0] * spacing[0], shape[1] * spacing[1]), layers.gland_mm)
+        echo, mask = draw_mass(rng, mass, echo, spacing, centre)
+    received = envelope(speckle, np.maximum(echo, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
+    pixels = compress(received, spacing, scanner)
+    box = tight_box(mask) if mass is not None else None
+    return UltrasoundImage(pixels, mask, box, layers.index, mass, scanner, spacing, seed)
+
+
+def _place(
+    rng: np.random.Generator, mass: Mass, extent_mm: tuple[float, float], gland_mm: tuple[float, float]
+) -> tuple[float, float]:
+    """Draw (depth, x) of the centre: in the gland where there is room, always wholly inside the image."""
+    if mass.height_mm + 3.0 > extent_mm[0] or mass.width_mm + 1.0 > extent_mm[1]:
+        size, room = f"{mass.width_mm:g} x {mass.height_mm:g} mm", f"{extent_mm[1]:g} x {extent_mm[0]:g} mm"
+        raise InvalidParameter(f"mass must fit in an image of {room}, got {size}")
+    half_z, half_x = mass.height_mm / 2, mass.width_mm / 2
+    low, high = half_z + 2.2, extent_mm[0] - half_z - 0.5
+    top, bottom = gland_mm[0] + 0.6 * half_z, gland_mm[1] - half_z
+    depth = rng.uniform(top, bottom) if top < bottom else rng.normal((top + bottom) / 2, 1.0)
+    x = rng.normal(extent_mm[1] / 2, 0.1 * extent_mm[1])
+    return float(np.clip(depth, low, high)), float(np.clip(x, half_x + 0.5, extent_mm[1] - half_x - 0.5))
