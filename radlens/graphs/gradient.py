@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
@@ -21,7 +20,7 @@ from radlens.graphs import passes
 from radlens.graphs.differentiate import append_gradient, name_of
 from radlens.graphs.rules import RULES
 from radlens.graphs.rules.activations import guided_relu
-from radlens.graphs.tracing import evaluating_copy, layer_of, quiet, trace
+from radlens.graphs.tracing import dynamic_batch, evaluating_copy, layer_of, quiet, stand_in, trace
 
 __all__ = ["GradientGraph", "gradient_graph"]
 
@@ -85,16 +84,19 @@ class GradientGraph(nn.Module):
         with torch.no_grad(), quiet():
             torch.onnx.export(
                 self.graph_module,
-                self.examples,
+                tuple(stand_in(x, self._device()) for x in self.examples),
                 path,
                 input_names=self.input_names,
                 output_names=self.output_names,
-                dynamic_shapes=tuple({0: Dim("batch", min=1)} for _ in self.examples),
+                dynamic_shapes=dynamic_batch(self.examples),
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=size > EMBEDDED_LIMIT,
                 verbose=False,
             )
+
+    def _device(self) -> torch.device:
+        return next((buffer.device for buffer in self.graph_module.buffers()), torch.device("cpu"))
 
 
 def gradient_graph(
@@ -124,37 +126,18 @@ def gradient_graph(
     _check_examples(example_inputs, wrt)
     if relu_rule not in ("gradient", "guided"):
         raise InvalidInput(f'relu_rule must be "gradient" or "guided", got {relu_rule!r}')
-    examples = tuple(_two_samples(x) for x in example_inputs)
     module = evaluating_copy(module)
-    traced = trace(module, examples, score, RULES.keys() | passes.LOWERINGS.keys())
+    traced = trace(module, example_inputs, score, RULES.keys() | passes.LOWERINGS.keys())
     graph_module = traced.graph_module
     _check_score(graph_module)
     rules = RULES | ({aten.relu.default: guided_relu} if relu_rule == "guided" else {})
-    prepare(graph_module)
+    passes.simplify(graph_module)
     _check_supported(graph_module)
     _differentiate(graph_module, wrt, rules)
-    finish(graph_module)
-    return GradientGraph(graph_module, examples, traced.out_spec)
-
-
-def prepare(graph_module: fx.GraphModule) -> None:
-    """Fold and simplify a traced graph, in place."""
-    passes.clean(graph_module)
-    passes.fold_constants(graph_module)
-    passes.fold_batch_norm(graph_module)
-    passes.lower(graph_module)
-    passes.clean(graph_module)
-    passes.fold_constants(graph_module)
-    passes.fold_dense_chains(graph_module)
-
-
-def finish(graph_module: fx.GraphModule) -> None:
-    """Write a differentiated graph in forms that all engines compute rightly, in place."""
-    passes.turn_transposed_convolutions(graph_module)
-    passes.store_transposes(graph_module)
-    passes.clean(graph_module)
-    passes.fold_constants(graph_module)
-    graph_module.graph.lint()
+    passes.finish(graph_module)
+    batch = graph_module.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
+    assert not isinstance(batch, int), "no pass may fix the batch size"
+    return GradientGraph(graph_module, tuple(x.detach().to("meta") for x in example_inputs), traced.out_spec)
 
 
 def _differentiate(graph_module: fx.GraphModule, wrt: int, rules: Any) -> None:
@@ -192,12 +175,6 @@ def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
         raise InvalidInput(f"wrt must be from 0 to {len(examples) - 1}, got {wrt}")
     if not examples[wrt].is_floating_point():
         raise InvalidInput(f"input {wrt} must be of a floating point type, got {examples[wrt].dtype}")
-
-
-def _two_samples(x: Tensor) -> Tensor:
-    """Return two samples: with one, tracing would take the batch for an axis that broadcasts."""
-    x = x.detach()
-    return (torch.cat([x, x]) if len(x) == 1 else x[:2]).clone()
 
 
 def _check_score(graph_module: fx.GraphModule) -> None:

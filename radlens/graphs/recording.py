@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
 
 from radlens.errors import UnsupportedOperation
 
@@ -106,7 +107,8 @@ class Recorder(fx.Tracer):
     def _evaluate(self, node: fx.Node) -> Any:
         args = fx.node.map_arg(node.args, _fake)
         kwargs = fx.node.map_arg(node.kwargs, _fake)
-        with self._fake_mode, torch.no_grad():
+        # Without the Python dispatcher some operations read sizes as numbers, which would fix the batch.
+        with self._fake_mode, enable_python_dispatcher(), torch.no_grad():
             if node.op == "call_method":
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
             assert callable(node.target), "only functions and methods are recorded"

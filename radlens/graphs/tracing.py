@@ -20,9 +20,12 @@ from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
 
-__all__ = ["Traced", "evaluating_copy", "layer_of", "quiet", "trace"]
+__all__ = ["Traced", "dynamic_batch", "evaluating_copy", "layer_of", "quiet", "stand_in", "trace"]
 
 aten = torch.ops.aten
+
+_BATCH = 1009
+"""Batch size while tracing: a prime that is no other size, since tracing takes equal sizes for the same."""
 
 Score = Callable[[Any], Tensor]
 
@@ -60,7 +63,8 @@ def evaluating_copy(module: nn.Module) -> nn.Module:
     for part in module.modules():
         for values in (part._parameters, part._buffers, part.__dict__):
             memo.update({id(value): value for value in values.values() if isinstance(value, Tensor)})
-    return deepcopy(module, memo).eval()
+    with quiet():
+        return deepcopy(module, memo).eval()
 
 
 def trace(
@@ -70,7 +74,7 @@ def trace(
 
     Args:
         module: in evaluation mode.
-        inputs: examples, batch first, at least 2 samples.
+        inputs: examples, batch first.
         score: maps the module's output to one number per sample, or None.
         kept: operations that stay whole; all others are taken apart where torch knows how.
 
@@ -84,6 +88,17 @@ def trace(
     with quiet(), torch.no_grad():
         program = program.run_decompositions(table)
     return Traced(_with_constants(program), out_spec)
+
+
+def stand_in(x: Tensor, device: torch.device) -> Tensor:
+    """Return zeros for tracing, as ``x`` but for the batch."""
+    return torch.zeros((_BATCH, *x.shape[1:]), dtype=x.dtype, device=device)
+
+
+def dynamic_batch(inputs: Sequence[Tensor]) -> tuple[dict[int, Dim], ...]:
+    """Say of every input that its first axis is the batch, of any size."""
+    batch = Dim("batch", min=1)
+    return tuple({0: batch} for _ in inputs)
 
 
 def _plain_run(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None) -> Any:
@@ -126,7 +141,7 @@ def _whole_attention() -> Iterator[None]:
 
 
 def _exported(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None) -> ExportedProgram:
-    batch = Dim("batch", min=1)
+    stand_ins = tuple(stand_in(x, x.device) for x in inputs)
     scored = _Scored(module, score).eval()
     with ExitStack() as stack:
         path = stack.enter_context(_layer_at_work(module))
@@ -134,7 +149,7 @@ def _exported(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None
         stack.enter_context(_whole_attention())
         stack.enter_context(torch.enable_grad())
         try:
-            return torch.export.export(scored, inputs, dynamic_shapes=((tuple({0: batch} for _ in inputs)),))
+            return torch.export.export(scored, stand_ins, dynamic_shapes=(dynamic_batch(inputs),))
         except Exception as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise UnsupportedOperation(
@@ -181,6 +196,10 @@ def _mark_undifferentiated(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+_ASSERTIONS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
+"""What tracing leaves behind to check types and sizes; no result comes from them."""
+
+
 def _with_constants(program: ExportedProgram) -> fx.GraphModule:
     """Return the program with parameters, buffers and constants as buffers, and only the outputs a user sees."""
     signature = program.graph_signature
@@ -204,6 +223,8 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
     values: Any = output.args[0]
     results = [value for value, kind in zip(values, kinds, strict=True) if kind == OutputKind.USER_OUTPUT]
     output.args = (tuple(results),)
+    for node in [node for node in graph.nodes if node.target in _ASSERTIONS]:
+        graph.erase_node(node)
     if not all(isinstance(value, fx.Node) and isinstance(value.meta["val"], Tensor) for value in results):
         raise InvalidInput("the output of the module must be a tensor or a tuple of tensors")
     graph.eliminate_dead_code()

@@ -25,6 +25,7 @@ def clean(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(node.args[0])
         elif node.target in (aten.view.default, aten.reshape.default, aten._unsafe_view.default):
             _write_batch(node)
+            _join_reshapes(node)
         elif node.target is aten.expand.default:
             _write_expansion(node)
     drop_unused(module)
@@ -45,6 +46,13 @@ def _write_batch(node: fx.Node) -> None:
     if sum(not is_static(size) for size in shape) == 1:
         node.target = aten.reshape.default
         node.args = (node.args[0], [size if is_static(size) else -1 for size in shape])
+
+
+def _join_reshapes(node: fx.Node) -> None:
+    """Read past a reshape: only the last shape counts."""
+    source = arguments_of(node)[0]
+    if node.target is aten.reshape.default and source.target is aten.reshape.default:
+        node.args = (source.args[0], node.args[1])
 
 
 def _write_expansion(node: fx.Node) -> None:

@@ -54,13 +54,15 @@ def _replace(module: fx.GraphModule, node: fx.Node) -> None:
             result = LOWERINGS[node.target](*recorder.wrap(positional(node)))  # type: ignore[index]
         except UnsupportedOperation as error:
             raise UnsupportedOperation(f"{error}: {name_of(node)} (layer {layer_of(node)})") from error
-    if not isinstance(result, tuple):
+    if isinstance(result, tuple):
+        for user in list(node.users):
+            assert user.target is operator.getitem, "the results of an operation are taken one by one"
+            user.replace_all_uses_with(result[user.args[1]].node)  # type: ignore[index]
+            module.graph.erase_node(user)
+    else:
         node.replace_all_uses_with(result.node)
-        return
-    for user in list(node.users):
-        assert user.target is operator.getitem, "the results of an operation are taken one by one"
-        user.replace_all_uses_with(result[user.args[1]].node)  # type: ignore[index]
-        module.graph.erase_node(user)
+    # An operation that may draw random numbers, such as attention, is never dropped as unused.
+    module.graph.erase_node(node)
 
 
 # Normalisation
@@ -193,8 +195,11 @@ def adaptive_avg_pool(x: Any, outer: Sequence[int]) -> Any:
 
 @lowering(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
 def adaptive_max_pool(x: Any, outer: Sequence[int]) -> tuple:
-    """Max pooling where windows are equal, axis after axis and window after window where they are not."""
+    """The maximum of all, max pooling where windows are equal, window after window where they are not."""
     n = len(outer)
+    if all(size == 1 for size in outer):
+        largest = aten.max.dim(aten.reshape.default(x, [*sizes(x)[:-n], math.prod(sizes(x)[-n:])]), -1)
+        return (aten.reshape.default(operator.getitem(largest, 0), [*sizes(x)[:-n], *outer]), None)
     outer, lifted = ([1, *outer], True) if n == 1 else (list(outer), False)
     if lifted:
         x = aten.unsqueeze.default(x, 2)
@@ -279,14 +284,14 @@ def _interpolated(x: Any, size: Any, corners: bool, factors: Any, mode: str, ant
     for k, (big, small) in enumerate(zip(outer, sizes(x)[2:], strict=True)):
         if big == small and (corners or factors is None or factors[k] == 1):
             continue
-        column = torch.eye(small, dtype=torch.float64).view(small, 1, small, 1)
+        # A square image: torch's antialiasing errs on images that are one pixel wide.
+        units = torch.eye(small, dtype=torch.float64).view(1, 1, small, small)
         options: dict[str, Any] = {"align_corners": corners, "antialias": antialias, "mode": mode}
         if size is not None or factors is None:
-            options["size"] = (big, 1)
+            options["size"] = (big, small)
         else:
             options |= {"scale_factor": (factors[k], 1.0)}
-        matrix = torch.nn.functional.interpolate(column, **options).view(small, big).t()
-        x = _along(x, 2 + k, matrix.contiguous())
+        x = _along(x, 2 + k, torch.nn.functional.interpolate(units, **options)[0, 0])
     return x
 
 
@@ -334,6 +339,12 @@ def replication_pad(x: Any, pads: Sequence[int]) -> Any:
         first, last = aten.slice.Tensor(x, axis, 0, 1), aten.slice.Tensor(x, axis, size - 1, size)
         x = aten.cat.default([*[first] * before, x, *[last] * after], axis) if before or after else x
     return x
+
+
+@lowering(aten.copy.default)
+def copy(x: Any, source: Any, non_blocking: bool = False) -> Any:
+    """What replaces everything."""
+    return aten.expand.default(source, sizes(x))
 
 
 @lowering(aten.roll.default)
@@ -431,6 +442,14 @@ def prelu(x: Any, weight: Any) -> Any:
     else:
         weight = aten.reshape.default(weight, [1] * x.ndim)
     return aten._prelu_kernel.default(x, weight)
+
+
+@lowering(aten.rrelu.default)
+def rrelu(x: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any) -> Any:
+    """The mean of the slopes from which it draws in training."""
+    if training:
+        raise UnsupportedOperation("a layer must not draw random numbers")
+    return aten.leaky_relu.default(x, (lower + upper) / 2)
 
 
 @lowering(aten.max.default, aten.min.default)

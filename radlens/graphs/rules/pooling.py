@@ -14,7 +14,8 @@ from radlens.graphs.rules.shapes import padded
 aten = torch.ops.aten
 
 
-def _each(value: int | Sequence[int], n: int) -> list[int]:
+def per_axis(value: int | Sequence[int], n: int) -> list[int]:
+    """Return one number for each of ``n`` axes."""
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 
@@ -54,9 +55,9 @@ def max_pool(
 ) -> tuple:
     """Max pooling, windows of any size; of equal values in a window the first has the gradient."""
     n = x.ndim - 2
-    kernel = _each(kernel, n)
-    stride = _each(stride, n) if stride else kernel
-    padding, dilation = _each(padding, n), _each(dilation, n)
+    kernel = per_axis(kernel, n)
+    stride = per_axis(stride, n) if stride else kernel
+    padding, dilation = per_axis(padding, n), per_axis(dilation, n)
     windows = Windows(sizes(x)[2:], sizes(g)[2:], kernel, stride, padding, dilation)
     return (windows.carried_back(g, windows.winner(x)),)
 
@@ -162,8 +163,8 @@ def avg_pool(
 ) -> tuple:
     """Average pooling, windows of any size."""
     n = x.ndim - 2
-    kernel = _each(kernel, n)
-    stride, padding = _each(stride, n) if stride else kernel, _each(padding, n)
+    kernel = per_axis(kernel, n)
+    stride, padding = per_axis(stride, n) if stride else kernel, per_axis(padding, n)
     g = g * _share(sizes(x)[2:], kernel, stride, padding, ceil_mode, count_include_pad, divisor_override).to(g.dtype)
     if kernel == stride and not any(padding):
         g = enlarged(g, stride)

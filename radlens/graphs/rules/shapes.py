@@ -174,12 +174,6 @@ def select_scatter(g: Any, y: Any, x: Any, part: Any, axis: int, index: int) -> 
     return g * outside.view([-1] + [1] * (x.ndim - 1 - axis)), g.select(axis, index)
 
 
-@derivative(aten.copy.default)
-def copy(g: Any, y: Any, x: Any, source: Any, non_blocking: bool = False) -> tuple:
-    """Everything replaced."""
-    return None, g
-
-
 @derivative(aten.split_with_sizes.default, aten.split.Tensor, aten.chunk.default)
 def split(g: Any, y: Any, x: Any, parts: Any, axis: int = 0) -> tuple:
     """Pieces of an axis."""

@@ -1,0 +1,34 @@
+"""The order of the passes."""
+
+from torch import fx
+
+from radlens.graphs.passes.batch_norm import fold_batch_norm
+from radlens.graphs.passes.cleaning import clean
+from radlens.graphs.passes.constants import fold_constants
+from radlens.graphs.passes.dense import fold_dense_chains, store_transposes
+from radlens.graphs.passes.lowering import lower
+from radlens.graphs.passes.pooling import split_large_pools
+from radlens.graphs.passes.transposed import turn_transposed_convolutions
+
+__all__ = ["finish", "simplify"]
+
+
+def simplify(module: fx.GraphModule) -> None:
+    """Fold and lower a traced graph, before it is differentiated."""
+    clean(module)
+    fold_constants(module)
+    fold_batch_norm(module)
+    lower(module)
+    split_large_pools(module)
+    clean(module)
+    fold_constants(module)
+    fold_dense_chains(module)
+
+
+def finish(module: fx.GraphModule) -> None:
+    """Write a differentiated graph in forms that all engines compute rightly."""
+    turn_transposed_convolutions(module)
+    store_transposes(module)
+    clean(module)
+    fold_constants(module)
+    module.graph.lint()
