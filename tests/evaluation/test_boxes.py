@@ -74,7 +74,7 @@ def test_the_rule_is_the_thesis_rule(seed, quantile, dilation, opening):
 
 def test_a_block_gets_its_box_with_the_margin_of_the_dilation():
     """9x9, once: four pixels on each side; none for LIME and SHAP."""
-    scores = np.zeros((100, 200))
+    scores = np.zeros((200, 200))
     scores[40:50, 120:140] = 1.0
     assert DILATION == 9
     assert merged_box(scores) == (116, 36, 144, 54)
