@@ -155,12 +155,14 @@ def _part(window: Window, centre_mm: tuple[float, float], reach_mm: float) -> tu
 def _radius(rng: np.random.Generator, shape: str, angle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the outline's radius at each angle, in no particular unit."""
     aspect = rng.uniform(1.35, 1.9) if shape == "oval" else rng.uniform(1.0, 1.2)
-    turned = angle - np.float32(rng.uniform(0, math.pi))
-    ellipse = 1 / np.sqrt(np.cos(turned) ** 2 + np.float32(aspect**2) * np.sin(turned) ** 2)
+    turned = angle - rng.uniform(0, math.pi)
+    ellipse = 1 / np.sqrt(np.cos(turned) ** 2 + aspect**2 * np.sin(turned) ** 2)
     if shape == "lobulated":
         lobes, phase = int(rng.integers(3, 6)), rng.uniform(0, math.tau)
-        bulge = np.abs(np.cos(np.float32(lobes / 2) * angle + np.float32(phase)))
-        return ellipse * (1 + np.float32(rng.uniform(0.22, 0.4)) * bulge ** np.float32(0.8))
+        # Some lobes are wider than others.
+        uneven = angle + rng.uniform(0.2, 0.6) * np.sin(angle - rng.uniform(0, math.tau))
+        bulge = np.abs(np.cos(lobes / 2 * uneven + phase)) ** 0.8
+        return ellipse * (1 + rng.uniform(0.22, 0.4) * bulge)
     terms = (
         {2: 0.1, 3: 0.12, 4: 0.1, 5: 0.1, 7: 0.09, 9: 0.08, 13: 0.06} if shape == "spiculated" else {2: 0.02, 3: 0.03}
     )
