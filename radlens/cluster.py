@@ -18,11 +18,13 @@ Amanova et al. 2022, section 2.3.2, add up the maps of many samples, each of whi
   A range that costs three workers ends the run.
 
 Machines of a cluster need radlens in the same version, and Ray. The bundle travels through Ray's object store and is
-unpacked once for each machine, to ``radlens-<user id>/<bundle hash>`` in its temporary folder; there it stays for later
-runs, is verified each time it is opened, and may be deleted at any time.
+unpacked once for each machine, to ``bundles/<bundle hash>`` in radlens' cache folder there. It stays for later runs, is
+verified each time it is opened, and may be deleted while nothing runs.
 """
 
+import fcntl
 import heapq
+import itertools
 import logging
 import os
 import secrets
@@ -48,8 +50,10 @@ from torch import Tensor
 import radlens
 from radlens import engines
 from radlens.bundles import MANIFEST, Bundle
+from radlens.engines import memory
+from radlens.engines.calibration import cache_folder
 from radlens.errors import BundleError, InvalidParameter, MissingDependency, RadlensError, ServerError
-from radlens.explainers import Explainer, UpsampledMap, upsample
+from radlens.explainers import Checkpoint, Explainer, UpsampledMap, upsample
 from radlens.explainers.reliability import Goal
 from radlens.explainers.upsampling import AUTO
 from radlens.images.sampling import downsample
@@ -68,6 +72,9 @@ _POLL_S = 0.2
 _OBJECT_STORE_BYTES = 300_000_000
 """Shared memory of a Ray of our own: an image of 7 million pixels is 28 MB, a batch of 8 maps 2 MB."""
 
+_MAX_PLACE = 24
+"""Characters of a path 80 above Ray's sockets, whose paths may have 107 (sun_path in unix(7))."""
+
 _LOCAL_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Despite its name this is what makes Ray listen on the loopback interface alone.
@@ -85,8 +92,7 @@ try:
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
-"""Connects as `_remote_ray` does. Where there is no Ray, that takes minutes, cannot be interrupted and may end the
-process; so another process tries first."""
+"""Where there is no Ray, connecting takes minutes and may end the process; so another process tries first."""
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +124,8 @@ def explain_on_cluster(
         engine: see there.
         runtime_env: see there.
         timeout_s: see there.
-        **sampling: ``n_samples``, ``sampler``, ``seed``, ``normalize``, ``batch_size``, ``on_progress`` and whatever else
-            :meth:`Cluster.upsample` takes.
+        **sampling: ``n_samples``, ``sampler``, ``seed``, ``normalize``, ``batch_size``, ``on_progress`` and all else
+            that :meth:`Cluster.upsample` takes.
 
     Returns:
         What :func:`radlens.explainers.upsample` returns in a single process; when bit for bit, see the module.
@@ -153,7 +159,7 @@ def open_cluster(
     runtime_env: Mapping[str, Any] | None = None,
     timeout_s: float = 60.0,
 ) -> Iterator["Cluster"]:
-    """Give workers that hold a model; at the end, however it comes, they are stopped.
+    """Give workers once the first of them has opened the model; at the end, however it comes, they are stopped.
 
     Without ``address`` a Ray is started on this machine and stopped at the end: no dashboard, no usage statistics, a
     temporary folder of its own, on the loopback interface. In a process that is connected to a Ray already, that one
@@ -174,7 +180,9 @@ def open_cluster(
     Raises:
         InvalidParameter: a number is out of range, or an address is malformed or given although Ray is connected.
         MissingDependency: Ray is not installed.
-        ServerError: Ray cannot be started or reached.
+        ServerError: Ray cannot be started or reached, no worker found a place, or opening the model cost `MAX_TRIES`
+            workers.
+        RadlensError: what a worker raises that cannot open the model.
     """
     for name, value, least in (("workers", workers, 1), ("cores", cores, 1), ("gpus", gpus, 0)):
         if value is not None and value < least:
@@ -186,6 +194,7 @@ def open_cluster(
         cores = cores or _share(_cores_of_machines(ray), workers)
         cluster = Cluster(ray, parcel, workers, cores, gpus, engine, timeout_s)
         try:
+            cluster.open()
             yield cluster
         finally:
             cluster.close()
@@ -249,6 +258,7 @@ class Cluster:
         self._arrived: list[Any] = []
         self._free: list[Any] = []
         self._errands: dict[Any, _Errand] = {}
+        self._opened: dict[str, Any] | None = None
         self._failed_openings = 0
         self.n_lost = 0
         self._heard = time.monotonic()
@@ -257,14 +267,16 @@ class Cluster:
 
     @property
     def stated(self) -> dict[str, Any]:
-        """What provenance says of the workers, as JSON values."""
-        return {
-            "ray": self._ray.__version__,
-            "n_workers": self._n_workers,
-            "cores": self._cores,
-            "gpus": self._gpus,
-            "n_lost": self.n_lost,
-        }
+        """What provenance says of whoever computes, as JSON values; of a cluster that is open."""
+        assert self._opened is not None, "a cluster states what its first worker has opened"
+        workers = {"ray": self._ray.__version__, "n": self._n_workers, "cores": self._cores, "gpus": self._gpus}
+        return {**self._opened, "workers": workers}
+
+    def open(self) -> None:
+        """Wait until the first worker has opened the model; errors are those of :func:`open_cluster`."""
+        while self._opened is None:
+            self._deal(None, [])
+            self._receive(None, [])
 
     def upsample(
         self,
@@ -274,9 +286,10 @@ class Cluster:
         n_samples: int | Literal["auto"],
         sampler: str = "stratified",
         seed: int = 0,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         start: int = 0,
         max_samples: int = Goal.max_samples,
+        checkpoint: Checkpoint | None = None,
         **options: Any,
     ) -> UpsampledMap:
         """Explain downsampled copies of an image: :func:`radlens.explainers.upsample`, computed by the workers.
@@ -287,9 +300,11 @@ class Cluster:
             n_samples: see :func:`radlens.explainers.upsample`.
             sampler: see there.
             seed: see there.
-            batch_size: samples in a range, which one worker explains together.
+            batch_size: samples in a range, which one worker explains together; by default as many as the engine of
+                the first worker computes together.
             start: see there.
             max_samples: see there.
+            checkpoint: see there; it may have been begun without workers, and the other way round.
             **options: the other arguments of that function, such as ``normalize`` and ``on_progress``.
 
         Raises:
@@ -298,11 +313,12 @@ class Cluster:
             ServerError: a range, or opening the model, has cost `MAX_TRIES` workers; no worker found a place in
                 ``timeout_s``; or the cluster was closed.
         """
+        self.open()
         job = _Job(np.asarray(pixels), explainer, sampler, seed)
-        limit = max_samples if n_samples == AUTO else n_samples
-        ranges = _ranges(start, limit, batch_size, is_automatic=n_samples == AUTO)
+        batch_size = self.stated["batch_size"] if batch_size is None else batch_size
+        plan = _Plan(start, max_samples if n_samples == AUTO else n_samples, batch_size, n_samples == AUTO)
         with self._turn:
-            maps = self._in_order(job, ranges)
+            maps = self._in_order(job, plan.ranges())
             return upsample(
                 torch.from_numpy(np.require(pixels, requirements="W")),
                 lambda batch: torch.from_numpy(next(maps))[:, None],
@@ -312,6 +328,7 @@ class Cluster:
                 batch_size=batch_size,
                 start=start,
                 max_samples=max_samples,
+                checkpoint=None if checkpoint is None else _Watched(**vars(checkpoint), plan=plan),
                 **options,
             )
 
@@ -325,7 +342,9 @@ class Cluster:
 
     def _in_order(self, job: _Job, ranges: Iterator[_Range]) -> Iterator[np.ndarray]:
         """Yield the maps of each range, in the order of ranges."""
-        stored = self._ray.put(job)
+        with self._step:
+            self._require_open()
+            stored = self._ray.put(job)
         taken: dict[int, _Range] = {}
         waiting: list[_Range] = []
         wanted = 0
@@ -346,10 +365,9 @@ class Cluster:
     def _deal(self, job: Any, waiting: list[_Range]) -> None:
         """Give everybody who is free something to do, and hire whoever is missing."""
         with self._step:
-            if self._closing.is_set():
-                raise ServerError("cluster must be open, got one that was closed")
+            self._require_open()
             while len(self._staff) < self._n_workers:
-                worker = self._kind.remote(self._cores)
+                worker = self._kind.remote(self._cores, self._n_workers)
                 self._staff.append(worker)
                 self._send(_Errand(worker, "arrive"), worker.arrive.remote())
             while self._arrived and not self._is_choosing():
@@ -371,6 +389,7 @@ class Cluster:
     def _receive(self, job: Any, waiting: list[_Range]) -> None:
         """Wait for a worker, but not for long, and take what it brings."""
         with self._step:
+            self._require_open()
             ready, _ = self._ray.wait(list(self._errands), num_returns=1, timeout=_POLL_S)
             for result in ready:
                 self._heard = time.monotonic()
@@ -387,7 +406,10 @@ class Cluster:
             return
         self._free.append(errand.worker)
         if errand.kind == "open":
-            self._engine, self._failed_openings = brought, 0
+            self._opened, self._failed_openings = self._opened or brought, 0
+            if self._engine == "auto":
+                # The weights themselves are engine torch, wherever they are.
+                self._engine = "torch" if brought["engine"] == "torch-cuda" else brought["engine"]
         elif errand.range is not None:
             # A copy, because Ray's own is read-only and takes up room in the object store.
             errand.range.maps = np.array(brought)
@@ -412,6 +434,10 @@ class Cluster:
             raise ServerError(f"{what} must not cost {MAX_TRIES} workers, got: {_told(error)}") from error
         log.warning("a worker was lost at %s, which is done again: %s", what, _told(error))
 
+    def _require_open(self) -> None:
+        if self._closing.is_set():
+            raise ServerError("cluster must be open, got one that was closed")
+
     def _require_heard(self) -> None:
         quiet_s = time.monotonic() - self._heard
         if quiet_s > self._timeout_s and all(errand.kind == "arrive" for errand in self._errands.values()):
@@ -421,14 +447,49 @@ class Cluster:
             )
 
 
-def _ranges(start: int, limit: int, batch_size: int, *, is_automatic: bool) -> Iterator[_Range]:
-    """Yield the batches that :func:`radlens.explainers.upsample` makes: an automatic run cuts them where it looks."""
-    goal, done, number = Goal(min_samples=2, max_samples=max(limit, 2)), 0, 0
-    while done < limit:
-        stop = min(goal.next_look(done), limit) if is_automatic else limit
-        n = min(batch_size, stop - done)
-        yield _Range(number, start + done, n)
-        done, number = done + n, number + 1
+@dataclass
+class _Plan:
+    """The batches that :func:`radlens.explainers.upsample` will make.
+
+    Attributes:
+        start: number of the first sample.
+        limit: samples that are made at most.
+        batch_size: samples of a batch.
+        is_automatic: whether batches are cut where an automatic run looks at what it has.
+        done: samples that a checkpoint holds.
+    """
+
+    start: int
+    limit: int
+    batch_size: int
+    is_automatic: bool
+    done: int = 0
+
+    def ranges(self) -> Iterator[_Range]:
+        """Yield what is to be done, once the checkpoint was read."""
+        goal, done = Goal(min_samples=2, max_samples=max(self.limit, 2)), self.done
+        for number in itertools.count():
+            if done >= self.limit:
+                return
+            stop = min(goal.next_look(done), self.limit) if self.is_automatic else self.limit
+            n = min(self.batch_size, stop - done)
+            yield _Range(number, self.start + done, n)
+            done += n
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Watched(Checkpoint):
+    """A checkpoint that tells the plan what it holds."""
+
+    plan: _Plan
+
+    def load(self, identity: Mapping[str, str]) -> dict[str, np.ndarray] | None:
+        """See `Checkpoint`."""
+        saved = super().load(identity)
+        if saved is not None:
+            self.plan.done, batch_size = saved["counts"].tolist()
+            self.plan.batch_size = min(batch_size, self.plan.batch_size)
+        return saved
 
 
 def _told(error: Exception) -> str:
@@ -443,18 +504,20 @@ class _Worker:
 
     Args:
         cores: threads to compute with.
+        n_workers: of the cluster.
     """
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, n_workers: int) -> None:
         torch.set_num_threads(cores)
+        self._n_neighbours = min(n_workers, _n_cores() // cores)
         self._bundle: Bundle | None = None
         self._model: engines.BundleEngine | None = None
 
     def arrive(self) -> None:
         """Answer as soon as there is a place to work at."""
 
-    def open(self, parcel: "_Parcel", engine: str, version: str) -> str:
-        """Open the model and return by which name others open the same engine.
+    def open(self, parcel: "_Parcel", engine: str, version: str) -> dict[str, Any]:
+        """Open the model and return what provenance says of its engine.
 
         Raises:
             ServerError: another version of radlens is installed here.
@@ -463,8 +526,14 @@ class _Worker:
         if radlens.__version__ != version:
             raise ServerError(f"workers must have radlens {version}, got {radlens.__version__}")
         self._bundle = parcel.unpacked(_import_ray().get)
-        self._model = engines.open_bundle(self._bundle, engine)
-        return self._model.name if self._model.name in engines.names() else "torch"
+        self._model = engines.open_bundle(self._bundle, engine, memory_limit=self._memory_limit())
+        return self._model.stated()
+
+    def _memory_limit(self) -> int | None:
+        """Return the bytes of an engine; None where the limit of a single process is right."""
+        if self._n_neighbours <= 2 or memory.MEMORY_LIMIT_VARIABLE in os.environ:
+            return None
+        return int(memory.available_memory() * 2 * memory.FRACTION / self._n_neighbours)
 
     def explain(self, job: _Job, first: int, n: int) -> np.ndarray:
         """Return the maps ``(n, 250, 250)`` of samples ``first`` to ``first + n - 1`` as the explainer computes them.
@@ -502,7 +571,7 @@ class _Parcel:
         """Pack ``bundle``; for workers that are ``is_near``, on this machine, its path is enough."""
         if is_near:
             return cls(bundle.bundle_hash, bundle.path.resolve(), {})
-        names = (MANIFEST, *bundle.manifest.files)
+        names = [name for name in (MANIFEST, *bundle.manifest.files) if name not in bundle.damaged]
         return cls(
             bundle.bundle_hash, None, {name: ray.put(np.fromfile(bundle.path / name, np.uint8)) for name in names}
         )
@@ -517,20 +586,22 @@ class _Parcel:
             BundleError: the bundle is not the one that was sent.
         """
         if self.path is not None:
-            return self._checked(Bundle.load(self.path, verify=False))
-        from filelock import FileLock
-
-        folder = Path(tempfile.gettempdir()) / f"radlens-{os.getuid()}" / self.bundle_hash
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
+            return self._checked(Bundle.load(self.path))
+        folder = cache_folder() / "bundles" / self.bundle_hash
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             try:
-                return self._checked(Bundle.load(folder))
+                found = self._checked(Bundle.load(folder))
             except BundleError:
+                found = None
+            if found is None or not set(found.damaged).isdisjoint(self.files):
                 shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            for name, stored in self.files.items():
-                get(stored).tofile(folder / name)
-            return self._checked(Bundle.load(folder))
+                folder.mkdir()
+                for name, stored in self.files.items():
+                    get(stored).tofile(folder / name)
+                found = self._checked(Bundle.load(folder))
+        return found
 
     def _checked(self, bundle: Bundle) -> Bundle:
         if bundle.bundle_hash != self.bundle_hash:
@@ -584,46 +655,64 @@ def _local_ray(ray: Any, n_cores: int) -> Iterator[None]:
         # Without it Ray would write one into the home of the user, who may have none.
         environment["RAY_AUTH_TOKEN"] = _TOKEN
     with (
-        # The name is short because Ray puts sockets below it, whose paths may have 107 characters.
-        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix="ray", dir=_place(), ignore_cleanup_errors=True) as folder,
         _environment(environment),
-        _shut_down(ray),
+        # Ray has read it from the environment already.
+        _replaced(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False),
+        _session(
+            ray,
+            "Ray must start on this machine",
+            address="local",
+            num_cpus=n_cores,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=folder,
+        ),
     ):
-        constants = ray._private.ray_constants
-        is_kept, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
-        try:
-            ray.init(
-                "local",
-                num_cpus=n_cores,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                logging_level="error",
-                log_to_driver=False,
-                _temp_dir=folder,
-            )
-        except Exception as error:  # Ray lets through whatever its parts raise
-            raise ServerError(f"Ray must start on this machine, got {type(error).__name__}") from error
-        finally:
-            constants.ENABLE_RAY_CLUSTER = is_kept
-        _on_sigterm(_leave)
         yield
+
+
+def _place() -> str:
+    """Return where temporary folders are, unless that is too far down for sockets."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= _MAX_PLACE else "/tmp"
 
 
 @contextmanager
 def _remote_ray(ray: Any, address: str, runtime_env: Mapping[str, Any] | None, timeout_s: float) -> Iterator[None]:
     _require_reachable(address, timeout_s)
-    with _shut_down(ray):
-        try:
-            ray.init(
-                address,
-                runtime_env=None if runtime_env is None else dict(runtime_env),
-                logging_level="error",
-                log_to_driver=False,
-            )
-        except Exception as error:  # as above
-            raise ServerError(f"Ray must accept this process, got {type(error).__name__}") from error
-        _on_sigterm(_leave)
+    prepared = {} if runtime_env is None else {"runtime_env": dict(runtime_env)}
+    with _session(ray, "Ray must accept this process", address=address, **prepared):
         yield
+
+
+@contextmanager
+def _session(ray: Any, wanted: str, **arguments: Any) -> Iterator[None]:
+    """Connect to Ray with it quiet; leave it at the end, also where it was only half started."""
+    handler = signal.getsignal(signal.SIGTERM)
+    # Ray prints that a worker was lost on stdout, which is for results.
+    with _replaced(ray._private.worker, "_worker_logs_enabled", False):
+        try:
+            try:
+                ray.init(logging_level="error", log_to_driver=False, **arguments)
+            except Exception as error:  # Ray lets through whatever its parts raise
+                raise ServerError(f"{wanted}, got {type(error).__name__}") from error
+            _on_sigterm(_leave)
+            yield
+        finally:
+            ray.shutdown()
+            _on_sigterm(handler)
+
+
+def _on_sigterm(handler: Any) -> None:
+    """Set what SIGTERM does; Python allows that in the main thread alone."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _leave(signum: int, frame: Any) -> None:
+    """Unwind, so that everything is stopped on the way: Ray's own handler prints a stack and aborts."""
+    sys.exit(128 + signum)
 
 
 def _require_reachable(address: str, timeout_s: float) -> None:
@@ -663,22 +752,10 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _shut_down(ray: Any) -> Iterator[None]:
-    """Leave Ray at the end, also one that was only half started, and undo what it did to SIGTERM."""
-    handler = signal.getsignal(signal.SIGTERM)
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    kept = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        ray.shutdown()
-        _on_sigterm(handler)
-
-
-def _on_sigterm(handler: Any) -> None:
-    """Set what SIGTERM does; Python allows that in the main thread alone."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _leave(signum: int, frame: Any) -> None:
-    """Unwind, so that everything is stopped on the way: Ray's own handler prints a stack and aborts."""
-    sys.exit(128 + signum)
+        setattr(owner, name, kept)
