@@ -68,9 +68,11 @@ class Partial:
 
     Attributes:
         reliability: of that map when it was last looked at, see :meth:`Goal.next_look`; NaN before.
+        n_restored: how many of the samples came from a checkpoint.
     """
 
     reliability: float
+    n_restored: int
     _build: Callable[[], UpsampledMap] = field(repr=False)
 
     def __call__(self) -> UpsampledMap:
@@ -111,7 +113,7 @@ def upsample(
             own number of visits and is 0 where there are none.
         on_progress: called after each batch as ``on_progress(done, total, partial)``; ``partial()`` builds the map of
             the samples so far. In an automatic run ``total`` is what the reliability so far lets expect, see
-            :meth:`Goal.expected_samples`, and None before there is one.
+            :meth:`Goal.expected_samples`, None before there is one, and ``done`` at the end.
         start: number of the first sample, so that a run can be cut into ranges; :func:`merge` joins them.
         reliability: of an automatic run, see :class:`Goal`.
         min_samples: of an automatic run, see there.
@@ -143,8 +145,7 @@ def upsample(
             run.look()
         saver.save()
         if on_progress is not None:
-            total = goal.expected_samples(run.n_samples, run.reliability) if goal else limit
-            on_progress(run.n_samples, total, Partial(run.reliability, run.map))
+            on_progress(run.n_samples, _expected(run, goal, limit), Partial(run.reliability, run.n_restored, run.map))
     saver.save(now=True)
     return run.map(goal)
 
@@ -205,7 +206,7 @@ class _Run:
         self._visits = torch.zeros(self._pixels.size, dtype=torch.int32)
         self._ones = torch.ones(SAMPLED_SHAPE[0] * SAMPLED_SHAPE[1], dtype=torch.int32)
         self._halves = Halves.empty(self._shape, scale_px)
-        self.n_samples = 0
+        self.n_samples = self.n_restored = 0
         self.looks: list[tuple[int, float]] = []
 
     def identity(self) -> dict[str, str]:
@@ -236,6 +237,7 @@ class _Run:
         self._halves = replace(self._halves, totals=state["half_totals"], visits=state["half_visits"])
         self.looks = [(int(n), reliability) for n, reliability in state["looks"].tolist()]
         self.n_samples, batch_size = state["counts"].tolist()
+        self.n_restored = self.n_samples
         # Other batches would round differently; larger ones than asked for may not fit into memory.
         self._batch_size = min(batch_size, self._batch_size)
 
@@ -269,6 +271,13 @@ class _Run:
         total, visits = (sums.numpy().reshape(self._shape) for sums in (self._total, self._visits))
         is_reached = None if goal is None else goal.is_reached(self.looks)
         return _divided(total, visits.copy(), self.n_samples, self._normalize, self._halves.copy(), goal, is_reached)
+
+
+def _expected(run: _Run, goal: Goal | None, limit: int) -> int | None:
+    """Return at how many samples ``run`` will probably end."""
+    if goal is None:
+        return limit
+    return run.n_samples if goal.is_reached(run.looks) else goal.expected_samples(run.n_samples, run.reliability)
 
 
 class _Saver:

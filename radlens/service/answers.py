@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,11 @@ class Context:
     warnings: list[str]
     diameters_mm: Sequence[float]
 
+    def with_found(self, explanation: Explanation) -> "Context":
+        """Return the context of an explanation that is finished: its samples and their reliability are known."""
+        sampling = self.provenance["sampling"] | explanation.found()
+        return replace(self, provenance=self.provenance | {"sampling": sampling})
+
 
 def prediction_response(row: Row, curves: np.ndarray, context: Context) -> Response:
     """Return a prediction as JSON, PNG or ``.npy``, whichever the row asks for.
@@ -76,6 +81,7 @@ def prediction_response(row: Row, curves: np.ndarray, context: Context) -> Respo
 
 def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:
     """Return an explanation as JSON, PNG, ``.npy`` or DICOM, whichever the row asks for."""
+    context = context.with_found(explanation)
     if row.media_type == PNG:
         body = to_png(_picture(row, explanation))
     elif row.media_type == NPY:
@@ -83,12 +89,20 @@ def explanation_response(row: Row, explanation: Explanation, context: Context) -
     elif row.media_type == DICOM:
         body = _secondary_capture(row, explanation, context)
     else:
-        body = json.dumps(explanation_fields(row, explanation, context)).encode()
+        body = json.dumps(_explanation_fields(row, explanation, context)).encode()
     return _response(row, body, context)
 
 
 def explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
-    """Return an explanation as JSON values: the map and how often each pixel was visited, or the map of one sample."""
+    """Return an explanation as JSON values: the map and how often each pixel was visited, or the map of one sample.
+
+    A map of many samples comes with its reliability, and with the two halves that tells: whoever joins maps of several
+    ranges of samples joins them as well.
+    """
+    return _explanation_fields(row, explanation, context.with_found(explanation))
+
+
+def _explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
     method, settings = _method(row), row.settings
     if settings.output == "sampled" and isinstance(explanation, OneSample):
         fields = _sampled_fields(explanation.sampled)
@@ -100,6 +114,7 @@ def explanation_fields(row: Row, explanation: Explanation, context: Context) -> 
         "meaning": _MEANINGS.get(method, ""),
         "n_samples": settings.n_samples,
         "normalize": settings.normalize,
+        **explanation.found(),
     }
     return {"explanation": described | fields, "warnings": context.warnings, "provenance": context.provenance}
 
@@ -138,7 +153,10 @@ def _cdc_png(curves: np.ndarray) -> bytes:
 
 def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:
     visits = upsampled.visits.astype(np.min_scalar_type(int(upsampled.visits.max())))
-    return {"map": array_to_json(upsampled.map.astype(np.float32)), "visits": array_to_json(visits)}
+    fields = {"map": array_to_json(upsampled.map.astype(np.float32)), "visits": array_to_json(visits)}
+    if upsampled.halves is not None:
+        fields |= {f"half_{name}": array_to_json(getattr(upsampled.halves, name)) for name in ("totals", "visits")}
+    return fields
 
 
 def _sampled_fields(sampled: Sampled) -> dict[str, Any]:

@@ -1,22 +1,23 @@
 """From rows to numbers: predictions and maps of many rows at once, in the units of the paper."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from radlens.errors import InvalidParameter, UnreadableImage
-from radlens.explainers import Differentiable, Explainer, UpsampledMap, upsample
+from radlens.explainers import Checkpoint, Differentiable, Explainer, UpsampledMap, upsample
+from radlens.explainers.upsampling import Progress
 from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
 from radlens.service.rows import Row
 
-__all__ = ["Computer", "Explanation", "ManySamples", "Model", "OneSample", "Progress"]
-
-Progress = Callable[[int, int, Callable[[], UpsampledMap]], None]
+__all__ = ["Computer", "Explanation", "ManySamples", "Model", "OneSample"]
 
 
 class Model(Differentiable, Protocol):
@@ -48,6 +49,10 @@ class OneSample:
         full[rows, cols], visits[rows, cols] = values, 1
         return UpsampledMap(full, visits, 1)
 
+    def found(self) -> dict[str, Any]:
+        """Return what was found out beside the map, as JSON values: nothing, for the reliability takes two samples."""
+        return {}
+
 
 @dataclass(frozen=True, eq=False)
 class ManySamples:
@@ -63,8 +68,20 @@ class ManySamples:
         """Return it."""
         return self.joined
 
+    def found(self) -> dict[str, Any]:
+        """Return what was found out beside the map, as JSON values."""
+        reached = {} if self.joined.goal is None else {"reliability_reached": self.joined.is_reached}
+        return {"n_samples": self.joined.n_samples, **stated_reliability(self.joined), **reached}
+
 
 Explanation = OneSample | ManySamples
+
+
+def stated_reliability(upsampled: UpsampledMap) -> dict[str, Any]:
+    """Return the reliability of a map and the scale it holds for as JSON values; None where it is not known."""
+    halves, reliability = upsampled.halves, upsampled.reliability
+    scale_px = None if halves is None else halves.scale_px
+    return {"reliability": None if math.isnan(reliability) else round(reliability, 4), "reliability_scale_px": scale_px}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +92,15 @@ class Computer:
         model: in evaluation mode.
         preprocess: maps pixels ``(b, 250, 250)`` float32 to the model's input ``(b, 1, 250, 250)``.
         batch_size: samples of one image that are explained together.
+        checkpoint: file that a run of many samples is saved to and continued from; for one run at a time.
+        identity: what computes, as text by name; a checkpoint of something else is refused.
     """
 
     model: Model
     preprocess: Callable[[np.ndarray], Tensor]
     batch_size: int = 8
+    checkpoint: Path | None = None
+    identity: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """Return ``(4, 12)`` float32 um of gold for each row: mean, aleatoric, epistemic, total.
@@ -111,6 +132,7 @@ class Computer:
 
         Raises:
             InvalidParameter: the map is not finite.
+            InvalidInput: the checkpoint is of another run, or cannot be written.
         """
         settings, explainer = row.settings, _explainer(row)
         upsampled = upsample(
@@ -123,8 +145,17 @@ class Computer:
             batch_size=self.batch_size,
             normalize=settings.normalize,
             on_progress=on_progress,
+            start=settings.start,
+            reliability=settings.reliability,
+            min_samples=settings.min_samples,
+            max_samples=settings.max_samples,
+            checkpoint=self._checkpoint(explainer),
         )
         return ManySamples(upsampled)
+
+    def _checkpoint(self, explainer: Explainer) -> Checkpoint | None:
+        # An explainer's representation holds its name and every parameter.
+        return Checkpoint(self.checkpoint, {"explainer": repr(explainer), **self.identity}) if self.checkpoint else None
 
     def _maps(self, explainer: Explainer, images: Tensor) -> Tensor:
         maps = explainer.attribute(self.model, images)
@@ -144,4 +175,4 @@ def _explainer(row: Row) -> Explainer:
 
 
 def _sample(row: Row) -> Sampled:
-    return downsample(row.image.pixels, row.settings.sampler, seed=row.settings.seed)
+    return downsample(row.image.pixels, row.settings.sampler, seed=row.settings.seed, index=row.settings.start)

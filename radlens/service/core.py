@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from radlens import explainers
@@ -39,6 +40,8 @@ class Service:
         engine: what computes it, see :func:`radlens.engines.open_bundle`.
         now: the clock of the provenance.
         pace: how often a stream says something.
+        checkpoint: file that an explanation of many samples is saved to and continued from; for a service that
+            answers a single request of that kind.
 
     Raises:
         BundleError: no engine can run the bundle, or it allows no explainer that this library has.
@@ -51,6 +54,7 @@ class Service:
         engine: str = "auto",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         manifest = bundle.manifest
         methods = tuple(name for name in explainers.names() if name in manifest.explainers)
@@ -66,7 +70,8 @@ class Service:
             "precision": model.precision,
         }
         self._terms = Terms(manifest.input.sampler, methods)
-        self._computer = Computer(model, bundle.preprocess)
+        identity = {name: self._stated[name] for name in ("bundle_hash", "engine", "precision")}
+        self._computer = Computer(model, bundle.preprocess, checkpoint=checkpoint, identity=identity)
         self._now, self._pace = now, pace or Pace()
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
@@ -111,7 +116,7 @@ class Service:
         for row in rows:
             if row.is_streamed:
                 yield _nothing_yet, self._streamed, [row]
-            elif row.settings.n_samples > 1:
+            elif row.settings.n_samples != 1:
                 yield self._explain_many, explanation_response, [row]
             else:
                 alike[row.settings.explainer].append(row)

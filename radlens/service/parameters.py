@@ -4,20 +4,23 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Literal, Protocol, get_type_hints
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers.upsampling import NORMALIZATIONS
+from radlens.explainers.reliability import Goal
+from radlens.explainers.upsampling import AUTO, NORMALIZATIONS
 from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
 
 __all__ = [
     "OUTPUTS",
     "Choice",
+    "Count",
     "Integer",
     "Parameter",
     "Positive",
     "Settings",
+    "Share",
     "evaluations",
     "explanation_parameters",
     "explanation_settings",
@@ -76,6 +79,20 @@ class Integer:
 
 
 @dataclass(frozen=True)
+class Count(Integer):
+    """As `Integer`, or the word ``auto``: as many as it takes."""
+
+    @property
+    def expected(self) -> str:
+        """See `Parameter`."""
+        return f"{super().expected}, or {AUTO}"
+
+    def parse(self, text: str) -> Any:
+        """See `Parameter`."""
+        return AUTO if text == AUTO else super().parse(text)
+
+
+@dataclass(frozen=True)
 class Positive:
     """A decimal number, with or without exponent, above 0 and finite."""
 
@@ -92,6 +109,21 @@ class Positive:
             return None
         value = float(text)
         return value if 0 < value < math.inf else None
+
+
+@dataclass(frozen=True)
+class Share(Positive):
+    """As `Positive`, and below 1."""
+
+    @property
+    def expected(self) -> str:
+        """See `Parameter`."""
+        return "a number above 0 and below 1"
+
+    def parse(self, text: str) -> float | None:
+        """See `Parameter`."""
+        value = super().parse(text)
+        return value if value is not None and value < 1 else None
 
 
 @dataclass(frozen=True)
@@ -112,6 +144,14 @@ class Choice:
 
 
 _SEED = Integer(0, 2**32 - 1, 0)
+
+_MAX_SAMPLES = 100_000
+
+_OF_AUTO: dict[str, Parameter] = {
+    "reliability": Share(Goal.reliability),
+    "max_samples": Integer(2, _MAX_SAMPLES, Goal.max_samples),
+}
+"""Parameters that mean something with ``n_samples=auto`` alone."""
 
 _METHOD_PARAMETERS: dict[str, Parameter] = {
     "n_steps": Integer(1, 1000, 50),
@@ -136,7 +176,9 @@ def explanation_parameters(sampler: str, methods: Sequence[str], method: str) ->
     """Return the parameters of an explanation by ``method``, one of ``methods``, by name."""
     return {
         "method": Choice(tuple(methods), _default_method(methods)),
-        "n_samples": Integer(1, 100_000, 1),
+        "n_samples": Count(1, _MAX_SAMPLES, 1),
+        "start": Integer(0, 2**31 - 1, 0),
+        **_OF_AUTO,
         **prediction_parameters(sampler),
         "normalize": Choice(NORMALIZATIONS, NORMALIZATIONS[0]),
         "output": Choice(OUTPUTS, OUTPUTS[0]),
@@ -167,7 +209,10 @@ class Settings:
         sampler: how pixels are chosen.
         seed: of the sequence of samples.
         explainer: the method with its parameters; None for a prediction.
-        n_samples: samples behind an explanation.
+        n_samples: samples behind an explanation; ``"auto"`` for as many as ``reliability`` takes.
+        start: number of the first of them.
+        reliability: that an automatic run ends at, see :class:`radlens.explainers.Goal`.
+        max_samples: that an automatic run ends at.
         normalize: see :func:`radlens.explainers.upsample`.
         output: one of `OUTPUTS`.
     """
@@ -175,9 +220,27 @@ class Settings:
     sampler: str
     seed: int
     explainer: explainers.Explainer | None = None
-    n_samples: int = 1
+    n_samples: int | Literal["auto"] = 1
+    start: int = 0
+    reliability: float = Goal.reliability
+    max_samples: int = Goal.max_samples
     normalize: str = NORMALIZATIONS[0]
     output: str = OUTPUTS[0]
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether the number of samples is known only in the end."""
+        return self.n_samples == AUTO
+
+    @property
+    def most_samples(self) -> int:
+        """How many samples there are at most."""
+        return self.max_samples if self.n_samples == AUTO else self.n_samples
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples of an automatic run."""
+        return min(Goal.min_samples, self.max_samples)
 
     def stated(self) -> dict[str, Any]:
         """Return every setting as JSON values, for the provenance."""
@@ -186,8 +249,10 @@ class Settings:
             return {"sampling": sampling}
         own = {name: value for name, value in asdict(self.explainer).items() if name not in _INTERNAL}  # type: ignore[call-overload]
         method = {"method": self.explainer.name, "parameters": own}
+        goal = {"wanted_reliability": self.reliability, "max_samples": self.max_samples} if self.is_automatic else {}
+        samples = {"n_samples": self.n_samples, "start": self.start, "normalize": self.normalize}
         return {
-            "sampling": {**sampling, "n_samples": self.n_samples, "normalize": self.normalize},
+            "sampling": {**sampling, **samples, **goal},
             "explainer": method,
             "output": self.output,
         }
@@ -221,6 +286,7 @@ def explanation_settings(
     choice = Choice(tuple(methods), _default_method(methods))
     method = _value("method", choice, given, hints)
     known = explanation_parameters(sampler, methods, method)
+    _require_auto(_value("n_samples", known["n_samples"], given, hints), given)
     values = _read(f"explanations by {method}", known, given, hints)
     own = {name: values.pop(name) for name in _own_parameters(method)}
     del values["method"]
@@ -228,6 +294,13 @@ def explanation_settings(
     if settings.output == "sampled" and settings.n_samples != 1:
         raise InvalidParameter(f"n_samples must be 1 for output 'sampled', got {settings.n_samples}")
     return settings
+
+
+def _require_auto(n_samples: Any, given: Mapping[str, str]) -> None:
+    """Refuse a goal that would be ignored."""
+    ignored = [name for name in _OF_AUTO if name in given]
+    if ignored and n_samples != AUTO:
+        raise InvalidParameter(f"n_samples must be {AUTO} with {' and '.join(ignored)}, got {n_samples}")
 
 
 def _read(
@@ -255,7 +328,7 @@ def _value(name: str, parameter: Parameter, given: Mapping[str, str], hints: Map
 
 
 def evaluations(settings: Settings) -> int:
-    """Return how often the network is evaluated for an explanation: what it costs, to within a factor of about 3."""
+    """Return how often the network is evaluated for an explanation at most: its cost to within a factor of about 3."""
     explainer = settings.explainer
     n_windows = math.ceil(SAMPLED_SHAPE[0] / stride) if (stride := getattr(explainer, "stride", None)) else 1
-    return settings.n_samples * getattr(explainer, "n_steps", 1) * n_windows**2
+    return settings.most_samples * getattr(explainer, "n_steps", 1) * n_windows**2

@@ -95,7 +95,7 @@ def _media_type(request: Request, settings: Settings) -> str:
     if request.kind == "predict":
         return negotiate(request.accept, _PREDICTION_FORMATS)
     media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
-    return NDJSON if media_type == JSON and settings.n_samples > 1 else media_type
+    return NDJSON if media_type == JSON and settings.n_samples != 1 else media_type
 
 
 def _require_affordable(settings: Settings, media_type: str) -> None:
@@ -104,7 +104,8 @@ def _require_affordable(settings: Settings, media_type: str) -> None:
     n, limit = evaluations(settings), MAX_STREAMED_EVALUATIONS if media_type == NDJSON else MAX_PLAIN_EVALUATIONS
     if n > limit:
         hint = "" if media_type == NDJSON else f"; {NDJSON} allows {MAX_STREAMED_EVALUATIONS}"
+        samples = "max_samples" if settings.is_automatic else "n_samples"
         raise InvalidParameter(
-            f"n_samples and the method's parameters must ask for at most {limit} evaluations of the network "
+            f"{samples} and the method's parameters must ask for at most {limit} evaluations of the network "
             f"in one {media_type} answer, got {n}{hint}"
         )

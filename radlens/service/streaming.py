@@ -1,22 +1,24 @@
 """An explanation of many samples as a stream of JSON lines, the last of which says that it is complete.
 
 HTTP cannot tell a finished stream from one whose server died (TorchServe resets neither), so the lines do:
-``{"event": "progress", "done", "total", "elapsed_s", "remaining_s"}``, now and then
-``{"event": "partial", "done", "map"}``, and in the end either ``{"event": "result", "complete": true, ...}`` with the
-fields of the plain JSON answer or ``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``.
+``{"event": "progress", "done", "total", "total_is_estimated", "elapsed_s", "remaining_s", "reliability"}``, now and
+then ``{"event": "partial", "done", "total", "map"}``, and in the end either ``{"event": "result", "complete": true,
+...}`` with the fields of the plain JSON answer or ``{"event": "error", "complete": false, "code", "type", "message",
+"request_id"}``. What is not known yet is null.
 """
 
 import json
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from radlens.explainers import UpsampledMap
+from radlens.explainers import Partial
 from radlens.service.answers import Context, explanation_fields, preview
 from radlens.service.computing import Computer
 from radlens.service.failures import failure
 from radlens.service.messages import Emit
+from radlens.service.parameters import Settings
 from radlens.service.rows import Row
 
 __all__ = ["Pace", "stream_explanation"]
@@ -38,7 +40,7 @@ class Pace:
 def stream_explanation(row: Row, context: Context, computer: Computer, pace: Pace, emit: Emit) -> None:
     """Explain ``row`` and hand each line to ``emit``; raises only what ``emit`` raises."""
     try:
-        explanation = computer.explain_many(row, _Reporter(row.settings.n_samples, pace, emit))
+        explanation = computer.explain_many(row, _Reporter(row.settings, pace, emit))
         last = _line("result", complete=True, **explanation_fields(row, explanation, context))
     except Exception as error:
         last = _line("error", complete=False, **failure(error, row.request.request_id)._asdict())
@@ -48,21 +50,33 @@ def stream_explanation(row: Row, context: Context, computer: Computer, pace: Pac
 class _Reporter:
     """Turn the progress of an upsampling into lines."""
 
-    def __init__(self, total: int, pace: Pace, emit: Emit) -> None:
-        self._pace, self._emit = pace, emit
+    def __init__(self, settings: Settings, pace: Pace, emit: Emit) -> None:
+        self._pace, self._emit, self._is_automatic = pace, emit, settings.is_automatic
         self._started = self._progress_at = monotonic()
         self._partial_at = -float("inf")
-        emit(_line("progress", done=0, total=total, elapsed_s=0.0, remaining_s=None))
+        self._say(0, None if settings.is_automatic else settings.most_samples, None, math.nan)
 
-    def __call__(self, done: int, total: int, partial: Callable[[], UpsampledMap]) -> None:
+    def __call__(self, done: int, total: int | None, partial: Partial) -> None:
         now = monotonic()
         if done == total or now - self._progress_at >= self._pace.progress_s:
-            self._progress_at, elapsed = now, now - self._started
-            remaining = round(elapsed * (total - done) / done, 3)
-            self._emit(_line("progress", done=done, total=total, elapsed_s=round(elapsed, 3), remaining_s=remaining))
-        if done < total and now - self._partial_at >= self._pace.partial_s:
+            self._progress_at = now
+            remaining = None if total is None else (now - self._started) * (total - done) / (done - partial.n_restored)
+            self._say(done, total, remaining, partial.reliability)
+        if done != total and now - self._partial_at >= self._pace.partial_s:
             self._partial_at = now
             self._emit(_line("partial", done=done, total=total, map=preview(partial())))
+
+    def _say(self, done: int, total: int | None, remaining_s: float | None, reliability: float) -> None:
+        line = _line(
+            "progress",
+            done=done,
+            total=total,
+            total_is_estimated=self._is_automatic and done != total,
+            elapsed_s=round(monotonic() - self._started, 3) if done else 0.0,
+            remaining_s=None if remaining_s is None else round(remaining_s, 3),
+            reliability=None if math.isnan(reliability) else round(reliability, 4),
+        )
+        self._emit(line)
 
 
 def _line(event: str, **fields: Any) -> bytes:

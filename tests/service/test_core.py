@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -73,12 +74,13 @@ def test_every_answer_says_where_it_comes_from(service, bundle):
     assert json.loads(response.headers[PROVENANCE]) == stated
     assert response.headers[PROVENANCE].isascii()
     assert (stated["model"], stated["version"], stated["bundle_hash"]) == ("cdmam", "1.0", bundle.bundle_hash)
-    assert (stated["engine"], stated["precision"], stated["request_id"]) == ("torch", "float32", "id")
-    assert stated["sampling"] == {"sampler": "stratified", "seed": 7, "n_samples": 1, "normalize": "paper"}
+    assert (stated["engine"], stated["precision"], stated["request_id"]) == ("torch", "f32", "id")
+    sampling = {"sampler": "stratified", "seed": 7, "n_samples": 1, "start": 0, "normalize": "paper"}
+    assert stated["sampling"] == sampling
     assert stated["explainer"] == {"method": "occlusion", "parameters": {"window": 10, "stride": 125}}
     assert stated["input"]["sop_instance_uid"] == "1.2.3.1"
     assert len(stated["input"]["sha256"]) == 64
-    assert set(stated["libraries"]) == {"radlens", "python", "torch", "onnxruntime", "numpy"}
+    assert set(stated["libraries"]) >= {"radlens", "python", "torch", "onnxruntime", "numpy"}
     assert stated["time"].endswith("+00:00")
     assert PATIENT not in response.body.decode() + str(response.headers)
 
@@ -112,7 +114,7 @@ def test_one_sample_is_scattered_on_the_sent_grid(service, bundle, method):
     found = array_from_json(explanation["map"])
     explainer = explainers.create(method, **{name: int(value) for name, value in parameters.items()})
     sample = downsample(noise().astype(np.float32), "stratified", seed=5)
-    values = explainer.attribute(bundle.model(), bundle.preprocess(sample.image))[0, 0].numpy()
+    values = explainer.attribute(service._computer.model, bundle.preprocess(sample.image))[0, 0].numpy()
     expected = np.zeros(found.shape, dtype=np.float32)
     expected[sample.rows, sample.cols] = values
     np.testing.assert_array_equal(found, expected)
@@ -136,11 +138,48 @@ def test_several_samples_are_algorithm_2(service, bundle):
     omig = explainers.create("omig", n_steps=2)
     expected = explainers.upsample(
         noise().astype(np.float32),
-        lambda batch: omig.attribute(bundle.model(), bundle.preprocess(batch[:, 0].numpy())),
+        lambda batch: omig.attribute(service._computer.model, bundle.preprocess(batch[:, 0].numpy())),
         n_samples=3,
         normalize="visits",
     )
     np.testing.assert_array_equal(found, expected.map.astype(np.float32))
+
+
+@pytest.mark.parametrize("n_samples", ["1", "2"])
+def test_samples_are_counted_from_where_one_asks(service, n_samples):
+    """A range of samples is the same as part of a longer one: ranges add up to the whole."""
+    parameters = {"n_samples": n_samples, "normalize": "visits", "accept": "application/x-npy"}
+    first, second = (np.load(io.BytesIO(answer(service, start=start, **parameters).body)) for start in ("0", "3"))
+    omig = explainers.create("omig", n_steps=2)
+    expected = explainers.upsample(
+        noise().astype(np.float32),
+        lambda batch: omig.attribute(service._computer.model, service._computer.preprocess(batch[:, 0].numpy())),
+        n_samples=int(n_samples),
+        start=3,
+        normalize="visits",
+    )
+    np.testing.assert_array_equal(second, expected.map.astype(np.float32))
+    assert not np.array_equal(first, second)
+
+
+AUTO = {"n_samples": "auto", "n_steps": "1", "reliability": "0.5", "max_samples": "40"}
+
+
+def test_automatic_answers_say_where_they_ended(service):
+    """In the provenance, which every format carries: samples, their reliability, and whether it is what was wanted."""
+    response = answer(service, accept="image/png", **AUTO)
+    sampling = json.loads(response.headers[PROVENANCE])["sampling"]
+    assert (sampling["wanted_reliability"], sampling["max_samples"]) == (0.5, 40)
+    assert (sampling["n_samples"], sampling["reliability_scale_px"]) == (40, 8)
+    assert 0.5 <= sampling["reliability"] <= 1
+    assert sampling["reliability_reached"] is True
+
+
+def test_one_sample_has_no_reliability(service):
+    """There are no two halves of it."""
+    found = fields(answer(service))
+    assert "reliability" not in found["explanation"]
+    assert "reliability" not in found["provenance"]["sampling"]
 
 
 def test_an_image_of_the_networks_size_is_taken_as_it_is(service):
@@ -292,6 +331,11 @@ def test_costs_are_bounded(service):
     assert response.status == 400
     expected = f"at most {MAX_PLAIN_EVALUATIONS} evaluations of the network in one image/png answer, got 1000000"
     assert expected in fields(response)["message"]
+    automatic = answer(service, accept="image/png", n_steps="50", n_samples="auto")
+    expected = (
+        f"max_samples and .* at most {MAX_PLAIN_EVALUATIONS} evaluations .*, got 250000; application/x-ndjson allows"
+    )
+    assert re.search(expected, fields(automatic)["message"])
     streamed = answer(service, n_steps="1000", n_samples="100000")
     assert (
         "at most 5000000 evaluations of the network in one application/x-ndjson answer" in fields(streamed)["message"]

@@ -70,6 +70,13 @@ def test_cost_counts_evaluations_of_the_network(given, expected):
         ("n_steps", "٣", r"got '\\u0663'"),
         ("n_steps", "9" * 5000, "got '9{40}'\\.\\.\\."),
         ("n_samples", "100001", "n_samples must be an integer from 1 to 100000"),
+        ("n_samples", "0", "n_samples must be an integer from 1 to 100000, or auto, got '0'"),
+        ("n_samples", "AUTO", "or auto, got 'AUTO'"),
+        ("reliability", "1", "reliability must be a number above 0 and below 1, got '1'"),
+        ("reliability", "0", "reliability must be a number above 0 and below 1, got '0'"),
+        ("reliability", "95%", "reliability must be a number above 0 and below 1, got '95%'"),
+        ("max_samples", "1", "max_samples must be an integer from 2 to 100000, got '1'"),
+        ("start", "-1", "start must be an integer from 0 to 2147483647, got '-1'"),
         ("seed", str(2**32), "seed must be an integer from 0 to 4294967295"),
         ("path_length", "0", "path_length must be a finite number above 0, got '0'"),
         ("path_length", "-1", "got '-1'"),
@@ -89,8 +96,9 @@ def test_cost_counts_evaluations_of_the_network(given, expected):
 )
 def test_text_that_is_no_value_is_refused(name, text, message):
     """The message names the parameter, what was expected and what came, made harmless."""
+    auto = {"n_samples": "auto"} if name in ("reliability", "max_samples") else {}
     with pytest.raises(InvalidParameter, match=message):
-        explain({name: text})
+        explain(auto | {name: text})
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,25 @@ def test_unknown_names_are_refused(given, message):
     """A misspelt parameter must not be ignored: the map would be another one than was asked for."""
     with pytest.raises(InvalidParameter, match=message):
         explain(given)
+
+
+def test_automatic_runs_have_a_goal():
+    """Reliability and limit are stated; a limit below the least number of samples lowers it."""
+    settings = explain({"n_samples": "auto", "reliability": "0.9", "max_samples": "30"})
+    assert (settings.n_samples, settings.reliability, settings.max_samples) == ("auto", 0.9, 30)
+    assert (settings.is_automatic, settings.most_samples, settings.min_samples) == (True, 30, 30)
+    stated = settings.stated()["sampling"]
+    assert (stated["n_samples"], stated["wanted_reliability"], stated["max_samples"]) == ("auto", 0.9, 30)
+    assert evaluations(settings) == 30 * 50
+    assert explain({"n_samples": "auto"}).min_samples == 64
+
+
+@pytest.mark.parametrize("given", [{"reliability": "0.9"}, {"n_samples": "500", "reliability": "0.9"}])
+def test_a_goal_that_would_be_ignored_is_refused(given):
+    """Whoever names a reliability expects it; a plain header of that name says nothing."""
+    with pytest.raises(InvalidParameter, match=r"n_samples must be auto with reliability, got (1|500)$"):
+        explain(given)
+    assert explain({}, {"reliability": "0.9"}).n_samples == 1
 
 
 def test_predictions_have_a_sampler_and_a_seed():
@@ -142,6 +169,7 @@ def test_every_registered_method_can_be_asked_for(method):
     """Its own parameters are read off its fields, and its defaults are accepted as text."""
     parameters = explanation_parameters("grid", explainers.names(), method)
     given = {name: str(parameter.default) for name, parameter in parameters.items()} | {"method": method}
+    given["n_samples"] = "auto"
     assert explain(given, methods=explainers.names()).explainer.name == method
 
 

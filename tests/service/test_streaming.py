@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sample_images import PATIENT, dicom, noise
 
+from radlens.explainers import Halves, UpsampledMap, merge
 from radlens.images import to_npy
 from radlens.service import Pace, Request, Service
 from radlens.wire import array_from_json
@@ -38,8 +39,11 @@ def test_many_samples_stream(service, accept):
     kinds = [event["event"] for event in events]
     assert kinds == ["progress", "progress", "partial", "progress", "partial", "progress", "result"]
     assert [event["done"] for event in events[:-1]] == [0, 8, 8, 16, 16, 20]
-    assert events[0] == {"event": "progress", "done": 0, "total": 20, "elapsed_s": 0.0, "remaining_s": None}
+    first = {"event": "progress", "done": 0, "total": 20, "elapsed_s": 0.0, "remaining_s": None}
+    assert events[0] == first | {"total_is_estimated": False, "reliability": None}
     assert events[5]["remaining_s"] == 0
+    assert events[1]["reliability"] is None
+    assert 0 <= events[5]["reliability"] <= 1
     assert events[-1]["complete"] is True
 
 
@@ -50,9 +54,47 @@ def test_the_last_line_is_the_answer(service):
     (whole,) = service.respond([plain])
     last = events[-1]
     np.testing.assert_array_equal(array_from_json(last["explanation"]["map"]), np.load(io.BytesIO(whole.body)))
-    assert last["provenance"] == json.loads(response.headers["X-Radlens-Provenance"])
+    sampling = last["provenance"].pop("sampling")
+    stated = json.loads(response.headers["X-Radlens-Provenance"])
+    reliability = last["explanation"]["reliability"]
+    assert 0 < reliability < 1
+    assert sampling == stated.pop("sampling") | {"reliability": reliability, "reliability_scale_px": 8}
+    assert last["provenance"] == stated
     assert last["warnings"]
     assert array_from_json(last["explanation"]["visits"]).sum() == 20 * 250 * 250
+
+
+def test_automatic_runs_stream_what_they_expect(service):
+    """No total at first, then an estimate, and in the end what it took, in the progress as in the result."""
+    given = {"n_samples": "auto", "reliability": "0.9999", "max_samples": "40"}
+    response, events = streamed(service, **given)
+    progress = [event for event in events if event["event"] == "progress"]
+    assert [event["done"] for event in progress] == [0, 8, 16, 24, 32, 40]
+    assert [event["total"] for event in progress] == [None, None, 40, 40, 40, 40]
+    assert [event["total_is_estimated"] for event in progress] == [True, True, True, True, True, False]
+    assert [event["remaining_s"] is None for event in progress] == [True, True, False, False, False, False]
+    assert json.loads(response.headers["X-Radlens-Provenance"])["sampling"]["n_samples"] == "auto"
+    found, sampling = events[-1]["explanation"], events[-1]["provenance"]["sampling"]
+    assert found["n_samples"] == sampling["n_samples"] == 40
+    assert found["reliability"] == sampling["reliability"]
+    assert found["reliability_reached"] is sampling["reliability_reached"] is False
+
+
+def test_ranges_can_be_joined(service):
+    """What is streamed of two ranges holds all that the whole is made of (float32 maps)."""
+    parts = []
+    for start, n_samples in (("0", "8"), ("8", "12")):
+        _, events = streamed(service, start=start, n_samples=n_samples, normalize="visits")
+        found = events[-1]["explanation"]
+        arrays = {name: array_from_json(found[name]) for name in ("map", "visits", "half_totals", "half_visits")}
+        halves = Halves(noise().shape, found["reliability_scale_px"], arrays["half_totals"], arrays["half_visits"])
+        parts.append(UpsampledMap(arrays["map"], arrays["visits"], int(n_samples), "visits", halves))
+    _, events = streamed(service, normalize="visits")
+    whole, joined = events[-1]["explanation"], merge(parts)
+    expected = array_from_json(whole["map"])
+    # Maps travel in float32.
+    np.testing.assert_allclose(joined.map, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert round(joined.reliability, 4) == pytest.approx(whole["reliability"], abs=1.1e-4)
 
 
 def test_partial_maps_are_small(service):
