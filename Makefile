@@ -5,6 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install --no-compile
 
+# cpu or gpu: the packages of the two must not stand together. A GPU is there if its driver answers.
+ACCELERATOR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+LOCK := $(if $(filter gpu,$(ACCELERATOR)),requirements-gpu.lock,requirements.lock)
+OTHERS := $(if $(filter gpu,$(ACCELERATOR)),onnxruntime openvino,onnxruntime-gpu tensorrt)
+INSTALLED := $(VENV)/.installed-$(ACCELERATOR)
+
 # Of the demo: samples behind the upsampled map, gradients of each of them, where to write.
 SAMPLES ?= 200
 STEPS ?= 4
@@ -24,7 +30,7 @@ TESTS ?= tests
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-install: $(VENV)/.installed ## install into .venv what radlens runs with
+install: $(INSTALLED) ## install into .venv what radlens runs with; ACCELERATOR=cpu or gpu overrides what is found
 
 install-dev: $(VENV)/.installed-dev ## install what checks it as well
 
@@ -56,19 +62,21 @@ clean: stop ## stop the server and remove all that was made, the installation ex
 	find . -name __pycache__ -type d ! -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # The stamps are newer than the lists they were installed from, so that a second run has nothing to do.
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(INSTALLED): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'radlens needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
-	@echo 'installing into $(VENV), about a minute'
+	@echo 'installing into $(VENV) for the $(ACCELERATOR), about a minute'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) -r requirements.lock
+	@rm -f $(VENV)/.installed-cpu $(VENV)/.installed-gpu
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check uninstall --yes $(OTHERS) 2>/dev/null
+	@$(PIP) -r $(LOCK)
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.lock $(INSTALLED)
 	@$(PIP) -r requirements-dev.lock
 	@touch $@
 
-$(VENV)/.installed-load: requirements-load.lock $(VENV)/.installed
+$(VENV)/.installed-load: requirements-load.lock $(INSTALLED)
 	@$(PIP) -r requirements-load.lock
 	@touch $@

@@ -6,8 +6,9 @@ from radlens.engines.golden import Golden, golden_file, relative_error
 from radlens.engines.graph_file import GraphFile, TensorSpec
 from radlens.engines.llvm import LlvmEngine
 from radlens.engines.onnxruntime import OnnxRuntimeCudaEngine, OnnxRuntimeEngine, OnnxRuntimeTensorRtEngine
-from radlens.engines.opening import open
+from radlens.engines.opening import engine_versions, open
 from radlens.engines.openvino import OpenVinoEngine
+from radlens.engines.tensorrt import TensorRtEngine
 from radlens.engines.torch import TorchCudaEngine, TorchEngine, golden_values
 
 __all__ = [
@@ -22,10 +23,12 @@ __all__ = [
     "OnnxRuntimeTensorRtEngine",
     "OpenVinoEngine",
     "Options",
+    "TensorRtEngine",
     "TensorSpec",
     "TorchCudaEngine",
     "TorchEngine",
     "engine_class",
+    "engine_versions",
     "golden_file",
     "golden_values",
     "names",

@@ -47,7 +47,7 @@ CACHE_VARIABLE = "RADLENS_CACHE"
 _SECONDS = 0.2
 """Time spent on repeating a measurement; at least one run after the one that warms up."""
 
-_HOPELESS = 3.0
+_HOPELESS = 6.0
 """An engine this many times slower than the fastest so far is not tried with larger batches."""
 
 _LONGEST = 4000.0
@@ -224,7 +224,7 @@ def _first(
     refused = {**before, **calibration.refused}
     for name, reason in calibration.refused.items():
         log.warning("engine %s is refused: %s", name, reason)
-    for timing in calibration.ranking(limit):
+    for timing in (each for each in calibration.ranking(limit) if each.engine in by_name):
         try:
             engine = _passing(by_name[timing.engine], golden)
         except RadlensError as error:

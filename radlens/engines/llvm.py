@@ -126,7 +126,7 @@ def _llvm() -> Any:
     try:
         import llvmlite.binding as llvm
     except ImportError as error:
-        raise MissingDependency("engine llvm needs the package llvmlite") from error
+        raise MissingDependency("engine llvm needs the package llvmlite: pip install 'radlens[cpu]'") from error
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm

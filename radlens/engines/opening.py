@@ -3,20 +3,20 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from radlens.engines import memory
-from radlens.engines.base import DEFAULT_BATCH_SIZE, BatchEngine, GraphEngine, Options, engine_class, offered
+from radlens.engines.base import DEFAULT_BATCH_SIZE, BatchEngine, GraphEngine, Options, engine_class, names, offered
 from radlens.engines.calibration import Candidate, Choice, Progress, cache_folder, choose
 from radlens.engines.golden import Golden, golden_file
 from radlens.engines.graph_file import GraphFile, file_sha256
 from radlens.errors import InvalidParameter, MissingDependency
 
-__all__ = ["calibrated", "candidates", "is_there", "open", "versions"]
+__all__ = ["calibrated", "candidates", "engine_versions", "is_there", "open", "versions"]
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +71,9 @@ def open(
     return opened
 
 
-def candidates(graph: GraphFile, names: Sequence[str], precision: str, options: Options) -> list[Candidate]:
-    """Return those of the engines ``names`` that are there and made for ``graph``."""
-    kinds = [engine_class(name) for name in names if is_there(name)]
+def candidates(graph: GraphFile, known: Sequence[str], precision: str, options: Options) -> list[Candidate]:
+    """Return those of some engines that are there and made for ``graph``."""
+    kinds = [engine_class(name) for name in known if is_there(name)]
     return [
         Candidate(
             kind.name,
@@ -128,6 +128,12 @@ def calibrated(
 def versions(name: str) -> dict[str, str]:
     """Return the versions that the speed of an engine depends on."""
     return {"torch": torch.__version__, **engine_class(name).versions()}
+
+
+@cache
+def engine_versions() -> dict[str, str]:
+    """Return the versions of all engines that can run on this machine, by package."""
+    return {package: found for name in names() if is_there(name) for package, found in versions(name).items()}
 
 
 def is_there(name: str) -> bool:

@@ -107,7 +107,7 @@ class TorchEngine(GraphEngine):
     def _constant(self, tensor: TensorProto, folder: Path) -> Tensor:
         try:
             array = numpy_helper.to_array(tensor, base_dir=str(folder))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
             raise BundleError(f"weights of {tensor.name} must be readable, got {type(error).__name__}") from error
         dtype = dtype_of(tensor.data_type, self._dtype)
         value = torch.from_numpy(np.array(array, dtype=np.float32 if dtype == torch.bfloat16 else None)).to(dtype)

@@ -188,7 +188,8 @@ def _mean(node: Node, *values: Tensor) -> Tensor:
 
 @operation("Where")
 def _where(node: Node, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return torch.where(*_together(condition, x, y))
+    condition, x, y = _together(condition, x, y)
+    return torch.where(condition, x, y)
 
 
 @operation("Clip")

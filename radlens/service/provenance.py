@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import radlens
+from radlens.engines import engine_versions
 from radlens.images import Image
 from radlens.service.parameters import Settings
 
@@ -15,21 +16,23 @@ __all__ = ["header_value", "library_versions", "provenance"]
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
+    """Return the versions of what a result depends on, those of the engines that are installed among them."""
     return {
         "radlens": radlens.__version__,
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "onnxruntime", "numpy")},
+        **{package: version(package) for package in ("torch", "numpy")},
+        **engine_versions(),
     }
 
 
 def provenance(
-    model: Mapping[str, str], image: Image, settings: Settings, request_id: str, time: datetime
+    model: Mapping[str, Any], image: Image, settings: Settings, request_id: str, time: datetime
 ) -> dict[str, Any]:
     """Return the provenance of one answer as JSON values.
 
     Args:
-        model: ``model`` (its name), ``version``, ``bundle_hash``, ``engine`` and its ``precision``.
+        model: ``model`` (its name), ``version``, ``bundle_hash``, and what the engine states of itself, see
+            :meth:`radlens.engines.BundleEngine.stated`.
         image: the image that was sent.
         settings: what was asked for.
         request_id: of the request.
