@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 # The archive's own library must win over an installed one and over any on PYTHONPATH: an archive is self-contained.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import engine_metrics
 from batch_reply import reply
 
 from radlens.bundles import Bundle
@@ -21,8 +22,10 @@ class CdmamHandler:
     """Serve ``/predictions`` and ``/explanations`` of one archived model."""
 
     def initialize(self, context):
-        """Load the bundle that lies in the archive."""
-        self.service = Service(Bundle.load(Path(context.system_properties["model_dir"])))
+        """Load the bundle that lies in the archive, and say which engine computes it."""
+        bundle = Bundle.load(Path(context.system_properties["model_dir"]))
+        self.service = Service(bundle)
+        engine_metrics.report(context.metrics, bundle.manifest.version, self.service.engine)
 
     def handle(self, rows, context):
         """Return one body per row, in the order of ``rows``, each with its own status and headers."""

@@ -175,12 +175,14 @@ def open_bundle(
     choose_for = partial(
         _choice, bundle, precision, memory.memory_limit(memory_limit), again=again, on_progress=on_progress
     )
-    return BundleEngine(
+    opened = BundleEngine(
         {
             PREDICTION_ONNX: choose_for(PREDICTION_ONNX, PREDICTION, everything if alone else wanted),
             GRADIENT_ONNX: choose_for(GRADIENT_ONNX, GRADIENT, wanted),
         }
     )
+    log.info("engine %s computes gradients in batches of %d, in %s", opened.name, opened.batch_size, precision)
+    return opened
 
 
 def _choice(

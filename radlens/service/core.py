@@ -43,6 +43,9 @@ class Service:
         checkpoint: file that an explanation of many samples is saved to and continued from; for a service that
             answers a single request of that kind.
 
+    Attributes:
+        engine: what computes the bundle; states which engines were refused and why.
+
     Raises:
         BundleError: no engine can run the bundle, or it allows no explainer that this library has.
     """
@@ -61,17 +64,17 @@ class Service:
         if not methods:
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
-        model = open_bundle(bundle, engine)
+        self.engine = open_bundle(bundle, engine)
         self._stated = {
             "model": manifest.name,
             "version": manifest.version,
             "bundle_hash": bundle.bundle_hash,
-            "engine": model.name,
-            "precision": model.precision,
+            **self.engine.stated(),
         }
         self._terms = Terms(manifest.input.sampler, methods)
         identity = {name: self._stated[name] for name in ("bundle_hash", "engine", "precision")}
-        self._computer = Computer(model, bundle.preprocess, checkpoint=checkpoint, identity=identity)
+        batch_size = max(Computer.batch_size, self.engine.batch_size)
+        self._computer = Computer(self.engine, bundle.preprocess, batch_size, checkpoint, identity)
         self._now, self._pace = now, pace or Pace()
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:

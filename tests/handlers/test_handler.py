@@ -15,9 +15,11 @@ with warnings.catch_warnings():
     # TorchServe leaves a file open when it is imported.
     warnings.simplefilter("ignore", ResourceWarning)
     import batch_reply
+    import engine_metrics
     from batch_reply import reply
     from cdmam_handler import CdmamHandler, decode
 
+from radlens.engines.cdmam import Refusal
 from radlens.service import Response
 
 
@@ -155,3 +157,21 @@ def test_each_row_has_its_own_status_and_headers(messages):
     assert handler.handle([{"body": b""}, {"body": b""}], context) == [b"p", b"e"]
     assert context.status == [(200, "OK"), (422, "Unprocessable Entity")]
     assert context.headers == [{"content-type": "image/png", "X-A": "1"}, {"content-type": "application/json"}]
+
+
+def test_metrics_name_the_engine_that_serves_and_those_refused():
+    """One gauge, and a counter for each graph that an engine was refused for."""
+    refusals = (Refusal("openvino", "gradient.onnx", "wrong"), Refusal("onnxruntime", "gradient.onnx", "wrong"))
+    engine = SimpleNamespace(name="torch", precision="f32", refused=refusals)
+    seen = []
+
+    def add_metric(name, value, unit, dimensions, metric_type):
+        seen.append((name, value, metric_type.name, {each.name: each.value for each in dimensions}))
+
+    engine_metrics.report(SimpleNamespace(add_metric=add_metric), "1.0", engine)
+    serving, *refused = seen
+    stated = {"ModelVersion": "1.0", "Engine": "torch", "Precision": "f32"}
+    assert serving == ("RadlensEngineServing", 1, "GAUGE", stated)
+    graphs = [("RadlensEngineRefused", 1, "COUNTER", each["Engine"]) for *_, each in refused]
+    assert graphs == [("RadlensEngineRefused", 1, "COUNTER", name) for name in ("openvino", "onnxruntime")]
+    assert refused[0][3] == {"ModelVersion": "1.0", "Engine": "openvino", "Graph": "gradient.onnx"}

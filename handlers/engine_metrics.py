@@ -1,0 +1,33 @@
+"""Tell TorchServe 0.12 which engine serves and which were refused; with metrics_mode=prometheus it is at /metrics.
+
+The metrics are in no configuration: the server needs model_metrics_auto_detect=true.
+"""
+
+from ts.metrics.dimension import Dimension
+from ts.metrics.metric_type_enum import MetricTypes
+
+__all__ = ["REFUSED", "SERVING", "report"]
+
+SERVING = "RadlensEngineServing"
+"""Gauge, 1 for the engine that a worker explains with; dimensions: model version, engine, precision."""
+
+REFUSED = "RadlensEngineRefused"
+"""Counter of engines that a worker did not trust when it started; dimensions: model version, engine, graph."""
+
+
+def report(metrics, version, engine):
+    """Emit the metrics of one worker.
+
+    Args:
+        metrics: TorchServe's, of the context.
+        version: of the model.
+        engine: see radlens.engines.BundleEngine.
+    """
+    _count(metrics, SERVING, MetricTypes.GAUGE, ModelVersion=version, Engine=engine.name, Precision=engine.precision)
+    for refusal in engine.refused:
+        _count(metrics, REFUSED, MetricTypes.COUNTER, ModelVersion=version, Engine=refusal.engine, Graph=refusal.graph)
+
+
+def _count(metrics, name, kind, **dimensions):
+    named = [Dimension(key, value) for key, value in dimensions.items()]
+    metrics.add_metric(name, value=1, unit="count", dimensions=named, metric_type=kind)
