@@ -16,16 +16,17 @@ SAMPLES ?= 200
 STEPS ?= 4
 OUT ?= demo
 
-# Of the benchmark: simultaneous users and seconds.
+# Of the load test: simultaneous users, seconds, folder of the report.
 USERS ?= 4
 DURATION ?= 30
+LOAD ?= build/load
 
 # Further arguments for pytest, such as TESTS="tests/cli -x".
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev demo stop test lint types check bench clean
+.PHONY: help install install-dev demo stop test lint types check bench bench-engines bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,9 +53,19 @@ types: install-dev ## check types
 
 check: lint types test ## lint, types and tests
 
-bench: $(VENV)/.installed-load ## put load on the running server with locust, headless
+bench: $(VENV)/.installed-load ## put load on the running server with locust; report and CSV go to build/load/
+	@mkdir -p $(LOAD)
 	$(BIN)/locust --locustfile benchmarks/locust_cdmam.py --headless --only-summary \
-	    --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)s
+	    --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)s \
+	    --html $(LOAD)/report.html --csv $(LOAD)/load
+
+bench-engines: install-dev ## time every way to compute a gradient, an OMIG map and an upsampled map; some 40 minutes
+	$(BIN)/python benchmarks/engines.py --models all --output benchmarks/results/engines.json
+	$(BIN)/python benchmarks/omig.py --output benchmarks/results/omig.json
+	$(BIN)/python benchmarks/upsampling.py --reliability 0.95 --output benchmarks/results/upsampling.json
+
+bench-gpu: install-dev ## the same on a GPU machine, with the whole map of 5000 samples
+	$(BIN)/python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
 clean: stop ## stop the server and remove all that was made, the installation excepted
 	rm -rf $(OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -87,16 +87,14 @@ def _time_engine(folder: Path, name: str, precision: str, batches: list[int], n_
     golden = Golden.load(bundle.gradient_onnx)
     assert golden is not None, "an export writes golden values"
     found, expected = model.gradient(torch.from_numpy(golden.inputs["images"])), golden.outputs["gradient"]
-    values = found.cpu().double().numpy()
+    values = found.double().numpy()
     parity = {"error": relative_error(values, expected), "correlation": correlation(values, expected)}
     rows, peak = [], PeakMemory()
     for batch in batches:
-        images = torch.randn(batch, 1, 250, 250, generator=torch.Generator().manual_seed(0)).to(model.device)
+        images = torch.randn(batch, 1, 250, 250, generator=torch.Generator().manual_seed(0))
         peak.reset()
-        gradient = fastest(lambda images=images: _finished(model.gradient(images)), seconds=2)
-        whole = fastest(
-            lambda images=images: _finished(omig(model.gradient, images, n_steps=n_steps)), seconds=2, at_least=1
-        )
+        gradient = fastest(partial(model.gradient, images), seconds=2)
+        whole = fastest(partial(omig, model.gradient, images, n_steps=n_steps), seconds=2, at_least=1)
         rows.append(
             {
                 "engine": name,
@@ -111,15 +109,6 @@ def _time_engine(folder: Path, name: str, precision: str, batches: list[int], n_
             }
         )
     return rows
-
-
-def _finished(result: Any) -> Any:
-    """Wait until ``result`` is there: a GPU computes while Python goes on."""
-    import torch
-
-    if result.is_cuda:
-        torch.cuda.synchronize()
-    return result
 
 
 def _whole_map(folder: Path, engine: str, batch: int, n_steps: int, n_samples: int) -> dict[str, Any]:

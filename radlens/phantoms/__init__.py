@@ -1,5 +1,5 @@
-"""Simulators of test objects with known truth."""
+"""Simulators of test objects and of patients' images, with known truth."""
 
-from radlens.phantoms import cdmam
+from radlens.phantoms import cdmam, mammogram, ultrasound
 
-__all__ = ["cdmam"]
+__all__ = ["cdmam", "mammogram", "ultrasound"]
