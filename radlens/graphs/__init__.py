@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 from radlens.graphs.cdmam_gradient import CdmamGradient
 from radlens.graphs.fusion import fuse_members
 from radlens.graphs.gradient import GradientGraph, gradient_graph
+from radlens.graphs.supported import SUPPORTED
 
 if TYPE_CHECKING:
     from radlens.graphs.cdmam_export import export_bundle
 
-__all__ = ["CdmamGradient", "GradientGraph", "export_bundle", "fuse_members", "gradient_graph"]
+__all__ = ["SUPPORTED", "CdmamGradient", "GradientGraph", "export_bundle", "fuse_members", "gradient_graph"]
 
 
 def __getattr__(name: str) -> Any:

@@ -137,7 +137,9 @@ def gradient_graph(
     passes.finish(graph_module)
     batch = graph_module.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
     assert not isinstance(batch, int), "no pass may fix the batch size"
-    return GradientGraph(graph_module, tuple(x.detach().to("meta") for x in example_inputs), traced.out_spec)
+    graph = GradientGraph(graph_module, tuple(x.detach().to("meta") for x in example_inputs), traced.out_spec)
+    _check_custom_functions(graph, module, example_inputs, score, wrt)
+    return graph
 
 
 def _differentiate(graph_module: fx.GraphModule, wrt: int, rules: Any) -> None:
@@ -182,6 +184,43 @@ def _check_score(graph_module: fx.GraphModule) -> None:
     if value.ndim != 1 or isinstance(value.shape[0], int):
         shape = tuple(size if isinstance(size, int) else "b" for size in value.shape)
         raise InvalidInput(f"the score must have shape (b,), got {shape}".replace("'", ""))
+
+
+def _check_custom_functions(
+    graph: GradientGraph, module: nn.Module, inputs: tuple[Tensor, ...], score: Callable[[Any], Tensor], wrt: int
+) -> None:
+    """Refuse autograd functions whose own backward is not the gradient of their forward."""
+    inputs = tuple(x.detach().clone().requires_grad_(k == wrt) for k, x in enumerate(inputs))
+    with torch.enable_grad():
+        value = score(module(*(x.clone() for x in inputs)))
+        names = sorted(_custom_functions(value))
+        if not names:
+            return
+        (expected,) = torch.autograd.grad(value.sum(), inputs[wrt])
+    _, found = graph(*(x.detach() for x in inputs))
+    if not (found - expected).norm() <= _AGREEMENT * expected.norm():
+        raise UnsupportedOperation(
+            f"an autograd function must go back by the gradient of what it computes; check {', '.join(names)}"
+        )
+
+
+_AGREEMENT = 0.02
+"""Relative difference of two gradients that are the same but for rounding: 2.5e-3 was seen between f32 and f64."""
+
+
+def _custom_functions(value: Tensor) -> set[str]:
+    """Return the names of the autograd functions, written in Python, that made ``value``."""
+    names: set[str] = set()
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        function = waiting.pop()
+        if function is None or function in seen:
+            continue
+        seen.add(function)
+        if isinstance(function, torch.autograd.function.BackwardCFunction):
+            names.add(type(function).__name__.removesuffix("Backward"))
+        waiting.extend(before for before, _ in function.next_functions)
+    return names
 
 
 def _check_like(inputs: tuple[Tensor, ...], examples: tuple[Tensor, ...]) -> None:

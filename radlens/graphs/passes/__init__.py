@@ -6,7 +6,7 @@ from radlens.graphs.passes.constants import drop_unused, fold_constants
 from radlens.graphs.passes.dense import fold_dense_chains, store_transposes
 from radlens.graphs.passes.lowering import LOWERINGS, lower
 from radlens.graphs.passes.pipeline import finish, simplify
-from radlens.graphs.passes.pooling import split_large_pools
+from radlens.graphs.passes.pooling import split_large_pools, write_pools_plainly
 from radlens.graphs.passes.transposed import turn_transposed_convolutions
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "split_large_pools",
     "store_transposes",
     "turn_transposed_convolutions",
+    "write_pools_plainly",
 ]

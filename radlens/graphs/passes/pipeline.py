@@ -7,7 +7,7 @@ from radlens.graphs.passes.cleaning import clean
 from radlens.graphs.passes.constants import fold_constants
 from radlens.graphs.passes.dense import fold_dense_chains, store_transposes
 from radlens.graphs.passes.lowering import lower
-from radlens.graphs.passes.pooling import split_large_pools
+from radlens.graphs.passes.pooling import split_large_pools, write_pools_plainly
 from radlens.graphs.passes.transposed import turn_transposed_convolutions
 
 __all__ = ["finish", "simplify"]
@@ -28,6 +28,7 @@ def simplify(module: fx.GraphModule) -> None:
 def finish(module: fx.GraphModule) -> None:
     """Write a differentiated graph in forms that all engines compute rightly."""
     turn_transposed_convolutions(module)
+    write_pools_plainly(module)
     store_transposes(module)
     clean(module)
     fold_constants(module)

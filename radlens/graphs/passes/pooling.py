@@ -1,5 +1,6 @@
-"""Max pooling over large windows, axis after axis: its backward then costs the sum of their sides, not the product."""
+"""Pooling in forms that are cheap to differentiate, and that all engines compute alike."""
 
+import functools
 import math
 from typing import Any
 
@@ -8,10 +9,10 @@ from torch import fx
 
 from radlens.graphs.differentiate import positional
 from radlens.graphs.passes.constants import drop_unused
-from radlens.graphs.recording import Recorder
-from radlens.graphs.rules.pooling import per_axis
+from radlens.graphs.recording import Recorder, sizes
+from radlens.graphs.rules.pooling import Windows, per_axis, window_share
 
-__all__ = ["split_large_pools"]
+__all__ = ["split_large_pools", "write_pools_plainly"]
 
 aten = torch.ops.aten
 
@@ -20,7 +21,10 @@ LARGE = 16
 
 
 def split_large_pools(module: fx.GraphModule) -> None:
-    """Split max pooling over more than 16 elements; from the last axis on, so that of equal values the first stays."""
+    """Split max pooling over more than 16 elements: its backward then costs the sum of the sides, not their product.
+
+    From the last axis on, so that of equal values the first stays the chosen one.
+    """
     for pool in (aten.max_pool2d.default, aten.max_pool3d.default):
         for node in module.graph.find_nodes(op="call_function", target=pool):
             recorder = Recorder(module)
@@ -48,3 +52,65 @@ def _split(
         ]
         x = pool(x, *only, ceil_mode)
     return x
+
+
+def write_pools_plainly(module: fx.GraphModule) -> None:
+    """Write what engines compute differently or not at all: windows over the edge, dilation, other divisors."""
+    for pool, plain in _PLAIN.items():
+        for node in module.graph.find_nodes(op="call_function", target=pool):
+            recorder = Recorder(module)
+            with recorder.before(node):
+                y = plain(pool, sizes(recorder.proxy(node))[2:], *recorder.wrap(positional(node)))
+            if y is not None:
+                node.replace_all_uses_with(y.node)
+    drop_unused(module)
+
+
+def _max_pool(
+    pool: Any,
+    outer: list[int],
+    x: Any,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:
+    n = len(outer)
+    kernel = per_axis(kernel, n)
+    stride = per_axis(stride, n) if stride else kernel
+    padding, dilation = per_axis(padding, n), per_axis(dilation, n)
+    windows = Windows(sizes(x)[2:], outer, kernel, stride, padding, dilation)
+    if any(d > 1 for d in dilation):
+        return functools.reduce(torch.maximum, windows.elements(x))
+    return pool(windows.reached(x), kernel, stride) if ceil_mode else None
+
+
+def _avg_pool(
+    pool: Any,
+    outer: list[int],
+    x: Any,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    n = len(outer)
+    kernel = per_axis(kernel, n)
+    stride, padding = per_axis(stride, n) if stride else kernel, per_axis(padding, n)
+    if not (ceil_mode or divisor_override or (any(padding) and not count_include_pad)):
+        return None
+    share = window_share(sizes(x)[2:], kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    windows = Windows(sizes(x)[2:], outer, kernel, stride, padding, [1] * n)
+    return pool(windows.reached(x, 0.0), kernel, stride) * (share * math.prod(kernel)).to(x.dtype)
+
+
+_PLAIN: dict[Any, Any] = {
+    aten.max_pool2d.default: _max_pool,
+    aten.max_pool3d.default: _max_pool,
+    aten.avg_pool2d.default: _avg_pool,
+    aten.avg_pool3d.default: _avg_pool,
+}
+"""How each kind of pooling is written plainly; the function returns None for what is plain already."""

@@ -226,7 +226,7 @@ def where(g: Any, y: Any, condition: Any, a: Any, b: Any) -> tuple:
 @derivative(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 def masked_fill(g: Any, y: Any, x: Any, mask: Any, value: Any) -> tuple:
     """A constant where a mask is set."""
-    return (torch.where(mask, 0.0, g),)
+    return torch.where(mask, 0.0, g), None, torch.where(mask, g, 0.0)
 
 
 @derivative(aten.remainder.Scalar, aten.fmod.Scalar)
@@ -296,4 +296,5 @@ without_derivative(
     aten.fill.Tensor,
     aten.scalar_tensor.default,
     aten.sym_size.int,
+    aten.embedding.default,
 )

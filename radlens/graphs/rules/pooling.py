@@ -88,24 +88,32 @@ class Windows:
 
     def winner(self, x: Any) -> Any:
         """Return for each window which of its elements is the first of the largest, counted row by row."""
-        for k in range(self.n):
-            reach = (self.outer[k] - 1) * self.stride[k] + (self.kernel[k] - 1) * self.dilation[k] + 1
-            before = self.padding[k]
-            x = padded(x, 2 + k, before, max(reach - self.inner[k] - before, 0), float("-inf"))
-        best: Any = None
-        index: Any = None
-        for number, offset in enumerate(itertools.product(*(range(k) for k in self.kernel))):
-            candidate = x
-            for k, o in enumerate(offset):
-                start = o * self.dilation[k]
-                end = start + (self.outer[k] - 1) * self.stride[k] + 1
-                candidate = torch.ops.aten.slice.Tensor(candidate, 2 + k, start, end, self.stride[k])
-            if best is None:
-                best, index = candidate, torch.zeros_like(candidate)
-                continue
+        best, *others = self.elements(x)
+        index = torch.zeros_like(best)
+        for number, candidate in enumerate(others, start=1):
             index = torch.where(candidate > best, float(number), index)
             best = torch.maximum(candidate, best)
         return index
+
+    def reached(self, x: Any, value: float = float("-inf")) -> Any:
+        """Return the image with ``value`` around it, so that every window lies within."""
+        for k in range(self.n):
+            reach = (self.outer[k] - 1) * self.stride[k] + (self.kernel[k] - 1) * self.dilation[k] + 1
+            before = self.padding[k]
+            x = padded(x, 2 + k, before, max(reach - self.inner[k] - before, 0), value)
+        return x
+
+    def elements(self, x: Any) -> list[Any]:
+        """Return the first, the second, ... element of all windows, each in the shape of the result."""
+        x, found = self.reached(x), []
+        for offset in itertools.product(*(range(k) for k in self.kernel)):
+            element = x
+            for k, o in enumerate(offset):
+                start = o * self.dilation[k]
+                end = start + (self.outer[k] - 1) * self.stride[k] + 1
+                element = torch.ops.aten.slice.Tensor(element, 2 + k, start, end, self.stride[k])
+            found.append(element)
+        return found
 
     def carried_back(self, g: Any, winner: Any) -> Any:
         """Give the gradient of each window to its winner: a sum over the windows that can cover a pixel."""
@@ -165,7 +173,9 @@ def avg_pool(
     n = x.ndim - 2
     kernel = per_axis(kernel, n)
     stride, padding = per_axis(stride, n) if stride else kernel, per_axis(padding, n)
-    g = g * _share(sizes(x)[2:], kernel, stride, padding, ceil_mode, count_include_pad, divisor_override).to(g.dtype)
+    g = g * window_share(sizes(x)[2:], kernel, stride, padding, ceil_mode, count_include_pad, divisor_override).to(
+        g.dtype
+    )
     if kernel == stride and not any(padding):
         g = enlarged(g, stride)
         for k in range(n):
@@ -179,7 +189,7 @@ def avg_pool(
     return (g,)
 
 
-def _share(
+def window_share(
     inner: Sequence[int],
     kernel: Sequence[int],
     stride: Sequence[int],
