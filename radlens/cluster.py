@@ -75,8 +75,14 @@ _OBJECT_STORE_BYTES = 300_000_000
 _MAX_PLACE = 24
 """Characters of a path 80 above Ray's sockets, whose paths may have 107 (sun_path in unix(7))."""
 
-_LOCAL_ENVIRONMENT = {
+_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A call after the connection was lost would otherwise start another Ray.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
+"""While Ray is used."""
+
+_LOCAL_ENVIRONMENT = {
     # Despite its name this is what makes Ray listen on the loopback interface alone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
@@ -90,7 +96,8 @@ import sys, ray
 try:
     ray.init(sys.argv[1], logging_level="error", log_to_driver=False)
 except Exception as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+    print(f"{type(error).__name__}: {error}")
+    sys.exit(1)
 """
 """Where there is no Ray, connecting takes minutes and may end the process; so another process tries first."""
 
@@ -168,8 +175,9 @@ def open_cluster(
     Args:
         bundle: the model; it is sent to the machines of a cluster.
         workers: wanted, at least 1; a busy cluster may have room for fewer for a while.
-        address: of a cluster: ``ray://host:port`` from any machine, ``host:port`` on a machine that belongs to it. If
-            the cluster asks for a token, ``RAY_AUTH_TOKEN`` must hold it.
+        address: of a cluster: ``ray://host:port`` from any machine, with ``ray[client]`` installed, or ``host:port`` on
+            a machine that belongs to it, where Ray ends this process if the cluster ends. If the cluster asks for a
+            token, ``RAY_AUTH_TOKEN`` must hold it.
         cores: processor cores of each worker, at least 1; by default an equal share of the cluster's.
         gpus: GPUs of each worker, at least 0; below 1 for workers that share one.
         engine: of every worker, see :func:`radlens.engines.open_bundle`; with ``"auto"`` the first worker chooses.
@@ -265,9 +273,8 @@ class Cluster:
         self._turn, self._step = threading.Lock(), threading.Lock()
         self._closing = threading.Event()
 
-    @property
     def stated(self) -> dict[str, Any]:
-        """What provenance says of whoever computes, as JSON values; of a cluster that is open."""
+        """Return what provenance says of the engine and its workers, as JSON values; of a cluster that is open."""
         assert self._opened is not None, "a cluster states what its first worker has opened"
         workers = {"ray": self._ray.__version__, "n": self._n_workers, "cores": self._cores, "gpus": self._gpus}
         return {**self._opened, "workers": workers}
@@ -315,7 +322,7 @@ class Cluster:
         """
         self.open()
         job = _Job(np.asarray(pixels), explainer, sampler, seed)
-        batch_size = self.stated["batch_size"] if batch_size is None else batch_size
+        batch_size = self.stated()["batch_size"] if batch_size is None else batch_size
         plan = _Plan(start, max_samples if n_samples == AUTO else n_samples, batch_size, n_samples == AUTO)
         with self._turn:
             maps = self._in_order(job, plan.ranges())
@@ -342,8 +349,7 @@ class Cluster:
 
     def _in_order(self, job: _Job, ranges: Iterator[_Range]) -> Iterator[np.ndarray]:
         """Yield the maps of each range, in the order of ranges."""
-        with self._step:
-            self._require_open()
+        with self._talking():
             stored = self._ray.put(job)
         taken: dict[int, _Range] = {}
         waiting: list[_Range] = []
@@ -364,8 +370,7 @@ class Cluster:
 
     def _deal(self, job: Any, waiting: list[_Range]) -> None:
         """Give everybody who is free something to do, and hire whoever is missing."""
-        with self._step:
-            self._require_open()
+        with self._talking():
             while len(self._staff) < self._n_workers:
                 worker = self._kind.remote(self._cores, self._n_workers)
                 self._staff.append(worker)
@@ -388,8 +393,7 @@ class Cluster:
 
     def _receive(self, job: Any, waiting: list[_Range]) -> None:
         """Wait for a worker, but not for long, and take what it brings."""
-        with self._step:
-            self._require_open()
+        with self._talking():
             ready, _ = self._ray.wait(list(self._errands), num_returns=1, timeout=_POLL_S)
             for result in ready:
                 self._heard = time.monotonic()
@@ -434,9 +438,16 @@ class Cluster:
             raise ServerError(f"{what} must not cost {MAX_TRIES} workers, got: {_told(error)}") from error
         log.warning("a worker was lost at %s, which is done again: %s", what, _told(error))
 
-    def _require_open(self) -> None:
-        if self._closing.is_set():
-            raise ServerError("cluster must be open, got one that was closed")
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """One thread talks to Ray at a time, and only as long as it is there."""
+        with self._step:
+            if self._closing.is_set():
+                raise ServerError("cluster must be open, got one that was closed")
+            try:
+                yield
+            except ConnectionError as error:
+                raise ServerError("Ray must stay within reach, got a connection that was lost") from error
 
     def _require_heard(self) -> None:
         quiet_s = time.monotonic() - self._heard
@@ -691,7 +702,7 @@ def _session(ray: Any, wanted: str, **arguments: Any) -> Iterator[None]:
     """Connect to Ray with it quiet; leave it at the end, also where it was only half started."""
     handler = signal.getsignal(signal.SIGTERM)
     # Ray prints that a worker was lost on stdout, which is for results.
-    with _replaced(ray._private.worker, "_worker_logs_enabled", False):
+    with _environment(_ENVIRONMENT), _replaced(ray._private.worker, "_worker_logs_enabled", False):
         try:
             try:
                 ray.init(logging_level="error", log_to_driver=False, **arguments)
@@ -732,7 +743,9 @@ def _require_reachable(address: str, timeout_s: float) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServerError(f"{wanted}, got {type(error).__name__}") from error
     if probe.returncode:
-        said = " ".join(probe.stderr.split()) or f"exit code {probe.returncode}"
+        said = " ".join(probe.stdout.split()) or f"exit code {probe.returncode}"
+        if "AuthToken" in probe.stderr:
+            said = "a refusal: RAY_AUTH_TOKEN must hold the token of the cluster"
         raise ServerError(f"{wanted}, got {said}")
 
 
@@ -753,7 +766,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    kept = getattr(owner, name)
+    kept = getattr(owner, name, value)
     setattr(owner, name, value)
     try:
         yield

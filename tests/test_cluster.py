@@ -361,8 +361,8 @@ def test_all_workers_have_the_engine_of_the_first(fake_cluster, pixels, tmp_path
     opened = fake_cluster(fake)
     opened.upsample(pixels, Doubling(tmp_path), n_samples=12, batch_size=1)
     assert fake.engines == ["auto", "torch", "torch"]
-    assert opened.stated["engine"] == "torch"
-    assert opened.stated["workers"] == {"ray": "0.0", "n": 3, "cores": 1, "gpus": 0}
+    assert opened.stated()["engine"] == "torch"
+    assert opened.stated()["workers"] == {"ray": "0.0", "n": 3, "cores": 1, "gpus": 0}
 
 
 def test_a_range_that_fails_three_times_ends_the_run(fake_cluster, pixels):
@@ -416,6 +416,13 @@ def test_a_closed_cluster_ends_the_run(fake_cluster, pixels):
     with pytest.raises(ServerError, match="cluster must be open, got one that was closed"):
         opened.upsample(pixels, Sensitivity(), n_samples=20, batch_size=2, on_progress=lambda *told: opened.close())
     assert fake.killed == fake.hired == 3
+
+
+def test_a_lost_connection_ends_the_run(fake_cluster, pixels):
+    """Without Ray there is nobody to wait for."""
+    fake = FakeRay(lambda name, *arguments: ConnectionError("gone") if arguments[1:2] == (4,) else None)
+    with pytest.raises(ServerError, match="Ray must stay within reach, got a connection that was lost"):
+        fake_cluster(fake).upsample(pixels, Sensitivity(), n_samples=20, batch_size=2)
 
 
 def test_a_run_that_was_left_does_not_disturb_the_next(fake_cluster, single, pixels):
@@ -529,8 +536,11 @@ def test_addresses_without_ray_are_refused(monkeypatch):
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(ServerError, match=r"must answer at the address within 1 s, got TimeoutExpired"):
             cluster._require_reachable(address, 1.0)
-        monkeypatch.setattr(cluster, "_PROBE", "import sys; sys.exit('Refused: other version')")
+        monkeypatch.setattr(cluster, "_PROBE", "print('Refused: other version'); raise SystemExit(1)")
         with pytest.raises(ServerError, match=r"within 30 s, got Refused: other version"):
+            cluster._require_reachable(address, 30.0)
+        monkeypatch.setattr(cluster, "_PROBE", "raise SystemExit('InvalidAuthToken')")
+        with pytest.raises(ServerError, match=r"got a refusal: RAY_AUTH_TOKEN must hold the token of the cluster"):
             cluster._require_reachable(address, 30.0)
     with pytest.raises(ServerError, match=r"must answer at the address within 1 s, got ConnectionRefusedError"):
         cluster._require_reachable(address, 1.0)
