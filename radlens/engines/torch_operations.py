@@ -513,7 +513,7 @@ def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0) % x.ndim
     places = indices.to(x.device).reshape(-1)
     chosen = x.index_select(axis, torch.where(places < 0, places + x.shape[axis], places))
-    return chosen.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return chosen.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
 
 @operation("GatherElements")

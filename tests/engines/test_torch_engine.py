@@ -99,6 +99,7 @@ CASES = [
     ("Tile", [_x(2, 3), _ints(2, 3)], {}),
     ("Gather", [_x(3, 4, 5), np.array([[0, -1], [2, 1]], I64)], {"axis": 1}),
     ("Gather", [_x(3, 4), np.array(1, I64)], {}),
+    ("Gather", [_ints(3, 4), np.array(1, I64)], {}),
     ("GatherElements", [_x(3, 4), np.array([[0, -1, 2, 1]], I64)], {}),
     ("ScatterND", [_x(5, 3), np.array([[1], [3]], I64), _x(2, 3, seed=1)], {}),
     ("ScatterND", [_x(5, 3), np.array([[1], [1]], I64), _x(2, 3, seed=1)], {"reduction": "add"}),

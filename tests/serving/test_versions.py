@@ -45,13 +45,14 @@ def test_versions_live_side_by_side(client, store, tmp_path):
 
 
 def test_exported_models_are_served(client, store, exported, tmp_path):
-    """A trained model in TorchServe's directory form: the engine that the export was checked with computes."""
+    """A trained model in TorchServe's directory form: an engine without autograd computes, whichever is fastest."""
     folder = shutil.copytree(exported.path, tmp_path / "bundle")
     bundle = save(folder, replace(exported.manifest, name="cdmam", version="4.0"))
     assert client.register(archive(bundle, store, form="directory").name) == "4.0"
     image = to_npy(noise((250, 250)))
     served = client.predict(image, version="4.0")
-    assert served["provenance"]["engine"] == "openvino"
+    assert served["provenance"]["engine"] in ("llvm", "onnxruntime", "openvino")
+    assert served["provenance"]["refused_engines"] == []
     local = bundle.model().predict(bundle.preprocess(noise((250, 250)))).mean[0]
     # Two float32 implementations of the same sums.
     np.testing.assert_allclose(served["prediction"]["mean_um"], local, rtol=1e-4)

@@ -1,0 +1,16 @@
+"""What a server says of itself at /metrics."""
+
+import re
+
+import httpx
+
+
+def test_metrics_name_the_engine_of_every_worker(client, server):
+    """The bundle of this server has no graphs: torch computes from the weights, and what needs a graph is refused."""
+    assert client.models()
+    text = httpx.get(f"http://127.0.0.1:{server.state.ports.metrics}/metrics").text
+    serving = re.findall(r"^RadlensEngineServing\{(.*)\} 1\.0$", text, re.MULTILINE)
+    assert any('Engine="torch"' in labels and 'Precision="f32"' in labels for labels in serving), text
+    refused = re.findall(r"^RadlensEngineRefused\{(.*)\} (\d+)\.0$", text, re.MULTILINE)
+    graphs = {re.search(r'Graph="(.*?)"', labels)[1] for labels, _ in refused if 'Engine="onnxruntime"' in labels}
+    assert graphs == {"prediction.onnx", "gradient.onnx"}
