@@ -38,15 +38,21 @@ class Progress:
 
     Attributes:
         done: samples explained.
-        total: samples asked for.
+        total: samples asked for; of an automatic run those it will probably take, None if that is unknown.
         elapsed_s: seconds since the first.
         remaining_s: seconds to go, as far as can be told; None before the first.
+        reliability: of the map so far, see :class:`radlens.explainers.Halves`; None if that is unknown.
+        total_is_estimated: whether ``total`` may still change.
+        n_restored: how many of the samples came from a checkpoint.
     """
 
     done: int
-    total: int
+    total: int | None
     elapsed_s: float
     remaining_s: float | None
+    reliability: float | None = None
+    total_is_estimated: bool = False
+    n_restored: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +179,8 @@ class Client:
             version: see `predict`.
             on_progress: called now and then if there is more than one sample.
             on_partial: called with a reduced map of the samples so far, less often.
-            parameters: such as ``method``, ``n_steps``, ``n_samples``.
+            parameters: such as ``method``, ``n_steps``, ``n_samples``; ``n_samples="auto"`` with ``reliability`` and
+                ``max_samples`` ends at that reliability.
 
         Raises:
             InvalidInput: see `predict`.

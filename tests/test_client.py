@@ -77,11 +77,11 @@ def test_streams_report_progress():
     events = [
         {"event": "progress", "done": 0, "total": 9, "elapsed_s": 0.0, "remaining_s": None},
         {"event": "partial", "done": 8, "total": 9, "map": array_to_json(MAP)},
-        {"event": "progress", "done": 9, "total": 9, "elapsed_s": 1.5, "remaining_s": 0.0},
+        {"event": "progress", "done": 9, "total": 9, "elapsed_s": 1.5, "remaining_s": 0.0, "reliability": 0.9},
         RESULT,
     ]
     found = stream(*events).explain(IMAGE, n_samples=9, on_progress=progress.append, on_partial=partial.append)
-    assert progress == [Progress(0, 9, 0.0, None), Progress(9, 9, 1.5, 0.0)]
+    assert progress == [Progress(0, 9, 0.0, None), Progress(9, 9, 1.5, 0.0, 0.9)]
     np.testing.assert_array_equal(partial, [MAP])
     np.testing.assert_array_equal(found["explanation"]["map"], MAP)
     assert set(found) == {"explanation"}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from radlens.cli.console import err, examples, note, stages
+from radlens.cli.console import err, examples, note
 from radlens.cli.options import (
     BundleOption,
     ImageArgument,
@@ -21,13 +23,16 @@ from radlens.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from radlens import client as client_module
     from radlens.client import Client
+    from radlens.explainers import Checkpoint
 
 __all__ = ["EPILOG", "command", "explained"]
 
 EPILOG = examples(
     "radlens explain phantom.dcm --method omig --upsample 500 -o out/",
-    "radlens explain phantom.dcm --method omig --upsample 500 -o out/ --local",
+    "radlens explain phantom.dcm --method omig --upsample auto --reliability 0.95 -o out/",
+    "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --checkpoint run.npz",
     "radlens explain phantom.png --method occlusion --window 10 --stride 5 -o out/",
 )
 
@@ -50,8 +55,31 @@ def command(
     window: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the square.")] = None,
     stride: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance of squares.")] = None,
     upsample: Annotated[
-        int, typer.Option(metavar="N", min=1, rich_help_panel=_SAMPLES, help="Samples of 250x250 pixels to join.")
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="N|auto",
+            rich_help_panel=_SAMPLES,
+            help="Samples of 250x250 pixels to join; auto: as many as --reliability takes.",
+        ),
+    ] = "1",
+    reliability: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            rich_help_panel=_SAMPLES,
+            help="Where auto ends: correlation with the map of as many other samples, between 0 and 1.",
+            show_default="0.95",
+        ),
+    ] = None,
+    max_samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=_SAMPLES,
+            help="Where auto ends at the latest.",
+            show_default="5000",
+        ),
+    ] = None,
     sampler: Annotated[
         str | None, typer.Option(rich_help_panel=_SAMPLES, help="grid, jitter or stratified; by default the model's.")
     ] = None,
@@ -59,6 +87,24 @@ def command(
     normalize: Annotated[
         str | None, typer.Option(rich_help_panel=_SAMPLES, help="paper: divide by N; visits: by visits of the pixel.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            dir_okay=False,
+            rich_help_panel=_SAMPLES,
+            help="Save the samples there; an interrupted run goes on when the same command is given again.",
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            min=0,
+            rich_help_panel=_SAMPLES,
+            help="Seconds between two writings; with a server, 64 samples.",
+        ),
+    ] = 30.0,
     server: ServerOption = None,
     token: TokenOption = None,
     model: ModelOption = "cdmam",
@@ -70,6 +116,9 @@ def command(
 
     Writes map.npy (the values), visits.npy, map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study)
     and explanation.json.
+
+    A map of several samples comes with its reliability, which is shown beside the progress bar: the correlation to
+    expect between this map and the map of as many other samples, in squares of 8x8 pixels.
     """
     parameters = {
         "method": method,
@@ -81,9 +130,15 @@ def command(
         "sampler": sampler,
         "seed": seed,
         "normalize": normalize,
+        "reliability": reliability,
+        "max_samples": max_samples,
     }
-    with connected(server, token, model, local, bundle) as client:
-        answer = explained(client, image, model_version, parameters, n_samples=upsample)
+    is_local = local or bundle is not None
+    saved = _checkpoint(checkpoint, checkpoint_every) if is_local else None
+    with connected(server, token, model, local, bundle, saved) as client:
+        of_server = None if is_local else checkpoint
+        answer = explained(client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server)
+    _tell_reliability(answer)
     for warning in answer["warnings"]:
         err.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
     from radlens.cli.results import write_explanation
@@ -92,16 +147,89 @@ def command(
         note(f"wrote {file}")
 
 
+def _checkpoint(file: Path | None, every_s: float) -> Checkpoint | None:
+    from radlens.explainers import Checkpoint
+
+    return None if file is None else Checkpoint(file, every_s=every_s)
+
+
 def explained(
-    client: Client, image: Path, version: str | None, parameters: Mapping[str, Any], *, n_samples: int
+    client: Client,
+    image: Path,
+    version: str | None,
+    parameters: Mapping[str, Any],
+    *,
+    n_samples: int | str,
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
-    """Return the explanation of ``image``, with a progress bar; parameters that are None keep their defaults."""
+    """Return the explanation of ``image``, with a progress bar.
+
+    Args:
+        client: of a server, or of this process.
+        image: file.
+        version: of the model.
+        parameters: those that are None keep their defaults.
+        n_samples: number of samples, or ``"auto"``.
+        checkpoint: file that ranges of a server are saved to and continued from.
+    """
     given = {name: value for name, value in parameters.items() if value is not None}
-    with stages(waiting="explaining") as report:
-        return client.explain(
-            image,
-            version=version,
-            on_progress=lambda progress: report("explaining samples", progress.done, progress.total),
-            n_samples=n_samples,
-            **given,
-        )
+    with _bar() as on_progress:
+        if checkpoint is not None:
+            from radlens.ranges import explain_in_ranges
+
+            return explain_in_ranges(
+                client, image, checkpoint, version=version, on_progress=on_progress, n_samples=n_samples, **given
+            )
+        return client.explain(image, version=version, on_progress=on_progress, n_samples=n_samples, **given)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[client_module.Progress], None]]:
+    """Show a bar with the reliability beside it; an estimated total is marked as such."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[reliability]}"),
+    )
+    with Progress(*columns, console=err) as progress:
+        n_restored = 0
+        task = progress.add_task("explaining", total=None, count="", reliability="")
+
+        def show(found: client_module.Progress) -> None:
+            nonlocal n_restored
+            if found.n_restored > n_restored:
+                n_restored = found.n_restored
+                note(f"continuing after {n_restored} samples")
+            reliability = "" if found.reliability is None else f"reliability {found.reliability:.3f}"
+            progress.update(
+                task,
+                description="explaining samples",
+                completed=found.done,
+                total=found.total,
+                count=_count(found),
+                reliability=reliability,
+            )
+
+        yield show
+
+
+def _count(found: client_module.Progress) -> str:
+    if found.total is None:
+        return f"{found.done}/?"
+    return f"{found.done}/{'about ' if found.total_is_estimated else ''}{found.total}"
+
+
+def _tell_reliability(answer: Mapping[str, Any]) -> None:
+    """Say how reliable the map is, and warn where that is less than was wanted."""
+    found = answer["explanation"]
+    if found.get("reliability") is None:
+        return
+    said = f"reliability {found['reliability']:.3f} after {found['n_samples']} samples"
+    if found.get("reliability_reached", True):
+        note(said)
+        return
+    wanted = answer["provenance"]["sampling"]["wanted_reliability"]
+    err.print(f"[yellow]warning:[/yellow] {said}, less than {wanted:g}: give more with --max-samples", soft_wrap=True)

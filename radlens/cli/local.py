@@ -18,6 +18,7 @@ from radlens.bundles import MANIFEST, Bundle
 from radlens.cli.console import note
 from radlens.client import Client
 from radlens.errors import BundleError
+from radlens.explainers import Checkpoint
 from radlens.service import Response, Service, request_from_http
 from radlens.wire import JSON
 
@@ -27,8 +28,13 @@ _KINDS = {"predictions": "predict", "explanations": "explain"}
 
 
 @contextmanager
-def local_client(path: Path | None, store: Path) -> Iterator[Client]:
+def local_client(path: Path | None, store: Path, checkpoint: Checkpoint | None = None) -> Iterator[Client]:
     """Give a client of the bundle at ``path``, or of the newest one in ``store``; say on stderr which it is.
+
+    Args:
+        path: bundle or archive.
+        store: model store.
+        checkpoint: where an explanation of many samples is saved and continued.
 
     Raises:
         BundleError: there is none, or it is damaged.
@@ -37,7 +43,7 @@ def local_client(path: Path | None, store: Path) -> Iterator[Client]:
     with open_bundle_at(path) as bundle:
         manifest = bundle.manifest
         note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
-        with Client("http://local", model=manifest.name, transport=LocalTransport(bundle)) as client:
+        with Client("http://local", model=manifest.name, transport=LocalTransport(bundle, checkpoint)) as client:
             yield client
 
 
@@ -80,11 +86,12 @@ class LocalTransport(httpx.BaseTransport):
 
     Args:
         bundle: the model.
+        checkpoint: where an explanation of many samples is saved and continued.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, checkpoint: Checkpoint | None = None) -> None:
         self._name, self._version = bundle.manifest.name, bundle.manifest.version
-        self._service = Service(bundle)
+        self._service = Service(bundle, checkpoint=checkpoint)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request; a body that comes in pieces is computed by a thread while it is read."""

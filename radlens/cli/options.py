@@ -15,6 +15,7 @@ from radlens.errors import InvalidParameter, ServerError
 
 if TYPE_CHECKING:
     from radlens.client import Client
+    from radlens.explainers import Checkpoint
 
 __all__ = [
     "DEFAULT_STORE",
@@ -92,7 +93,14 @@ def workdir() -> Path:
 
 
 @contextmanager
-def connected(server: str | None, token: str | None, model: str, local: bool, bundle: Path | None) -> Iterator[Client]:
+def connected(
+    server: str | None,
+    token: str | None,
+    model: str,
+    local: bool,
+    bundle: Path | None,
+    checkpoint: Checkpoint | None = None,
+) -> Iterator[Client]:
     """Give what answers requests, and say on stderr which it is.
 
     Args:
@@ -101,6 +109,7 @@ def connected(server: str | None, token: str | None, model: str, local: bool, bu
         model: name of the model.
         local: compute in this process.
         bundle: the bundle or archive to compute with.
+        checkpoint: where an explanation that is computed in this process is saved and continued.
 
     Raises:
         InvalidParameter: both a server and a bundle are asked for.
@@ -112,7 +121,7 @@ def connected(server: str | None, token: str | None, model: str, local: bool, bu
     if local or bundle is not None:
         if server is not None and os.environ.get("RADLENS_SERVER") != server:
             raise InvalidParameter("--server and --local exclude each other, got both")
-        with local_client(bundle, DEFAULT_STORE) as client:
+        with local_client(bundle, DEFAULT_STORE, checkpoint) as client:
             yield client
         return
     with _remote(server, token, model) as client:

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,14 +91,14 @@ class Computer:
         model: in evaluation mode.
         preprocess: maps pixels ``(b, 250, 250)`` float32 to the model's input ``(b, 1, 250, 250)``.
         batch_size: samples of one image that are explained together.
-        checkpoint: file that a run of many samples is saved to and continued from; for one run at a time.
+        checkpoint: where a run of many samples is saved and continued; for one run at a time.
         identity: what computes, as text by name; a checkpoint of something else is refused.
     """
 
     model: Model
     preprocess: Callable[[np.ndarray], Tensor]
     batch_size: int = 8
-    checkpoint: Path | None = None
+    checkpoint: Checkpoint | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, rows: Sequence[Row]) -> list[np.ndarray]:
@@ -155,7 +154,8 @@ class Computer:
 
     def _checkpoint(self, explainer: Explainer) -> Checkpoint | None:
         # An explainer's representation holds its name and every parameter.
-        return Checkpoint(self.checkpoint, {"explainer": repr(explainer), **self.identity}) if self.checkpoint else None
+        run = {"explainer": repr(explainer), **self.identity}
+        return None if self.checkpoint is None else replace(self.checkpoint, run=run)
 
     def _maps(self, explainer: Explainer, images: Tensor) -> Tensor:
         maps = explainer.attribute(self.model, images)

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from radlens import explainers
@@ -40,8 +39,8 @@ class Service:
         engine: what computes it, see :func:`radlens.engines.open_bundle`.
         now: the clock of the provenance.
         pace: how often a stream says something.
-        checkpoint: file that an explanation of many samples is saved to and continued from; for a service that
-            answers a single request of that kind.
+        checkpoint: where an explanation of many samples is saved and continued; for a service that answers a single
+            request of that kind.
 
     Attributes:
         engine: what computes the bundle; states which engines were refused and why.
@@ -57,7 +56,7 @@ class Service:
         engine: str = "auto",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: explainers.Checkpoint | None = None,
     ) -> None:
         manifest = bundle.manifest
         methods = tuple(name for name in explainers.names() if name in manifest.explainers)

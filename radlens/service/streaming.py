@@ -1,10 +1,10 @@
 """An explanation of many samples as a stream of JSON lines, the last of which says that it is complete.
 
 HTTP cannot tell a finished stream from one whose server died (TorchServe resets neither), so the lines do:
-``{"event": "progress", "done", "total", "total_is_estimated", "elapsed_s", "remaining_s", "reliability"}``, now and
-then ``{"event": "partial", "done", "total", "map"}``, and in the end either ``{"event": "result", "complete": true,
-...}`` with the fields of the plain JSON answer or ``{"event": "error", "complete": false, "code", "type", "message",
-"request_id"}``. What is not known yet is null.
+``{"event": "progress", "done", "total", "total_is_estimated", "elapsed_s", "remaining_s", "reliability",
+"n_restored"}``, now and then ``{"event": "partial", "done", "total", "map"}``, and in the end either
+``{"event": "result", "complete": true, ...}`` with the fields of the plain JSON answer or
+``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``. What is not known yet is null.
 """
 
 import json
@@ -54,19 +54,21 @@ class _Reporter:
         self._pace, self._emit, self._is_automatic = pace, emit, settings.is_automatic
         self._started = self._progress_at = monotonic()
         self._partial_at = -float("inf")
-        self._say(0, None if settings.is_automatic else settings.most_samples, None, math.nan)
+        self._say(0, None if settings.is_automatic else settings.most_samples, None, math.nan, 0)
 
     def __call__(self, done: int, total: int | None, partial: Partial) -> None:
         now = monotonic()
         if done == total or now - self._progress_at >= self._pace.progress_s:
             self._progress_at = now
             remaining = None if total is None else (now - self._started) * (total - done) / (done - partial.n_restored)
-            self._say(done, total, remaining, partial.reliability)
+            self._say(done, total, remaining, partial.reliability, partial.n_restored)
         if done != total and now - self._partial_at >= self._pace.partial_s:
             self._partial_at = now
             self._emit(_line("partial", done=done, total=total, map=preview(partial())))
 
-    def _say(self, done: int, total: int | None, remaining_s: float | None, reliability: float) -> None:
+    def _say(
+        self, done: int, total: int | None, remaining_s: float | None, reliability: float, n_restored: int
+    ) -> None:
         line = _line(
             "progress",
             done=done,
@@ -75,6 +77,7 @@ class _Reporter:
             elapsed_s=round(monotonic() - self._started, 3) if done else 0.0,
             remaining_s=None if remaining_s is None else round(remaining_s, 3),
             reliability=None if math.isnan(reliability) else round(reliability, 4),
+            n_restored=n_restored,
         )
         self._emit(line)
 

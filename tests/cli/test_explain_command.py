@@ -1,11 +1,19 @@
 """``radlens explain``, with a server and without."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 
+import radlens
 from radlens.cli.results import upsampled_map
 from radlens.images import read
 
@@ -81,6 +89,13 @@ def test_every_method_and_parameter_is_passed_on(run, noise, bundle, tmp_path, p
         (["--method", "lime"], "method must be one of occlusion, omig, sensitivity, got 'lime'"),
         (["--n-steps", "0"], "n_steps must be an integer from 1 to 1000, got '0'"),
         (["--method", "sensitivity", "--n-steps", "3"], "got 'n_steps'"),
+        (["--upsample", "0"], "n_samples must be an integer from 1 to 100000, or auto, got '0'"),
+        (["--upsample", "auto", "--reliability", "95"], "reliability must be a number above 0 and below 1, got '95.0'"),
+        (["--upsample", "5", "--reliability", "0.9"], "n_samples must be auto with reliability, got 5"),
+        (
+            ["--upsample", "2", "--checkpoint", "missing/run.npz"],
+            "checkpoint must be a file that can be written, got No",
+        ),
         (["--sampler", "all"], "sampler must be one of grid, jitter, stratified, got 'all'"),
     ],
 )
@@ -90,6 +105,83 @@ def test_refuses_parameters_out_of_range(run, noise, bundle, tmp_path, parameter
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_automatic_runs_tell_their_reliability(run, phantom, bundle, tmp_path):
+    """Beside the bar, in the end, and in the files; what was not reached is a warning."""
+    auto = (
+        "--method",
+        "sensitivity",
+        "--upsample",
+        "auto",
+        "--max-samples",
+        "20",
+        "-o",
+        "out",
+        "--bundle",
+        bundle.path,
+    )
+    result = run("explain", phantom, *auto, "--reliability", "0.2")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"explaining samples .* 20/20 .* reliability 0\.\d{3}", result.stderr)
+    assert re.search(r"^reliability 0\.\d{3} after 20 samples$", result.stderr, re.MULTILINE)
+    assert json.loads((tmp_path / "out" / "explanation.json").read_text())["explanation"]["reliability_reached"] is True
+    result = run("explain", phantom, *auto, "--reliability", "0.9999")
+    said = r"warning: reliability 0\.\d{3} after 20 samples, less than 0\.9999: give more with --max-samples"
+    assert re.search(said, result.stderr)
+
+
+def run_apart(arguments, folder, until):
+    """Run a command in a process of its own and kill it, without warning, as soon as ``until()`` is true."""
+    code = "from radlens.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(Path(radlens.__file__).parents[1])}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not until() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    return process.returncode
+
+
+def test_a_killed_run_goes_on(run, phantom, bundle, tmp_path):
+    """SIGKILL in the middle; the same command again gives the uninterrupted map, bit for bit."""
+    arguments = ("explain", phantom, "--n-steps", "1", "--upsample", "40", "--bundle", bundle.path)
+    file = tmp_path / "run.npz"
+    resumable = (*arguments, "-o", "out", "--checkpoint", file)
+
+    def is_under_way():
+        return file.exists() and n_saved(file) >= 8
+
+    assert run_apart([*resumable, "--checkpoint-every", "0"], tmp_path, is_under_way) == -signal.SIGKILL
+    before = n_saved(file)
+    assert 8 <= before < 40
+    result = run(*resumable)
+    assert result.exit_code == 0, result.stderr
+    assert f"continuing after {before} samples" in result.stderr
+    assert run(*arguments, "-o", "whole").exit_code == 0
+    for name in ("map.npy", "visits.npy"):
+        np.testing.assert_array_equal(np.load(tmp_path / "out" / name), np.load(tmp_path / "whole" / name))
+
+
+def n_saved(file):
+    """Return how many samples a checkpoint holds."""
+    with file.open("rb") as opened, np.load(opened) as saved:
+        return int(saved["counts"][0])
+
+
+def test_a_checkpoint_of_a_server_is_continued(run, phantom, bundle, server_url, tmp_path):
+    """The command asks for ranges and saves them; given again it has nothing left to ask."""
+    asked = ("explain", phantom, "--method", "sensitivity", "--upsample", "3", "--checkpoint", "run.npz")
+    source = ("--server", server_url, "--token", "secret")
+    first = run(*asked, "-o", "first", *source)
+    assert first.exit_code == 0, first.stderr
+    again = run(*asked, "-o", "again", "--server", "http://127.0.0.1:9")
+    assert again.exit_code == 0, again.stderr
+    for name in ("map.npy", "visits.npy"):
+        np.testing.assert_array_equal(np.load(tmp_path / "first" / name), np.load(tmp_path / "again" / name))
+    refused = run(*asked, "--seed", "5", "-o", "other", *source)
+    assert (refused.exit_code, "checkpoint must be of the same run" in refused.stderr) == (2, True)
 
 
 def test_a_decoded_answer_is_an_upsampled_map():

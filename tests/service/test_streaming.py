@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,8 +18,14 @@ PARAMETERS = {"n_steps": "1", "n_samples": "20"}
 
 @pytest.fixture(scope="module")
 def service(bundle):
-    """Return a service that reports as often as it can."""
-    return Service(bundle, pace=Pace(progress_s=0.0, partial_s=0.0))
+    """Return a service that reports as often as it can, in batches of eight."""
+    return in_eights(Service(bundle, pace=Pace(progress_s=0.0, partial_s=0.0)))
+
+
+def in_eights(service):
+    """Set the size of a service's batches, which is its engine's otherwise."""
+    service._computer = replace(service._computer, batch_size=8)
+    return service
 
 
 def streamed(service, data=None, accept=None, **parameters):
@@ -40,7 +47,7 @@ def test_many_samples_stream(service, accept):
     assert kinds == ["progress", "progress", "partial", "progress", "partial", "progress", "result"]
     assert [event["done"] for event in events[:-1]] == [0, 8, 8, 16, 16, 20]
     first = {"event": "progress", "done": 0, "total": 20, "elapsed_s": 0.0, "remaining_s": None}
-    assert events[0] == first | {"total_is_estimated": False, "reliability": None}
+    assert events[0] == first | {"total_is_estimated": False, "reliability": None, "n_restored": 0}
     assert events[5]["remaining_s"] == 0
     assert events[1]["reliability"] is None
     assert 0 <= events[5]["reliability"] <= 1
@@ -114,7 +121,7 @@ def test_one_sample_streams_if_asked(service):
 
 def test_reports_are_rationed(bundle):
     """At the default pace a quick run says when it begins, shows one early map, and says when it is done."""
-    _, events = streamed(Service(bundle, pace=Pace(progress_s=60.0, partial_s=60.0)))
+    _, events = streamed(in_eights(Service(bundle, pace=Pace(progress_s=60.0, partial_s=60.0))))
     assert [event["event"] for event in events] == ["progress", "partial", "progress", "result"]
 
 
