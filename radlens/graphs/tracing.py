@@ -151,7 +151,7 @@ def _exported(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None
         try:
             return torch.export.export(scored, stand_ins, dynamic_shapes=(dynamic_batch(inputs),))
         except Exception as error:
-            reason = str(error).strip().split("\n", 1)[0]
+            reason = " ".join(str(error).split())[:300]
             raise UnsupportedOperation(
                 f"the network must compute the same operations for all data and batch sizes; "
                 f"it cannot be traced{_at(path)}: {reason}"

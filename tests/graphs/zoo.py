@@ -40,13 +40,13 @@ class Branches(nn.Module):
 class Lambda(nn.Module):
     """A function as a layer."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable) -> None:
         super().__init__()
         self.function = function
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """Apply the function."""
-        return self.function(x)
+        return self.function(*inputs)
 
 
 def weighted(output: Tensor) -> Tensor:
@@ -421,5 +421,5 @@ class SmallTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(b, 3, h, w)`` to logits."""
         y = self.patches(x).flatten(2).transpose(1, 2)
-        y = torch.cat([self.token.expand(len(x), -1, -1), y], dim=1)
+        y = torch.cat([self.token.expand(x.shape[0], -1, -1), y], dim=1)
         return self.head(self.block(y)[:, 0])

@@ -15,6 +15,18 @@ aten = torch.ops.aten
 
 _COPIES = (aten.clone.default, aten.alias.default, aten.contiguous.default, aten.lift_fresh_copy.default)
 
+_VIEWS = (
+    aten.view.default,
+    aten.reshape.default,
+    aten._unsafe_view.default,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+)
+"""Another shape for the same elements. A squeeze is one too: without axes it would take a batch of 1 along."""
+
 
 def clean(module: fx.GraphModule) -> None:
     """Remove copies and slices of whole axes; write the batch size of views and expansions as -1."""
@@ -23,7 +35,7 @@ def clean(module: fx.GraphModule) -> None:
             continue
         if _does_nothing(node):
             node.replace_all_uses_with(node.args[0])
-        elif node.target in (aten.view.default, aten.reshape.default, aten._unsafe_view.default):
+        elif node.target in _VIEWS:
             _write_batch(node)
             _join_reshapes(node)
         elif node.target is aten.expand.default:

@@ -22,7 +22,7 @@ def fold_dense_chains(module: fx.GraphModule) -> None:
     From the end to the beginning, so that the thin last layers are multiplied first.
     """
     for second in reversed(module.graph.find_nodes(op="call_function", target=aten.linear.default)):
-        while (first := _foldable_input(module, second)) is not None:
+        while not second._erased and (first := _foldable_input(module, second)) is not None:
             _fold(module, first, second)
     drop_unused(module)
 
@@ -59,6 +59,7 @@ def _fold(module: fx.GraphModule, first: fx.Node, second: fx.Node) -> None:
     with recorder.before(second):
         args = (first.args[0], recorder.constant(weight).node, recorder.constant(bias.to(weight.dtype)).node)
     second.args = args
+    module.graph.erase_node(first)
 
 
 def multiplied(outer: Tensor, inner: Tensor) -> Tensor:
