@@ -177,8 +177,8 @@ def open_bundle(
     )
     opened = BundleEngine(
         {
-            PREDICTION_ONNX: choose_for(PREDICTION_ONNX, PREDICTION, everything if alone else wanted),
             GRADIENT_ONNX: choose_for(GRADIENT_ONNX, GRADIENT, wanted),
+            PREDICTION_ONNX: choose_for(PREDICTION_ONNX, PREDICTION, everything if alone else wanted),
         }
     )
     log.info("engine %s computes gradients in batches of %d, in %s", opened.name, opened.batch_size, precision)

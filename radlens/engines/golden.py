@@ -107,9 +107,9 @@ class Golden:
         if not file.is_file():
             return None
         try:
-            with np.load(file, allow_pickle=False) as stored:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
                 parts = {kind: _under(stored, kind) for kind in ("input", "output", "float32_error")}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise BundleError(f"{file.name} must hold golden values, got {type(error).__name__}") from error
         errors = {name: float(value) for name, value in parts["float32_error"].items()}
         if not parts["output"] or set(errors) != set(parts["output"]):

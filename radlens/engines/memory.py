@@ -194,13 +194,16 @@ def _open(value: onnx.ValueInfoProto) -> onnx.TypeProto:
 
 
 def _tensor_sizes(model: ModelProto) -> dict[str, int]:
-    """Return the bytes of every tensor whose shape can be inferred."""
+    """Return the bytes of every tensor whose shape can be inferred, weights and indices excepted."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     sizes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
         lengths = [d.dim_value for d in kind.shape.dim]
-        if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
+        if kind.elem_type == TensorProto.INT64:
+            # Shapes and indices: they can depend on data, and are small.
+            sizes[value.name] = 0
+        elif kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
             sizes[value.name] = _elements(lengths) * helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
     return sizes
 

@@ -72,7 +72,12 @@ class OnnxRuntimeEngine(GraphEngine):
         names = [spec.name for spec in self.graph.outputs]
         for name in names:
             self._binding.bind_output(name, self.device)
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # see above
+            raise BundleError(
+                f"{self.graph.path.name} must be computable with ONNX Runtime, got {type(error).__name__}"
+            ) from error
         return dict(zip(names, self._binding.copy_outputs_to_cpu(), strict=True))
 
 

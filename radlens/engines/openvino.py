@@ -49,7 +49,10 @@ class OpenVinoEngine(GraphEngine):
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute one part; the arrays are the request's own."""
-        self._request.infer(inputs, share_inputs=True)
+        try:
+            self._request.infer(inputs, share_inputs=True)
+        except RuntimeError as error:
+            raise BundleError(f"{self.graph.path.name} must be computable with OpenVINO") from error
         return {spec.name: self._request.get_tensor(spec.name).data for spec in self.graph.outputs}
 
 
