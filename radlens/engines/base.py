@@ -33,7 +33,7 @@ DEFAULT_BATCH_SIZE = 8
 
 
 class Engine(Protocol):
-    """Computes a graph.
+    """Computes a graph; for one thread at a time, since buffers are used again.
 
     Attributes:
         name: of the engine, as provenance states it.
