@@ -1,5 +1,6 @@
 """Samples on Ray workers: equal to a single run, whoever is lost on the way."""
 
+import json
 import logging
 import os
 import signal
@@ -16,10 +17,12 @@ import psutil
 import pytest
 import ray
 import torch
+from typer.testing import CliRunner
 
 import radlens
 from radlens import cluster, engines
 from radlens.bundles import Bundle
+from radlens.cli import app
 from radlens.cluster import Cluster, explain_on_cluster, open_cluster
 from radlens.errors import BundleError, InvalidParameter, MissingDependency, ServerError
 from radlens.explainers import Checkpoint, Explainer, Omig, Sensitivity, upsample
@@ -170,6 +173,43 @@ def test_the_bundle_is_unpacked_once(workers, bundle):
     (unpacked,) = Path(os.environ["RADLENS_CACHE"]).glob("bundles/*/")
     assert unpacked.name == bundle.bundle_hash
     assert Bundle.load(unpacked).bundle_hash == bundle.bundle_hash
+
+
+@pytest.fixture
+def explain(bundle, pixels, tmp_path, monkeypatch):
+    """Runs ``radlens explain`` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RADLENS_SERVER", raising=False)
+    np.save("image.npy", pixels)
+    return lambda *arguments: CliRunner().invoke(app, ["explain", "image.npy", "-o", *map(str, arguments)])
+
+
+def test_the_command_line_spreads_samples(workers, explain, bundle):
+    """The same files with workers as without, and provenance that names them."""
+    omig = ("--bundle", bundle.path, "--n-steps", 2, "--upsample", 12)
+    alone, spread = explain("alone", *omig), explain("spread", *omig, "--workers", 1, "--worker-cores", 1)
+    assert (alone.exit_code, spread.exit_code) == (0, 0), spread.stderr
+    for name in ("map.npy", "visits.npy", "overlay.png"):
+        assert Path("spread", name).read_bytes() == Path("alone", name).read_bytes()
+    stated, expected = (json.loads(Path(o, "explanation.json").read_text())["provenance"] for o in ("spread", "alone"))
+    assert stated.pop("workers") == {"ray": ray.__version__, "n": 1, "cores": 1, "gpus": 0}
+    assert stated.keys() == expected.keys()
+    assert stated["sampling"] == expected["sampling"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "2", "--upsample", "9"], "--workers needs --local or --bundle"),
+        (["--local", "--workers", "2"], "and --upsample of several samples"),
+        (["--local", "--ray-address", "host:1"], "--ray-address, --worker-cores and --worker-gpus need --workers"),
+    ],
+)
+def test_options_that_do_not_go_together(explain, arguments, message):
+    """Each is told before anything starts."""
+    result = explain("out", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
 
 
 SCRIPT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +22,11 @@ from radlens.cli.options import (
     VersionOption,
     connected,
 )
+from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from radlens import client as client_module
+    from radlens.cli.local import Spread
     from radlens.client import Client
     from radlens.explainers import Checkpoint
 
@@ -33,10 +36,11 @@ EPILOG = examples(
     "radlens explain phantom.dcm --method omig --upsample 500 -o out/",
     "radlens explain phantom.dcm --method omig --upsample auto --reliability 0.95 -o out/",
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --checkpoint run.npz",
+    "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --workers 2",
     "radlens explain phantom.png --method occlusion --window 10 --stride 5 -o out/",
 )
 
-_METHOD, _SAMPLES = "Parameters of methods", "Samples"
+_METHOD, _SAMPLES, _WORKERS = "Parameters of methods", "Samples", "Workers"
 
 
 def command(
@@ -105,6 +109,30 @@ def command(
             help="Seconds between two writings; with a server, 64 samples.",
         ),
     ] = 30.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=_WORKERS,
+            help="With --local: spread the samples over N processes of a Ray cluster, by default one of this machine.",
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", rich_help_panel=_WORKERS, help="Running cluster, also ray://host:port, for --workers."
+        ),
+    ] = None,
+    worker_cores: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, rich_help_panel=_WORKERS, help="Of each worker; by default an equal share of all."
+        ),
+    ] = None,
+    worker_gpus: Annotated[
+        float, typer.Option(metavar="N", min=0, rich_help_panel=_WORKERS, help="Of each worker; 0.5 is half a GPU.")
+    ] = 0,
     server: ServerOption = None,
     token: TokenOption = None,
     model: ModelOption = "cdmam",
@@ -135,7 +163,8 @@ def command(
     }
     is_local = local or bundle is not None
     saved = _checkpoint(checkpoint, checkpoint_every) if is_local else None
-    with connected(server, token, model, local, bundle, saved) as client:
+    spread = _spread(workers, ray_address, worker_cores, worker_gpus, is_possible=is_local and upsample != "1")
+    with connected(server, token, model, local, bundle, saved, spread) as client:
         of_server = None if is_local else checkpoint
         answer = explained(client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server)
     _tell_reliability(answer)
@@ -151,6 +180,25 @@ def _checkpoint(file: Path | None, every_s: float) -> Checkpoint | None:
     from radlens.explainers import Checkpoint
 
     return None if file is None else Checkpoint(file, every_s=every_s)
+
+
+def _spread(
+    workers: int | None, address: str | None, cores: int | None, gpus: float, *, is_possible: bool
+) -> Spread | None:
+    """Return what opens the workers; None if there are to be none.
+
+    Raises:
+        InvalidParameter: options that do not go together.
+    """
+    if workers is None:
+        if address is not None or cores is not None or gpus:
+            raise InvalidParameter("--ray-address, --worker-cores and --worker-gpus need --workers, got none")
+        return None
+    if not is_possible:
+        raise InvalidParameter("--workers needs --local or --bundle, and --upsample of several samples")
+    from radlens.cluster import open_cluster
+
+    return partial(open_cluster, workers=workers, address=address, cores=cores, gpus=gpus)
 
 
 def explained(

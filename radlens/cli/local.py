@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
@@ -20,31 +20,40 @@ from radlens.client import Client
 from radlens.errors import BundleError
 from radlens.explainers import Checkpoint
 from radlens.service import Response, Service, request_from_http
+from radlens.service.computing import Elsewhere
 from radlens.wire import JSON
 
-__all__ = ["LocalTransport", "Pieces", "local_client", "newest_bundle", "open_bundle_at"]
+__all__ = ["LocalTransport", "Pieces", "Spread", "local_client", "newest_bundle", "open_bundle_at"]
 
 _KINDS = {"predictions": "predict", "explanations": "explain"}
 
+Spread = Callable[[Bundle], AbstractContextManager[Elsewhere]]
+"""Opens workers for a bundle, such as :func:`radlens.cluster.open_cluster`."""
+
 
 @contextmanager
-def local_client(path: Path | None, store: Path, checkpoint: Checkpoint | None = None) -> Iterator[Client]:
+def local_client(
+    path: Path | None, store: Path, checkpoint: Checkpoint | None = None, spread: Spread | None = None
+) -> Iterator[Client]:
     """Give a client of the bundle at ``path``, or of the newest one in ``store``; say on stderr which it is.
 
     Args:
         path: bundle or archive.
         store: model store.
         checkpoint: where an explanation of many samples is saved and continued.
+        spread: opens the workers that such an explanation is spread over.
 
     Raises:
         BundleError: there is none, or it is damaged.
+        RadlensError: what ``spread`` raises.
     """
     path = path or newest_bundle(store)
-    with open_bundle_at(path) as bundle:
+    with open_bundle_at(path) as bundle, ExitStack() as stack:
         manifest = bundle.manifest
         note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
-        with Client("http://local", model=manifest.name, transport=LocalTransport(bundle, checkpoint)) as client:
-            yield client
+        elsewhere = None if spread is None else stack.enter_context(spread(bundle))
+        transport = LocalTransport(bundle, checkpoint, elsewhere)
+        yield stack.enter_context(Client("http://local", model=manifest.name, transport=transport))
 
 
 def newest_bundle(store: Path) -> Path:
@@ -87,11 +96,14 @@ class LocalTransport(httpx.BaseTransport):
     Args:
         bundle: the model.
         checkpoint: where an explanation of many samples is saved and continued.
+        elsewhere: explains many samples in place of this process.
     """
 
-    def __init__(self, bundle: Bundle, checkpoint: Checkpoint | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, checkpoint: Checkpoint | None = None, elsewhere: Elsewhere | None = None
+    ) -> None:
         self._name, self._version = bundle.manifest.name, bundle.manifest.version
-        self._service = Service(bundle, checkpoint=checkpoint)
+        self._service = Service(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request; a body that comes in pieces is computed by a thread while it is read."""

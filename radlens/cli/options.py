@@ -14,6 +14,7 @@ from radlens.cli.console import note
 from radlens.errors import InvalidParameter, ServerError
 
 if TYPE_CHECKING:
+    from radlens.cli.local import Spread
     from radlens.client import Client
     from radlens.explainers import Checkpoint
 
@@ -100,6 +101,7 @@ def connected(
     local: bool,
     bundle: Path | None,
     checkpoint: Checkpoint | None = None,
+    spread: Spread | None = None,
 ) -> Iterator[Client]:
     """Give what answers requests, and say on stderr which it is.
 
@@ -110,6 +112,7 @@ def connected(
         local: compute in this process.
         bundle: the bundle or archive to compute with.
         checkpoint: where an explanation that is computed in this process is saved and continued.
+        spread: opens the workers that such an explanation is spread over.
 
     Raises:
         InvalidParameter: both a server and a bundle are asked for.
@@ -121,7 +124,7 @@ def connected(
     if local or bundle is not None:
         if server is not None and os.environ.get("RADLENS_SERVER") != server:
             raise InvalidParameter("--server and --local exclude each other, got both")
-        with local_client(bundle, DEFAULT_STORE, checkpoint) as client:
+        with local_client(bundle, DEFAULT_STORE, checkpoint, spread) as client:
             yield client
         return
     with _remote(server, token, model) as client:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
 from radlens.service.rows import Row
 
-__all__ = ["Computer", "Explanation", "ManySamples", "Model", "OneSample"]
+__all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "Model", "OneSample"]
 
 
 class Model(Differentiable, Protocol):
@@ -24,6 +24,18 @@ class Model(Differentiable, Protocol):
 
     def predict(self, images: Tensor) -> CdcPrediction:
         """Return the curves and their uncertainty."""
+
+
+class Elsewhere(Protocol):
+    """Other processes that hold the same model, such as :class:`radlens.cluster.Cluster`."""
+
+    def stated(self) -> dict[str, Any]:
+        """Return what provenance says of them, as JSON values: engine, precision, batch_size and more."""
+
+    def upsample(
+        self, pixels: np.ndarray, explainer: Explainer, *, n_samples: int | Literal["auto"], **sampling: Any
+    ) -> UpsampledMap:
+        """Explain many samples of an image that is not normalised; ``sampling`` is what `upsample` takes beside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +105,7 @@ class Computer:
         batch_size: samples of one image that are explained together.
         checkpoint: where a run of many samples is saved and continued; for one run at a time.
         identity: what computes, as text by name; a checkpoint of something else is refused.
+        elsewhere: explains many samples in place of this process.
     """
 
     model: Model
@@ -100,6 +113,7 @@ class Computer:
     batch_size: int = 8
     checkpoint: Checkpoint | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Elsewhere | None = None
 
     def predict(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """Return ``(4, 12)`` float32 um of gold for each row: mean, aleatoric, epistemic, total.
@@ -134,21 +148,26 @@ class Computer:
             InvalidInput: the checkpoint is of another run, or cannot be written.
         """
         settings, explainer = row.settings, _explainer(row)
+        sampling: dict[str, Any] = {
+            "n_samples": settings.n_samples,
+            "sampler": settings.sampler,
+            "seed": settings.seed,
+            "batch_size": self.batch_size,
+            "normalize": settings.normalize,
+            "on_progress": on_progress,
+            "start": settings.start,
+            "reliability": settings.reliability,
+            "min_samples": settings.min_samples,
+            "max_samples": settings.max_samples,
+            "checkpoint": self._checkpoint(explainer),
+        }
+        if self.elsewhere is not None:
+            return ManySamples(self.elsewhere.upsample(row.image.pixels, explainer, **sampling))
         upsampled = upsample(
             # The pixels of some formats are a read-only view of the request, which torch warns about.
             np.require(row.image.pixels, requirements="W"),
             lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy())),
-            n_samples=settings.n_samples,
-            sampler=settings.sampler,
-            seed=settings.seed,
-            batch_size=self.batch_size,
-            normalize=settings.normalize,
-            on_progress=on_progress,
-            start=settings.start,
-            reliability=settings.reliability,
-            min_samples=settings.min_samples,
-            max_samples=settings.max_samples,
-            checkpoint=self._checkpoint(explainer),
+            **sampling,
         )
         return ManySamples(upsampled)
 

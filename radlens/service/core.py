@@ -17,7 +17,7 @@ from radlens.engines import open_bundle
 from radlens.errors import BundleError
 from radlens.service.answers import Context, explanation_response, prediction_response
 from radlens.service.cautions import cautions
-from radlens.service.computing import Computer, Explanation
+from radlens.service.computing import Computer, Elsewhere, Explanation
 from radlens.service.failures import failed
 from radlens.service.messages import Emit, Request, Response
 from radlens.service.provenance import header_value, provenance
@@ -41,6 +41,8 @@ class Service:
         pace: how often a stream says something.
         checkpoint: where an explanation of many samples is saved and continued; for a service that answers a single
             request of that kind.
+        elsewhere: explains many samples in place of this process, and provenance names it; for a service that answers
+            nothing else.
 
     Attributes:
         engine: what computes the bundle; states which engines were refused and why.
@@ -57,6 +59,7 @@ class Service:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
         checkpoint: explainers.Checkpoint | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         manifest = bundle.manifest
         methods = tuple(name for name in explainers.names() if name in manifest.explainers)
@@ -64,16 +67,17 @@ class Service:
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
         self.engine = open_bundle(bundle, engine)
+        stated = (elsewhere or self.engine).stated()
         self._stated = {
             "model": manifest.name,
             "version": manifest.version,
             "bundle_hash": bundle.bundle_hash,
-            **self.engine.stated(),
+            **stated,
         }
         self._terms = Terms(manifest.input.sampler, methods)
         identity = {name: self._stated[name] for name in ("bundle_hash", "engine", "precision")}
-        batch_size = max(Computer.batch_size, self.engine.batch_size)
-        self._computer = Computer(self.engine, bundle.preprocess, batch_size, checkpoint, identity)
+        batch_size = max(Computer.batch_size, stated["batch_size"])
+        self._computer = Computer(self.engine, bundle.preprocess, batch_size, checkpoint, identity, elsewhere)
         self._now, self._pace = now, pace or Pace()
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
