@@ -178,6 +178,7 @@ def choose(
     limit: int,
     key: Mapping[str, Any],
     *,
+    stand_in: Callable[[], Golden | None] = lambda: None,
     refused: Mapping[str, str] | None = None,
     again: bool = False,
     on_progress: Progress | None = None,
@@ -186,10 +187,11 @@ def choose(
 
     Args:
         candidates: engines to choose from.
-        golden: what each must reproduce; None to take them as they are.
+        golden: what each must reproduce, at every call; None if there is nothing.
         samples: returns inputs of a given batch size to measure with; None to take the first that passes.
         limit: bytes that the engine may take.
         key: everything that the result depends on.
+        stand_in: makes what each must reproduce when it is measured, if ``golden`` is None.
         refused: engines that were refused before, by name.
         again: measure even if there is a stored result.
         on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
@@ -207,7 +209,8 @@ def choose(
     with _alone(file):
         calibration = None if again else _load(file)
         if calibration is None or not calibration.covers(candidates, limit):
-            calibration = _measure(candidates, golden, samples, limit, on_progress or (lambda engine, batch_size: None))
+            report = on_progress or (lambda engine, batch_size: None)
+            calibration = _measure(candidates, golden or stand_in(), samples, limit, report)
             _save(file, calibration)
     return _first(calibration, candidates, golden, limit, before)
 

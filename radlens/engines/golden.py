@@ -185,14 +185,17 @@ def limit(precision: str, float32_error: float, *, is_map: bool) -> float:
 
 def relative_error(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
     """Return ``|value - reference| / |reference|`` in the Euclidean norm over everything; absolute if that is 0."""
-    difference = np.asarray(value, dtype=np.float64) - reference
+    # What is not finite is an error of nan, which no limit allows.
+    with np.errstate(invalid="ignore"):
+        difference = np.asarray(value, dtype=np.float64) - reference
     return float(np.linalg.norm(difference) / (np.linalg.norm(reference) or 1.0))
 
 
 def correlation(value: np.ndarray, reference: np.ndarray) -> float:
     """Return Pearson's correlation over everything; 1 where ``reference`` is constant, which has none."""
     a, b = (np.asarray(each, dtype=np.float64).ravel() for each in (value, reference))
-    a, b = a - a.mean(), b - b.mean()
+    with np.errstate(invalid="ignore"):
+        a, b = a - a.mean(), b - b.mean()
     if not b.any():
         return 1.0
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) or np.inf))

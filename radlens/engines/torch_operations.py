@@ -75,8 +75,15 @@ def _axes(node: Node, given: Tensor | None) -> list[int] | None:
 
 _ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
+    "Acos": torch.acos,
+    "Acosh": torch.acosh,
+    "Asin": torch.asin,
+    "Asinh": torch.asinh,
+    "Atan": torch.atan,
+    "Atanh": torch.atanh,
     "Ceil": torch.ceil,
     "Cos": torch.cos,
+    "Cosh": torch.cosh,
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Floor": torch.floor,
@@ -91,9 +98,11 @@ _ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "Reciprocal": torch.reciprocal,
     "Relu": F.relu,
     "Round": torch.round,
+    "Selu": F.selu,
     "Sigmoid": torch.sigmoid,
     "Sign": torch.sign,
     "Sin": torch.sin,
+    "Sinh": torch.sinh,
     "Softplus": F.softplus,
     "Softsign": F.softsign,
     "Sqrt": torch.sqrt,
@@ -127,9 +136,17 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
     "ReduceMax": lambda x, axes, keep: x.amax(axes, keep),
     "ReduceMean": lambda x, axes, keep: x.mean(axes, keep),
     "ReduceMin": lambda x, axes, keep: x.amin(axes, keep),
+    "ReduceProd": lambda x, axes, keep: _product(x, axes, keep),
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keep),
     "ReduceSumSquare": lambda x, axes, keep: x.square().sum(axes, keep),
 }
+
+
+def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    places = sorted(axis % x.ndim for axis in axes)
+    for axis in reversed(places):
+        x = x.prod(axis, keepdim=keep)
+    return x
 
 
 def _together(*tensors: Tensor) -> list[Tensor]:
@@ -201,6 +218,16 @@ def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None 
 @operation("Elu")
 def _elu(node: Node, x: Tensor) -> Tensor:
     return F.elu(x, node.get("alpha", 1.0))
+
+
+@operation("Celu")
+def _celu(node: Node, x: Tensor) -> Tensor:
+    return F.celu(x, node.get("alpha", 1.0))
+
+
+@operation("ThresholdedRelu")
+def _thresholded_relu(node: Node, x: Tensor) -> Tensor:
+    return torch.where(x > node.get("alpha", 1.0), x, 0)
 
 
 @operation("LeakyRelu")

@@ -329,3 +329,47 @@ def test_an_engine_that_computes_something_else_is_passed_over(graph, monkeypatc
     monkeypatch.setattr(engines.OpenVinoEngine, "compute", lambda self, inputs: {})
     with pytest.raises(BundleError, match=r"map must have shape .*, got no such output"):
         engines.open(graph, "openvino")
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A graph without golden values, never measured before."""
+    monkeypatch.setenv("RADLENS_CACHE", str(tmp_path / "cache"))
+    return filtered(tmp_path / "graph.onnx")
+
+
+def _doubled(monkeypatch, engine):
+    right = engine.compute
+    monkeypatch.setattr(
+        engine, "compute", lambda self, given: {name: 2 * value for name, value in right(self, given).items()}
+    )
+
+
+def test_without_golden_values_torch_in_float64_stands_in(alone, monkeypatch, caplog):
+    """An engine that computes something else is found by `auto`, the first time; one by name is not checked."""
+    _doubled(monkeypatch, engines.OpenVinoEngine)
+    _doubled(monkeypatch, engines.OnnxRuntimeEngine)
+    for _ in range(2):
+        caplog.clear()
+        assert engines.open(alone).name == "torch"
+        assert "engine openvino is refused: map must be within 1.0e-02 of the golden values" in caplog.text
+    assert engines.open(alone, "openvino").name == "openvino"
+
+
+@pytest.mark.parametrize("reason", ["unknown operation", "not finite", "memory"])
+def test_where_torch_cannot_stand_in_engines_are_taken_as_they_are(alone, monkeypatch, caplog, reason):
+    """An operation that it does not know, numbers that are none, no memory for float64."""
+    weights, limit = {}, None
+    node = helper.make_node("Identity", ["x"], ["y"])
+    if reason == "unknown operation":
+        node = helper.make_node("Shrink", ["x"], ["y"], name="shrink")
+    if reason == "not finite":
+        node, weights = helper.make_node("Div", ["x", "zero"], ["y"]), {"zero": np.zeros(1, np.float32)}
+    if reason == "memory":
+        limit = 16
+    path = save(alone, [node], {"x": ["n", 3]}, {"y": ["n", 3]}, weights)
+    _doubled(monkeypatch, engines.OpenVinoEngine)
+    with caplog.at_level(logging.INFO):
+        engines.open(path, memory_limit=limit)
+    assert "refused: y must be" not in caplog.text
+    assert ("graph.onnx is opened unchecked" in caplog.text) == (reason == "unknown operation")

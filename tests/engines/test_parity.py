@@ -99,3 +99,8 @@ def test_errors_and_correlations():
     assert correlation(np.array([3.0, 2.0, 1.0]), np.array([2.0, 4.0, 6.0])) == pytest.approx(-1)
     assert correlation(np.array([1.0, 2.0]), np.array([5.0, 5.0])) == 1
     assert correlation(np.zeros(3), np.array([2.0, 4.0, 6.0])) == 0
+    for value in (np.nan, np.inf):
+        strange = np.array([value, 1.0])
+        assert not relative_error(strange, np.array([1.0, 2.0])) < np.inf
+        assert np.isnan(correlation(strange, np.array([1.0, 2.0])))
+    assert np.isnan(relative_error(np.array([np.inf]), np.array([np.inf])))

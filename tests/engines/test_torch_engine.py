@@ -24,10 +24,19 @@ def _ints(*values: int) -> np.ndarray:
 UNARY = ("Abs", "Ceil", "Cos", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN")
 UNARY += ("LeakyRelu", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign")
 UNARY += ("Tan", "Tanh", "GlobalMaxPool", "GlobalAveragePool", "Flatten", "Transpose", "Shape", "Size", "Gelu")
-UNARY += ("Softmax", "LogSoftmax")
+UNARY += ("Softmax", "LogSoftmax", "Asinh", "Atan", "Cosh", "Selu", "Sinh", "Celu", "ThresholdedRelu")
 BINARY = ("Add", "Mul", "Sub", "Div", "Max", "Min", "Sum", "Mean", "PRelu")
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
-REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare")
+REDUCTIONS = (
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+)
 REDUCTIONS += ("ReduceLogSumExp",)
 
 CASES = [
@@ -38,6 +47,10 @@ CASES = [
     ("ReduceSum", [_x(2, 3)], {}),
     ("ReduceSum", [_x(2, 3)], {"noop_with_empty_axes": 1}),
     *[(name, [np.abs(_x(3, 4)) + 0.1], {}) for name in ("Log", "Sqrt")],
+    *[(name, [np.tanh(_x(3, 4))], {}) for name in ("Acos", "Asin", "Atanh")],
+    ("Acosh", [np.abs(_x(3, 4)) + 1], {}),
+    ("ThresholdedRelu", [_x(9)], {"alpha": 0.3}),
+    ("Celu", [_x(9)], {"alpha": 0.3}),
     *[(name, [_x(5) > 0, _x(5, seed=1) > 0], {}) for name in ("And", "Or", "Xor")],
     ("Not", [_x(5) > 0], {}),
     ("Div", [_ints(7, -7, 9), _ints(2, 2, -4)], {}),
