@@ -9,7 +9,21 @@ import typer
 from typer.core import TyperGroup
 
 from radlens import __version__
-from radlens.cli import demo, engines, explain, export, figures, models, parity, predict, report, serve, simulate, train
+from radlens.cli import (
+    demo,
+    engines,
+    explain,
+    export,
+    figures,
+    models,
+    parity,
+    predict,
+    reliability,
+    report,
+    serve,
+    simulate,
+    train,
+)
 from radlens.cli.console import examples, fail
 from radlens.errors import RadlensError, exit_code
 
@@ -78,7 +92,7 @@ def _flowing(docstring: str | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (docstring or "").split("\n\n"))
 
 
-for _module in (simulate, train, export, parity, engines, serve, predict, explain, report, figures, demo):
+for _module in (simulate, train, export, parity, engines, serve, predict, explain, report, figures, reliability, demo):
     _name, _help = _module.__name__.rpartition(".")[2], _flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
 app.add_typer(models.app)

@@ -6,6 +6,7 @@ from radlens.figures.maps import Box, colorize, cutout, cutout_map, display_grey
 from radlens.figures.page import MEANING_OF_COLOURS, Picture, ReportContent, report_page
 from radlens.figures.panels import save
 from radlens.figures.regions import LARGE_DISKS, SMALL_DISKS, region
+from radlens.figures.reliability import ReliabilityCurve, figure_reliability
 from radlens.figures.report import report_content
 from radlens.figures.studies import (
     MethodsRow,
@@ -27,6 +28,7 @@ __all__ = [
     "MethodsRow",
     "PathLength",
     "Picture",
+    "ReliabilityCurve",
     "ReportContent",
     "UpsampledRow",
     "colorize",
@@ -40,6 +42,7 @@ __all__ = [
     "figure_map",
     "figure_methods",
     "figure_path_lengths",
+    "figure_reliability",
     "figure_rotation",
     "figure_scenario",
     "figure_upsampled",

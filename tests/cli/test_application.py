@@ -8,7 +8,7 @@ import pytest
 from radlens import __version__, errors
 from radlens.cli import app, train
 
-COMMANDS = ("simulate", "train", "export", "serve", "predict", "explain", "report", "figures", "demo")
+COMMANDS = ("simulate", "train", "export", "serve", "predict", "explain", "report", "figures", "reliability", "demo")
 
 
 def test_help_lists_every_command(run):

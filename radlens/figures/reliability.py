@@ -1,0 +1,118 @@
+"""Reliability against the number of samples, for several samplers (Spearman 1910 and Brown 1910, see explainers)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from radlens.errors import InvalidInput
+from radlens.explainers import samples_for
+from radlens.figures.panels import new_figure
+
+__all__ = ["ReliabilityCurve", "figure_reliability", "needed"]
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Told apart by colour-blind readers (Okabe and Ito 2008)."""
+
+
+class ReliabilityCurve(NamedTuple):
+    """How reliable maps of one sampler are.
+
+    Attributes:
+        label: of the sampler.
+        n_samples: ``(k,)``, rising.
+        agreement: ``(k,)`` correlation of the maps of two seeds, mean over pairs; NaN where it is unknown.
+        estimates: ``(s, k)`` what each of s seeds tells from its halves; NaN where it is unknown.
+    """
+
+    label: str
+    n_samples: np.ndarray
+    agreement: np.ndarray
+    estimates: np.ndarray
+
+
+def needed(curve: ReliabilityCurve, wanted: float) -> tuple[float, bool]:
+    """Return how many samples reach the agreement ``wanted``, and whether that is beyond what was measured.
+
+    From the measured point that is nearest in samples, by Spearman and Brown's formula.
+    """
+    usable = np.flatnonzero(curve.agreement > 0)
+    if not usable.size:
+        return float("nan"), True
+    candidates = [samples_for(wanted, float(curve.agreement[i]), int(curve.n_samples[i])) for i in usable]
+    distances = [abs(np.log(found / curve.n_samples[i])) for found, i in zip(candidates, usable, strict=True)]
+    return candidates[int(np.argmin(distances))], bool(wanted > np.nanmax(curve.agreement))
+
+
+def figure_reliability(
+    curves: Sequence[ReliabilityCurve], *, wanted: float = 0.95, title: str = "", scale_px: int | None = None
+) -> Figure:
+    """Draw reliability against samples, and how many samples each sampler needs for what the first one reaches.
+
+    Args:
+        curves: one for each sampler; the first is the one that others are compared with.
+        wanted: drawn as a line.
+        title: above.
+        scale_px: side of the bins that were correlated, for the axis.
+
+    Raises:
+        InvalidInput: no curves, or one whose parts differ in length.
+    """
+    for curve in curves:
+        k = len(curve.n_samples)
+        if curve.agreement.shape != (k,) or curve.estimates.ndim != 2 or curve.estimates.shape[1] != k:
+            shapes = f"{curve.agreement.shape} and {curve.estimates.shape}"
+            raise InvalidInput(f"agreement and estimates must have shapes ({k},) and (s, {k}), got {shapes}")
+    if not curves:
+        raise InvalidInput("curves must hold at least one, got none")
+    figure = new_figure(11.0, 4.6)
+    figure.suptitle(title, size=11)
+    left, right = figure.subplots(1, 2)
+    _draw_reliability(left, curves, wanted, scale_px)
+    _draw_needed(right, curves)
+    return figure
+
+
+def _draw_reliability(axes: Axes, curves: Sequence[ReliabilityCurve], wanted: float, scale_px: int | None) -> None:
+    for curve, colour in zip(curves, _COLOURS, strict=False):
+        axes.plot(curve.n_samples, curve.agreement, color=colour, linewidth=1.8, label=f"{curve.label}, two seeds")
+        for i, estimate in enumerate(curve.estimates):
+            label = f"{curve.label}, halves of one" if i == 0 else None
+            axes.plot(curve.n_samples, estimate, ":", color=colour, linewidth=1.3, label=label)
+    axes.axhline(wanted, color="0.5", linewidth=0.8)
+    axes.text(0.01, wanted + 0.01, f"{wanted:g}", transform=axes.get_yaxis_transform(), size=8, color="0.4")
+    axes.set(xscale="log", ylim=(0, 1.02))
+    of_bins = "" if scale_px is None else f", squares of {scale_px}×{scale_px} pixels"
+    _label(axes, f"reliability{of_bins}")
+    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="lower right")
+
+
+def _draw_needed(axes: Axes, curves: Sequence[ReliabilityCurve]) -> None:
+    """Draw samples of each sampler against those of the first for the same agreement; dashed where extrapolated."""
+    first = curves[0]
+    reached = [(n, r) for n, r in zip(first.n_samples, first.agreement, strict=True) if r > 0]
+    for curve, colour in zip(curves, _COLOURS, strict=False):
+        points = np.array([(n, *needed(curve, min(float(r), 1 - 1e-9))) for n, r in reached]).reshape(-1, 3)
+        measured = points[:, 2] == 0
+        axes.plot(points[:, 0], points[:, 1], "--", color=colour, linewidth=1.0)
+        axes.plot(points[measured, 0], points[measured, 1], color=colour, linewidth=1.8, label=curve.label)
+    axes.set(xscale="log", yscale="log")
+    _label(axes, "samples for the same reliability")
+    axes.set_xlabel(f"samples, {first.label}", size=10)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", title="dashed: extrapolated", title_fontsize=8)
+
+
+def _label(axes: Axes, y: str) -> None:
+    axes.set_xlabel("samples", size=10)
+    axes.set_ylabel(y, size=10)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(labelsize=8)
+    axes.grid(True, which="major", color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
