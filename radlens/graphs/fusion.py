@@ -23,7 +23,7 @@ from radlens.graphs.differentiate import name_of, positional
 from radlens.graphs.passes.constants import constant_of
 from radlens.graphs.recording import Recorder, Value, is_static, sizes
 from radlens.graphs.rules import RULES
-from radlens.graphs.tracing import Traced, evaluating_copy, layer_of, trace
+from radlens.graphs.tracing import Traced, evaluating_copy, layer_of, own_constants, trace
 
 __all__ = ["FusedMembers", "fuse_members"]
 
@@ -74,8 +74,10 @@ def fuse_members(members: Sequence[nn.Module], example_inputs: tuple[Tensor, ...
 
 
 def _prepared(member: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
-    traced = trace(evaluating_copy(member), inputs, None, RULES.keys() | passes.LOWERINGS.keys())
+    member = evaluating_copy(member)
+    traced = trace(member, inputs, None, RULES.keys() | passes.LOWERINGS.keys())
     passes.simplify(traced.graph_module)
+    own_constants(traced.graph_module, member)
     return traced
 
 

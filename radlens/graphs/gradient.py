@@ -20,7 +20,7 @@ from radlens.graphs import passes
 from radlens.graphs.differentiate import append_gradient, name_of
 from radlens.graphs.rules import RULES
 from radlens.graphs.rules.activations import guided_relu
-from radlens.graphs.tracing import dynamic_batch, evaluating_copy, layer_of, quiet, stand_in, trace
+from radlens.graphs.tracing import dynamic_batch, evaluating_copy, layer_of, own_constants, quiet, stand_in, trace
 
 __all__ = ["GradientGraph", "gradient_graph"]
 
@@ -126,6 +126,8 @@ def gradient_graph(
     _check_examples(example_inputs, wrt)
     if relu_rule not in ("gradient", "guided"):
         raise InvalidInput(f'relu_rule must be "gradient" or "guided", got {relu_rule!r}')
+    # Of a single sample a squeeze would take the batch along.
+    example_inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
     module = evaluating_copy(module)
     traced = trace(module, example_inputs, score, RULES.keys() | passes.LOWERINGS.keys())
     graph_module = traced.graph_module
@@ -135,6 +137,7 @@ def gradient_graph(
     _check_supported(graph_module)
     _differentiate(graph_module, wrt, rules)
     passes.finish(graph_module)
+    own_constants(graph_module, module)
     batch = graph_module.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
     assert not isinstance(batch, int), "no pass may fix the batch size"
     graph = GradientGraph(graph_module, tuple(x.detach().to("meta") for x in example_inputs), traced.out_spec)

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
 
-__all__ = ["Traced", "dynamic_batch", "evaluating_copy", "layer_of", "quiet", "stand_in", "trace"]
+__all__ = ["Traced", "dynamic_batch", "evaluating_copy", "layer_of", "own_constants", "quiet", "stand_in", "trace"]
 
 aten = torch.ops.aten
 
@@ -65,6 +65,14 @@ def evaluating_copy(module: nn.Module) -> nn.Module:
             memo.update({id(value): value for value in values.values() if isinstance(value, Tensor)})
     with quiet():
         return deepcopy(module, memo).eval()
+
+
+def own_constants(graph_module: fx.GraphModule, module: nn.Module) -> None:
+    """Copy what ``graph_module`` still shares with ``module``, so that training goes on without changing the graph."""
+    shared = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    for name, buffer in list(graph_module.named_buffers()):
+        if buffer.untyped_storage().data_ptr() in shared:
+            setattr(graph_module, name, buffer.clone())
 
 
 def trace(

@@ -104,7 +104,7 @@ def whole(x: Any, axis: int, start: int | None, end: int | None, step: int) -> b
     if step != 1 or start not in (None, 0):
         return False
     size = x.shape[axis]
-    return end is None or end == END or (is_static(size) and isinstance(end, int) and end >= size)
+    return end is None or (isinstance(end, int) and (end == END or (is_static(size) and end >= size)))
 
 
 def padded(x: Any, axis: int, before: int, after: int, value: float = 0.0) -> Any:
