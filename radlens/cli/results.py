@@ -40,6 +40,7 @@ def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, pref
     found = answer["explanation"]
     laid_over = overlay(image.pixels, shown)
     title = f"{found['method']}, {found['n_samples']} sample{'s' if found['n_samples'] > 1 else ''}"
+    title += f", reliability {found['reliability']:.2f}" if found.get("reliability") is not None else ""
     contents = {
         "map.npy": to_npy(found["map"]),
         "visits.npy": to_npy(found["visits"]),

@@ -7,6 +7,19 @@ other samples of the same image; its square root is the correlation with the map
 
 What is correlated is the map as figures show it: means over the visits of the pixels in a bin, because single pixels
 are visited seldom or never. Bins are as large as `SCALE_PX` says unless another size is asked for.
+
+The formula takes the errors of the halves to be independent. Those of grid and jitter samples are; stratified samples
+do not visit a pixel again within a cycle, so what one half has is missing in the other, their errors are opposed, and
+the estimate is too low: a bound on the safe side. Measured with OMIG on the demo model (phantom of 3145x2034 pixels,
+squares of 8x8), the estimate and the correlation with the map of another seed:
+
+==========  ============  ============  ============
+samples     64            256           512
+==========  ============  ============  ============
+stratified  0.762, 0.803  0.931, 0.947  0.965, 0.973
+jitter      0.770, 0.771  0.932, 0.932  0.965, 0.965
+grid        0.375, 0.396  0.730, 0.734  0.846, 0.846
+==========  ============  ============  ============
 """
 
 import math
@@ -21,8 +34,12 @@ from radlens.errors import InvalidInput, InvalidParameter
 __all__ = ["SCALE_PX", "Goal", "Halves", "samples_for", "spearman_brown"]
 
 SCALE_PX = 8
-"""Side of a bin in pixels of the image."""
+"""Side of a bin in pixels of the image.
 
+At 0.07 mm it is half the diameter of the largest disk, so that a disk is more than one bin, and smaller than the
+smoothing of a figure of fewer than about 900 samples. On the demo model stratified samples have the reliability 0.95
+in bins of 4, 8 and 16 pixels after about 800, 360 and 160 samples, as the halves tell.
+"""
 _LEAST_SHARE = 0.5
 """Share of bins that both halves must have visited; with fewer, most of the map is not known at all."""
 

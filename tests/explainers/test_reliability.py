@@ -290,6 +290,20 @@ def test_automatic_runs_end_at_the_wanted_reliability(batch_size):
     assert found.reliability == fixed.reliability
 
 
+@pytest.mark.parametrize(("sampler", "is_exact"), [("jitter", True), ("stratified", False)])
+def test_stratified_samples_are_told_to_be_less_reliable_than_they_are(sampler, is_exact):
+    """Maps that differ from pixel to pixel: halves of stratified samples hold different pixels, those of jitter any."""
+    image = IMAGE + 8.0 * np.random.default_rng(2).normal(size=IMAGE.shape)
+    first, second = (upsample(image, lambda x: x, n_samples=3, sampler=sampler, seed=seed) for seed in (0, 1))
+    maps = [(m.halves.totals.sum(axis=0) / m.halves.visits.sum(axis=0)).ravel() for m in (first, second)]
+    agreement = np.corrcoef(*maps)[0, 1]
+    if is_exact:
+        # The samples of two runs share pixels as those of two halves do; a standard error of 0.02 for 3000 bins.
+        assert first.reliability == pytest.approx(agreement, abs=0.1)
+    else:
+        assert first.reliability < agreement - 0.1
+
+
 def test_automatic_runs_end_at_their_limit():
     """They say that the reliability was not reached."""
     found = upsample(IMAGE, explain(200.0), n_samples="auto", max_samples=70, min_samples=20)
