@@ -584,3 +584,27 @@ def test_addresses_without_ray_are_refused(monkeypatch):
             cluster._require_reachable(address, 30.0)
     with pytest.raises(ServerError, match=r"must answer at the address within 1 s, got ConnectionRefusedError"):
         cluster._require_reachable(address, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [(None, "Ray must start on this machine, got OSError"), ("host:1", "Ray must accept this process, got OSError")],
+)
+def test_a_ray_that_fails_is_told_and_left(bundle, monkeypatch, address, message):
+    """Whatever Ray raises becomes one error of ours, and what was half started is shut down."""
+    calls = []
+
+    def fail(**arguments):
+        calls.append("init")
+        raise OSError("no sockets")
+
+    fake = SimpleNamespace(
+        _private=ray._private, init=fail, is_initialized=lambda: False, shutdown=lambda: calls.append("shutdown")
+    )
+    monkeypatch.setattr(cluster, "_import_ray", lambda: fake)
+    monkeypatch.setattr(cluster, "_require_reachable", lambda address, timeout_s: None)
+    before = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ServerError, match=message), open_cluster(bundle, 1, address=address):
+        pass
+    assert calls == ["init", "shutdown"]
+    assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
