@@ -111,9 +111,10 @@ def upsample(
         batch_size: samples explained together, at least 1. It changes the map only by the rounding of ``explain``.
         normalize: ``"paper"`` divides by ``n_samples`` as Algorithm 2 does; ``"visits"`` divides each pixel by its
             own number of visits and is 0 where there are none.
-        on_progress: called after each batch as ``on_progress(done, total, partial)``; ``partial()`` builds the map of
-            the samples so far. In an automatic run ``total`` is what the reliability so far lets expect, see
-            :meth:`Goal.expected_samples`, None before there is one, and ``done`` at the end.
+        on_progress: called as ``on_progress(done, total, partial)`` after each batch, and first with what a checkpoint
+            holds; ``partial()`` builds the map of the samples so far. In an automatic run ``total`` is what the
+            reliability so far lets expect, see :meth:`Goal.expected_samples`, None before there is one, and ``done``
+            at the end.
         start: number of the first sample, so that a run can be cut into ranges; :func:`merge` joins them.
         reliability: of an automatic run, see :class:`Goal`.
         min_samples: of an automatic run, see there.
@@ -137,6 +138,13 @@ def upsample(
     saver = _Saver(run, checkpoint)
     _require_room(run.n_samples, n_samples, limit)
     looks = goal or Goal()
+
+    def report() -> None:
+        if on_progress is not None:
+            on_progress(run.n_samples, _expected(run, goal, limit), Partial(run.reliability, run.n_restored, run.map))
+
+    if run.n_restored:
+        report()
     while run.n_samples < limit and not (goal and goal.is_reached(run.looks)):
         look = looks.next_look(run.n_samples)
         # Where an automatic run ends must not depend on the size of its batches.
@@ -144,8 +152,7 @@ def upsample(
         if run.n_samples >= look:
             run.look()
         saver.save()
-        if on_progress is not None:
-            on_progress(run.n_samples, _expected(run, goal, limit), Partial(run.reliability, run.n_restored, run.map))
+        report()
     saver.save(now=True)
     return run.map(goal)
 
@@ -285,20 +292,24 @@ class _Saver:
 
     def __init__(self, run: _Run, checkpoint: Checkpoint | None) -> None:
         self._run, self._checkpoint, self._saved_at = run, checkpoint, -math.inf
+        self._n_saved: int | None = None
         if checkpoint is None:
             return
         self._identity = run.identity()
         saved = checkpoint.load(self._identity)
         if saved is not None:
             run.restore(saved)
+            self._n_saved = run.n_samples
         # A place that cannot hold it is better found out before hours of work than after them.
         self.save()
 
     def save(self, *, now: bool = False) -> None:
-        """Save if it is time to, or ``now``."""
-        if self._checkpoint and (now or monotonic() - self._saved_at >= self._checkpoint.every_s):
+        """Save what is new if it is time to, or ``now``."""
+        if self._checkpoint is None or self._n_saved == self._run.n_samples:
+            return
+        if now or monotonic() - self._saved_at >= self._checkpoint.every_s:
             self._checkpoint.save(self._identity, self._run.state())
-            self._saved_at = monotonic()
+            self._saved_at, self._n_saved = monotonic(), self._run.n_samples
 
 
 def _divided(

@@ -60,7 +60,8 @@ class _Reporter:
         now = monotonic()
         if done == total or now - self._progress_at >= self._pace.progress_s:
             self._progress_at = now
-            remaining = None if total is None else (now - self._started) * (total - done) / (done - partial.n_restored)
+            here = done - partial.n_restored
+            remaining = (now - self._started) * (total - done) / here if total is not None and here else None
             self._say(done, total, remaining, partial.reliability, partial.n_restored)
         if done != total and now - self._partial_at >= self._pace.partial_s:
             self._partial_at = now

@@ -76,7 +76,9 @@ def test_a_continued_run_is_the_uninterrupted_one(checkpoint, parameters, n_batc
         **parameters,
     )
     assert_equal(found, whole)
-    assert heard[0] > 6 * n_batches - 6
+    is_cut = parameters["n_samples"] == "auto" and n_batches == 3
+    assert heard[0] == (16 if is_cut else 6 * n_batches or 6)
+    assert heard[-1] == whole.n_samples
 
 
 def test_batches_stay_as_they_were(checkpoint):
@@ -95,8 +97,17 @@ def test_batches_stay_as_they_were(checkpoint):
 def test_a_finished_run_can_be_made_longer(checkpoint):
     """It stays where it is: asked again it is there at once, asked for more it goes on."""
     first = upsample(IMAGE, explain, n_samples=12, batch_size=6, checkpoint=checkpoint)
-    again = upsample(IMAGE, failing(0), n_samples=12, batch_size=6, checkpoint=checkpoint)
+    heard = []
+    again = upsample(
+        IMAGE,
+        failing(0),
+        n_samples=12,
+        batch_size=6,
+        checkpoint=checkpoint,
+        on_progress=lambda done, total, partial: heard.append((done, total, partial.n_restored)),
+    )
     assert_equal(again, first)
+    assert heard == [(12, 12, 12)]
     longer = upsample(IMAGE, explain, n_samples=30, batch_size=6, checkpoint=checkpoint)
     assert_equal(longer, upsample(IMAGE, explain, n_samples=30, batch_size=6))
 
