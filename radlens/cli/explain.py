@@ -16,11 +16,13 @@ from radlens.cli.options import (
     BundleOption,
     ImageArgument,
     LocalOption,
+    MemoryOption,
     ModelOption,
     ServerOption,
     TokenOption,
     VersionOption,
     connected,
+    limited,
 )
 from radlens.errors import InvalidParameter
 
@@ -139,6 +141,7 @@ def command(
     model_version: VersionOption = None,
     local: LocalOption = False,
     bundle: BundleOption = None,
+    memory_limit: MemoryOption = None,
 ) -> None:
     """Explain the prediction for an image.
 
@@ -162,9 +165,11 @@ def command(
         "max_samples": max_samples,
     }
     is_local = local or bundle is not None
+    if memory_limit is not None and not is_local:
+        raise InvalidParameter("--memory-limit needs --local or --bundle; a server has its own (radlens serve)")
     saved = _checkpoint(checkpoint, checkpoint_every) if is_local else None
     spread = _spread(workers, ray_address, worker_cores, worker_gpus, is_possible=is_local and upsample != "1")
-    with connected(server, token, model, local, bundle, saved, spread) as client:
+    with limited(memory_limit), connected(server, token, model, local, bundle, saved, spread) as client:
         of_server = None if is_local else checkpoint
         answer = explained(client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server)
     _tell_reliability(answer)

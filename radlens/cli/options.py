@@ -23,6 +23,7 @@ __all__ = [
     "BundleOption",
     "ImageArgument",
     "LocalOption",
+    "MemoryOption",
     "ModelOption",
     "ServerOption",
     "StoreOption",
@@ -30,6 +31,7 @@ __all__ = [
     "VersionOption",
     "WorkdirOption",
     "connected",
+    "limited",
     "require",
     "workdir",
 ]
@@ -55,6 +57,14 @@ ServerOption = Annotated[
 TokenOption = Annotated[
     str | None,
     typer.Option(envvar="RADLENS_TOKEN", rich_help_panel=_SOURCE, help="Bearer token of --server, if it wants one."),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory that a process may take for a graph, such as 2G; by default 0.4 of what is free.",
+        show_envvar=False,
+    ),
 ]
 ModelOption = Annotated[str, typer.Option(rich_help_panel=_SOURCE, help="Name of the model.")]
 VersionOption = Annotated[
@@ -91,6 +101,30 @@ def require(name: str, value: str, options: Sequence[str]) -> None:
 def workdir() -> Path:
     """Return the working directory of the server that commands talk to."""
     return Path(os.environ.get(_WORKDIR_VARIABLE, DEFAULT_WORKDIR))
+
+
+@contextmanager
+def limited(memory: str | None) -> Iterator[None]:
+    """Bound the memory of graphs in this process, and in those that it starts meanwhile.
+
+    Raises:
+        InvalidParameter: ``memory`` is no size.
+    """
+    if memory is None:
+        yield
+        return
+    from radlens.engines.memory import MEMORY_LIMIT_VARIABLE, parse_memory
+
+    parse_memory(memory)
+    before = os.environ.get(MEMORY_LIMIT_VARIABLE)
+    os.environ[MEMORY_LIMIT_VARIABLE] = memory
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[MEMORY_LIMIT_VARIABLE]
+        else:
+            os.environ[MEMORY_LIMIT_VARIABLE] = before
 
 
 @contextmanager

@@ -12,7 +12,14 @@ import typer
 
 from radlens.cli.console import err, examples, note, out
 from radlens.cli.models import print_versions
-from radlens.cli.options import DEFAULT_STORE, DEFAULT_WORKDIR, StoreOption, WorkdirOption
+from radlens.cli.options import (
+    DEFAULT_STORE,
+    DEFAULT_WORKDIR,
+    MemoryOption,
+    StoreOption,
+    WorkdirOption,
+    limited,
+)
 from radlens.cli.stored import newest_archives
 from radlens.errors import InvalidParameter, ServerError
 
@@ -48,6 +55,7 @@ def command(
     status: Annotated[bool, typer.Option("--status", help="Say what runs, and end.")] = False,
     key: Annotated[bool, typer.Option("--key", help="Print the key for predictions and explanations.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the server and all its processes, and end.")] = False,
+    memory_limit: MemoryOption = None,
 ) -> None:
     """Start a server with the models of a model store, tell what runs, or stop it.
 
@@ -62,7 +70,8 @@ def command(
     elif status:
         _print_status(workdir)
     else:
-        _start(make_server(config, store, _models(model, store), workdir), foreground)
+        with limited(memory_limit):
+            _start(make_server(config, store, _models(model, store), workdir), foreground)
 
 
 def make_server(config: Path, store: Path, models: Mapping[str, str], workdir: Path) -> Server:
