@@ -146,9 +146,9 @@ def upsample(
     if run.n_restored:
         report()
     while run.n_samples < limit and not (goal and goal.is_reached(run.looks)):
-        look = looks.next_look(run.n_samples)
+        look = min(looks.next_look(run.n_samples), limit)
         # Where an automatic run ends must not depend on the size of its batches.
-        run.extend(explain, min(look, limit) if goal else limit)
+        run.extend(explain, look if goal else limit)
         if run.n_samples >= look:
             run.look()
         saver.save()

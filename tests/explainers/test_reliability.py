@@ -272,6 +272,10 @@ def test_runs_of_a_fixed_length_know_their_reliability():
     assert found.reliability == pytest.approx(expected, abs=0.02)
     assert math.isnan(upsample(IMAGE, explain(3.0), n_samples=1).reliability)
     assert (found.goal, found.is_reached) == (None, None)
+    heard = []
+    told = upsample(IMAGE, explain(3.0), n_samples=20, on_progress=lambda *args: heard.append(args[2].reliability))
+    assert [math.isnan(each) for each in heard] == [True, False, False]
+    assert heard[-1] == told.reliability
 
 
 @pytest.mark.parametrize("batch_size", [5, 16, 40])
