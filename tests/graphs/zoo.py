@@ -303,10 +303,10 @@ class PartialUNet(nn.Module):
         self.down1, self.down2 = PartialConvolution(3, 4, 7, 2), PartialConvolution(4, 6, 5, 2)
         self.norm = nn.BatchNorm2d(6)
         self.up1, self.up2 = PartialConvolution(10, 4, 3), PartialConvolution(7, 3, 3)
-        self.classifier = SmallResNet((4,))
+        self.classifier = nn.Sequential(nn.Conv2d(3, 4, 3, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Map image ``(b, 3, h, w)`` and mask ``(b, 3, h, w)`` to logits ``(b, 3)``."""
+        """Map image ``(b, 3, h, w)`` and mask ``(b, 3, h, w)`` to logits ``(b, 4)``."""
         a, mask_a = self.down1(image, mask)
         a = F.relu(a)
         b, mask_b = self.down2(a, mask_a.expand(-1, 4, -1, -1))
@@ -317,7 +317,7 @@ class PartialUNet(nn.Module):
         up, mask_up = F.interpolate(F.leaky_relu(c, 0.2), scale_factor=2), F.interpolate(mask_c, scale_factor=2)
         masks = torch.cat([mask_up.expand(-1, 4, -1, -1), mask], dim=1)
         filled, _ = self.up2(torch.cat([up, image], dim=1), masks)
-        return self.classifier(image * mask + filled * (1 - mask))
+        return self.classifier(image * mask + filled * (1 - mask)).mean(dim=(2, 3))
 
 
 class SqueezeExcite(nn.Module):
