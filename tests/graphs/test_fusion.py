@@ -75,7 +75,7 @@ def assert_fused(members, x, score):
         assert relative(value, reference) < 1e-12
 
 
-@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("n_members", [1, 2])
 def test_cdmam_members_are_fused(n_members):
     """Means and standard deviations of every member, and the gradient of the ensemble's midpoint."""
     members = [randomised(CdmamNet(rank=2), seed) for seed in range(n_members)]
@@ -84,7 +84,7 @@ def test_cdmam_members_are_fused(n_members):
 
 def test_residual_networks_are_fused():
     """Strided convolutions, ways round, pooling and a dense layer."""
-    members = [randomised(SmallResNet(), seed) for seed in range(3)]
+    members = [randomised(SmallResNet(), seed) for seed in range(2)]
     assert_fused(members, torch.randn(2, 3, 32, 32, dtype=torch.float64), lambda output: output[:, :, 1].mean(0))
 
 
@@ -97,7 +97,7 @@ def test_many_kinds_of_layers_are_fused():
 
 def test_attention_is_fused():
     """Products of activations take members as more samples."""
-    assert_fused([Attention() for _ in range(3)], torch.randn(2, 5, 8).double(), lambda y: (y**2).sum((0, 2, 3)))
+    assert_fused([Attention() for _ in range(2)], torch.randn(2, 5, 8).double(), lambda y: (y**2).sum((0, 2, 3)))
 
 
 def test_shared_weights_stay_shared():

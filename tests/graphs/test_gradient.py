@@ -52,12 +52,10 @@ def test_every_kind_of_layer_equals_autograd(family):
     assert_compiled(FAMILIES[family](), (images(3, 4, 8, 10),), weighted)
 
 
-@pytest.mark.parametrize(
-    "network", [lambda: randomised(SmallResNet()), mobilenet, lambda: randomised(DenseBlock()), SmallTransformer]
-)
+@pytest.mark.parametrize("network", [DenseBlock, SmallTransformer])
 def test_architectures_equal_autograd(network):
-    """ResNet, MobileNetV2, DenseNet with squeeze-excitation and dilated branches, vision transformer; float64."""
-    assert_compiled(network(), (images(3, 3, 32, 32),), first)
+    """DenseNet with squeeze-excitation and dilated branches, vision transformer; others stand with the engines."""
+    assert_compiled(randomised(network()), (images(3, 3, 32, 32),), first)
 
 
 def test_gradient_with_respect_to_a_mask():

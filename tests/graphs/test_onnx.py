@@ -9,7 +9,7 @@ import torch
 from conftest import autograd, relative
 from torch import nn
 from torch.utils import _pytree as pytree
-from zoo import PartialUNet, SmallTransformer, mobilenet, randomised
+from zoo import PartialUNet, mobilenet, randomised
 
 from radlens.graphs import fuse_members, gradient, gradient_graph
 from radlens.networks import CdmamEnsemble, CdmamNet
@@ -66,7 +66,7 @@ def _cdmam(n_members: int) -> nn.Module:
 
 
 def _fused() -> nn.Module:
-    return fuse_members([randomised(CdmamNet(rank=2), seed) for seed in range(3)], (torch.zeros(1, 1, 250, 250),))
+    return fuse_members([randomised(CdmamNet(rank=2), seed) for seed in range(2)], (torch.zeros(1, 1, 250, 250),))
 
 
 def _image(*shape: int) -> torch.Tensor:
@@ -83,7 +83,6 @@ CASES = {
         first,
         1,
     ),
-    "transformer": (SmallTransformer, lambda: (_image(3, 32, 32),), first, 0),
 }
 
 
