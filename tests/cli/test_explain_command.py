@@ -146,7 +146,7 @@ def run_apart(arguments, folder, until):
 
 def test_a_killed_run_goes_on(run, phantom, bundle, tmp_path):
     """SIGKILL in the middle; the same command again gives the uninterrupted map, bit for bit."""
-    arguments = ("explain", phantom, "--n-steps", "1", "--upsample", "40", "--bundle", bundle.path)
+    arguments = ("explain", phantom, "--n-steps", "1", "--upsample", "24", "--bundle", bundle.path)
     file = tmp_path / "run.npz"
     resumable = (*arguments, "-o", "out", "--checkpoint", file)
 
@@ -155,7 +155,7 @@ def test_a_killed_run_goes_on(run, phantom, bundle, tmp_path):
 
     assert run_apart([*resumable, "--checkpoint-every", "0"], tmp_path, is_under_way) == -signal.SIGKILL
     before = n_saved(file)
-    assert 8 <= before < 40
+    assert 8 <= before < 24
     result = run(*resumable)
     assert result.exit_code == 0, result.stderr
     assert f"continuing after {before} samples" in result.stderr
