@@ -45,8 +45,6 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
             if node in active and node is not wrt and node in gradients:
                 recorder.origin = node
                 _pass_on(recorder, node, gradients, active, rules)
-        if wrt not in gradients:
-            raise InvalidInput("the score must depend on the input that it is differentiated by, it does not")
         gradient: fx.Node = gradients[wrt].node
     return gradient
 
@@ -91,9 +89,8 @@ def _pass_on(
         parts[index] = gradient if parts[index] is None else parts[index] + gradient
         return
     target: Any = node.target
-    rule = rules.get(target)
-    if rule is None:
-        raise UnsupportedOperation(f"{name_of(node)} has no gradient rule (layer {layer_of(node)})")
+    rule = rules[target]
+    assert rule is not None, "what has no derivative is not active"
     arguments = positional(node)
     try:
         results = rule(gradient, recorder.proxy(node), *recorder.wrap(arguments))

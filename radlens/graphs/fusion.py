@@ -90,10 +90,6 @@ def _check_same(first: fx.GraphModule, other: fx.GraphModule, number: int) -> No
             raise InvalidInput(
                 f"members must have one architecture: where member 0 has {_named(a)}, member {number} has {_named(b)}"
             )
-    if len(nodes) != len(others):
-        raise InvalidInput(
-            f"members must have one architecture: member 0 has {len(nodes)} operations, member {number} {len(others)}"
-        )
 
 
 def _described(node: fx.Node, position: dict[fx.Node, int]) -> Any:
@@ -340,6 +336,8 @@ def _elementwise(fusion: _Fusion, node: fx.Node, arguments: list[Any]) -> Any:
         return None
     tensors = [a for a in pytree.tree_leaves(arguments) if isinstance(a, _Members | _Constants | Value)]
     rank = node.meta["val"].ndim
+    if any(isinstance(a, _Members) and a.rank != rank for a in tensors):
+        return None
     form = _common_form(tensors, node)
     call = {"joined": _as_joined, "stacked": _as_stacked, "split": _as_split}[form]
     values = pytree.tree_map(
@@ -353,7 +351,7 @@ def _common_form(tensors: list[Any], node: fx.Node) -> str:
     rank = node.meta["val"].ndim
     channels = node.meta["val"].shape[1] if rank > 1 else None
     members = [a for a in tensors if isinstance(a, _Members)]
-    if not members or any(a.rank != rank for a in members):
+    if not members:
         return "split"
     if any(isinstance(a, Value) and a.ndim > 0 for a in tensors):
         return "split"
@@ -386,11 +384,7 @@ def _as_joined(fusion: _Fusion, value: Any, rank: int) -> Any:
 
 def _as_split(fusion: _Fusion, value: Any, rank: int) -> Any:
     if isinstance(value, _Members):
-        split = value.split
-        if value.rank == rank:
-            return split
-        shape = sizes(split)
-        raise UnsupportedOperation(f"members of rank {value.rank} cannot meet values of rank {rank}, got {shape}")
+        return value.split
     if isinstance(value, _Constants):
         whole = [t.view([1] * (rank - t.ndim) + list(t.shape)) for t in value.tensors]
         return fusion.constant(torch.stack(whole, 1))
