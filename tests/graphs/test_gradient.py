@@ -219,6 +219,7 @@ def _named(layer):
     [
         (_named(_Choice()), r"must compute the same operations .* \(layer 1\)"),
         (_named(Lambda(lambda x: torch.linalg.svdvals(x.view(-1, 2, 2)))), r"aten\.\w*svd\w* .*\(layer 1\)"),
+        (_named(Lambda(lambda x: x.view(-1, 2, 2)[:, torch.ones(2, 2) > 0])), r"a mask .* one axis: .* \(layer 1\)"),
         (_named(Lambda(lambda x: x.cumprod(1))), r"aten.cumprod is not supported \(layer 1\)"),
         (_named(Lambda(lambda x: F.dropout(x))), r"is not supported \(layer 1\)"),
         (_named(nn.BatchNorm1d(4, track_running_stats=False)), r"\(layer 1\)"),
