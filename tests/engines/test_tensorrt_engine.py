@@ -19,10 +19,6 @@ from radlens.engines import GraphFile, Options, TensorRtEngine, TorchEngine, ten
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
 from radlens.graphs import gradient_graph
 
-needs_builder = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt_rtx is of the extra dev"
-)
-
 
 class Runtime:
     """What the engine asks of TensorRT's runtime; computes with torch on the CPU."""
@@ -109,14 +105,12 @@ def test_a_runtime_that_refuses_is_an_error(opened, monkeypatch):
         engines.open(engine.graph.path, "tensorrt")
 
 
-@needs_builder
 @pytest.mark.parametrize("name", [PREDICTION_ONNX, GRADIENT_ONNX])
 def test_the_graphs_of_a_bundle_are_built(exported, name):
     """Both, in float32 and with TF32."""
     assert len(tensorrt.build(exported.path / name)) > 100_000
 
 
-@needs_builder
 def test_compiled_gradients_are_built(tmp_path):
     """A network with a strided convolution, pooling and a skip: parsed and built, and torch agrees with autograd."""
 
@@ -143,7 +137,6 @@ def test_compiled_gradients_are_built(tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@needs_builder
 def test_built_engines_are_kept(tmp_path, monkeypatch):
     """By graph, precision and profile: what is there is not built again."""
     path, cache = filtered(tmp_path / "graph.onnx"), tmp_path / "cache"
@@ -158,7 +151,6 @@ def test_built_engines_are_kept(tmp_path, monkeypatch):
     assert tensorrt.build(path, cache=cache) == plan
 
 
-@needs_builder
 def test_what_cannot_be_parsed_names_the_node(tmp_path):
     """Operation, node and the parser's words."""
     x, y = (helper.make_tensor_value_info(end, 1, ["b"]) for end in "xy")
@@ -168,7 +160,6 @@ def test_what_cannot_be_parsed_names_the_node(tmp_path):
         tensorrt.build(tmp_path / "graph.onnx")
 
 
-@needs_builder
 def test_what_cannot_be_built_is_refused(tmp_path, monkeypatch):
     """Dimensions that nobody knows, and a builder that gives up."""
     relu = helper.make_node("Relu", ["x"], ["y"])

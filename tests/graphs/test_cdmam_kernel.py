@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from gradient_file import write_gradient
@@ -65,7 +66,6 @@ def test_other_graphs_are_refused(tmp_path):
 
 def test_files_written_for_the_tests_are_the_gradient(tmp_path):
     """The graph that these tests use is the written-out backward pass of its ensemble."""
-    onnxruntime = pytest.importorskip("onnxruntime")
     ensemble = write_gradient(tmp_path / "gradient.onnx", n_members=1)
     images = torch.randn(2, 1, 250, 250)
     session = onnxruntime.InferenceSession(tmp_path / "gradient.onnx", providers=["CPUExecutionProvider"])
