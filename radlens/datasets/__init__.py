@@ -5,6 +5,7 @@ from radlens.datasets.busi import open_busi
 from radlens.datasets.case import LABELS, Box, Case, Dataset, Label, Laterality, Sample
 from radlens.datasets.cbis_ddsm import open_cbis_ddsm, open_cbis_ddsm_patches
 from radlens.datasets.files import mask_box
+from radlens.datasets.model_input import ModelInput, Prepared
 from radlens.datasets.oasbud import b_mode, open_oasbud
 from radlens.datasets.omi_db import open_omi_db
 from radlens.datasets.opening import DATASETS, open_dataset
@@ -23,7 +24,9 @@ __all__ = [
     "Frame",
     "Label",
     "Laterality",
+    "ModelInput",
     "Patch",
+    "Prepared",
     "Sample",
     "Split",
     "b_mode",

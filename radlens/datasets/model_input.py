@@ -1,0 +1,171 @@
+"""From an image to what a classifier takes, and from a map back to the grid of the image.
+
+Training, evaluation and serving all go this way, so that a network sees in the end what it saw in the beginning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from radlens.datasets.case import Box, Sample
+from radlens.datasets.preprocessing import Frame, breast_frame, in_frame, resize, resize_box, resized
+from radlens.errors import InvalidInput, InvalidParameter
+
+__all__ = ["Framing", "ModelInput", "Prepared", "Scaling"]
+
+Framing = Literal["whole", "breast"]
+"""All of the image, or the crop to the breast with the chest wall at the left (Sam Millan 2023, section 3.2.1)."""
+
+Scaling = Literal["standardise", "fixed"]
+"""Each image to mean 0 and standard deviation 1, or ``(pixels - mean) / std`` with numbers of the model."""
+
+_SMALLEST_STD = 1e-6
+"""Standard deviation, as a part of the largest absolute value, below which an image counts as constant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image as a network takes it.
+
+    Attributes:
+        pixels: ``(c, h, w)`` float32, scaled.
+        frame: the part of the image that was taken, and whether it was mirrored.
+        image_shape: rows and columns of the image.
+        has_frame: whether the framing that the model wants was found; if not, ``frame`` is the whole image.
+    """
+
+    pixels: np.ndarray
+    frame: Frame
+    image_shape: tuple[int, int]
+    has_frame: bool = True
+
+    def on_image(self, values: np.ndarray) -> np.ndarray:
+        """Return a map of the network's grid on the grid of the image, 0 outside the frame.
+
+        Args:
+            values: ``(h, w)``; it is resized bilinearly and not rescaled, so a value keeps its unit.
+
+        Returns:
+            ``(H, W)`` float32.
+        """
+        found = np.zeros(self.image_shape, dtype=np.float32)
+        x0, y0, x1, y1 = self.frame.box
+        stretched = resize(np.asarray(values, dtype=np.float32), self.frame.shape)
+        found[y0:y1, x0:x1] = stretched[:, ::-1] if self.frame.flipped else stretched
+        return found
+
+    def box_on_image(self, box: Box) -> Box:
+        """Move a box of the network's grid onto the image."""
+        h, w = self.pixels.shape[1:]
+        return self.frame.to_image(resize_box(box, (h, w), self.frame.shape))
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What a classifier takes.
+
+    Args:
+        shape: rows and columns, at least 8 each.
+        n_channels: 1, or 3 to repeat a grey image for a network made for colours.
+        framing: see `Framing`.
+        scaling: see `Scaling`.
+        mean: pixel value that becomes 0, one for all channels or one for each; for ``"fixed"``.
+        std: pixel values per unit, above 0, likewise.
+
+    Raises:
+        InvalidParameter: a value out of its range.
+    """
+
+    shape: tuple[int, int]
+    n_channels: int = 1
+    framing: Framing = "whole"
+    scaling: Scaling = "standardise"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if len(self.shape) != 2 or min(self.shape) < 8:
+            raise InvalidParameter(f"shape must be two numbers of at least 8, got {tuple(self.shape)}")
+        if self.n_channels not in (1, 3):
+            raise InvalidParameter(f"n_channels must be 1 or 3, got {self.n_channels}")
+        for name, kind in (("framing", Framing), ("scaling", Scaling)):
+            if getattr(self, name) not in get_args(kind):
+                raise InvalidParameter(
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
+                )
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, self.n_channels):
+                raise InvalidParameter(
+                    f"{name} must have one number or one for each channel, got {getattr(self, name)}"
+                )
+        if not np.isfinite(self.mean).all() or not (np.isfinite(self.std).all() and min(self.std) > 0):
+            raise InvalidParameter(f"mean and std must be finite and std above 0, got {self.mean} and {self.std}")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelInput":
+        """Return what `to_json` wrote."""
+        lists = {name: tuple(values[name]) for name in ("shape", "mean", "std")}
+        return cls(**{**values, **lists})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON has them."""
+        return asdict(self)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns."""
+        return self.n_channels, *self.shape
+
+    def prepare(self, pixels: np.ndarray) -> Prepared:
+        """Crop, mirror, resize and scale an image.
+
+        An image without a region to crop to (all of one value) is taken whole. A constant image becomes 0.
+
+        Args:
+            pixels: ``(H, W)``, any real dtype, attenuation bright (ultrasound: echo bright).
+
+        Raises:
+            InvalidInput: another number of axes, no pixel, or values that are not finite.
+        """
+        if pixels.ndim != 2 or not pixels.size:
+            raise InvalidInput(f"pixels must be (h, w) with at least one pixel, got shape {tuple(pixels.shape)}")
+        if not np.isfinite(pixels).all():
+            raise InvalidInput("pixels must be finite, got NaN or infinity")
+        frame, found = self._frame(pixels)
+        grey = resize(frame.crop(pixels), self.shape)
+        return Prepared(self._scaled(grey), frame, (int(pixels.shape[0]), int(pixels.shape[1])), found)
+
+    def sample(self, sample: Sample) -> Sample:
+        """Return a sample on the network's grid: boxes, masks and spacing move with the pixels, which stay unscaled."""
+        frame, _ = self._frame(sample.pixels)
+        return resized(in_frame(sample, frame), self.shape)
+
+    def scaled(self, pixels: np.ndarray) -> np.ndarray:
+        """Return pixels ``(h, w)`` that are on the network's grid already as ``(c, h, w)`` float32, scaled."""
+        if tuple(pixels.shape) != tuple(self.shape):
+            raise InvalidInput(f"pixels must have shape {self.shape}, got {tuple(pixels.shape)}")
+        return self._scaled(np.asarray(pixels, dtype=np.float32))
+
+    def _frame(self, pixels: np.ndarray) -> tuple[Frame, bool]:
+        height, width = pixels.shape
+        whole = Frame((0, 0, int(width), int(height)))
+        if self.framing == "whole":
+            return whole, True
+        try:
+            return breast_frame(pixels), True
+        except InvalidInput:
+            return whole, False
+
+    def _scaled(self, grey: np.ndarray) -> np.ndarray:
+        image = np.repeat(grey[None], self.n_channels, axis=0)
+        if self.scaling == "fixed":
+            mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
+            return np.ascontiguousarray((image - mean) / std, dtype=np.float32)
+        exact = image.astype(np.float64)
+        spread, largest = exact.std(), np.abs(exact).max()
+        if spread <= _SMALLEST_STD * largest:
+            return np.zeros_like(image)
+        return ((exact - exact.mean()) / spread).astype(np.float32)
