@@ -1,0 +1,154 @@
+"""What the two papers of the attribution suite print, to stand beside what is measured here.
+
+Sam Millan, "Deep Learning Explainability for Breast Cancer Detection in Mammography", master thesis, Universitat de
+Girona, 2023. Byra et al., "Explaining a deep learning based breast ultrasound image classifier with saliency maps",
+Journal of Ultrasonography 2022. All numbers are of patients' images; the classes, scanners and numbers of cases differ
+from any simulation.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from radlens.evaluation.pointing import ANY_REGION
+
+__all__ = [
+    "BYRA_CITATION",
+    "BYRA_CLASSIFICATION",
+    "BYRA_DATASET",
+    "BYRA_POINTING",
+    "SAM_MILLAN_CITATION",
+    "SAM_MILLAN_DATASETS",
+    "SAM_MILLAN_IOU",
+    "SAM_MILLAN_IOU_NOTE",
+    "SAM_MILLAN_MODELS",
+    "ClassCounts",
+    "Published",
+    "PublishedModel",
+]
+
+SAM_MILLAN_CITATION = (
+    "K. G. Sam Millan, R. Martí: Deep Learning Explainability for Breast Cancer Detection in Mammography. "
+    "Master thesis, Universitat de Girona, June 2023."
+)
+"""The thesis."""
+
+BYRA_CITATION = (
+    "M. Byra, K. Dobruch-Sobczak, H. Piotrzkowska-Wroblewska, Z. Klimonda, J. Litniewski: Explaining a deep learning "
+    "based breast ultrasound image classifier with saliency maps. Journal of Ultrasonography 2022. "
+    "DOI 10.15557/JoU.2022.0013."
+)
+"""The ultrasound paper."""
+
+
+class Published(NamedTuple):
+    """A number that a paper prints.
+
+    Attributes:
+        value: fractions as fractions, so 34 % is 0.34.
+        spread: what the paper prints after "±", None where it prints nothing.
+        source: table or section.
+    """
+
+    value: float
+    spread: float | None
+    source: str
+
+
+class PublishedModel(NamedTuple):
+    """A classifier of the thesis and how well it did on the validation part of its data.
+
+    Attributes:
+        network: as the thesis calls it.
+        task: "patches" or "whole mammograms".
+        data: name of the data set.
+        measure: "accuracy" or "AUC".
+        published: the number.
+    """
+
+    network: str
+    task: str
+    data: str
+    measure: str
+    published: Published
+
+
+class ClassCounts(NamedTuple):
+    """Images of one class of a data set.
+
+    Attributes:
+        data: name of the data set.
+        label: class.
+        train: images to train with.
+        validation: images to validate with.
+        total: both, as printed.
+    """
+
+    data: str
+    label: str
+    train: int
+    validation: int
+    total: int
+
+
+_ICEBERG, _RSNA, _HOLOGIC = "OMI-DB, Iceberg Selection (patches)", "RSNA 2022 subset", "OMI-DB, Hologic subset"
+
+SAM_MILLAN_DATASETS: tuple[ClassCounts, ...] = (
+    ClassCounts(_ICEBERG, "non-malignant", 3045, 763, 3808),
+    ClassCounts(_ICEBERG, "malignant", 3045, 763, 3808),
+    ClassCounts(_RSNA, "non-malignant", 1647, 411, 2058),
+    ClassCounts(_RSNA, "malignant", 562, 147, 709),
+    ClassCounts(_HOLOGIC, "non-malignant", 2896, 719, 3615),
+    ClassCounts(_HOLOGIC, "malignant", 2892, 722, 3614),
+)
+"""Table 1. Section 3.1 gives 1647 negative and 562 positive images of RSNA 2022; these are its training part."""
+
+SAM_MILLAN_MODELS: tuple[PublishedModel, ...] = (
+    PublishedModel("ResNet-50", "patches", _ICEBERG, "accuracy", Published(0.97, None, "section 3.2.2")),
+    PublishedModel("MobileNetV2", "patches", _ICEBERG, "accuracy", Published(0.93, None, "section 3.2.2")),
+    PublishedModel("EfficientNet-B0", "whole mammograms", _RSNA, "AUC", Published(0.72, None, "section 3.2.3")),
+    PublishedModel("EfficientNet-B0", "whole mammograms", _HOLOGIC, "AUC", Published(0.83, None, "section 3.2.3")),
+)
+"""Sections 3.2.2 and 3.2.3, on the validation part; the thesis has no separate test part."""
+
+SAM_MILLAN_IOU: Mapping[str, str] = {
+    "integrated_gradients": "highest",
+    "occlusion": "one of the two highest",
+    "lime": "one of the two lowest",
+    "shap": "one of the two lowest",
+    "saliency": "between, order not stated",
+    "guided_grad_cam": "between, order not stated",
+    "deep_lift": "between, order not stated",
+}
+"""Place of each method by the IoU of its boxes: abstract, section 4.2 and section 5."""
+
+SAM_MILLAN_IOU_NOTE = (
+    "The thesis prints no IoU as a number: its Figs. 5 and 6 are drawings, and its text (abstract, sections 4.2 and 5) "
+    "names the two best methods and the two worst."
+)
+"""Why no IoU stands beside ours."""
+
+BYRA_DATASET: Mapping[str, Published] = {
+    "masses": Published(272, None, "Materials and methods, Dataset"),
+    "malignant": Published(123, None, "Materials and methods, Dataset"),
+    "benign": Published(149, None, "Materials and methods, Dataset"),
+    "training set": Published(204, None, "Materials and methods, Dataset"),
+    "test set": Published(68, None, "Materials and methods, Dataset"),
+}
+"""Masses; two orthogonal scans of each."""
+
+BYRA_CLASSIFICATION: Mapping[str, Published] = {
+    "auc": Published(0.887, 0.015, "Table 1"),
+    "accuracy": Published(0.835, 0.018, "Table 1"),
+    "sensitivity": Published(0.801, 0.025, "Table 1"),
+    "specificity": Published(0.868, 0.023, "Table 1"),
+}
+"""Test set; all but the first at the point of the ROC curve nearest to the upper left corner. What "±" is of is not
+stated."""
+
+BYRA_POINTING: Mapping[str, Published] = {
+    "mass": Published(0.34, None, "Table 2"),
+    "peritumoral": Published(0.38, None, "Table 2"),
+    "below": Published(0.30, None, "Table 2"),
+    ANY_REGION: Published(0.71, None, "Table 2"),
+}
+"""Fraction of the correctly classified test images whose map has an extreme in the region."""
