@@ -2,5 +2,16 @@
 
 from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet
 from radlens.networks.cdmam_folded import FoldedCdmamEnsemble
+from radlens.networks.classifiers import CLASSIFIERS, ClassifierNetwork, create_classifier
+from radlens.networks.imagenet import load_imagenet
 
-__all__ = ["CdcPrediction", "CdmamEnsemble", "CdmamNet", "FoldedCdmamEnsemble"]
+__all__ = [
+    "CLASSIFIERS",
+    "CdcPrediction",
+    "CdmamEnsemble",
+    "CdmamNet",
+    "ClassifierNetwork",
+    "FoldedCdmamEnsemble",
+    "create_classifier",
+    "load_imagenet",
+]

@@ -1,0 +1,92 @@
+"""Image classifiers by name: feature maps, global average pooling and one dense layer.
+
+Class activation maps need this form (Zhou et al., CVPR 2016, section 2; Byra et al. 2022, Fig. 2). ResNet and
+EfficientNet are MONAI's, which is imported when one of them is made: its import takes seconds.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from radlens.errors import InvalidParameter
+
+__all__ = ["CLASSIFIERS", "ClassifierNetwork", "create_classifier"]
+
+
+class _Architecture(NamedTuple):
+    """Where a network is made.
+
+    Attributes:
+        module: of `radlens.networks`.
+        function: of that module; takes the number of channels and returns the layers up to the last feature maps.
+        width: channels of the last feature maps.
+        dropout: rate before the dense layer.
+    """
+
+    module: str
+    function: str
+    width: int
+    dropout: float
+
+
+_ARCHITECTURES = {
+    "resnet50": _Architecture("resnet", "resnet50_features", 2048, 0.0),
+    "mobilenet_v2": _Architecture("mobilenet_v2", "mobilenet_v2_features", 1280, 0.2),
+    "efficientnet_b0": _Architecture("efficientnet", "efficientnet_b0_features", 1280, 0.2),
+    "resnet18": _Architecture("resnet", "resnet18_features", 512, 0.0),
+}
+
+CLASSIFIERS = tuple(_ARCHITECTURES)
+"""Names that `create_classifier` knows."""
+
+
+class ClassifierNetwork(nn.Module):
+    """Maps images ``(b, c, h, w)`` float32 to logits ``(b, n_outputs)``.
+
+    No activation module is used twice in a forward pass, as hooks of guided backpropagation and DeepLIFT want it.
+
+    Attributes:
+        features: maps images to the last feature maps ``(b, k, h', w')``.
+        dropout: between the pooled feature maps and the dense layer, while training.
+        head: the dense layer, from ``k`` to ``n_outputs``.
+    """
+
+    def __init__(self, features: nn.Module, head: nn.Linear, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.features = features
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.head(self.dropout(self.features(images).mean(dim=(2, 3))))
+
+
+def create_classifier(name: str, *, n_outputs: int, n_channels: int = 1) -> ClassifierNetwork:
+    """Return a network with random weights, in training mode.
+
+    Args:
+        name: one of `CLASSIFIERS`.
+        n_outputs: 1 for two classes and a sigmoid, otherwise one for each class of a softmax.
+        n_channels: of the images, at least 1.
+
+    Raises:
+        InvalidParameter: an unknown name, or a number below 1.
+    """
+    if name not in _ARCHITECTURES:
+        raise InvalidParameter(f"network must be one of {', '.join(CLASSIFIERS)}, got {name!r}")
+    for what, value in (("n_outputs", n_outputs), ("n_channels", n_channels)):
+        if value < 1:
+            raise InvalidParameter(f"{what} must be at least 1, got {value}")
+    plan = _ARCHITECTURES[name]
+    make: Callable[[int], nn.Module] = getattr(import_module(f"radlens.networks.{plan.module}"), plan.function)
+    return ClassifierNetwork(make(n_channels), _head(plan.width, n_outputs), dropout=plan.dropout)
+
+
+def _head(width: int, n_outputs: int) -> nn.Linear:
+    head = nn.Linear(width, n_outputs)
+    nn.init.normal_(head.weight, 0.0, 0.01)
+    nn.init.zeros_(head.bias)
+    return head

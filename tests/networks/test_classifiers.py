@@ -1,0 +1,171 @@
+import subprocess
+import sys
+
+import captum.attr
+import pytest
+import torch
+from monai.networks.nets import EfficientNetBN
+from monai.networks.nets import resnet as monai_resnet
+from torch import nn
+from torchvision_models import MODELS
+
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.networks import CLASSIFIERS, create_classifier, load_imagenet
+
+PARAMETERS = {"resnet18": 11_689_512, "resnet50": 25_557_032, "mobilenet_v2": 3_504_872, "efficientnet_b0": 5_288_548}
+"""As torchvision publishes them for 3 channels and 1000 classes."""
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Two small images of one channel."""
+    return torch.randn(2, 1, 64, 32, generator=torch.Generator().manual_seed(0))
+
+
+def _network(name, n_outputs=2, **options):
+    torch.manual_seed(0)
+    return create_classifier(name, n_outputs=n_outputs, **options).eval()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_logits_are_a_dense_layer_over_pooled_feature_maps(name, images):
+    """Logits (b, n) are the head applied to the mean of the last feature maps, which are 32 times smaller."""
+    for n_outputs in (1, 3):
+        network = _network(name, n_outputs)
+        with torch.no_grad():
+            maps = network.features(images)
+            expected = maps.flatten(2).mean(2) @ network.head.weight.T + network.head.bias
+            assert maps.shape == (2, network.head.in_features, 2, 1)
+            torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_sizes_are_those_published(name):
+    """With 3 channels and 1000 outputs, each has the number of parameters that torchvision publishes."""
+    network = _network(name, 1000, n_channels=3)
+    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_no_activation_is_used_twice(name, images):
+    """Each activation module is called once in a forward pass."""
+    network, calls = _network(name), []
+    kinds = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid)
+    for part in network.modules():
+        if isinstance(part, kinds):
+            part.register_forward_hook(lambda module, inputs, output: calls.append(id(module)))
+    network(images)
+    assert calls
+    assert len(calls) == len(set(calls)) == sum(isinstance(part, kinds) for part in network.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnets_compute_what_those_of_monai_do(name, images):
+    """The plain network of MONAI with the same weights gives the same feature maps (float32 rounding)."""
+    plain = getattr(monai_resnet, name)(
+        spatial_dims=2, n_input_channels=1, num_classes=2, conv1_t_stride=2, bias_downsample=False
+    ).eval()
+    network = _network(name)
+    weights = {key.removeprefix("features."): value for key, value in network.state_dict().items()}
+    weights = {key.replace("head.", "fc."): value for key, value in weights.items()}
+    plain.load_state_dict(weights)
+    torch.testing.assert_close(network(images), plain(images), rtol=1e-5, atol=1e-5)
+
+
+def test_the_efficientnet_computes_what_that_of_monai_does(images):
+    """With padding and normalisation set alike, the layers of MONAI in the same order with the same weights."""
+    norm = ("batch", {"eps": 1e-5, "momentum": 0.1})
+    plain = EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=1, num_classes=2, norm=norm).eval()
+    for part in plain.modules():
+        for convolution in ("_conv_stem", "_depthwise_conv"):
+            if hasattr(part, convolution):
+                size = getattr(part, convolution).kernel_size[0] // 2
+                setattr(part, f"{convolution}_padding", nn.ZeroPad2d(size))
+    network = _network("efficientnet_b0")
+    # MONAI registers the projection before the excitation is read; its order of weights is that of ours otherwise.
+    ours, theirs = network.state_dict(), plain.state_dict()
+    by_shape = {(tuple(v.shape), i) for i, v in enumerate(theirs.values())}
+    assert len(by_shape) == len(ours)
+    for (key, value), other in zip(ours.items(), theirs.values(), strict=True):
+        assert value.shape == other.shape, key
+    plain.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    torch.testing.assert_close(network(images), plain(images), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_captum_explains_each_network(name, images):
+    """DeepLIFT, guided backpropagation and Grad-CAM of Captum run; DeepLIFT sums to the change of the logit."""
+    network = _network(name)
+    maps = captum.attr.DeepLift(network).attribute(images, torch.zeros_like(images), target=1)
+    if name.startswith("resnet"):
+        gain = (network(images) - network(torch.zeros_like(images)))[:, 1]
+        torch.testing.assert_close(maps.sum((1, 2, 3)), gain, rtol=1e-2, atol=1e-4)
+    if name != "efficientnet_b0":
+        assert captum.attr.GuidedBackprop(network).attribute(images, target=1).shape == images.shape
+    cam = captum.attr.LayerGradCam(network, network.features).attribute(images, target=1)
+    assert cam.shape == (2, 1, 2, 1)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_imagenet_weights_make_the_published_model(name, tmp_path):
+    """After loading, feature maps are those of torchvision's definition; one channel sees a grey image alike."""
+    make, features = MODELS[name]
+    state = make()
+    published = sum(value.numel() for key, value in state.items() if "running" not in key and "tracked" not in key)
+    assert published == PARAMETERS[name]
+    torch.save(dict(state), tmp_path / "weights.pth")
+    colours, grey = _network(name, n_channels=3), _network(name)
+    head = grey.head.weight.clone()
+    for network in (colours, grey):
+        load_imagenet(network, tmp_path / "weights.pth")
+    pictures = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = features(state, pictures)
+        scale = expected.abs().max().item()
+        # Fifty layers of float32 rounding.
+        torch.testing.assert_close(colours.features(pictures), expected, rtol=0, atol=1e-4 * scale)
+        single = pictures[:, :1]
+        expected = features(state, single.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(grey.features(single), expected, rtol=0, atol=1e-4 * scale)
+    assert torch.equal(grey.head.weight, head)
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    """Missing and unknown names are counted and named, wrong shapes told, other files refused."""
+    network, file = _network("resnet18"), tmp_path / "weights.pth"
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = MODELS["resnet18"][0]()
+    del state["bn1.weight"]
+    torch.save(state | {f"layer5.{i}.weight": torch.zeros(1) for i in range(4)}, file)
+    named = r"layer5.0.weight, layer5.1.weight, layer5.2.weight, ..."
+    with pytest.raises(InvalidInput, match=rf"must have the 100 names .* 1 missing \(bn1.weight\) and 4 unknown \({named}"):
+        load_imagenet(network, file)
+    torch.save(state | {"bn1.weight": torch.ones(32)}, file)
+    with pytest.raises(InvalidInput, match=r"bn1.weight must have shape \(64,\), got \(32,\)"):
+        load_imagenet(network, file)
+    torch.save([1, 2], file)
+    with pytest.raises(InvalidInput, match="must hold a dictionary of tensors, got list"):
+        load_imagenet(network, file)
+    file.write_bytes(b"nothing of the kind")
+    with pytest.raises(InvalidInput, match="must be weights alone, got UnpicklingError"):
+        load_imagenet(network, file)
+    with pytest.raises(InvalidInput, match="must exist, got 'none.pth', which does not"):
+        load_imagenet(network, tmp_path / "none.pth")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_unknown_networks_are_refused():
+    """The names that exist are told."""
+    with pytest.raises(InvalidParameter, match="network must be one of resnet50, .*, got 'alexnet'"):
+        create_classifier("alexnet", n_outputs=2)
+    with pytest.raises(InvalidParameter, match="n_outputs must be at least 1, got 0"):
+        create_classifier("resnet18", n_outputs=0)
+    with pytest.raises(InvalidParameter, match="n_channels must be at least 1, got 0"):
+        create_classifier("resnet18", n_outputs=2, n_channels=0)
+
+
+def test_monai_is_imported_only_when_a_network_is_made():
+    """Importing the networks leaves MONAI out."""
+    code = "import sys, radlens.networks; sys.exit('monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
