@@ -56,7 +56,7 @@ class Study:
 
     def methods(self) -> bytes:
         """Compare occlusion, sensitivity and OMIG on one sample (Fig. 3)."""
-        explainers = (Occlusion(10, self.stride), Sensitivity(), self._omig(1.0))
+        explainers = (Occlusion(10, self.stride, effect="rise"), Sensitivity(), self._omig(1.0))
         maps = [each.attribute(self.engine, self._sample).numpy()[0, 0] for each in explainers]
         return save(figure_methods([MethodsRow("one sample, 250×250", *maps)]))
 

@@ -1,33 +1,70 @@
 """Explanation methods, one file each, registered where they are defined."""
 
-from radlens.explainers.base import Differentiable, Explainer, create, get, names, register
+from radlens.explainers.base import (
+    Attribution,
+    Classifier,
+    Differentiable,
+    Explainer,
+    StepwiseExplainer,
+    create,
+    get,
+    n_classes,
+    names,
+    predicted,
+    register,
+)
+from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
-from radlens.explainers.occlusion import Occlusion, occlusion
+from radlens.explainers.deep_lift import DeepLift
+from radlens.explainers.integrated_gradients import IntegratedGradients
+from radlens.explainers.occlusion import Occlusion
 from radlens.explainers.omig import Omig, omig
 from radlens.explainers.reliability import Goal, Halves, samples_for, spearman_brown
+from radlens.explainers.saliency import Saliency
 from radlens.explainers.sensitivity import Sensitivity, sensitivity
+from radlens.explainers.smooth_grad import SmoothGrad
+from radlens.explainers.superpixels import Lime, Shap, superpixels
 from radlens.explainers.upsampling import Partial, UpsampledMap, merge, upsample
+from radlens.explainers.work import Ask, Work, complete, images_per_call
 
 __all__ = [
+    "Ask",
+    "Attribution",
+    "Cam",
     "Checkpoint",
+    "Classifier",
+    "DeepLift",
     "Differentiable",
     "Explainer",
     "Goal",
+    "GradCam",
+    "GuidedGradCam",
     "Halves",
+    "IntegratedGradients",
+    "Lime",
     "Occlusion",
     "Omig",
     "Partial",
+    "Saliency",
     "Sensitivity",
+    "Shap",
+    "SmoothGrad",
+    "StepwiseExplainer",
     "UpsampledMap",
+    "Work",
+    "complete",
     "create",
     "get",
+    "images_per_call",
     "merge",
+    "n_classes",
     "names",
-    "occlusion",
     "omig",
+    "predicted",
     "register",
     "samples_for",
     "sensitivity",
     "spearman_brown",
+    "superpixels",
     "upsample",
 ]

@@ -1,16 +1,29 @@
 """What every explainer is, and the registry they are found in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.explainers.work import Work, complete
 
-__all__ = ["Differentiable", "Explainer", "create", "get", "names", "register"]
+__all__ = [
+    "Attribution",
+    "Classifier",
+    "Differentiable",
+    "Explainer",
+    "StepwiseExplainer",
+    "create",
+    "get",
+    "n_classes",
+    "names",
+    "predicted",
+    "register",
+]
 
 
 class Differentiable(Protocol):
@@ -23,25 +36,142 @@ class Differentiable(Protocol):
         """Return the gradient of each image's score with respect to that image, ``(b, c, h, w)``."""
 
 
+class Classifier(Protocol):
+    """A classifier as methods see it; targets ``(b,)`` int64 are classes.
+
+    The score of a class is its logit. A network with a single output has two classes: the score of class 1 is the
+    logit, that of class 0 is the logit with the other sign.
+
+    Attributes:
+        n_outputs: logits of an image.
+        image_shape: ``(c, h, w)``.
+    """
+
+    n_outputs: int
+    image_shape: tuple[int, int, int]
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Map ``(b, c, h, w)`` to logits ``(b, n_outputs)``."""
+
+    def score(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the score of each image's target, ``(b,)``."""
+
+    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return d score / d image, ``(b, c, h, w)``."""
+
+    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return guided backpropagation (Springenberg et al. 2015), ``(b, c, h, w)``."""
+
+    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last feature maps and d score / d feature maps, ``(b, k, h', w')`` each."""
+
+    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
+        """Return DeepLIFT attributions by the rescale rule (Shrikumar et al. 2017), ``(b, c, h, w)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What a method found for one image.
+
+    Attributes:
+        map: ``(c, h, w)`` float32, signed; ``(1, h, w)`` where a method does not tell channels apart.
+        delta: what the map's sum misses of ``score(image) - score(baseline)``, in units of the score; None for methods
+            whose maps need not sum to it.
+    """
+
+    map: Tensor
+    delta: float | None = None
+
+
 class Explainer(ABC):
     """One method with its parameters; a frozen dataclass whose fields are the parameters."""
 
     name: ClassVar[str]
 
-    def attribute(self, model: Differentiable, images: Tensor) -> Tensor:
+    def attribute(self, model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None = None) -> Tensor:
         """Return one signed map per image, ``(b, c, h, w)`` like ``images``.
 
+        Args:
+            model: a :class:`Differentiable`, or a :class:`Classifier`.
+            images: ``(b, c, h, w)``, floating point.
+            targets: class to explain for each image, or one for all; by default the class that is predicted for each.
+                A model of one score has none.
+
         Raises:
-            InvalidInput: ``images`` has not four dimensions.
+            InvalidInput: ``images`` has not four dimensions, or ``targets`` are no classes of the model.
         """
         if images.ndim != 4:
             raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
         with torch.no_grad():
-            return self._attribute(model, images)
+            return self._attribute(model, images, _classes(model, images, targets))
 
     @abstractmethod
-    def _attribute(self, model: Differentiable, images: Tensor) -> Tensor:
+    def _attribute(self, model: Any, images: Tensor, targets: Tensor | None) -> Tensor:
         """Do what :meth:`attribute` promises, on checked input."""
+
+
+class StepwiseExplainer(Explainer):
+    """A method that computes each image by itself and asks for what it needs of the model.
+
+    Images, methods and targets that are computed together share calls of the model, see
+    :func:`radlens.explainers.complete`.
+
+    Attributes:
+        per_channel: whether the maps of an image's channels are parts of a whole; if not, channels are treated as one
+            and their maps are the same.
+        needs: what is asked of the model.
+    """
+
+    per_channel: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("gradient",)
+
+    @abstractmethod
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """Return the work on one image ``(c, h, w)``, which ends with its :class:`Attribution`."""
+
+    def explain(
+        self, model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None = None
+    ) -> list[Attribution]:
+        """Return an attribution per image; arguments and errors as in :meth:`attribute`."""
+        if images.ndim != 4:
+            raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
+        with torch.no_grad():
+            return self._explain(model, images, _classes(model, images, targets))
+
+    def _attribute(self, model: Any, images: Tensor, targets: Tensor | None) -> Tensor:
+        return torch.stack([found.map for found in self._explain(model, images, targets)])
+
+    def _explain(self, model: Any, images: Tensor, targets: Tensor | None) -> list[Attribution]:
+        classes = [None] * len(images) if targets is None else targets.tolist()
+        return complete(model, [self.work(image, target) for image, target in zip(images, classes, strict=True)])
+
+
+def predicted(outputs: Tensor) -> Tensor:
+    """Return the class that logits ``(b, n)`` predict, ``(b,)`` int64: the largest; of a single one, its sign."""
+    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(dim=1)
+
+
+def n_classes(n_outputs: int) -> int:
+    """Return how many classes a network with so many outputs tells apart: two if there is one output."""
+    return 2 if n_outputs == 1 else n_outputs
+
+
+def _classes(model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None) -> Tensor | None:
+    """Return the class to explain for each image, ``(b,)``; None for a model of one score."""
+    n_outputs = getattr(model, "n_outputs", None)
+    if n_outputs is None:
+        if targets is not None:
+            raise InvalidInput("targets must not be given for a model of one score")
+        return None
+    if targets is None:
+        return predicted(model.outputs(images))
+    chosen = torch.as_tensor(targets, dtype=torch.int64)
+    chosen = chosen.expand(len(images)) if chosen.ndim == 0 else chosen
+    if chosen.shape != (len(images),):
+        raise InvalidInput(f"targets must be one class, or one for each of {len(images)} images, got {chosen.numel()}")
+    if not set(chosen.tolist()) <= set(range(n_classes(n_outputs))):
+        raise InvalidInput(f"targets must be from 0 to {n_classes(n_outputs) - 1}, got {chosen.tolist()}")
+    return chosen
 
 
 _REGISTRY: dict[str, type[Explainer]] = {}

@@ -1,83 +1,86 @@
-"""Occlusion sensitivity: Zeiler & Fergus 2014, as used by Amanova et al. 2022, section 2.3.1."""
+"""Occlusion sensitivity: Zeiler & Fergus 2014, as used by Sam Millan 2023, section 3.2.4, and Amanova et al. 2022."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from radlens.errors import InvalidParameter
-from radlens.explainers.base import Differentiable, Explainer, register
+from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.checks import at_least_one
+from radlens.explainers.work import Ask, Work, images_per_call
 
-__all__ = ["Occlusion", "occlusion"]
+__all__ = ["Effect", "Occlusion"]
 
-Window = tuple[int, slice, slice]
+Effect = Literal["drop", "rise"]
+"""``score(image) - score(occluded)`` as Sam Millan 2023 and Captum have it, or the other way round as Amanova et al.
+2022, section 2.3.1, where a lower score is a better image."""
 
-
-def occlusion(
-    midpoint: Callable[[Tensor], Tensor], images: Tensor, *, window: int = 1, stride: int = 1, batch_size: int = 64
-) -> Tensor:
-    """Return by how much the score rises when a window of the image is set to 0.
-
-    With ``window=1`` this is the paper's definition, ``midpoint(x with pixel i set to 0) - midpoint(x)`` at each
-    pixel. Larger windows start at every ``stride``-th row and column and are cut at the image border; a pixel that
-    several windows cover gets their mean, a pixel that none covers gets 0.
-
-    Args:
-        midpoint: maps ``(n, c, h, w)`` to a score ``(n,)``.
-        images: ``(b, c, h, w)``, floating point. 0 is the mean of the training set if the images are normalised.
-        window: side of the occluded square in pixels, at least 1; all channels are occluded together.
-        stride: distance of neighbouring windows in pixels, at least 1.
-        batch_size: occluded copies evaluated together, at least 1; they may be of different images.
-
-    Returns:
-        ``(b, c, h, w)``, dtype of ``images``, in units of the score.
-
-    Raises:
-        InvalidParameter: a parameter is out of range.
-    """
-    Occlusion(window, stride, batch_size)
-    reference = midpoint(images)
-    total, count = torch.zeros_like(images), torch.zeros_like(images)
-    windows = _windows(tuple(images.shape), window, stride)
-    while batch := list(islice(windows, batch_size)):
-        occluded = images[[i for i, _, _ in batch]]
-        for copy, (_, rows, cols) in zip(occluded, batch, strict=True):
-            copy[:, rows, cols] = 0
-        for score, (i, rows, cols) in zip(midpoint(occluded), batch, strict=True):
-            total[i, :, rows, cols] += score - reference[i]
-            count[i, :, rows, cols] += 1
-    return total / count.clamp(min=1)
-
-
-def _windows(shape: tuple[int, ...], window: int, stride: int) -> Iterator[Window]:
-    for i in range(shape[0]):
-        for top in range(0, shape[2], stride):
-            for left in range(0, shape[3], stride):
-                yield i, slice(top, top + window), slice(left, left + window)
+Window = tuple[slice, slice]
 
 
 @register("occlusion")
 @dataclass(frozen=True)
-class Occlusion(Explainer):
-    """:func:`occlusion` of a model's score.
+class Occlusion(StepwiseExplainer):
+    """Occlude a square of all channels, and give the change of the score to the pixels of the square.
+
+    Squares start at every ``stride``-th row and column until the image is covered; those that reach over its border
+    are cut. A pixel that several squares cover gets their mean, one that none covers gets 0. Maps are in units of the
+    score, and equal those of Captum's ``Occlusion``.
 
     Args:
-        window: side of the occluded square in pixels, at least 1.
-        stride: distance of neighbouring windows in pixels, at least 1.
-        batch_size: occluded copies evaluated together, at least 1.
+        window: side of the square in pixels, at least 1; the whole image where it is larger. The default is that of
+            Sam Millan 2023 for whole mammograms.
+        stride: distance of neighbouring squares in pixels, at least 1.
+        baseline: value of occluded pixels, in the units of the preprocessed image.
+        effect: see :data:`Effect`.
+        internal_batch_size: occluded copies computed together; chosen from the size of the image if None.
     """
 
-    window: int = 1
-    stride: int = 1
-    batch_size: int = 64
+    window: int = 60
+    stride: int = 30
+    baseline: float = 0.0
+    effect: Effect = "drop"
+    internal_batch_size: int | None = None
+
+    per_channel: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("score",)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        for name in ("window", "stride", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least_one(self, "window", "stride", "internal_batch_size")
+        if self.effect not in get_args(Effect):
+            raise InvalidParameter(f"effect must be one of {', '.join(get_args(Effect))}, got {self.effect!r}")
 
-    def _attribute(self, model: Differentiable, images: Tensor) -> Tensor:
-        return occlusion(model.score, images, window=self.window, stride=self.stride, batch_size=self.batch_size)
+    def n_evaluations(self, height: int, width: int) -> int:
+        """Return how often the model is evaluated for an image of this size."""
+        return 1 + self._count(height) * self._count(width)
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        reference = (yield Ask("score", image[None], target, limit=self.internal_batch_size))[0]
+        total, count = torch.zeros_like(image), torch.zeros_like(image[0])
+        windows = self._windows(*image.shape[1:])
+        while batch := list(islice(windows, images_per_call(image, self.internal_batch_size))):
+            occluded = image.repeat(len(batch), 1, 1, 1)
+            for copy, (rows, columns) in zip(occluded, batch, strict=True):
+                copy[:, rows, columns] = self.baseline
+            scores = yield Ask("score", occluded, target, limit=self.internal_batch_size)
+            for change, (rows, columns) in zip(reference - scores, batch, strict=True):
+                total[:, rows, columns] += change
+                count[rows, columns] += 1
+        drop = total / count.clamp(min=1)
+        return Attribution(drop if self.effect == "drop" else -drop)
+
+    def _count(self, length: int) -> int:
+        return max(0, math.ceil((length - self.window) / self.stride)) + 1
+
+    def _windows(self, height: int, width: int) -> Iterator[Window]:
+        for i in range(self._count(height)):
+            for j in range(self._count(width)):
+                top, left = i * self.stride, j * self.stride
+                yield slice(top, top + self.window), slice(left, left + self.window)

@@ -82,5 +82,5 @@ class Omig(Explainer):
             if not (math.isfinite(value) and value > 0):
                 raise InvalidParameter(f"{name} must be positive and finite, got {value}")
 
-    def _attribute(self, model: Differentiable, images: Tensor) -> Tensor:
+    def _attribute(self, model: Differentiable, images: Tensor, targets: Tensor | None) -> Tensor:
         return omig(model.gradient, images, n_steps=self.n_steps, path_length=self.path_length, zscore=self.zscore)

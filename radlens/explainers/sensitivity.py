@@ -25,5 +25,5 @@ def sensitivity(gradient: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 class Sensitivity(Explainer):
     """:func:`sensitivity` of a model's score; it has no parameters."""
 
-    def _attribute(self, model: Differentiable, images: Tensor) -> Tensor:
+    def _attribute(self, model: Differentiable, images: Tensor, targets: Tensor | None) -> Tensor:
         return sensitivity(model.gradient, images)

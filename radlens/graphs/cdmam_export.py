@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from radlens import bundles, explainers
+from radlens import bundles
 from radlens.bundles import Bundle, InputSpec, Manifest
 from radlens.engines.cdmam import GRADIENT, PREDICTION
 from radlens.engines.golden import Golden, limit, relative_error
@@ -28,6 +28,9 @@ from radlens.training.cdmam_data import simulated_set
 __all__ = ["TASK", "export_bundle", "relative_error", "write_onnx"]
 
 TASK = "cdmam-cdc"
+
+EXPLAINERS = ("occlusion", "omig", "sensitivity")
+"""Methods of Amanova et al. 2022; the others explain classes."""
 """What the model does, as the bundle states it."""
 
 N_GOLDEN = 2
@@ -102,7 +105,7 @@ def _manifest(run: TrainedRun, name: str, version: str, parity: dict[str, Any]) 
         task=TASK,
         diameters_mm=CDC_DIAMETERS_MM,
         input=spec,
-        explainers=explainers.names(),
+        explainers=EXPLAINERS,
         n_members=len(run.members),
         training=run.record,
         parity=parity,

@@ -163,8 +163,11 @@ _METHOD_PARAMETERS: dict[str, Parameter] = {
 Occlusion in steps of 1 pixel, as in the paper, takes 62 500 evaluations of the network; 10 is 625.
 """
 
-_INTERNAL = frozenset({"batch_size"})
-"""Parameters of methods that change their memory and no result; they are the server's business."""
+_INTERNAL = frozenset({"internal_batch_size", "effect", "baseline"})
+"""Parameters of methods that no request has: what changes memory alone, and what the paper settles."""
+
+_SETTLED: dict[str, dict[str, Any]] = {"occlusion": {"effect": "rise"}}
+"""Values of such parameters that differ from the method's own, by method."""
 
 
 def prediction_parameters(sampler: str) -> dict[str, Parameter]:
@@ -290,7 +293,7 @@ def explanation_settings(
     values = _read(f"explanations by {method}", known, given, hints)
     own = {name: values.pop(name) for name in _own_parameters(method)}
     del values["method"]
-    settings = Settings(explainer=explainers.create(method, **own), **values)
+    settings = Settings(explainer=explainers.create(method, **own, **_SETTLED.get(method, {})), **values)
     if settings.output == "sampled" and settings.n_samples != 1:
         raise InvalidParameter(f"n_samples must be 1 for output 'sampled', got {settings.n_samples}")
     return settings

@@ -1,50 +1,77 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from radlens.errors import InvalidParameter
-from radlens.explainers import occlusion
+from radlens.explainers import Occlusion
 
 WEIGHTS = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 7, 9)))
 
 
-def score(images):
+class Model:
     """A non-linear score, so that order and batching would show."""
-    return torch.tanh((images * WEIGHTS).sum(dim=(1, 2, 3)))
+
+    def score(self, images):
+        """One number per image."""
+        return torch.tanh((images * WEIGHTS).sum(dim=(1, 2, 3)))
 
 
-def slow_occlusion(images, window, stride):
-    """Occlude, evaluate and average one window at a time."""
+class LinearModel:
+    """A score that occlusion explains exactly."""
+
+    def score(self, images):
+        """One number per image."""
+        return (images * WEIGHTS).sum(dim=(1, 2, 3))
+
+
+def slow_occlusion(images, window, stride, baseline):
+    """Occlude, evaluate and average one window at a time, until the image is covered."""
+    score = Model().score
     total, count = np.zeros(images.shape), np.zeros(images.shape)
     for i in range(len(images)):
-        for top in range(0, images.shape[2], stride):
-            for left in range(0, images.shape[3], stride):
+        for m in range(max(0, math.ceil((images.shape[2] - window) / stride)) + 1):
+            for n in range(max(0, math.ceil((images.shape[3] - window) / stride)) + 1):
+                part = np.s_[m * stride : m * stride + window, n * stride : n * stride + window]
                 x = images[i : i + 1].clone()
-                x[:, :, top : top + window, left : left + window] = 0
-                change = (score(x) - score(images[i : i + 1])).item()
-                total[i, :, top : top + window, left : left + window] += change
-                count[i, :, top : top + window, left : left + window] += 1
+                x[:, :, part[0], part[1]] = baseline
+                total[i, :, part[0], part[1]] += (score(images[i : i + 1]) - score(x)).item()
+                count[i, :, part[0], part[1]] += 1
     return total / np.maximum(count, 1)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1, 1), (3, 2), (2, 3), (20, 1)])
-@pytest.mark.parametrize("batch_size", [1, 5, 1000])
-def test_equals_one_window_at_a_time(window, stride, batch_size):
+@pytest.mark.parametrize("internal_batch_size", [1, 5, None])
+def test_equals_one_window_at_a_time(window, stride, internal_batch_size):
     """Any batch size gives the slow result (float64, rounding only)."""
     images = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 1, 7, 9)))
-    found = occlusion(score, images, window=window, stride=stride, batch_size=batch_size)
-    np.testing.assert_allclose(found.numpy(), slow_occlusion(images, window, stride), rtol=0, atol=1e-14)
+    method = Occlusion(window, stride, 0.3, internal_batch_size=internal_batch_size)
+    found = method.attribute(Model(), images)
+    np.testing.assert_allclose(found.numpy(), slow_occlusion(images, window, stride, 0.3), rtol=0, atol=1e-14)
 
 
-def test_linear_score_gives_minus_weight_times_pixel():
-    """For a linear score, occluding pixel i changes it by ``-w_i x_i``."""
+@pytest.mark.parametrize(("effect", "sign"), [("drop", 1), ("rise", -1)])
+def test_linear_score_gives_weight_times_pixel(effect, sign):
+    """For a linear score, occluding pixel i lowers it by ``w_i x_i``."""
     images = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 1, 7, 9)))
-    found = occlusion(lambda x: (x * WEIGHTS).sum(dim=(1, 2, 3)), images)
-    torch.testing.assert_close(found, -WEIGHTS * images)
+    found = Occlusion(1, 1, effect=effect).attribute(LinearModel(), images)
+    torch.testing.assert_close(found, sign * WEIGHTS * images)
 
 
-@pytest.mark.parametrize("name", ["window", "stride", "batch_size"])
+def test_the_number_of_evaluations_is_known_before():
+    """A mammogram of 1024x512 takes 34 times 17 squares, and the image itself."""
+    assert Occlusion().n_evaluations(1024, 512) == 34 * 17 + 1
+
+
+@pytest.mark.parametrize("name", ["window", "stride", "internal_batch_size"])
 def test_parameters_below_one_are_refused(name):
     """The message names the parameter and the value."""
     with pytest.raises(InvalidParameter, match=f"{name} must be at least 1, got 0"):
-        occlusion(score, torch.zeros(1, 1, 7, 9), **{name: 0})
+        Occlusion(**{name: 0})
+
+
+def test_an_unknown_effect_is_refused():
+    """The message names what there is."""
+    with pytest.raises(InvalidParameter, match="effect must be one of drop, rise, got 'fall'"):
+        Occlusion(effect="fall")

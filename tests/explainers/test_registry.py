@@ -20,12 +20,47 @@ class Quadratic:
         return images
 
 
+class Classes(Quadratic):
+    """A classifier that answers everything: its two logits are half the squared norm and its negative."""
+
+    n_outputs = 2
+
+    def outputs(self, images):
+        """Two logits."""
+        score = super().score(images)
+        return torch.stack([score, -score], dim=1)
+
+    def score(self, images, targets):
+        """The logit of each target."""
+        return self.outputs(images).gather(1, targets[:, None])[:, 0]
+
+    def gradient(self, images, targets):
+        """The images, or their negatives."""
+        return images * (1 - 2 * targets)[:, None, None, None]
+
+    def guided(self, images, targets):
+        """Positive parts of the gradient."""
+        return self.gradient(images, targets).relu()
+
+    def features(self, images, targets):
+        """The image as its own feature map, with a gradient that is the same everywhere."""
+        return images, torch.full_like(images, 0.5)
+
+    def deep_lift(self, images, baselines, targets):
+        """Exact for this score when the baseline is zero."""
+        return 0.5 * images * self.gradient(images, targets)
+
+
+MODELS = {"omig": Quadratic(), "sensitivity": Quadratic()}
+"""Methods of models with one score."""
+
+
 @pytest.mark.parametrize("name", explainers.names())
 def test_every_method_maps_images_to_maps_of_their_shape(name):
     """Each registered method, with its defaults, gives one finite map per image and leaves the images alone."""
     images = torch.randn(2, 1, 6, 5, generator=torch.Generator().manual_seed(0))
     before = images.clone()
-    maps = explainers.create(name).attribute(Quadratic(), images)
+    maps = explainers.create(name).attribute(MODELS.get(name, Classes()), images)
     assert maps.shape == images.shape
     assert maps.isfinite().all()
     assert torch.equal(images, before)
@@ -50,7 +85,7 @@ def test_sensitivity_is_minus_the_gradient():
 
 def test_unknown_names_are_refused():
     """Unknown methods and parameters are named, with what is known."""
-    with pytest.raises(InvalidParameter, match="one of occlusion, omig, sensitivity, got 'lrp'"):
+    with pytest.raises(InvalidParameter, match=r"one of cam, deep_lift, .*, smooth_grad, got 'lrp'"):
         explainers.get("lrp")
     with pytest.raises(InvalidParameter, match="n_steps, path_length, zscore; got speed"):
         explainers.create("omig", speed=3)

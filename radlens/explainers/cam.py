@@ -1,0 +1,86 @@
+"""Class activation mapping and its relatives: Zhou et al. 2016 (Byra et al. 2022), Selvaraju et al. 2019."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from radlens.errors import UnsupportedOperation
+from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.work import Ask, Work
+
+__all__ = ["Cam", "GradCam", "GuidedGradCam"]
+
+_EVEN = 1e-4
+"""Relative spread of gradients over a feature map up to which they count as the same everywhere."""
+
+
+@register("cam")
+@dataclass(frozen=True)
+class Cam(StepwiseExplainer):
+    """Feature maps weighted by the dense layer behind global average pooling, on the grid of the image.
+
+    The mean of a map before it is enlarged is the score without the bias of the dense layer (Byra et al. 2022):
+    positive parts speak for the class, negative ones against it. Maps are in units of the score.
+
+    Raises:
+        UnsupportedOperation: while it works, if the network's head is not global average pooling and a dense layer.
+    """
+
+    per_channel: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        activations, gradients = (part[0] for part in (yield Ask("features", image[None], target)))
+        weights = gradients.mean(dim=(1, 2), keepdim=True)
+        if float((gradients - weights).abs().max()) > _EVEN * float(weights.abs().max()):
+            raise UnsupportedOperation("cam must be given a network of global average pooling and one dense layer")
+        area = gradients.shape[1] * gradients.shape[2]
+        return Attribution(_enlarged((weights * area * activations).sum(dim=0), image))
+
+
+@register("grad_cam")
+@dataclass(frozen=True)
+class GradCam(StepwiseExplainer):
+    """Feature maps weighted by their mean gradient (eqs. 1 and 2), on the grid of the image.
+
+    Args:
+        positive_only: keep what speaks for the class, as the authors do; Captum's ``LayerGradCam`` keeps all by
+            default.
+    """
+
+    positive_only: bool = True
+
+    per_channel: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("features",)
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        found = _grad_cam(*(part[0] for part in (yield Ask("features", image[None], target))))
+        return Attribution(_enlarged(found.relu() if self.positive_only else found, image))
+
+
+@register("guided_grad_cam")
+@dataclass(frozen=True)
+class GuidedGradCam(StepwiseExplainer):
+    """Guided backpropagation times Grad-CAM (Selvaraju et al. 2019, section 3.2), as Captum's ``GuidedGradCam``."""
+
+    needs: ClassVar[tuple[str, ...]] = ("features", "guided")
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        coarse = _grad_cam(*(part[0] for part in (yield Ask("features", image[None], target)))).relu()
+        fine = (yield Ask("guided", image[None], target))[0]
+        return Attribution(fine * F.interpolate(coarse[None, None], size=image.shape[1:], mode="nearest")[0])
+
+
+def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients.mean(dim=(1, 2), keepdim=True) * activations).sum(dim=0)
+
+
+def _enlarged(coarse: Tensor, image: Tensor) -> Tensor:
+    size = image.shape[1:]
+    return F.interpolate(coarse[None, None], size=size, mode="bilinear", align_corners=False)[0].to(torch.float32)

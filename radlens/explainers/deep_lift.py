@@ -1,0 +1,33 @@
+"""DeepLIFT, rescale rule: Shrikumar et al. 2017, section 3.5.1, as used by Sam Millan 2023, section 3.2.4."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.work import Ask, Work
+
+__all__ = ["DeepLift"]
+
+
+@register("deep_lift")
+@dataclass(frozen=True)
+class DeepLift(StepwiseExplainer):
+    """Contributions of the difference from a baseline image to the difference of the score, in units of the score.
+
+    Args:
+        baseline: value of every pixel of the reference image, in the units of the preprocessed image.
+    """
+
+    baseline: float = 0.0
+
+    needs: ClassVar[tuple[str, ...]] = ("deep_lift", "score")
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        start = torch.full_like(image, self.baseline)
+        found = (yield Ask("deep_lift", image[None], target, baselines=start[None]))[0]
+        ends = yield Ask("score", torch.stack([image, start]), target)
+        return Attribution(found, float(found.double().sum() - (ends[0] - ends[1]).double()))

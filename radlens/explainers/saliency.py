@@ -1,0 +1,27 @@
+"""Saliency: Simonyan et al. 2014, as used by Sam Millan 2023, section 3.2.4."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.work import Ask, Work
+
+__all__ = ["Saliency"]
+
+
+@register("saliency")
+@dataclass(frozen=True)
+class Saliency(StepwiseExplainer):
+    """The gradient of the score: units of the score per unit of the preprocessed image.
+
+    Args:
+        absolute: without its sign, as Captum's ``Saliency`` has it by default.
+    """
+
+    absolute: bool = True
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        gradient = (yield Ask("gradient", image[None], target))[0]
+        return Attribution(gradient.abs() if self.absolute else gradient)

@@ -1,0 +1,58 @@
+"""SmoothGrad: Smilkov et al. 2017, section 2."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.checks import at_least_one, not_negative
+from radlens.explainers.work import Ask, Work, images_per_call
+
+__all__ = ["SmoothGrad"]
+
+
+@register("smooth_grad")
+@dataclass(frozen=True)
+class SmoothGrad(StepwiseExplainer):
+    """The mean gradient of noisy copies of the image: units of the score per unit of the preprocessed image.
+
+    With the same noise the map equals that of Captum's ``NoiseTunnel`` over ``Saliency``.
+
+    Args:
+        n_draws: noisy copies, at least 1.
+        noise: standard deviation of the noise as a part of the range of the image's values; the authors found 0.1 to
+            0.2 to work well.
+        absolute: average gradients without their signs.
+        seed: of the noise.
+        internal_batch_size: copies computed together; chosen from the size of the image if None.
+    """
+
+    n_draws: int = 50
+    noise: float = 0.15
+    absolute: bool = False
+    seed: int = 0
+    internal_batch_size: int | None = None
+
+    needs: ClassVar[tuple[str, ...]] = ("gradient",)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        at_least_one(self, "n_draws", "internal_batch_size")
+        not_negative(self, "noise", "seed")
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        deviation = self.noise * float(image.max() - image.min())
+        generator = torch.Generator().manual_seed(self.seed)
+        total, step = torch.zeros_like(image), images_per_call(image, self.internal_batch_size)
+        for first in range(0, self.n_draws, step):
+            count = min(step, self.n_draws - first)
+            # One draw after the other: the noise must not depend on how many are computed together.
+            noise = torch.stack(
+                [torch.randn(image.shape, generator=generator, dtype=image.dtype) for _ in range(count)]
+            )
+            gradients = yield Ask("gradient", image + deviation * noise, target, limit=self.internal_batch_size)
+            total += (gradients.abs() if self.absolute else gradients).sum(dim=0)
+        return Attribution(total / self.n_draws)

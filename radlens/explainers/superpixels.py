@@ -1,0 +1,157 @@
+"""LIME (Ribeiro et al. 2016) and kernel SHAP (Lundberg & Lee 2017) over SLIC superpixels: Sam Millan 2023, 3.2.4.
+
+Both switch random sets of superpixels to the baseline and fit a linear model to the scores. Sets, weights and models
+are those of Captum's ``Lime`` and ``KernelShap``, drawn in the same order: with the same seed the maps are the same.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.checks import at_least_one, not_negative
+from radlens.explainers.work import Ask, Work, images_per_call
+
+__all__ = ["COMPACTNESS", "Lime", "Shap", "superpixels"]
+
+COMPACTNESS = 0.1
+"""Weight of distance against grey value in SLIC, for grey values from 0 to 1; scikit-image's advice for such images."""
+
+_LASSO_ALPHA = 0.01
+"""Weight of the L1 norm in the linear model of LIME: Captum's default."""
+
+_END_POINTS = 1_000_000.0
+"""Weight of the image itself and of the baseline in kernel SHAP, where the kernel is infinite: Captum's."""
+
+
+def superpixels(image: Tensor, n_segments: int) -> Tensor:
+    """Return a SLIC segmentation (Achanta et al. 2012) of an image ``(c, h, w)``.
+
+    Args:
+        image: its channels are averaged and their range is scaled to 0..1.
+        n_segments: about how many, at least 1.
+
+    Returns:
+        ``(h, w)`` int64, segments counted from 0 without gaps.
+    """
+    from skimage.segmentation import slic
+
+    grey = image.double().mean(dim=0)
+    spread = float(grey.max() - grey.min())
+    grey = (grey - grey.min()) / spread if spread else torch.zeros_like(grey)
+    found = slic(grey.numpy(), n_segments=n_segments, compactness=COMPACTNESS, channel_axis=None, start_label=0)
+    return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(found.shape)).long()
+
+
+@dataclass(frozen=True)
+class _Superpixels(StepwiseExplainer):
+    """What both methods share.
+
+    Args:
+        n_evaluations: sets of superpixels, at least 2.
+        n_segments: superpixels, about; at least 1.
+        baseline: value of pixels that are switched off, in the units of the preprocessed image.
+        seed: of the sets.
+        internal_batch_size: sets computed together; chosen from the size of the image if None.
+    """
+
+    n_evaluations: int = 200
+    n_segments: int = 150
+    baseline: float = 0.0
+    seed: int = 0
+    internal_batch_size: int | None = None
+
+    per_channel: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("score",)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        at_least_one(self, "n_evaluations", "n_segments", "internal_batch_size")
+        not_negative(self, "seed")
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `StepwiseExplainer`."""
+        segments = superpixels(image, self.n_segments)
+        n = int(segments.max()) + 1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            kept = torch.cat(list(self._sets(n)))
+        scores, weights = [], []
+        for part in kept.split(images_per_call(image, self.internal_batch_size)):
+            copies = torch.where(part.bool()[:, segments][:, None], image, self.baseline)
+            weights.append(self._weights(part, copies, image))
+            scores.append((yield Ask("score", copies, target, limit=self.internal_batch_size)))
+        coefficients = self._fit(kept.float().numpy(), torch.cat(scores).float().numpy(), torch.cat(weights).numpy())
+        found = torch.from_numpy(np.asarray(coefficients, dtype=np.float32))[segments]
+        return Attribution(found.expand(image.shape).to(image.dtype))
+
+    @abstractmethod
+    def _sets(self, n: int) -> Iterator[Tensor]:
+        """Return the sets of ``n`` superpixels that are kept, each ``(1, n)`` of 0 and 1."""
+
+    @abstractmethod
+    def _weights(self, kept: Tensor, copies: Tensor, image: Tensor) -> Tensor:
+        """Return how much each copy ``(m, c, h, w)`` counts, ``(m,)`` float32."""
+
+    @abstractmethod
+    def _fit(self, kept: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the coefficient of each superpixel."""
+
+
+@register("lime")
+@dataclass(frozen=True)
+class Lime(_Superpixels):
+    """Coefficients of a sparse linear model of the score, in units of the score.
+
+    Each superpixel is kept with probability 1/2; a copy counts by its cosine similarity to the image.
+    """
+
+    def _sets(self, n: int) -> Iterator[Tensor]:
+        for _ in range(self.n_evaluations):
+            yield torch.bernoulli(torch.ones(1, n) * 0.5).long()
+
+    def _weights(self, kept: Tensor, copies: Tensor, image: Tensor) -> Tensor:
+        similarity = torch.cosine_similarity(image.flatten()[None].float(), copies.flatten(1).float(), dim=1)
+        return torch.exp(-((1 - similarity) ** 2) / 2)
+
+    def _fit(self, kept: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        from sklearn.linear_model import Lasso
+
+        return Lasso(alpha=_LASSO_ALPHA).fit(kept, scores, sample_weight=weights).coef_
+
+
+@register("shap")
+@dataclass(frozen=True)
+class Shap(_Superpixels):
+    """Estimated Shapley values of the superpixels, in units of the score.
+
+    The image and the baseline are the first two sets; the others are drawn so that all count the same.
+    """
+
+    def _sets(self, n: int) -> Iterator[Tensor]:
+        whole = [torch.ones(1, n).long(), torch.zeros(1, n).long()]
+        yield from whole[: self.n_evaluations]
+        if n < 2:
+            return
+        sizes = torch.arange(n, dtype=torch.float)
+        odds = (n - 1) / (sizes * (n - sizes))
+        odds[0] = 0.0
+        size = torch.distributions.Categorical(odds)
+        for _ in range(self.n_evaluations - 2):
+            n_kept = int(size.sample())
+            values = torch.randn(1, n)
+            yield (values > torch.kthvalue(values, n - n_kept).values.item()).long()
+
+    def _weights(self, kept: Tensor, copies: Tensor, image: Tensor) -> Tensor:
+        count = kept.sum(dim=1)
+        return torch.where((count == 0) | (count == kept.shape[1]), _END_POINTS, 1.0)
+
+    def _fit(self, kept: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        from sklearn.linear_model import LinearRegression
+
+        return LinearRegression().fit(kept, scores, sample_weight=weights).coef_
