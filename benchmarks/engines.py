@@ -20,7 +20,8 @@ import numpy as np
 from measuring import PeakMemory, fastest, floors, in_process, machine, machine_line, merged, save, show
 from rich.progress import Progress
 
-MODELS = ("cdmam", "resnet50", "efficientnet-b0", "mobilenet-v2")
+NETWORKS = {"resnet50": "resnet50", "efficientnet-b0": "efficientnet_b0", "mobilenet-v2": "mobilenet_v2"}
+MODELS = ("cdmam", *NETWORKS)
 BY_HAND = {"cdmam": ("per member", "batched", "folded")} | dict.fromkeys(MODELS[1:], ("one by one", "batched"))
 """Ways with autograd; the first is what ratios refer to."""
 
@@ -201,19 +202,10 @@ def _network(model: str) -> Any:
     """Return a network with random weights, in evaluation mode."""
     import torch
 
+    from radlens.networks import create_classifier
+
     torch.manual_seed(0)
-    if model == "resnet50":
-        from monai.networks.nets import resnet50
-
-        network = resnet50(spatial_dims=2, n_input_channels=3, num_classes=2, conv1_t_stride=2)
-    elif model == "efficientnet-b0":
-        from monai.networks.nets import EfficientNetBN
-
-        network = EfficientNetBN("efficientnet-b0", pretrained=False, num_classes=2)
-    else:
-        from mobilenet import MobileNetV2
-
-        network = MobileNetV2(n_classes=2)
+    network = create_classifier(NETWORKS[model], n_outputs=2, n_channels=3)
     return network.eval().requires_grad_(False)
 
 

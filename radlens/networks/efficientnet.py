@@ -36,14 +36,15 @@ class InvertedBottleneck(nn.Module):
 def efficientnet_b0_features(n_channels: int) -> nn.Sequential:
     """Return the layers that map ``(b, n_channels, h, w)`` to ``(b, 1280, h / 32, w / 32)``."""
     whole = EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=n_channels, num_classes=1, norm=_NORM)
-    stages = [nn.Sequential(*(InvertedBottleneck(block) for block in stage)) for stage in whole._blocks]
+    stages = [nn.Sequential(*(InvertedBottleneck(block) for block in stage.children())) for stage in whole._blocks]
     stem = nn.Sequential(_centred(whole._conv_stem), whole._bn0, nn.SiLU())
     top = nn.Sequential(whole._conv_head, whole._bn1, nn.SiLU())
     return nn.Sequential(stem, *stages, top)
 
 
-def _centred(convolution: nn.Conv2d) -> nn.Conv2d:
+def _centred(convolution: nn.Module) -> nn.Module:
     """Let a convolution pad by itself, alike on both sides."""
+    assert isinstance(convolution, nn.Conv2d)
     rows, columns = convolution.kernel_size
     convolution.padding = (rows // 2, columns // 2)
     return convolution

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import cache
 
 import captum.attr
 import pytest
@@ -22,39 +23,47 @@ def images():
     return torch.randn(2, 1, 64, 32, generator=torch.Generator().manual_seed(0))
 
 
-def _network(name, n_outputs=2, **options):
+def _new(name, n_outputs=2, **options):
     torch.manual_seed(0)
     return create_classifier(name, n_outputs=n_outputs, **options).eval()
+
+
+_network = cache(_new)
+"""Networks that no test changes."""
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_logits_are_a_dense_layer_over_pooled_feature_maps(name, images):
     """Logits (b, n) are the head applied to the mean of the last feature maps, which are 32 times smaller."""
-    for n_outputs in (1, 3):
-        network = _network(name, n_outputs)
-        with torch.no_grad():
-            maps = network.features(images)
-            expected = maps.flatten(2).mean(2) @ network.head.weight.T + network.head.bias
-            assert maps.shape == (2, network.head.in_features, 2, 1)
-            torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-6)
+    network = _network(name)
+    with torch.no_grad():
+        maps = network.features(images)
+        expected = maps.flatten(2).mean(2) @ network.head.weight.T + network.head.bias
+        assert maps.shape == (2, network.head.in_features, 2, 1)
+        torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_sizes_are_those_published(name):
     """With 3 channels and 1000 outputs, each has the number of parameters that torchvision publishes."""
-    network = _network(name, 1000, n_channels=3)
-    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
+    network = _network(name)
+    per_output, extra_channels = network.head.in_features + 1, 2 * next(network.parameters()).numel()
+    n = sum(parameter.numel() for parameter in network.parameters()) + 998 * per_output + extra_channels
+    assert n == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_no_activation_is_used_twice(name, images):
     """Each activation module is called once in a forward pass."""
-    network, calls = _network(name), []
+    network, calls, hooks = _network(name), [], []
     kinds = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid)
     for part in network.modules():
         if isinstance(part, kinds):
-            part.register_forward_hook(lambda module, inputs, output: calls.append(id(module)))
-    network(images)
+            hooks.append(part.register_forward_hook(lambda module, inputs, output: calls.append(id(module))))
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
     assert calls
     assert len(calls) == len(set(calls)) == sum(isinstance(part, kinds) for part in network.modules())
 
@@ -73,7 +82,7 @@ def test_resnets_compute_what_those_of_monai_do(name, images):
 
 
 def test_the_efficientnet_computes_what_that_of_monai_does(images):
-    """With padding and normalisation set alike, the layers of MONAI in the same order with the same weights."""
+    """With padding and normalisation set alike: MONAI's layers, with the same weights in the same order."""
     norm = ("batch", {"eps": 1e-5, "momentum": 0.1})
     plain = EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=1, num_classes=2, norm=norm).eval()
     for part in plain.modules():
@@ -82,21 +91,16 @@ def test_the_efficientnet_computes_what_that_of_monai_does(images):
                 size = getattr(part, convolution).kernel_size[0] // 2
                 setattr(part, f"{convolution}_padding", nn.ZeroPad2d(size))
     network = _network("efficientnet_b0")
-    # MONAI registers the projection before the excitation is read; its order of weights is that of ours otherwise.
-    ours, theirs = network.state_dict(), plain.state_dict()
-    by_shape = {(tuple(v.shape), i) for i, v in enumerate(theirs.values())}
-    assert len(by_shape) == len(ours)
-    for (key, value), other in zip(ours.items(), theirs.values(), strict=True):
-        assert value.shape == other.shape, key
-    plain.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
+    weights = zip(plain.state_dict(), network.state_dict().values(), strict=True)
+    plain.load_state_dict(dict(weights))
     torch.testing.assert_close(network(images), plain(images), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks", "ignore:Setting backward hooks")
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_captum_explains_each_network(name, images):
     """DeepLIFT, guided backpropagation and Grad-CAM of Captum run; DeepLIFT sums to the change of the logit."""
-    network = _network(name)
+    network, images = _network(name), images.clone().requires_grad_()
     maps = captum.attr.DeepLift(network).attribute(images, torch.zeros_like(images), target=1)
     if name.startswith("resnet"):
         gain = (network(images) - network(torch.zeros_like(images)))[:, 1]
@@ -115,7 +119,7 @@ def test_imagenet_weights_make_the_published_model(name, tmp_path):
     published = sum(value.numel() for key, value in state.items() if "running" not in key and "tracked" not in key)
     assert published == PARAMETERS[name]
     torch.save(dict(state), tmp_path / "weights.pth")
-    colours, grey = _network(name, n_channels=3), _network(name)
+    colours, grey = _new(name, n_channels=3), _new(name)
     head = grey.head.weight.clone()
     for network in (colours, grey):
         load_imagenet(network, tmp_path / "weights.pth")
@@ -133,13 +137,15 @@ def test_imagenet_weights_make_the_published_model(name, tmp_path):
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
     """Missing and unknown names are counted and named, wrong shapes told, other files refused."""
-    network, file = _network("resnet18"), tmp_path / "weights.pth"
+    network, file = _new("resnet18"), tmp_path / "weights.pth"
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = MODELS["resnet18"][0]()
     del state["bn1.weight"]
     torch.save(state | {f"layer5.{i}.weight": torch.zeros(1) for i in range(4)}, file)
     named = r"layer5.0.weight, layer5.1.weight, layer5.2.weight, ..."
-    with pytest.raises(InvalidInput, match=rf"must have the 100 names .* 1 missing \(bn1.weight\) and 4 unknown \({named}"):
+    with pytest.raises(
+        InvalidInput, match=rf"must have the 100 names .* 1 missing \(bn1.weight\) and 4 unknown \({named}"
+    ):
         load_imagenet(network, file)
     torch.save(state | {"bn1.weight": torch.ones(32)}, file)
     with pytest.raises(InvalidInput, match=r"bn1.weight must have shape \(64,\), got \(32,\)"):
@@ -150,14 +156,14 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     file.write_bytes(b"nothing of the kind")
     with pytest.raises(InvalidInput, match="must be weights alone, got UnpicklingError"):
         load_imagenet(network, file)
-    with pytest.raises(InvalidInput, match="must exist, got 'none.pth', which does not"):
+    with pytest.raises(InvalidInput, match=r"must exist, got 'none.pth', which does not"):
         load_imagenet(network, tmp_path / "none.pth")
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_unknown_networks_are_refused():
     """The names that exist are told."""
-    with pytest.raises(InvalidParameter, match="network must be one of resnet50, .*, got 'alexnet'"):
+    with pytest.raises(InvalidParameter, match=r"network must be one of resnet50, .*, got 'alexnet'"):
         create_classifier("alexnet", n_outputs=2)
     with pytest.raises(InvalidParameter, match="n_outputs must be at least 1, got 0"):
         create_classifier("resnet18", n_outputs=0)

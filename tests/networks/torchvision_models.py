@@ -18,13 +18,14 @@ class Weights(dict):
         self.generator = torch.Generator().manual_seed(seed)
 
     def convolution(self, name: str, n_in: int, n_out: int, size: int, bias: bool = False) -> None:
+        """Add a convolution."""
         scale = (2 / (n_in * size * size)) ** 0.5
         self[f"{name}.weight"] = scale * torch.randn(n_out, n_in, size, size, generator=self.generator)
         if bias:
             self[f"{name}.bias"] = 0.1 * torch.randn(n_out, generator=self.generator)
 
     def norm(self, name: str, n: int) -> None:
-        # Variances down to 1e-4 tell one epsilon from another.
+        """Add batch normalisation."""
         self[f"{name}.weight"] = torch.rand(n, generator=self.generator) * 0.5 + 0.5
         self[f"{name}.bias"] = 0.1 * torch.randn(n, generator=self.generator)
         self[f"{name}.running_mean"] = 0.1 * torch.randn(n, generator=self.generator)
@@ -32,6 +33,7 @@ class Weights(dict):
         self[f"{name}.num_batches_tracked"] = torch.tensor(7)
 
     def dense(self, name: str, n_in: int, n_out: int) -> None:
+        """Add a dense layer."""
         self[f"{name}.weight"] = torch.randn(n_out, n_in, generator=self.generator) / n_in**0.5
         self[f"{name}.bias"] = torch.randn(n_out, generator=self.generator)
 
@@ -62,6 +64,7 @@ def _resnet_blocks(name: str):
 
 
 def resnet_weights(name: str, seed: int = 0) -> Weights:
+    """Return a random state dict for 3 channels and 1000 classes."""
     state = Weights(seed)
     state.convolution("conv1", 3, 64, 7)
     state.norm("bn1", 64)
@@ -98,7 +101,15 @@ def resnet(name: str, state: dict, x: Tensor) -> Tensor:
 
 def _mobilenet_blocks():
     """Give name, inputs, outputs, expansion, stride of each block."""
-    settings = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
+    settings = [
+        [1, 16, 1, 1],
+        [6, 24, 2, 2],
+        [6, 32, 3, 2],
+        [6, 64, 4, 2],
+        [6, 96, 3, 1],
+        [6, 160, 3, 2],
+        [6, 320, 1, 1],
+    ]
     channels, place = 32, 1
     for t, c, n, s in settings:
         for number in range(n):
@@ -107,6 +118,7 @@ def _mobilenet_blocks():
 
 
 def mobilenet_weights(seed: int = 0) -> Weights:
+    """Return a random state dict for 3 channels and 1000 classes."""
     state = Weights(seed)
     state.convolution("features.0.0", 3, 32, 3)
     state.norm("features.0.1", 32)
@@ -153,10 +165,18 @@ def _efficientnet_blocks():
     for stage, (expansion, kernel, stride, n_in, n_out, count) in enumerate(settings, 1):
         for number in range(count):
             first = number == 0
-            yield f"features.{stage}.{number}.block", n_in if first else n_out, n_out, expansion, kernel, stride if first else 1
+            yield (
+                f"features.{stage}.{number}.block",
+                n_in if first else n_out,
+                n_out,
+                expansion,
+                kernel,
+                stride if first else 1,
+            )
 
 
 def efficientnet_weights(seed: int = 0) -> Weights:
+    """Return a random state dict for 3 channels and 1000 classes."""
     state = Weights(seed)
     state.convolution("features.0.0", 3, 32, 3)
     state.norm("features.0.1", 32)
