@@ -132,7 +132,13 @@ def test_archives_carry_handler_bundle_and_library(exported, tmp_path, form):
         names = {str(file.relative_to(made)) for file in made.rglob("*") if file.is_file()}
         manifest = (made / "MAR-INF" / "MANIFEST.json").read_bytes()
     assert json.loads(manifest)["model"]["modelVersion"] == "1.0"
-    expected = {"cdmam_handler.py", "model-config.yaml", "bundle.json", "radlens/bundles.py", "radlens/service/core.py"}
+    expected = {
+        "cdmam_handler.py",
+        "model-config.yaml",
+        "bundle.json",
+        "radlens/bundles/__init__.py",
+        "radlens/service/core.py",
+    }
     assert expected | set(exported.manifest.files) <= names
 
 

@@ -1,11 +1,5 @@
-"""One servable model on disk: save, load, verify.
+"""The bundle of a CDMAM ensemble."""
 
-A bundle is a directory with ``bundle.json`` and the files it lists with their SHA-256. Its own hash is that of
-``bundle.json``, so it names every byte of the bundle.
-"""
-
-import hashlib
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -17,16 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest, write_manifest
 from radlens.errors import BundleError, InvalidInput
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import FoldedCdmamEnsemble
 
-__all__ = ["FORMAT_VERSION", "Bundle", "InputSpec", "Manifest", "save"]
+__all__ = ["Bundle", "InputSpec", "Manifest", "save"]
 
-FORMAT_VERSION = 2
-"""Version of the layout of ``bundle.json``; another one is refused."""
-
-MANIFEST = "bundle.json"
 WEIGHTS = "weights.pt"
 TRACED = "ensemble.traced.pt"
 PREDICTION_ONNX = "prediction.onnx"
@@ -114,13 +105,13 @@ class Bundle:
             BundleError: no bundle there, another format version, any other file missing or altered.
         """
         path = Path(path)
+        document, bundle_hash = read_manifest(path)
         try:
-            text = (path / MANIFEST).read_bytes()
-            manifest = _parse(json.loads(text))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            manifest = _parse(document)
+        except (ValueError, TypeError, KeyError) as error:
             raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}") from error
-        damaged = _verify(path, manifest.files) if verify else {}
-        return cls(path, manifest, hashlib.sha256(text).hexdigest(), damaged)
+        damaged = problems(path, manifest.files, (PREDICTION_ONNX, GRADIENT_ONNX).__contains__) if verify else {}
+        return cls(path, manifest, bundle_hash, damaged)
 
     def model(self) -> FoldedCdmamEnsemble:
         """Return the ensemble with its dense layers multiplied out, float32, in evaluation mode.
@@ -180,42 +171,13 @@ def save(path: Path | str, manifest: Manifest) -> Bundle:
         manifest: its ``files`` are filled in here.
     """
     path = Path(path)
-    files = {file.name: _sha256(file) for file in sorted(path.iterdir()) if file.name != MANIFEST}
-    document = asdict(manifest) | {"files": files}
-    (path / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_manifest(path, asdict(manifest))
     return Bundle.load(path)
 
 
 def _parse(document: dict[str, Any]) -> Manifest:
-    if document["format_version"] != FORMAT_VERSION:
-        raise BundleError(f"bundle format must be {FORMAT_VERSION}, got {document['format_version']}")
     spec = document["input"]
     ranges = {name: tuple(spec[name]) for name in ("pixel_mean_range", "pixel_std_range")}
     tuples = {name: tuple(document[name]) for name in ("diameters_mm", "explainers")}
     known = {f.name: document[f.name] for f in fields(Manifest)}
     return Manifest(**(known | tuples | {"input": InputSpec(**(spec | ranges))}))
-
-
-def _verify(path: Path, files: Mapping[str, str]) -> dict[str, str]:
-    """Return what is wrong with each graph; anything else that is wrong is an error."""
-    damaged = {}
-    for name, expected in files.items():
-        problem = _problem(path / name, expected)
-        if problem and name not in (PREDICTION_ONNX, GRADIENT_ONNX):
-            raise BundleError(problem)
-        if problem:
-            damaged[name] = problem
-    return damaged
-
-
-def _problem(file: Path, expected: str) -> str | None:
-    if not file.is_file():
-        return f"bundle must hold {file.name}, which is missing"
-    if _sha256(file) != expected:
-        return f"{file.name} is not the file this bundle was made with: its SHA-256 differs"
-    return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
