@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from radlens.graphs.cdmam_gradient import CdmamGradient
+from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
+from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.fusion import fuse_members
 from radlens.graphs.gradient import GradientGraph, gradient_graph
 from radlens.graphs.supported import SUPPORTED
@@ -10,7 +12,18 @@ from radlens.graphs.supported import SUPPORTED
 if TYPE_CHECKING:
     from radlens.graphs.cdmam_export import export_bundle
 
-__all__ = ["SUPPORTED", "CdmamGradient", "GradientGraph", "export_bundle", "fuse_members", "gradient_graph"]
+__all__ = [
+    "GRAPHS",
+    "SUPPORTED",
+    "CdmamGradient",
+    "ClassifierGraphs",
+    "CompiledGraph",
+    "GradientGraph",
+    "classifier_graphs",
+    "export_bundle",
+    "fuse_members",
+    "gradient_graph",
+]
 
 
 def __getattr__(name: str) -> Any:

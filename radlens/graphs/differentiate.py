@@ -12,7 +12,7 @@ from radlens.graphs.recording import Recorder, Value, is_static, sizes
 from radlens.graphs.rules.registry import Rule
 from radlens.graphs.tracing import layer_of
 
-__all__ = ["append_gradient", "depends_on", "positional", "summed_to"]
+__all__ = ["append_gradient", "depends_on", "name_of", "needed_for", "positional", "summed_to"]
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
     Args:
         module: every node has a fake tensor in ``meta["val"]``.
         score: one number per sample, ``(b,)``.
-        wrt: the input, batch first.
+        wrt: an input or any other value, batch first.
         rules: how operations are differentiated.
 
     Returns:
@@ -35,7 +35,7 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
         InvalidInput: the score does not depend on the input.
         UnsupportedOperation: an operation between the two has no rule.
     """
-    active = depends_on(module.graph, wrt, rules) & _needed_for(score)
+    active = depends_on(module.graph, wrt, rules) & needed_for(score)
     if score not in active:
         raise InvalidInput("the score must depend on the input that it is differentiated by, it does not")
     recorder = Recorder(module)
@@ -67,7 +67,8 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype.is_floating_point
 
 
-def _needed_for(score: fx.Node) -> set[fx.Node]:
+def needed_for(score: fx.Node) -> set[fx.Node]:
+    """Return the nodes that ``score`` is computed from, itself included."""
     needed, waiting = set(), [score]
     while waiting:
         node = waiting.pop()

@@ -7,8 +7,7 @@ layers in forms that all engines compute rightly.
 """
 
 import operator
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,34 +16,31 @@ from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
 from radlens.graphs import passes
+from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.differentiate import append_gradient, name_of
 from radlens.graphs.rules import RULES
 from radlens.graphs.rules.activations import guided_relu
-from radlens.graphs.tracing import dynamic_batch, evaluating_copy, layer_of, own_constants, quiet, stand_in, trace
+from radlens.graphs.tracing import evaluating_copy, layer_of, own_constants, trace
 
 __all__ = ["GradientGraph", "gradient_graph"]
 
 aten = torch.ops.aten
 
-OPSET = 20
-"""ONNX operator set of the graphs."""
 
-EMBEDDED_LIMIT = 1_500_000_000
-"""Bytes of weights that an ONNX file may hold; more go into a file beside it (a protobuf ends at 2 GiB)."""
-
-
-class GradientGraph(nn.Module):
+class GradientGraph(CompiledGraph):
     """A module's output and the gradient of its score, without autograd.
 
-    Made by :func:`gradient_graph`. Weights are those of the time of compilation.
+    Made by :func:`gradient_graph`. Weights are those of the time of compilation. In ONNX the inputs are ``input_0``,
+    ``input_1``, ..., the outputs ``output`` (or ``output_0``, ...) and ``gradient``.
     """
 
     def __init__(self, graph_module: fx.GraphModule, examples: tuple[Tensor, ...], out_spec: pytree.TreeSpec) -> None:
-        super().__init__()
-        self.graph_module = graph_module
-        self.examples = examples
+        n = out_spec.num_leaves
+        single = n == 1 and out_spec.is_leaf()
+        outputs = ["output"] if single else [f"output_{k}" for k in range(n)]
+        inputs = [f"input_{k}" for k in range(len(examples))]
+        super().__init__(graph_module, examples, inputs, [*outputs, "gradient"])
         self.out_spec = out_spec
-        self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Any, Tensor]:
         """Compute output and gradient.
@@ -58,45 +54,8 @@ class GradientGraph(nn.Module):
         Raises:
             InvalidInput: number, shape or type of the inputs differ from the examples.
         """
-        _check_like(inputs, self.examples)
-        with torch.no_grad():
-            *leaves, gradient = self.graph_module(*inputs)
+        *leaves, gradient = super().forward(*inputs)
         return pytree.tree_unflatten(leaves, self.out_spec), gradient
-
-    @property
-    def input_names(self) -> list[str]:
-        """Names of the inputs in ONNX: ``input_0``, ``input_1``, ..."""
-        return [f"input_{k}" for k in range(len(self.examples))]
-
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the outputs in ONNX: ``output`` (or ``output_0``, ...) and ``gradient``."""
-        n = self.out_spec.num_leaves
-        single = n == 1 and self.out_spec.is_leaf()
-        return ["output", "gradient"] if single else [*(f"output_{k}" for k in range(n)), "gradient"]
-
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as ONNX, opset 20, with a dynamic batch.
-
-        Weights of more than 1.5 GB go into a file beside it, named ``<path>.data``.
-        """
-        size = sum(buffer.numel() * buffer.element_size() for buffer in self.graph_module.buffers())
-        with torch.no_grad(), quiet():
-            torch.onnx.export(
-                self.graph_module,
-                tuple(stand_in(x, self._device()) for x in self.examples),
-                path,
-                input_names=self.input_names,
-                output_names=self.output_names,
-                dynamic_shapes=dynamic_batch(self.examples),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=size > EMBEDDED_LIMIT,
-                verbose=False,
-            )
-
-    def _device(self) -> torch.device:
-        return next((buffer.device for buffer in self.graph_module.buffers()), torch.device("cpu"))
 
 
 def gradient_graph(
@@ -129,40 +88,65 @@ def gradient_graph(
     # Of a single sample a squeeze would take the batch along.
     example_inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
     module = evaluating_copy(module)
-    traced = trace(module, example_inputs, score, RULES.keys() | passes.LOWERINGS.keys())
+    traced = trace(module, example_inputs, score, KNOWN)
     graph_module = traced.graph_module
     _check_score(graph_module)
-    rules = RULES | ({aten.relu.default: guided_relu} if relu_rule == "guided" else {})
-    passes.simplify(graph_module)
-    _check_supported(graph_module)
-    _differentiate(graph_module, wrt, rules)
-    passes.finish(graph_module)
+    prepare(graph_module)
+    *leaves, value = results(graph_module)
+    image = graph_module.graph.find_nodes(op="placeholder")[wrt]
+    gradient = append_gradient(graph_module, value, image, GUIDED if relu_rule == "guided" else RULES)
+    complete(graph_module, (*leaves, gradient))
     own_constants(graph_module, module)
-    batch = graph_module.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
-    assert not isinstance(batch, int), "no pass may fix the batch size"
-    graph = GradientGraph(graph_module, tuple(x.detach().to("meta") for x in example_inputs), traced.out_spec)
-    _check_custom_functions(graph, module, example_inputs, score, wrt)
+    graph = GradientGraph(graph_module, example_inputs, traced.out_spec)
+    check_custom_functions(
+        lambda *inputs: graph(*inputs)[-1], lambda *inputs: score(module(*inputs)), example_inputs, wrt
+    )
     return graph
 
 
-def _differentiate(graph_module: fx.GraphModule, wrt: int, rules: Any) -> None:
-    """Append the gradient and give it out in place of the score."""
-    graph = graph_module.graph
-    output = graph.output_node()
-    results: Any = output.args[0]
-    *leaves, score = results
-    image = graph.find_nodes(op="placeholder")[wrt]
-    gradient = append_gradient(graph_module, score, image, rules)
-    output.args = ((*leaves, gradient),)
-    for node in graph.find_nodes(op="call_function", target=aten.detach.default):
-        node.replace_all_uses_with(node.args[0])
+KNOWN = RULES.keys() | passes.LOWERINGS.keys()
+"""Operations that can be compiled; tracing leaves them whole."""
+
+GUIDED = RULES | {aten.relu.default: guided_relu}
+"""Rules of guided backpropagation."""
+
+
+def prepare(graph_module: fx.GraphModule) -> None:
+    """Fold and lower a traced graph before it is differentiated.
+
+    Raises:
+        UnsupportedOperation: an operation cannot be compiled; the message names it and the layer.
+    """
+    passes.simplify(graph_module)
+    _check_supported(graph_module)
+
+
+def results(graph_module: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """Return the nodes that the graph gives out."""
+    values: Any = graph_module.graph.output_node().args[0]
+    return tuple(values)
+
+
+def give_out(graph_module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
+    """Let the graph give out ``values`` and nothing else."""
+    graph_module.graph.output_node().args = (tuple(values),)
     passes.drop_unused(graph_module)
 
 
+def complete(graph_module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
+    """Let a differentiated graph give out ``values``, in forms that all engines compute rightly."""
+    give_out(graph_module, values)
+    for node in graph_module.graph.find_nodes(op="call_function", target=aten.detach.default):
+        node.replace_all_uses_with(node.args[0])
+    passes.drop_unused(graph_module)
+    passes.finish(graph_module)
+    batch = graph_module.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0]
+    assert not isinstance(batch, int), "no pass may fix the batch size"
+
+
 def _check_supported(graph_module: fx.GraphModule) -> None:
-    known = RULES.keys() | passes.LOWERINGS.keys()
     for node in graph_module.graph.nodes:
-        if node.op == "call_function" and node.target not in known and node.target not in _PYTHON:
+        if node.op == "call_function" and node.target not in KNOWN and node.target not in _PYTHON:
             raise UnsupportedOperation(f"{name_of(node)} is not supported (layer {layer_of(node)})")
 
 
@@ -189,18 +173,28 @@ def _check_score(graph_module: fx.GraphModule) -> None:
         raise InvalidInput(f"the score must have shape (b,), got {shape}".replace("'", ""))
 
 
-def _check_custom_functions(
-    graph: GradientGraph, module: nn.Module, inputs: tuple[Tensor, ...], score: Callable[[Any], Tensor], wrt: int
+def check_custom_functions(
+    gradient: Callable[..., Tensor], score: Callable[..., Tensor], inputs: tuple[Tensor, ...], wrt: int
 ) -> None:
-    """Refuse autograd functions whose own backward is not the gradient of their forward."""
+    """Refuse autograd functions whose own backward is not the gradient of their forward.
+
+    Args:
+        gradient: the compiled gradient of ``score`` with respect to input ``wrt``.
+        score: computed by torch, one number per sample.
+        inputs: of both.
+        wrt: one of them.
+
+    Raises:
+        UnsupportedOperation: the compiled gradient is not that of autograd.
+    """
     inputs = tuple(x.detach().clone().requires_grad_(k == wrt) for k, x in enumerate(inputs))
     with torch.enable_grad():
-        value = score(module(*(x.clone() for x in inputs)))
+        value = score(*(x.clone() for x in inputs))
         names = sorted(_custom_functions(value))
         if not names:
             return
         (expected,) = torch.autograd.grad(value.sum(), inputs[wrt])
-    _, found = graph(*(x.detach() for x in inputs))
+    found = gradient(*(x.detach() for x in inputs))
     if not (found - expected).norm() <= _AGREEMENT * expected.norm():
         raise UnsupportedOperation(
             f"an autograd function must go back by the gradient of what it computes; check {', '.join(names)}"
@@ -224,16 +218,3 @@ def _custom_functions(value: Tensor) -> set[str]:
             names.add(type(function).__name__.removesuffix("Backward"))
         waiting.extend(before for before, _ in function.next_functions)
     return names
-
-
-def _check_like(inputs: tuple[Tensor, ...], examples: tuple[Tensor, ...]) -> None:
-    if len(inputs) != len(examples):
-        raise InvalidInput(f"the graph must have {len(examples)} inputs, got {len(inputs)}")
-    for k, (x, example) in enumerate(zip(inputs, examples, strict=True)):
-        if x.shape[1:] != example.shape[1:] or x.dtype != example.dtype:
-            expected = ("b", *example.shape[1:])
-            raise InvalidInput(
-                f"input {k} must be {example.dtype} of shape {expected}, got {x.dtype} of {tuple(x.shape)}".replace(
-                    "'", ""
-                )
-            )

@@ -20,7 +20,17 @@ from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
 
-__all__ = ["Traced", "dynamic_batch", "evaluating_copy", "layer_of", "own_constants", "quiet", "stand_in", "trace"]
+__all__ = [
+    "Traced",
+    "dynamic_batch",
+    "evaluating_copy",
+    "layer_of",
+    "own_constants",
+    "quiet",
+    "stand_in",
+    "trace",
+    "trace_whole",
+]
 
 aten = torch.ops.aten
 
@@ -90,12 +100,28 @@ def trace(
         UnsupportedOperation: the module cannot be traced for every batch size.
     """
     out_spec = pytree.tree_structure(_plain_run(module, inputs, score))
-    program = _exported(module, inputs, score)
+    return Traced(trace_whole(_Scored(module, score), inputs, kept), out_spec)
+
+
+def trace_whole(
+    whole: nn.Module, inputs: tuple[Tensor, ...], kept: Collection[torch._ops.OpOverload]
+) -> fx.GraphModule:
+    """Turn ``whole``, what surrounds the network ``whole.module``, into a graph of functional operations.
+
+    Args:
+        whole: maps ``*inputs`` to a list of tensors; its network is in evaluation mode.
+        inputs: examples, batch first.
+        kept: operations that stay whole; all others are taken apart where torch knows how.
+
+    Raises:
+        UnsupportedOperation: it cannot be traced for every batch size.
+    """
+    program = _exported(whole, inputs)
     _mark_undifferentiated(program)
     table = {operation: rule for operation, rule in default_decompositions().items() if operation not in kept}
     with quiet(), torch.no_grad():
         program = program.run_decompositions(table)
-    return Traced(_with_constants(program), out_spec)
+    return _with_constants(program)
 
 
 def stand_in(x: Tensor, device: torch.device) -> Tensor:
@@ -148,16 +174,15 @@ def _whole_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _exported(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None) -> ExportedProgram:
+def _exported(whole: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     stand_ins = tuple(stand_in(x, x.device) for x in inputs)
-    scored = _Scored(module, score).eval()
     with ExitStack() as stack:
-        path = stack.enter_context(_layer_at_work(module))
+        path = stack.enter_context(_layer_at_work(whole.get_submodule("module")))
         stack.enter_context(quiet())
         stack.enter_context(_whole_attention())
         stack.enter_context(torch.enable_grad())
         try:
-            return torch.export.export(scored, stand_ins, dynamic_shapes=(dynamic_batch(inputs),))
+            return torch.export.export(whole.eval(), stand_ins, dynamic_shapes=(dynamic_batch(inputs),))
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise UnsupportedOperation(

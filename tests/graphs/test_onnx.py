@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from zoo import PartialUNet, mobilenet, randomised
 
-from radlens.graphs import fuse_members, gradient, gradient_graph
+from radlens.graphs import compiled, fuse_members, gradient_graph
 from radlens.networks import CdmamEnsemble, CdmamNet
 
 
@@ -124,7 +124,7 @@ class _TwoInputs(nn.Module):
 
 def test_large_weights_go_into_a_file_beside_the_graph(tmp_path, monkeypatch):
     """Above the limit; the graph is read with them."""
-    monkeypatch.setattr(gradient, "EMBEDDED_LIMIT", 1000)
+    monkeypatch.setattr(compiled, "EMBEDDED_LIMIT", 1000)
     module = nn.Sequential(nn.Linear(30, 40), nn.Tanh(), nn.Linear(40, 2))
     x = torch.randn(2, 30)
     graph = gradient_graph(module, (x,), first)

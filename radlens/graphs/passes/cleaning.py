@@ -61,9 +61,9 @@ def _write_batch(node: fx.Node) -> None:
 
 
 def _join_reshapes(node: fx.Node) -> None:
-    """Read past a reshape: only the last shape counts."""
+    """Read past a reshape that nothing else reads: only the last shape counts."""
     source = arguments_of(node)[0]
-    if node.target is aten.reshape.default and source.target is aten.reshape.default:
+    if source.target is node.target is aten.reshape.default and len(source.users) == 1:
         node.args = (source.args[0], node.args[1])
 
 

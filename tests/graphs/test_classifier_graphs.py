@@ -1,0 +1,203 @@
+"""Prediction, gradient, guided backpropagation and feature maps, against autograd and Captum in float64."""
+
+import warnings
+
+import onnx
+import pytest
+import torch
+from captum.attr import GuidedBackprop, LayerGradCam
+from classifiers import NETWORKS, graphs, images, network, weights
+from conftest import autograd, relative
+from torch import nn
+from zoo import Lambda
+
+from radlens import engines
+from radlens.engines.golden import Golden
+from radlens.errors import InvalidInput, InvalidParameter, UnsupportedOperation
+from radlens.graphs import GRAPHS, classifier_graphs
+
+EXACT = 1e-9
+"""Relative difference of two float64 computations."""
+
+LAST = {"plain": "4", "resnet": "block", "mobile": "4", "efficient": None}
+"""The layer whose output is pooled; the last one ends with a function."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_output_and_gradient_equal_autograd(name):
+    """Logits, and the gradient of their weighted sum, for three images and for one."""
+    for n in (3, 1):
+        x, w = images(name)[:n], weights(name)[:n]
+        output, gradient = autograd(network(name), (x,), lambda y, w=w: (y * w).sum(1))
+        assert relative(graphs(name)["prediction"](x)[0], output) < EXACT
+        found = graphs(name)["gradient"](x, w)
+        assert relative(found[0], output) < EXACT
+        assert relative(found[1], gradient) < EXACT
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_feature_maps_are_what_is_pooled(name):
+    """Their means give the logits, and their gradient is that of the pooling and the dense layer."""
+    x, w = images(name), weights(name)
+    output, features, gradient = graphs(name)["features"](x, w)
+    head = list(network(name).modules())[-1]
+    assert relative(head(features.mean((2, 3))), output) < EXACT
+    per_map = w @ head.weight / features[0, 0].numel()
+    assert relative(gradient, per_map[:, :, None, None].expand_as(features)) < EXACT
+    if LAST[name]:
+        expected = []
+        handle = network(name).get_submodule(LAST[name]).register_forward_hook(lambda *a: expected.append(a[2]))
+        network(name)(x)
+        handle.remove()
+        assert relative(features, expected[0].detach()) < EXACT
+
+
+def test_the_features_graph_goes_back_no_further_than_the_feature_maps():
+    """As many convolutions as the network itself has."""
+    counts = {
+        name: sum(
+            node.target is torch.ops.aten.convolution.default
+            for node in graphs("resnet")[name].graph_module.graph.nodes
+        )
+        for name in ("prediction", "features", "gradient")
+    }
+    assert counts["features"] == counts["prediction"] == 4
+    assert counts["gradient"] > 4
+
+
+def test_a_named_layer_equals_captum():
+    """Activations times their mean gradients, Grad-CAM, of a normalisation that a convolution could take up."""
+    module, x, layer = network("resnet"), images("resnet"), "stem.1"
+    compiled = classifier_graphs(module, x[:1], n_outputs=3, layer=layer)["features"]
+    _, features, gradient = compiled(x, torch.eye(3, dtype=torch.float64))
+    expected = LayerGradCam(module, module.get_submodule(layer)).attribute(x, torch.arange(3))
+    assert relative((features * gradient.mean((2, 3), keepdim=True)).sum(1, keepdim=True), expected.detach()) < EXACT
+
+
+@pytest.mark.parametrize("name", ["plain", "resnet", "mobile"])
+def test_guided_backpropagation_equals_captum(name):
+    """Negative gradients are blocked at ReLU, and at nothing else: ReLU6 passes them."""
+    x, targets = images(name), torch.tensor([0, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Captum announces its hooks.
+        expected = GuidedBackprop(network(name)).attribute(x, targets)
+    one_hot = nn.functional.one_hot(targets, weights(name).shape[1]).double()
+    assert relative(graphs(name)["guided"](x, one_hot)[1], expected) < EXACT
+
+
+def test_engines_compute_the_graphs(tmp_path):
+    """ONNX Runtime and OpenVINO, with the names of the contract and any batch, within float32's own error."""
+    module, x, w = network("efficient"), images("efficient"), weights("efficient")
+    compiled = classifier_graphs(_single(module), x.float(), n_outputs=1)
+    for name in ("features", "gradient"):
+        path = tmp_path / f"{name}.onnx"
+        compiled.to_onnx(name, path)
+        model = onnx.load(path)
+        signature = (tuple(v.name for v in model.graph.input), tuple(v.name for v in model.graph.output))
+        assert signature == GRAPHS[name]
+        exact = [value.numpy() for value in graphs("efficient")[name](x, w)]
+        single = [value.numpy() for value in compiled[name](x.float(), w.float())]
+        outputs = GRAPHS[name].outputs
+        inputs = {"images": x.float().numpy(), "weights": w.float().numpy()}
+        golden = Golden.compare(inputs, dict(zip(outputs, exact, strict=True)), dict(zip(outputs, single, strict=True)))
+        golden.save(path)
+        for engine in ("onnxruntime", "openvino"):
+            opened = engines.open(path, engine)
+            assert opened.run({key: value[:1] for key, value in inputs.items()})["output"].shape == (1, 1)
+
+
+def _single(module: nn.Module) -> nn.Module:
+    single = type(module)()
+    single.load_state_dict(module.state_dict())
+    return single.eval()
+
+
+def test_a_graph_is_compiled_once_and_kept():
+    """``build`` compiles another one."""
+    assert graphs("plain")["features"] is graphs("plain")["features"]
+    assert graphs("plain").build("features") is not graphs("plain")["features"]
+
+
+def test_the_last_maps_are_those_that_everything_passes():
+    """Beside the deeper branch another one leads to the score; before them lies a layer that all go through."""
+
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.deep = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 3)
+
+        def forward(self, x):
+            x = self.stem(x).tanh()
+            return torch.cat([self.deep(x).mean((2, 3)), x.amax((2, 3))], 1)
+
+    module, x = Branched(), torch.randn(2, 1, 8, 8)
+    _, features, gradient = classifier_graphs(module, x, n_outputs=5)["features"](x, torch.ones(2, 5))
+    assert relative(features, module.stem(x).tanh().detach()) < 1e-6
+    assert gradient.shape == features.shape
+
+
+class _Doubled(torch.autograd.Function):
+    """The identity with twice its gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+def _network(*layers):
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(2))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "message"),
+    [
+        (_network(nn.Flatten()), "features", "must have maps .* it has none; a layer can be named"),
+        (_network(nn.Conv2d(1, 2, 1), Lambda(_Doubled.apply)), "features", "an autograd function must go back by"),
+        (_network(nn.Conv2d(1, 2, 1), Lambda(lambda x: x.cumprod(3))), "prediction", r"aten.cumprod .* \(layer 1\)"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(module, name, message):
+    """The message says what stands in the way and where."""
+    with torch.no_grad():
+        module(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(UnsupportedOperation, match=message):
+        classifier_graphs(module, torch.ones(1, 1, 4, 4), n_outputs=2)[name]
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_outputs", "layer", "error", "message"),
+    [
+        ((1, 20, 24), 2, None, InvalidInput, r"example_images must be .* \(b, c, h, w\), got torch.float32 of \(1, 20"),
+        ((1, 1, 20, 24), 3, None, InvalidInput, r"must map images of shape \(2, 1, 20, 24\) to \(2, 3\), got \(2, 2\)"),
+        ((1, 1, 20, 24), 2, "9", InvalidParameter, "layer must be the path of a layer of the network, got '9'"),
+        ((1, 1, 20, 24), 2, "7", InvalidInput, r"layer '7' must give maps of shape \(b, k, h, w\), got \(2, 2\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(shape, n_outputs, layer, error, message):
+    """Images, logits and the layer."""
+    with pytest.raises(error, match=message):
+        classifier_graphs(NETWORKS["plain"](), torch.zeros(shape), n_outputs=n_outputs, layer=layer)
+
+
+def test_a_layer_that_is_used_twice_is_refused():
+    """Which of its outputs is meant is not known."""
+    layer = nn.Conv2d(1, 1, 1)
+    module = nn.Sequential(layer, layer, nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InvalidParameter, match="layer must be one that is used once, got '0', used 2 times"):
+        classifier_graphs(module, torch.zeros(1, 1, 2, 2), n_outputs=2, layer="0")
+
+
+def test_an_output_that_is_no_tensor_is_refused():
+    """Its type is named."""
+    with pytest.raises(InvalidInput, match="got tuple"):
+        classifier_graphs(Lambda(lambda x: (x, x)), torch.zeros(1, 1, 2, 2), n_outputs=2)
+
+
+def test_an_unknown_graph_is_refused():
+    """The names are listed."""
+    with pytest.raises(InvalidParameter, match=r"graph must be one of prediction, gradient, .*, got 'hessian'"):
+        graphs("plain")["hessian"]
