@@ -1,4 +1,4 @@
-"""The functional core of a handler: a batch of requests in, one response for each out.
+"""The service of CDMAM models.
 
 Rows that can share work are computed together. What a row gets equals what it gets alone, to within the rounding of
 float32 sums whose order depends on the batch (about 1e-5 of the largest value of a map), and no row can spoil the
@@ -9,17 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
 
 from radlens import explainers
 from radlens.bundles import Bundle
 from radlens.engines import open_bundle
 from radlens.errors import BundleError
 from radlens.service.answers import Context, explanation_response, prediction_response
+from radlens.service.batching import BatchService, Work
 from radlens.service.cautions import cautions
 from radlens.service.computing import Computer, Elsewhere, Explanation
-from radlens.service.failures import failed
-from radlens.service.messages import Emit, Request, Response
+from radlens.service.messages import Request, Response
 from radlens.service.provenance import header_value, provenance
 from radlens.service.rows import Row, Terms, open_row
 from radlens.service.streaming import Pace, stream_explanation
@@ -27,11 +26,8 @@ from radlens.wire import PROVENANCE
 
 __all__ = ["Service"]
 
-Result = TypeVar("Result")
-Work = tuple[Callable[[Sequence[Row]], Sequence[Any]], Callable[[Row, Any, Context], Response], list[Row]]
 
-
-class Service:
+class Service(BatchService):
     """Answer requests with one model.
 
     Args:
@@ -80,44 +76,15 @@ class Service:
         self._computer = Computer(self.engine, bundle.preprocess, batch_size, checkpoint, identity, elsewhere)
         self._now, self._pace = now, pace or Pace()
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """Return one response per request, in their order. Nothing a request holds makes it raise.
-
-        All predictions are one call of the model; explanations of one sample that have the same method and parameters
-        are one call of the explainer, whatever their seeds and formats. A request that streams gets a response whose
-        ``stream`` does the work when it is called.
-        """
-        opened = [self._open(request) for request in requests]
-        answers: dict[Row, Response] = {}
-        for compute, encode, rows in self._work([row for row in opened if isinstance(row, Row)]):
-            answers |= self._answer(compute, encode, rows)
-        return [answers[row] if isinstance(row, Row) else row for row in opened]
-
-    def stream(self, request: Request, emit: Emit) -> Response:
-        """Answer one request, its body in pieces.
-
-        Args:
-            request: any; one that does not stream is answered by one piece.
-            emit: takes each piece of the body.
-
-        Returns:
-            Status and headers.
-        """
-        (response,) = self.respond([request])
-        if response.stream is None:
-            emit(response.body)
-        else:
-            response.stream(emit)
-        return response
-
-    def _open(self, request: Request) -> Row | Response:
-        try:
-            return open_row(request, self._terms)
-        except Exception as error:
-            return failed(error, request.request_id)
+    def _open(self, request: Request) -> Row:
+        return open_row(request, self._terms)
 
     def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
-        """Group rows by what can be computed together."""
+        """Group rows by what can be computed together.
+
+        All predictions are one call of the model; explanations of one sample that have the same method and parameters
+        are one call of the explainer, whatever their seeds and formats.
+        """
         alike = defaultdict(list)
         for row in rows:
             if row.is_streamed:
@@ -138,27 +105,6 @@ class Service:
     def _streamed(self, row: Row, _: None, context: Context) -> Response:
         stream = partial(stream_explanation, row, context, self._computer, self._pace)
         return Response(200, row.media_type, headers={PROVENANCE: header_value(context.provenance)}, stream=stream)
-
-    def _answer(
-        self,
-        compute: Callable[[Sequence[Row]], Sequence[Result]],
-        encode: Callable[[Row, Result, Context], Response],
-        rows: Sequence[Row],
-    ) -> dict[Row, Response]:
-        try:
-            results = compute(rows)
-        except Exception as error:
-            if len(rows) == 1:
-                return {rows[0]: failed(error, rows[0].request.request_id)}
-            # One of them spoilt it: each gets alone what it deserves.
-            return {row: self._answer(compute, encode, [row])[row] for row in rows}
-        return {row: self._encode(encode, row, result) for row, result in zip(rows, results, strict=True)}
-
-    def _encode(self, encode: Callable[[Row, Result, Context], Response], row: Row, result: Result) -> Response:
-        try:
-            return encode(row, result, self._context(row))
-        except Exception as error:
-            return failed(error, row.request.request_id)
 
     def _context(self, row: Row) -> Context:
         stated = provenance(self._stated, row.image, row.settings, row.request.request_id, self._now())

@@ -1,0 +1,88 @@
+"""A batch of requests in, one response for each out: what the services of all models share.
+
+Rows that can share work are computed together, and no row can spoil the answer of another.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from radlens.service.failures import failed
+from radlens.service.messages import Emit, Request, Response
+
+__all__ = ["BatchService", "Work"]
+
+Result = TypeVar("Result")
+Work = tuple[Callable[[Sequence[Any]], Sequence[Any]], Callable[[Any, Any, Any], Response], list[Any]]
+"""What computes some rows, what makes a response of a row, its result and its context, and the rows."""
+
+
+class BatchService(ABC):
+    """Answer requests with one model; a row is a request that was found to be good."""
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        """Return one response per request, in their order. Nothing a request holds makes it raise.
+
+        A request that streams gets a response whose ``stream`` does the work when it is called.
+        """
+        opened = [self._opened(request) for request in requests]
+        answers: dict[Any, Response] = {}
+        for compute, encode, rows in self._work([row for row in opened if not isinstance(row, Response)]):
+            answers |= self._answer(compute, encode, rows)
+        return [row if isinstance(row, Response) else answers[row] for row in opened]
+
+    def stream(self, request: Request, emit: Emit) -> Response:
+        """Answer one request, its body in pieces.
+
+        Args:
+            request: any; one that does not stream is answered by one piece.
+            emit: takes each piece of the body.
+
+        Returns:
+            Status and headers.
+        """
+        (response,) = self.respond([request])
+        if response.stream is None:
+            emit(response.body)
+        else:
+            response.stream(emit)
+        return response
+
+    @abstractmethod
+    def _open(self, request: Request) -> Any:
+        """Return the row of a request, or raise what is wrong with it."""
+
+    @abstractmethod
+    def _work(self, rows: Sequence[Any]) -> Iterator[Work]:
+        """Group rows by what can be computed together."""
+
+    @abstractmethod
+    def _context(self, row: Any) -> Any:
+        """Return what the answer of a row says beside its result."""
+
+    def _opened(self, request: Request) -> Any:
+        try:
+            return self._open(request)
+        except Exception as error:
+            return failed(error, request.request_id)
+
+    def _answer(
+        self,
+        compute: Callable[[Sequence[Any]], Sequence[Result]],
+        encode: Callable[[Any, Result, Any], Response],
+        rows: Sequence[Any],
+    ) -> dict[Any, Response]:
+        try:
+            results = compute(rows)
+        except Exception as error:
+            if len(rows) == 1:
+                return {rows[0]: failed(error, rows[0].request.request_id)}
+            # One of them spoilt it: each gets alone what it deserves.
+            return {row: self._answer(compute, encode, [row])[row] for row in rows}
+        return {row: self._encode(encode, row, result) for row, result in zip(rows, results, strict=True)}
+
+    def _encode(self, encode: Callable[[Any, Result, Any], Response], row: Any, result: Result) -> Response:
+        try:
+            return encode(row, result, self._context(row))
+        except Exception as error:
+            return failed(error, row.request.request_id)
