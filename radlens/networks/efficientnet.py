@@ -16,8 +16,9 @@ _NORM = ("batch", {"eps": 1e-5, "momentum": 0.1})
 class InvertedBottleneck(nn.Module):
     """The layers of one of MONAI's blocks, with an activation for each use in place of one for all."""
 
-    def __init__(self, block: MBConvBlock) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
+        assert isinstance(block, MBConvBlock)
         expand = [block._expand_conv, block._bn0, nn.SiLU()] if block.expand_ratio != 1 else []
         self.expand = nn.Sequential(*expand)
         self.filter = nn.Sequential(_centred(block._depthwise_conv), block._bn1, nn.SiLU())
@@ -36,7 +37,7 @@ class InvertedBottleneck(nn.Module):
 def efficientnet_b0_features(n_channels: int) -> nn.Sequential:
     """Return the layers that map ``(b, n_channels, h, w)`` to ``(b, 1280, h / 32, w / 32)``."""
     whole = EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=n_channels, num_classes=1, norm=_NORM)
-    stages = [nn.Sequential(*(InvertedBottleneck(block) for block in stage.children())) for stage in whole._blocks]
+    stages = [nn.Sequential(*map(InvertedBottleneck, stage.children())) for stage in whole._blocks]
     stem = nn.Sequential(_centred(whole._conv_stem), whole._bn0, nn.SiLU())
     top = nn.Sequential(whole._conv_head, whole._bn1, nn.SiLU())
     return nn.Sequential(stem, *stages, top)

@@ -2,5 +2,21 @@
 
 from radlens.training.cdmam import PRESETS, Preset, TrainedRun, load_run, train
 from radlens.training.cdmam_data import TrainingSet, build_training_set
+from radlens.training.classifier import TrainedClassifier, load_classifier_run, train_classifier
+from radlens.training.classifier_presets import CLASSIFIER_PRESETS, ClassifierPreset, WarmUp
 
-__all__ = ["PRESETS", "Preset", "TrainedRun", "TrainingSet", "build_training_set", "load_run", "train"]
+__all__ = [
+    "CLASSIFIER_PRESETS",
+    "PRESETS",
+    "ClassifierPreset",
+    "Preset",
+    "TrainedClassifier",
+    "TrainedRun",
+    "TrainingSet",
+    "WarmUp",
+    "build_training_set",
+    "load_classifier_run",
+    "load_run",
+    "train",
+    "train_classifier",
+]

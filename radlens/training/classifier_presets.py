@@ -1,0 +1,237 @@
+"""Recipes of the classifiers: Sam Millan 2023, sections 3.1 and 3.2.2-3.2.3; Byra et al. 2022, "Deep learning methods".
+
+What the papers leave open - batch sizes of the mammography networks, epochs, the period of the warm restarts - is our
+choice. ``demo`` recipes take minutes on two cores with simulated images and say below where they leave the paper.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from radlens.datasets import ModelInput
+from radlens.errors import InvalidParameter
+from radlens.networks import CLASSIFIERS
+
+__all__ = ["CLASSIFIER_PRESETS", "ClassifierPreset", "Loss", "Schedule", "Task", "WarmUp"]
+
+Task = Literal["patches", "mammograms", "ultrasound"]
+"""What is classified; it decides which images are drawn or read."""
+
+Loss = Literal["cross-entropy", "focal"]
+"""``focal``: Lin et al., ICCV 2017, gamma 2 (MONAI's)."""
+
+Schedule = Literal["plateau", "warm-restarts", "one-cycle"]
+"""Learning rate: a tenth after ``patience`` epochs without improvement; cosine annealing with warm restarts every
+``period`` epochs; or raised and lowered once over the run."""
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a network learns before its images in full size, with Adam and a learning rate that rises and falls once.
+
+    Args:
+        epochs: at least 1.
+        shape: rows and columns of the images.
+        learning_rate: the highest.
+        n_patches: patches of simulated mammograms with a lesion in the middle or without, at the pixel spacing of the
+            whole images (Shen et al., Scientific Reports 9:12495, 2019); 0 for the task's own images made smaller.
+
+    Raises:
+        InvalidParameter: a value out of its range.
+    """
+
+    epochs: int
+    shape: tuple[int, int]
+    learning_rate: float = 1e-3
+    n_patches: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.epochs < 1:
+            raise InvalidParameter(f"epochs of the warm-up must be at least 1, got {self.epochs}")
+        if len(self.shape) != 2 or min(self.shape) < 32:
+            raise InvalidParameter(f"shape of the warm-up must be two numbers of at least 32, got {self.shape}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierPreset:
+    """A recipe.
+
+    Args:
+        task: see `Task`.
+        network: one of `radlens.networks.CLASSIFIERS`.
+        input: what the network takes.
+        classes: negative and positive.
+        n_outputs: 2 for a softmax over the classes, 1 for the sigmoid of the positive one.
+        n_training: images drawn to learn from; of a data set all are taken.
+        n_validation: images drawn for the learning rate, for when to stop and for which weights to keep.
+        n_test: images drawn for the evaluation.
+        epochs: at most; the weights of the epoch with the lowest validation loss are kept.
+        batch_size: images per step.
+        learning_rate: of the optimizer, its highest.
+        optimizer: ``adam`` or ``sgd``, this with momentum 0.9.
+        schedule: see `Schedule`.
+        patience: epochs without improvement, see `Schedule`.
+        period: epochs between restarts, see `Schedule`.
+        stop_after: epochs without a lower validation loss after which training stops; ``None`` for never.
+        loss: see `Loss`; of one output the binary form.
+        class_weight: of a positive image in the loss, against 1 of a negative one.
+        flips: axes along which images are mirrored at random, 0 for up and down, 1 for left and right.
+        rotation: degrees up to which images are turned at random; what comes in at the edges is mirrored.
+        p_calcifications: part of the simulated mammographic lesions that are clusters and not masses.
+        warm_up: what comes before.
+        n_members: networks, trained from seeds of their own; a prediction is the mean of their probabilities.
+
+    Raises:
+        InvalidParameter: a value out of its range.
+    """
+
+    task: Task
+    network: str
+    input: ModelInput
+    classes: tuple[str, str]
+    n_outputs: int
+    n_training: int
+    n_validation: int
+    n_test: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Schedule = "plateau"
+    patience: int = 5
+    period: int = 10
+    stop_after: int | None = None
+    loss: Loss = "cross-entropy"
+    class_weight: float = 1.0
+    flips: tuple[int, ...] = ()
+    rotation: float = 0.0
+    p_calcifications: float = 0.3
+    warm_up: WarmUp | None = None
+    n_members: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        choices = {"task": get_args(Task), "network": CLASSIFIERS, "loss": get_args(Loss)}
+        choices |= {"schedule": get_args(Schedule), "optimizer": ("adam", "sgd")}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InvalidParameter(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.n_outputs not in (1, 2):
+            raise InvalidParameter(f"n_outputs must be 1 or 2, got {self.n_outputs}")
+        for name in ("n_training", "n_validation", "n_test", "epochs", "batch_size", "n_members"):
+            least = 2 if name.startswith("n_") and name != "n_members" else 1
+            if getattr(self, name) < least:
+                raise InvalidParameter(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "class_weight"):
+            if not getattr(self, name) > 0:
+                raise InvalidParameter(f"{name} must be above 0, got {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as JSON has them."""
+        return asdict(self)
+
+
+_PATCHES = ClassifierPreset(
+    task="patches",
+    network="resnet50",
+    input=ModelInput((224, 224)),
+    classes=("normal", "malignant"),
+    n_outputs=2,
+    n_training=4872,
+    n_validation=1218,
+    n_test=1526,
+    epochs=50,
+    batch_size=32,
+    learning_rate=1e-3,
+    flips=(0, 1),
+    rotation=30.0,
+)
+_MAMMOGRAMS = ClassifierPreset(
+    task="mammograms",
+    network="efficientnet_b0",
+    input=ModelInput((1024, 512), framing="breast"),
+    classes=("normal", "malignant"),
+    n_outputs=2,
+    n_training=4630,
+    n_validation=1158,
+    n_test=1441,
+    epochs=50,
+    batch_size=8,
+    learning_rate=1e-2,
+    optimizer="sgd",
+    schedule="warm-restarts",
+)
+_ULTRASOUND = ClassifierPreset(
+    task="ultrasound",
+    network="resnet18",
+    input=ModelInput((224, 224)),
+    classes=("benign", "malignant"),
+    n_outputs=1,
+    n_training=328,
+    n_validation=80,
+    n_test=136,
+    epochs=100,
+    batch_size=12,
+    learning_rate=1e-3,
+    stop_after=8,
+    flips=(1,),
+    rotation=10.0,
+)
+_SHORT = {"schedule": "one-cycle", "stop_after": None}
+
+CLASSIFIER_PRESETS: dict[str, dict[str, ClassifierPreset]] = {
+    "patch-resnet50": {
+        "demo": replace(
+            _PATCHES,
+            **_SHORT,
+            n_training=640,
+            n_validation=160,
+            n_test=400,
+            epochs=3,
+            batch_size=16,
+            warm_up=WarmUp(epochs=12, shape=(96, 96)),
+        ),
+        "paper": _PATCHES,
+    },
+    "patch-mobilenet-v2": {
+        "demo": replace(
+            _PATCHES,
+            **_SHORT,
+            network="mobilenet_v2",
+            n_training=960,
+            n_validation=160,
+            n_test=400,
+            epochs=4,
+            batch_size=16,
+            warm_up=WarmUp(epochs=12, shape=(96, 96)),
+        ),
+        "paper": replace(_PATCHES, network="mobilenet_v2"),
+    },
+    "mammogram-efficientnet-b0": {
+        "demo": replace(
+            _MAMMOGRAMS,
+            input=ModelInput((512, 256), framing="breast"),
+            n_training=800,
+            n_validation=160,
+            n_test=300,
+            epochs=6,
+            period=6,
+            p_calcifications=0.0,
+            warm_up=WarmUp(epochs=10, shape=(112, 112), n_patches=1600),
+        ),
+        "paper": _MAMMOGRAMS,
+    },
+    "ultrasound-resnet": {
+        "demo": replace(
+            _ULTRASOUND,
+            **_SHORT,
+            n_training=800,
+            n_validation=160,
+            n_test=400,
+            epochs=3,
+            warm_up=WarmUp(epochs=10, shape=(96, 96)),
+        ),
+        "paper": _ULTRASOUND,
+    },
+}
+"""Recipes by model, then by variant: ``demo`` and ``paper``."""
