@@ -17,6 +17,7 @@ __all__ = [
     "TrainingError",
     "UnreadableImage",
     "UnsupportedMediaType",
+    "UnsupportedMethod",
     "UnsupportedOperation",
     "exit_code",
     "http_status",
@@ -33,6 +34,10 @@ class InvalidInput(RadlensError, ValueError):
 
 class InvalidParameter(InvalidInput):
     """A parameter is unknown, has the wrong type or is out of its range."""
+
+
+class UnsupportedMethod(InvalidParameter):
+    """A method of explanation exists, but not for this model; the message names those that do."""
 
 
 class UnreadableImage(InvalidInput):

@@ -11,6 +11,7 @@ from radlens.explainers.base import (
     n_classes,
     names,
     predicted,
+    probabilities,
     register,
 )
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
@@ -25,7 +26,7 @@ from radlens.explainers.sensitivity import Sensitivity, sensitivity
 from radlens.explainers.smooth_grad import SmoothGrad
 from radlens.explainers.superpixels import Lime, Shap, superpixels
 from radlens.explainers.upsampling import Partial, UpsampledMap, merge, upsample
-from radlens.explainers.work import Ask, Work, complete, images_per_call
+from radlens.explainers.work import Ask, Work, complete, images_per_call, of_member
 
 __all__ = [
     "Ask",
@@ -59,8 +60,10 @@ __all__ = [
     "merge",
     "n_classes",
     "names",
+    "of_member",
     "omig",
     "predicted",
+    "probabilities",
     "register",
     "samples_for",
     "sensitivity",

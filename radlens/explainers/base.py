@@ -22,6 +22,7 @@ __all__ = [
     "n_classes",
     "names",
     "predicted",
+    "probabilities",
     "register",
 ]
 
@@ -125,6 +126,10 @@ class StepwiseExplainer(Explainer):
     per_channel: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
 
+    def cost(self, height: int, width: int) -> int:
+        """Return about how often the network is evaluated for an image of this size."""
+        return 1
+
     @abstractmethod
     def work(self, image: Tensor, target: int | None) -> Work:
         """Return the work on one image ``(c, h, w)``, which ends with its :class:`Attribution`."""
@@ -149,6 +154,15 @@ class StepwiseExplainer(Explainer):
 def predicted(outputs: Tensor) -> Tensor:
     """Return the class that logits ``(b, n)`` predict, ``(b,)`` int64: the largest; of a single one, its sign."""
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(dim=1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each class, ``(b, k)`` float64: softmax, or sigmoid of a single output and the rest."""
+    logits = logits.double()
+    if logits.shape[1] > 1:
+        return logits.softmax(dim=1)
+    positive = logits.sigmoid()
+    return torch.cat([1 - positive, positive], dim=1)
 
 
 def n_classes(n_outputs: int) -> int:

@@ -39,6 +39,10 @@ class IntegratedGradients(StepwiseExplainer):
         """Refuse values out of range."""
         at_least_one(self, "n_steps", "internal_batch_size")
 
+    def cost(self, height: int, width: int) -> int:
+        """See `StepwiseExplainer`."""
+        return self.n_steps
+
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `StepwiseExplainer`."""
         start = torch.full_like(image, self.baseline)

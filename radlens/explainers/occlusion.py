@@ -56,8 +56,8 @@ class Occlusion(StepwiseExplainer):
         if self.effect not in get_args(Effect):
             raise InvalidParameter(f"effect must be one of {', '.join(get_args(Effect))}, got {self.effect!r}")
 
-    def n_evaluations(self, height: int, width: int) -> int:
-        """Return how often the model is evaluated for an image of this size."""
+    def cost(self, height: int, width: int) -> int:
+        """See `StepwiseExplainer`."""
         return 1 + self._count(height) * self._count(width)
 
     def work(self, image: Tensor, target: int | None) -> Work:

@@ -42,6 +42,10 @@ class SmoothGrad(StepwiseExplainer):
         at_least_one(self, "n_draws", "internal_batch_size")
         not_negative(self, "noise", "seed")
 
+    def cost(self, height: int, width: int) -> int:
+        """See `StepwiseExplainer`."""
+        return self.n_draws
+
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `StepwiseExplainer`."""
         deviation = self.noise * float(image.max() - image.min())

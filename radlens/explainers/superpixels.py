@@ -74,6 +74,10 @@ class _Superpixels(StepwiseExplainer):
         at_least_one(self, "n_evaluations", "n_segments", "internal_batch_size")
         not_negative(self, "seed")
 
+    def cost(self, height: int, width: int) -> int:
+        """See `StepwiseExplainer`."""
+        return self.n_evaluations
+
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `StepwiseExplainer`."""
         segments = superpixels(image, self.n_segments)

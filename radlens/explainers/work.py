@@ -10,7 +10,7 @@ Requirements:
 
 from collections import defaultdict
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from radlens.errors import InvalidParameter
 
-__all__ = ["Answer", "Ask", "Kind", "Work", "complete", "images_per_call"]
+__all__ = ["Answer", "Ask", "Kind", "Work", "complete", "images_per_call", "of_member"]
 
-Kind = Literal["score", "gradient", "guided", "features", "deep_lift"]
+Kind = Literal["outputs", "score", "gradient", "guided", "features", "deep_lift"]
 """Method of a model that answers, see :class:`radlens.explainers.Classifier`."""
 
 Answer = Any
@@ -43,9 +43,10 @@ class Ask:
     Attributes:
         kind: which.
         images: ``(n, c, h, w)``.
-        target: class whose score is meant; None for a model of one score.
+        target: class whose score is meant; None for a model of one score, and for ``"outputs"``.
         baselines: ``(n, c, h, w)`` for ``"deep_lift"``.
         limit: images that may be computed together at most; None for :func:`images_per_call`.
+        member: of an ensemble, whose score is meant; None for that of the ensemble.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Ask:
     target: int | None
     baselines: Tensor | None = None
     limit: int | None = None
+    member: int | None = None
 
 
 def images_per_call(image: Tensor, internal_batch_size: int | None = None) -> int:
@@ -89,6 +91,17 @@ def complete(model: Any, tasks: Sequence[Work]) -> list[Any]:
     return found
 
 
+def of_member(work: Work, member: int) -> Work:
+    """Return the same work, asking one member of an ensemble."""
+    answer = None
+    while True:
+        try:
+            ask = work.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = yield replace(ask, member=member)
+
+
 def _advance(tasks: Sequence[Work], number: int, answer: Answer, asked: dict[int, Ask], found: list[Any]) -> None:
     try:
         asked[number] = tasks[number].send(answer)
@@ -98,12 +111,13 @@ def _advance(tasks: Sequence[Work], number: int, answer: Answer, asked: dict[int
 
 
 def _answers(model: Any, asked: dict[int, Ask]) -> dict[int, Answer]:
-    alike: dict[Kind, list[int]] = defaultdict(list)
+    alike: dict[tuple[Kind, int | None], list[int]] = defaultdict(list)
     for number, ask in asked.items():
-        alike[ask.kind].append(number)
+        alike[ask.kind, ask.member].append(number)
     answers: dict[int, Answer] = {}
-    for kind, numbers in alike.items():
-        answers |= zip(numbers, _together(model, kind, [asked[number] for number in numbers]), strict=True)
+    for (kind, member), numbers in alike.items():
+        one = model if member is None else model.members[member]
+        answers |= zip(numbers, _together(one, kind, [asked[number] for number in numbers]), strict=True)
     return answers
 
 

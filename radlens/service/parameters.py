@@ -26,6 +26,7 @@ __all__ = [
     "explanation_settings",
     "prediction_parameters",
     "prediction_settings",
+    "read_parameters",
     "shown",
 ]
 
@@ -272,7 +273,7 @@ def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str], *, s
     Raises:
         InvalidParameter: an unknown name, or text that is not as expected.
     """
-    return Settings(**_read("predictions", prediction_parameters(sampler), given, hints))
+    return Settings(**read_parameters("predictions", prediction_parameters(sampler), given, hints))
 
 
 def explanation_settings(
@@ -290,7 +291,7 @@ def explanation_settings(
     method = _value("method", choice, given, hints)
     known = explanation_parameters(sampler, methods, method)
     _require_auto(_value("n_samples", known["n_samples"], given, hints), given)
-    values = _read(f"explanations by {method}", known, given, hints)
+    values = read_parameters(f"explanations by {method}", known, given, hints)
     own = {name: values.pop(name) for name in _own_parameters(method)}
     del values["method"]
     settings = Settings(explainer=explainers.create(method, **own, **_SETTLED.get(method, {})), **values)
@@ -306,12 +307,26 @@ def _require_auto(n_samples: Any, given: Mapping[str, str]) -> None:
         raise InvalidParameter(f"n_samples must be {AUTO} with {' and '.join(ignored)}, got {n_samples}")
 
 
-def _read(
+def read_parameters(
     what: str, known: Mapping[str, Parameter], given: Mapping[str, str], hints: Mapping[str, str]
 ) -> dict[str, Any]:
+    """Read the text of parameters.
+
+    Args:
+        what: has them, for messages.
+        known: all there are, by name.
+        given: text by name; each must be known.
+        hints: used where they name a parameter that is not given.
+
+    Returns:
+        A value for each known parameter.
+
+    Raises:
+        InvalidParameter: an unknown name, or text that is not as expected.
+    """
     unknown = sorted(set(given) - set(known))
     if unknown:
-        raise InvalidParameter(f"parameters of {what} are {', '.join(known)}; got {_first_few(unknown)}")
+        raise InvalidParameter(f"parameters of {what} are {', '.join(known) or 'none'}; got {_first_few(unknown)}")
     return {name: _value(name, parameter, given, hints) for name, parameter in known.items()}
 
 

@@ -5,14 +5,20 @@ import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import radlens
 from radlens.engines import engine_versions
 from radlens.images import Image
-from radlens.service.parameters import Settings
 
 __all__ = ["header_value", "library_versions", "provenance"]
+
+
+class Stated(Protocol):
+    """What was asked for."""
+
+    def stated(self) -> dict[str, Any]:
+        """Return every setting as JSON values."""
 
 
 def library_versions() -> dict[str, str]:
@@ -26,7 +32,7 @@ def library_versions() -> dict[str, str]:
 
 
 def provenance(
-    model: Mapping[str, Any], image: Image, settings: Settings, request_id: str, time: datetime
+    model: Mapping[str, Any], image: Image, settings: Stated, request_id: str, time: datetime
 ) -> dict[str, Any]:
     """Return the provenance of one answer as JSON values.
 

@@ -61,7 +61,7 @@ def test_linear_score_gives_weight_times_pixel(effect, sign):
 
 def test_the_number_of_evaluations_is_known_before():
     """A mammogram of 1024x512 takes 34 times 17 squares, and the image itself."""
-    assert Occlusion().n_evaluations(1024, 512) == 34 * 17 + 1
+    assert Occlusion().cost(1024, 512) == 34 * 17 + 1
 
 
 @pytest.mark.parametrize("name", ["window", "stride", "internal_batch_size"])

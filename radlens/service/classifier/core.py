@@ -1,0 +1,96 @@
+"""The service of classifiers.
+
+All rows of a batch - predictions, methods, targets - are computed together: what they ask of the network shares its
+calls. What a row gets equals what it gets alone, to within the rounding of float32 sums whose order depends on the
+batch (about 1e-5 of the largest value of a map).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from radlens.bundles import ClassifierBundle
+from radlens.engines.classifier import EnsembleClassifier, GraphClassifier
+from radlens.service.batching import BatchService, Work
+from radlens.service.classifier.answers import ClassContext, response
+from radlens.service.classifier.computing import Computer
+from radlens.service.classifier.rows import ClassifierRow, open_row
+from radlens.service.messages import Request
+from radlens.service.provenance import provenance
+
+__all__ = ["ClassifierService", "open_model"]
+
+
+class ClassifierService(BatchService):
+    """Answer requests with one classifier.
+
+    Args:
+        bundle: the model.
+        engine: what computes its graphs, see :func:`radlens.engines.open`.
+        now: the clock of the provenance.
+
+    Attributes:
+        model: what computes the bundle.
+
+    Raises:
+        BundleError: no engine computes the predictions rightly.
+    """
+
+    def __init__(
+        self,
+        bundle: ClassifierBundle,
+        *,
+        engine: str = "auto",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._bundle, self._now = bundle, now
+        self.model = open_model(bundle, engine)
+        self._computer = Computer(self.model)
+
+    def _open(self, request: Request) -> ClassifierRow:
+        return open_row(request, self._bundle.manifest)
+
+    def _work(self, rows: Sequence[ClassifierRow]) -> Iterator[Work]:
+        if rows:
+            yield self._computer.compute, response, list(rows)
+
+    def _context(self, row: ClassifierRow) -> ClassContext:
+        manifest = self._bundle.manifest
+        stated = {"model": manifest.name, "version": manifest.version, "bundle_hash": self._bundle.bundle_hash}
+        return ClassContext(
+            provenance(stated | self.stated(), row.image, row.settings, row.request.request_id, self._now()),
+            _cautions(row),
+            manifest,
+        )
+
+    def stated(self) -> dict[str, Any]:
+        """Return what provenance says of the engines, as JSON values."""
+        engines = self.model.members[0].engines
+        return {"engine": engines["prediction"], "precision": "f32", "engines": engines}
+
+
+def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassifier:
+    """Return what computes a bundle; its prediction graphs are opened at once, the others when they are needed.
+
+    Raises:
+        BundleError: no engine computes the predictions rightly.
+        InvalidParameter: unknown engine.
+        MissingDependency: the engine is not installed.
+    """
+    manifest = bundle.manifest
+    members = [
+        GraphClassifier(bundle.graphs(member), manifest.n_outputs, manifest.input.image_shape, engine=engine)
+        for member in range(manifest.n_members)
+    ]
+    for member in members:
+        member.engine("prediction")
+    return EnsembleClassifier(members)
+
+
+def _cautions(row: ClassifierRow) -> list[str]:
+    found = []
+    if not row.prepared.has_frame:
+        found.append("no breast was found in the image; all of it was used")
+    if not row.prepared.pixels.any():
+        found.append("all pixels have one value; there is nothing to see")
+    return found
