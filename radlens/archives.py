@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import radlens
-from radlens.bundles import Bundle
+from radlens.bundles import Bundle, ClassifierBundle
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
 
 __all__ = ["FORMS", "archive"]
@@ -18,11 +18,11 @@ FORMS = {"zip": "zip-store", "directory": "no-archive"}
 
 _LIBRARY = Path(radlens.__file__).parent
 _HANDLERS = _LIBRARY.parent / "handlers"
-_HANDLER = "cdmam_handler.py"
+_HANDLER = "model_handler.py"
 _CONFIG = "model-config.yaml"
 
 
-def archive(bundle: Bundle, store: Path, *, form: str = "zip", handlers: Path = _HANDLERS) -> Path:
+def archive(bundle: Bundle | ClassifierBundle, store: Path, *, form: str = "zip", handlers: Path = _HANDLERS) -> Path:
     """Pack a bundle for TorchServe.
 
     Args:
@@ -55,7 +55,7 @@ def archive(bundle: Bundle, store: Path, *, form: str = "zip", handlers: Path = 
         return Path(shutil.move(made, target))
 
 
-def _stage(bundle: Bundle, handlers: Path, folder: Path) -> Path:
+def _stage(bundle: Bundle | ClassifierBundle, handlers: Path, folder: Path) -> Path:
     """Lay bundle, helpers of the handler and library side by side, as they will lie in the archive."""
     without_caches = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(bundle.path, folder)

@@ -25,7 +25,7 @@ def make_archive(bundle: Bundle, file: Path, *, changed: Mapping[str, str] | Non
         "model": {
             "modelName": bundle.manifest.name,
             "modelVersion": bundle.manifest.version,
-            "handler": "cdmam_handler.py",
+            "handler": "model_handler.py",
             "configFile": "model-config.yaml",
         },
         "archiverVersion": "0.12.0",

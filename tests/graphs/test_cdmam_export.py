@@ -133,7 +133,7 @@ def test_archives_carry_handler_bundle_and_library(exported, tmp_path, form):
         manifest = (made / "MAR-INF" / "MANIFEST.json").read_bytes()
     assert json.loads(manifest)["model"]["modelVersion"] == "1.0"
     expected = {
-        "cdmam_handler.py",
+        "model_handler.py",
         "model-config.yaml",
         "bundle.json",
         "radlens/bundles/__init__.py",
@@ -146,5 +146,5 @@ def test_archives_that_cannot_be_made_are_refused(exported, tmp_path, monkeypatc
     """Unknown form, no handler, no archiver, and an archiver that fails."""
     with pytest.raises(InvalidParameter, match="one of zip, directory, got 'tar'"):
         archive(exported, tmp_path, form="tar")
-    with pytest.raises(BundleError, match=r"must hold cdmam_handler.py, which is missing"):
+    with pytest.raises(BundleError, match=r"must hold model_handler.py, which is missing"):
         archive(exported, tmp_path, handlers=tmp_path)

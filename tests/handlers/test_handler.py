@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     import batch_reply
     import engine_metrics
     from batch_reply import reply
-    from cdmam_handler import CdmamHandler, decode
+    from model_handler import ModelHandler, decode
 
 from radlens.engines.cdmam import Refusal
 from radlens.service import Response
@@ -151,7 +151,7 @@ def test_streams_end_one_by_one(messages):
 
 def test_each_row_has_its_own_status_and_headers(messages):
     """Also where some rows are refused."""
-    handler, context = CdmamHandler(), Context(2)
+    handler, context = ModelHandler(), Context(2)
     responses = [Response(200, "image/png", b"p", {"X-A": "1"}), Response(422, "application/json", b"e")]
     handler.service = SimpleNamespace(respond=lambda requests: responses)
     assert handler.handle([{"body": b""}, {"body": b""}], context) == [b"p", b"e"]

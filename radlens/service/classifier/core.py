@@ -6,6 +6,7 @@ batch (about 1e-5 of the largest value of a map).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,21 @@ from radlens.service.provenance import provenance
 __all__ = ["ClassifierService", "open_model"]
 
 
+@dataclass(frozen=True)
+class ServingEngine:
+    """What metrics say of the engine that serves.
+
+    Attributes:
+        name: of the engine.
+        precision: of its arithmetic.
+        refused: engines that were tried and do not serve; graphs are opened on demand, so the log names them.
+    """
+
+    name: str
+    precision: str = "f32"
+    refused: tuple[()] = ()
+
+
 class ClassifierService(BatchService):
     """Answer requests with one classifier.
 
@@ -31,6 +47,7 @@ class ClassifierService(BatchService):
 
     Attributes:
         model: what computes the bundle.
+        engine: the engine of the predictions, for metrics.
 
     Raises:
         BundleError: no engine computes the predictions rightly.
@@ -45,6 +62,7 @@ class ClassifierService(BatchService):
     ) -> None:
         self._bundle, self._now = bundle, now
         self.model = open_model(bundle, engine)
+        self.engine = ServingEngine(self.model.members[0].engine("prediction").name)
         self._computer = Computer(self.model)
 
     def _open(self, request: Request) -> ClassifierRow:

@@ -1,4 +1,4 @@
-"""TorchServe handler of CDMAM models: decode, call the service, encode. Archived with the library it was made with."""
+"""TorchServe handler of all models: decode, call the service, encode. Archived with the library it was made with."""
 
 import json
 import sys
@@ -11,20 +11,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import engine_metrics
 from batch_reply import reply
 
-from radlens.bundles import Bundle
-from radlens.service import Service, request_from_http
+from radlens import bundles
+from radlens.service import open_service, request_from_http
 
 NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are no parameters: the body, and what ``/invocations`` chooses the model by."""
 
 
-class CdmamHandler:
+class ModelHandler:
     """Serve ``/predictions`` and ``/explanations`` of one archived model."""
 
     def initialize(self, context):
         """Load the bundle that lies in the archive, and say which engine computes it."""
-        bundle = Bundle.load(Path(context.system_properties["model_dir"]))
-        self.service = Service(bundle)
+        bundle = bundles.load(Path(context.system_properties["model_dir"]))
+        self.service = open_service(bundle)
         engine_metrics.report(context.metrics, bundle.manifest.version, self.service.engine)
 
     def handle(self, rows, context):
