@@ -4,6 +4,7 @@ A run is a folder: the images, one checkpoint per member while it trains, one ``
 ``training.json``, the record. Starting it again continues after the last finished epoch.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -19,9 +20,9 @@ from radlens import __version__
 from radlens.datasets import ModelInput
 from radlens.errors import TrainingError
 from radlens.evaluation import classification_measures
-from radlens.networks import ClassifierNetwork, create_classifier
-from radlens.training.classifier_data import ImageSet, build_sets, classes_of
-from radlens.training.classifier_loop import class_logits, positive_probability, train_member
+from radlens.networks import ClassifierNetwork, create_classifier, load_imagenet
+from radlens.training.classifier_data import ImageSet, build_sets, classes_of, require_data
+from radlens.training.classifier_loop import channels_last, class_logits, positive_probability, train_member
 from radlens.training.classifier_presets import ClassifierPreset
 
 __all__ = ["GOOD_AUC", "TrainedClassifier", "load_classifier_run", "train_classifier"]
@@ -61,7 +62,8 @@ def train_classifier(
     folder: Path,
     preset: ClassifierPreset,
     *,
-    name: str = "classifier",
+    model: str = "classifier",
+    variant: str = "custom",
     data: str | None = None,
     root: Path | None = None,
     imagenet: Path | None = None,
@@ -74,7 +76,8 @@ def train_classifier(
     Args:
         folder: of the run; created if it is not there.
         preset: the recipe.
-        name: of the recipe, for the record.
+        model: name of the recipe, for the record.
+        variant: of the recipe, likewise.
         data: data set to learn from, see `radlens.training.classifier_data.TASK_DATA`; ``None`` for simulated images.
         root: folder of the data set.
         imagenet: file of weights to start from, see `radlens.networks.load_imagenet`.
@@ -84,13 +87,15 @@ def train_classifier(
 
     Raises:
         TrainingError: the folder holds a run of another recipe, or a part of the images is of one class only.
-        InvalidParameter: the task cannot learn from that data set.
+        InvalidParameter: the task cannot learn from that data set, or one of data and root is missing.
         InvalidInput: the ImageNet weights do not fit.
         DatasetError: the data set cannot be read.
     """
     report = on_progress or (lambda stage, done, total: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    recipe = {"name": name, "preset": preset.to_json(), "data": data, "imagenet": imagenet and imagenet.name}
+    require_data(preset, data, root)
+    recipe = {"model": model, "variant": variant, "preset": preset.to_json(), "data": data}
+    recipe["imagenet"] = None if imagenet is None else _checked(imagenet, preset)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, recipe)
     if (folder / RECORD).exists():
@@ -134,6 +139,12 @@ def load_classifier_run(folder: Path) -> TrainedClassifier:
     return TrainedClassifier(record["network"], members, model_input, classes, record["n_outputs"], record)
 
 
+def _checked(imagenet: Path, preset: ClassifierPreset) -> dict[str, str]:
+    """Return what tells a file of weights from others, once it is known to fit."""
+    load_imagenet(create_classifier(preset.network, n_outputs=1, n_channels=preset.input.n_channels), imagenet)
+    return {"file": imagenet.name, "sha256": hashlib.sha256(imagenet.read_bytes()).hexdigest()}
+
+
 def _claim(folder: Path, recipe: dict[str, Any]) -> None:
     """Write the recipe into a new run; refuse a folder that holds another one."""
     file, text = folder / "preset.json", json.dumps(recipe, indent=2)
@@ -173,10 +184,11 @@ def _evaluation(folder: Path, preset: ClassifierPreset, test: ImageSet, report: 
     scores = np.zeros(len(test))
     for member in range(preset.n_members):
         report("evaluating", member, preset.n_members)
-        network = _load_member(
-            _member_file(folder, member), preset.network, preset.n_outputs, preset.input.n_channels
-        ).to(memory_format=torch.channels_last)
-        scores += positive_probability(class_logits(network, test.images)).double().numpy() / preset.n_members
+        file = _member_file(folder, member)
+        network = _load_member(file, preset.network, preset.n_outputs, preset.input.n_channels)
+        scores += (
+            positive_probability(class_logits(channels_last(network), test.images)).double().numpy() / preset.n_members
+        )
     report("evaluating", preset.n_members, preset.n_members)
     found = asdict(classification_measures(test.labels, scores, n_bootstrap=_N_BOOTSTRAP))
     found = {key: value._asdict() if hasattr(value, "_asdict") else value for key, value in found.items()}

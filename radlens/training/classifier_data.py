@@ -7,9 +7,11 @@ and not memory. Standardised pixels keep three digits, far below their noise.
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from radlens.errors import InvalidInput, InvalidParameter, TrainingError
 from radlens.phantoms import mammogram, ultrasound
 from radlens.training.classifier_presets import ClassifierPreset, Task
 
-__all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set"]
+__all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data"]
 
 PARTS = ("training", "validation", "test")
 """Sets without a common image, and of a data set without a common patient."""
@@ -71,6 +73,19 @@ def classes_of(preset: ClassifierPreset, data: str | None) -> tuple[str, str]:
     return ("benign", "malignant") if data == "cbis-ddsm-patches" else preset.classes
 
 
+def require_data(preset: ClassifierPreset, data: str | None, root: str | Path | None) -> None:
+    """Check that the task can learn from a data set, and that there is a folder to read it from.
+
+    Raises:
+        InvalidParameter: it cannot, or there is none.
+    """
+    if data is not None and data not in TASK_DATA[preset.task]:
+        raise InvalidParameter(f"data for {preset.task} must be one of {', '.join(TASK_DATA[preset.task])}, got {data}")
+    if (data is None) != (root is None):
+        got = "data without root" if root is None else "root without data"
+        raise InvalidParameter(f"data must be given with root, the folder where it is, got {got}")
+
+
 def build_sets(
     folder: Path,
     preset: ClassifierPreset,
@@ -93,23 +108,22 @@ def build_sets(
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Raises:
-        InvalidParameter: the task cannot learn from that data set.
+        InvalidParameter: see `require_data`.
         DatasetError: the data set cannot be read.
         TrainingError: a part has images of one class only.
     """
+    require_data(preset, data, root)
     report = on_progress or (lambda stage, done, total: None)
     names = (*PARTS, WARM_UP) if preset.warm_up and preset.warm_up.n_patches else PARTS
     if not all(_is_complete(folder, name) for name in names):
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = _simulated(preset) if data is None else _recorded(preset, data, root)
+        jobs = _simulated(preset) if data is None or root is None else _recorded(preset, data, root)
         if WARM_UP in names:
             jobs[WARM_UP] = _warm_up_jobs(preset)
-        # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
-        with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+        with _mapping(n_workers) as run:
             for name in names:
                 if not _is_complete(folder, name):
-                    drawn = pool.map(_run, jobs[name], chunksize=_CHUNK)
-                    _write(folder, name, _reported(drawn, f"{name} images", len(jobs[name]), report))
+                    _write(folder, name, _reported(run(jobs[name]), f"{name} images", len(jobs[name]), report))
     shapes = dict.fromkeys(PARTS, preset.input.image_shape)
     if WARM_UP in names:
         shapes[WARM_UP] = _warm_up_input(preset).image_shape
@@ -123,6 +137,17 @@ def open_set(folder: Path, name: str, image_shape: tuple[int, int, int]) -> Imag
 
 
 Job = Callable[[], list[Labelled]]
+
+
+@contextmanager
+def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[list[Labelled]]]]:
+    """Give a function that runs jobs in ``n_workers`` processes, or in this one if there is to be one."""
+    if n_workers == 1:
+        yield lambda jobs: map(_run, jobs)
+        return
+    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
+    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+        yield lambda jobs: pool.map(_run, jobs, chunksize=_CHUNK)
 
 
 def _run(job: Job) -> list[Labelled]:
@@ -176,17 +201,13 @@ def _simulate(
 ) -> np.ndarray:
     if task == "ultrasound":
         return ultrasound.sample(category, image_shape=network.shape, seed=seed).pixels
-    options = {"image_shape": network.shape, "p_calcifications": preset.p_calcifications, "seed": seed}
+    options: dict[str, Any] = {"image_shape": network.shape, "p_calcifications": preset.p_calcifications, "seed": seed}
     if task == "mammograms":
         return mammogram.sample(category, **options).pixels
     return mammogram.sample_patch(category, spacing_mm=spacing_mm or mammogram.PATCH_SPACING_MM, **options).pixels
 
 
-def _recorded(preset: ClassifierPreset, data: str, root: str | Path | None) -> dict[str, list[Job]]:
-    if data not in TASK_DATA[preset.task]:
-        raise InvalidParameter(f"{preset.task} can be learnt from {', '.join(TASK_DATA[preset.task])}; got {data}")
-    if root is None:
-        raise InvalidParameter(f"data {data} must come with its root, the folder where it is")
+def _recorded(preset: ClassifierPreset, data: str, root: str | Path) -> dict[str, list[Job]]:
     classes = classes_of(preset, data)
     cases = [case for case in open_dataset(data, root) if _is_used(case, preset.task, data)]
     others, test = split_patients(cases, validation=_HELD_OUT)

@@ -177,7 +177,7 @@ _ULTRASOUND = ClassifierPreset(
     flips=(1,),
     rotation=10.0,
 )
-_SHORT = {"schedule": "one-cycle", "stop_after": None}
+_SHORT: dict[str, Any] = {"schedule": "one-cycle", "stop_after": None}
 
 CLASSIFIER_PRESETS: dict[str, dict[str, ClassifierPreset]] = {
     "patch-resnet50": {
