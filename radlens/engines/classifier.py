@@ -17,10 +17,7 @@ from radlens.engines.base import BatchEngine
 from radlens.engines.opening import open as open_engine
 from radlens.errors import InvalidInput, UnsupportedOperation
 
-__all__ = ["GRAPHS", "EagerClassifier", "EnsembleClassifier", "GraphClassifier", "class_weights"]
-
-GRAPHS = ("prediction", "gradient", "guided", "features", "deep_lift")
-"""Graphs of a classifier, see :mod:`radlens.graphs.classifier`."""
+__all__ = ["EagerClassifier", "EnsembleClassifier", "GraphClassifier", "class_weights"]
 
 EAGER_BATCH = 16
 """Images that torch computes together with autograd."""
@@ -42,7 +39,7 @@ class GraphClassifier:
     """A classifier whose graphs are ONNX files.
 
     Args:
-        paths: file of each graph there is, by its name in :data:`GRAPHS`; ``"prediction"`` must be there.
+        paths: file of each graph there is, by its name in :data:`radlens.graphs.GRAPHS`; ``"prediction"`` must be there.
         n_outputs: logits of an image.
         image_shape: ``(c, h, w)``.
         engine: see :func:`radlens.engines.open`.
