@@ -115,10 +115,13 @@ def _network(model: str) -> Any:
 
     torch.manual_seed(0)
     network = create_classifier(model, n_outputs=2).eval()
-    # Running statistics of real activations: with those of an untrained network values would explode or vanish.
+    # Statistics of real activations: with those that a network starts with its scores would hardly move.
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
     network.train()
     with torch.no_grad():
-        network(torch.randn(4, 1, 128, 128))
+        network(torch.cat([_image(model), torch.zeros(1, 1, *SHAPES[model])]))
     # Scores of a trained network's size, so that LIME's lasso has something to find.
     network.head.weight.data *= 20
     return network.eval()
