@@ -22,6 +22,9 @@ __all__ = ["COMPACTNESS", "Lime", "Shap", "superpixels"]
 COMPACTNESS = 0.1
 """Weight of distance against grey value in SLIC, for grey values from 0 to 1; scikit-image's advice for such images."""
 
+SMOOTHING_PX = 2.0
+"""Standard deviation of the blur before SLIC, pixels: borders then follow tissue and not speckle."""
+
 _LASSO_ALPHA = 0.01
 """Weight of the L1 norm in the linear model of LIME: Captum's default."""
 
@@ -44,7 +47,14 @@ def superpixels(image: Tensor, n_segments: int) -> Tensor:
     grey = image.double().mean(dim=0)
     spread = float(grey.max() - grey.min())
     grey = (grey - grey.min()) / spread if spread else torch.zeros_like(grey)
-    found = slic(grey.numpy(), n_segments=n_segments, compactness=COMPACTNESS, channel_axis=None, start_label=0)
+    found = slic(
+        grey.numpy(),
+        n_segments=n_segments,
+        compactness=COMPACTNESS,
+        sigma=SMOOTHING_PX,
+        channel_axis=None,
+        start_label=0,
+    )
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(found.shape)).long()
 
 
