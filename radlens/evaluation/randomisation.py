@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from radlens.errors import InvalidInput, MissingDependency, UnsupportedOperation
+from radlens.errors import InvalidInput, InvalidParameter, MissingDependency, UnsupportedOperation
 
 __all__ = ["Randomisation", "model_randomisation"]
 
@@ -27,7 +27,8 @@ class Randomisation:
     A sound method ends near 0 everywhere. Pixels of all channels are compared.
 
     Attributes:
-        layers: ``(n,)`` names, from the output to the input; row ``k`` has the first ``k + 1`` of them randomised.
+        layers: ``(n,)`` names, from the output to the input; in row ``k`` all layers from the output to this one are
+            randomised.
         spearman: ``(n, b)`` float64, rank correlation of the signed maps.
         spearman_absolute: ``(n, b)`` float64, of their absolute values.
         ssim: ``(n, b)`` float64, mean structural similarity over a 7 x 7 window and all channels, each map divided by
@@ -47,6 +48,7 @@ def model_randomisation(
     explain: Callable[[nn.Module, Tensor], Tensor],
     images: Tensor,
     *,
+    n_points: int | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Randomisation:
@@ -61,27 +63,43 @@ def model_randomisation(
         explain: maps a network and images ``(b, c, h, w)`` to maps ``(b, c', h', w')``, each side at least 7. Targets
             must be held fixed inside it.
         images: ``(b, c, h, w)``.
+        n_points: depths at which maps are compared, evenly spread from the first randomised layer to the last, at
+            least 2; None for every layer. The weights at a depth do not depend on it.
         seed: of the new weights, and of samples that ``explain`` draws from torch's global generator.
-        on_progress: called as ``on_progress(done, total)`` after each layer.
+        on_progress: called as ``on_progress(done, total)`` after each comparison.
 
     Raises:
+        InvalidParameter: fewer than two points.
         InvalidInput: a network without parameters, or maps of another shape or with values that are not finite.
         UnsupportedOperation: a layer has parameters but no ``reset_parameters``; scripted and traced modules have none.
         MissingDependency: scikit-image is not installed.
     """
     changing = deepcopy(network)
     layers = _layers(changing)
+    compared = _compared(len(layers), n_points)
     original = _maps(explain, changing, images, seed)
     rows = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for done, layer in enumerate(layers.values(), start=1):
+        for place, layer in enumerate(layers.values()):
             layer.reset_parameters()
+            if place not in compared:
+                continue
             rows.append(_similarities(original, _maps(explain, changing, images, seed)))
             if on_progress:
-                on_progress(done, len(layers))
+                on_progress(len(rows), len(compared))
     spearman, absolute, ssim = np.moveaxis(np.array(rows), 2, 0)
-    return Randomisation(tuple(layers), spearman, absolute, ssim)
+    names = tuple(name for place, name in enumerate(layers) if place in compared)
+    return Randomisation(names, spearman, absolute, ssim)
+
+
+def _compared(n_layers: int, n_points: int | None) -> frozenset[int]:
+    """Return the places of the layers after which maps are compared."""
+    if n_points is not None and n_points < 2:
+        raise InvalidParameter(f"n_points must be at least 2, got {n_points}")
+    if n_points is None or n_points >= n_layers:
+        return frozenset(range(n_layers))
+    return frozenset(np.rint(np.linspace(0, n_layers - 1, n_points)).astype(int).tolist())
 
 
 def _layers(network: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from scipy import stats
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from radlens.errors import InvalidInput, MissingDependency, UnsupportedOperation
+from radlens.errors import InvalidInput, InvalidParameter, MissingDependency, UnsupportedOperation
 from radlens.evaluation import model_randomisation
 
 
@@ -57,6 +57,20 @@ def test_layers_are_reset_from_the_output_to_the_input(network, images):
             scaled = [values / np.abs(values).max() for values in (a, b)]
             channels = [structural_similarity(scaled[0][c], scaled[1][c], data_range=2.0) for c in range(2)]
             assert found.ssim[row, i] == pytest.approx(sum(channels) / 2, rel=1e-10)
+
+
+def test_fewer_points_are_rows_of_the_whole(network, images):
+    """Two points of three layers are the first and the last row: the weights at a depth are the same."""
+    whole = model_randomisation(network, gradient, images, seed=3)
+    done = []
+    ends = model_randomisation(network, gradient, images, n_points=2, seed=3, on_progress=lambda *at: done.append(at))
+    assert ends.layers == ("3.1", "0")
+    assert done == [(1, 2), (2, 2)]
+    for name in ("spearman", "spearman_absolute", "ssim"):
+        np.testing.assert_array_equal(getattr(ends, name), getattr(whole, name)[[0, 2]])
+    assert model_randomisation(network, gradient, images, n_points=9, seed=3).layers == whole.layers
+    with pytest.raises(InvalidParameter, match="n_points must be at least 2, got 1"):
+        model_randomisation(network, gradient, images, n_points=1)
 
 
 def test_a_method_that_ignores_the_network_is_caught(network, images):
