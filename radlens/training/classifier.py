@@ -148,9 +148,10 @@ def _checked(imagenet: Path, preset: ClassifierPreset) -> dict[str, str]:
 def _claim(folder: Path, recipe: dict[str, Any]) -> None:
     """Write the recipe into a new run; refuse a folder that holds another one."""
     file, text = folder / "preset.json", json.dumps(recipe, indent=2)
-    if file.exists() and file.read_text(encoding="utf-8") != text:
+    if not file.exists():
+        file.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
         raise TrainingError("the folder holds a run of another recipe; choose an empty one or delete it")
-    file.write_text(text, encoding="utf-8")
 
 
 def _record(
