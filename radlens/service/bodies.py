@@ -43,7 +43,7 @@ def open_body(request: Request) -> Opened:
     Raises:
         UnsupportedMediaType: the body is declared to be a form.
         InvalidInput: the body is declared to be JSON and is not an object with an ``image`` in base64.
-        InvalidParameter: another field of it is neither a number nor a string.
+        InvalidParameter: another field of it is neither a number, a boolean nor a string.
     """
     declared = (request.content_type or "").partition(";")[0].strip().lower()
     if declared in _REFUSED:
@@ -85,9 +85,9 @@ def _image(value: Any) -> bytes:
 def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(value)
-    raise InvalidParameter(f"field {shown(name)} must be a number or a string, got {_kind(value)}")
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise InvalidParameter(f"field {shown(name)} must be a number, a boolean or a string, got {_kind(value)}")
 
 
 def _kind(value: Any) -> str:

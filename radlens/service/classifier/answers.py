@@ -1,7 +1,7 @@
 """From numbers to answers: predictions and explanations of classes as JSON, PNG, ``.npy`` and DICOM."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,11 @@ class ClassContext:
 
 
 def response(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
-    """Return a result in the format that the row asks for."""
+    """Return a result in the format that the row asks for; the provenance says what was found beside a map."""
     if isinstance(result, ClassPrediction):
         body = _prediction(row, result, context)
     else:
+        context = replace(context, provenance=_with_findings(row, result, context))
         body = _explanation(row, result, context)
     return Response(200, row.media_type, body, {PROVENANCE: header_value(context.provenance)})
 
@@ -110,9 +111,23 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
         fields["disagreement"] = array_to_json(found.disagreement)
     answer: dict[str, Any] = {"explanation": fields, "prediction": _prediction_fields(found.prediction, context)}
     if found.trust is not None:
-        randomisation = context.manifest.randomisation.get(explainer.name)
-        answer["trust"] = found.trust.stated() | {"randomisation": randomisation}
+        answer["trust"] = _trust(found, explainer.name, context.manifest)
     return answer
+
+
+def _with_findings(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
+    """Return the provenance with what a picture cannot say: the class, the convergence delta and the trust card."""
+    stated, method = context.provenance, context.provenance["explainer"]
+    target = {"target": found.target, "target_class": context.manifest.classes[found.target]}
+    findings: dict[str, Any] = {"explainer": {**method, **target, "convergence_delta": found.delta}}
+    if found.trust is not None:
+        findings["trust"] = _trust(found, method["method"], context.manifest)
+    return {**stated, **findings}
+
+
+def _trust(found: ClassExplanation, method: str, manifest: ClassifierManifest) -> dict[str, Any]:
+    assert found.trust is not None, "the card was asked for"
+    return found.trust.stated() | {"randomisation": manifest.randomisation.get(method)}
 
 
 def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:

@@ -68,8 +68,7 @@ def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
 
 def _require_affordable(settings: ClassifierSettings, manifest: ClassifierManifest) -> None:
     assert settings.explainer is not None, "only explanations are asked"
-    n = settings.explainer.cost(*manifest.input.shape)
-    n *= manifest.n_members if settings.members == "each" else 1
+    n = settings.explainer.cost(*manifest.input.shape) * manifest.n_members
     if n > MAX_EVALUATIONS:
         raise InvalidParameter(
             f"the method's parameters must ask for at most {MAX_EVALUATIONS} evaluations of the network, got {n}"

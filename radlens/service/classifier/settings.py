@@ -1,15 +1,16 @@
 """What may be asked of a classifier: parameters, their ranges and defaults."""
 
 import re
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
 
 from radlens import explainers
 from radlens.bundles import ClassifierManifest
 from radlens.errors import InvalidParameter, UnsupportedMethod
-from radlens.explainers import StepwiseExplainer
+from radlens.explainers import StepwiseExplainer, images_per_call
 from radlens.service.parameters import Choice, Integer, Parameter, read_parameters, shown
 
 __all__ = ["MEMBERS", "OUTPUTS", "PREDICTED", "ClassifierSettings", "explanation_settings", "prediction_settings"]
@@ -22,6 +23,9 @@ MEMBERS = ("mean", "each")
 
 PREDICTED = "predicted"
 """The target that stands for the class that is predicted for the image."""
+
+AUTO = "auto"
+"""The number of images per call that follows from the size of an image."""
 
 _SEED = Integer(0, 2**32 - 1, 0)
 
@@ -65,19 +69,24 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Optional:
-    """An integer from 1, or the word ``auto``."""
+class ImagesPerCall:
+    """An integer from 1, or the word ``auto``: images that a method may have computed together.
 
-    default: None = None
+    Args:
+        high: as many as are computed together anyway; more would take memory that a server has not planned for.
+    """
+
+    high: int
+    default: str = AUTO
 
     @property
     def expected(self) -> str:
         """See `Parameter`."""
-        return f"an integer from 1 to {_LARGEST}, or auto"
+        return f"an integer from 1 to {self.high}, or {AUTO}"
 
-    def parse(self, text: str) -> Any:
-        """See `Parameter`; ``auto`` is told from what is wrong by its own value."""
-        return "auto" if text == "auto" else Integer(1, _LARGEST, 1).parse(text)
+    def parse(self, text: str) -> int | str | None:
+        """See `Parameter`."""
+        return AUTO if text == AUTO else Integer(1, self.high, 1).parse(text)
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ class ClassifierSettings:
         if self.explainer is None:
             return {}
         method = {"method": self.explainer.name, "parameters": asdict(self.explainer)}  # type: ignore[call-overload]
-        return {"explainer": method, "members": self.members, "output": self.output, "trust": self.trust}
+        return {"explainer": method, "members": self.members, "output": self.output}
 
 
 def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str]) -> ClassifierSettings:
@@ -153,7 +162,7 @@ def explanation_settings(
     """
     method = given.get("method", hints.get("method", default_method(manifest.explainers)))
     _require_allowed(method, manifest)
-    own = own_parameters(method, manifest.defaults.get(method, {}))
+    own = own_parameters(method, manifest.defaults.get(method, {}), manifest.input.image_shape)
     known: dict[str, Parameter] = {
         "method": Choice(manifest.explainers, method),
         "target": Target(manifest.classes),
@@ -163,7 +172,7 @@ def explanation_settings(
         **own,
     }
     values = read_parameters(f"explanations by {method}", known, given, hints)
-    parameters = {name: None if values[name] == "auto" else values[name] for name in own}
+    parameters = {name: None if values[name] == AUTO else values[name] for name in own}
     explainer = explainers.create(method, **parameters)
     assert isinstance(explainer, StepwiseExplainer), "what explains classes works step by step"
     target = None if values["target"] == PREDICTED else int(values["target"])
@@ -178,32 +187,33 @@ def default_method(methods: Sequence[str]) -> str:
     return "integrated_gradients" if "integrated_gradients" in methods else methods[0]
 
 
-def own_parameters(method: str, defaults: Mapping[str, Any]) -> dict[str, Parameter]:
+def own_parameters(method: str, defaults: Mapping[str, Any], image_shape: tuple[int, int, int]) -> dict[str, Parameter]:
     """Return the parameters that the fields of a method are, by name.
 
     Args:
         method: name.
         defaults: values that differ from the fields' own.
+        image_shape: ``(c, h, w)`` of what the network takes.
     """
     kind = explainers.get(method)
     hints = get_type_hints(kind)
-    own = fields(kind)  # type: ignore[arg-type]
-    return {field.name: _of(field.name, hints[field.name], defaults.get(field.name, field.default)) for field in own}
+    values = {field.name: defaults.get(field.name, field.default) for field in fields(kind)}  # type: ignore[arg-type]
+    return {name: _of(name, hints[name], value, image_shape) for name, value in values.items()}
 
 
-def _of(name: str, kind: Any, default: Any) -> Parameter:
+def _of(name: str, kind: Any, default: Any, image_shape: tuple[int, int, int]) -> Parameter:
     if name == "seed":
         return _SEED
+    if name == "internal_batch_size":
+        return ImagesPerCall(images_per_call(torch.empty(image_shape)))
     if kind is bool:
         return Flag(default)
     if kind is int:
         return Integer(1, _LARGEST, default)
     if kind is float:
         return Number(default)
-    if get_origin(kind) is Literal:
-        return Choice(get_args(kind), default)
-    assert get_origin(kind) in (Union, types.UnionType), f"parameter {name} has a type that no text is read as"
-    return Optional()
+    assert get_origin(kind) is Literal, f"parameter {name} has a type that no text is read as"
+    return Choice(get_args(kind), default)
 
 
 def _require_allowed(method: str, manifest: ClassifierManifest) -> None:

@@ -1,0 +1,119 @@
+"""Classifiers that are small, quick and untrained, with the graphs that the library exports.
+
+Exporting takes seconds: each network's graphs are made once in a process, and bundles of any kind are made of them.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from radlens import explainers
+from radlens.bundles import ClassifierBundle, ClassifierManifest, graph_file, save_classifier
+from radlens.datasets import ModelInput
+from radlens.engines import golden_values
+from radlens.engines.classifier import EagerClassifier
+from radlens.graphs import GRAPHS, ClassifierGraphs, classifier_graphs
+
+SHAPE = (32, 24)
+"""Rows and columns of the networks."""
+
+CLASSES = {1: ("benign", "malignant"), 2: ("benign", "malignant"), 3: ("normal", "benign", "malignant")}
+"""Names of classes by the number of logits."""
+
+LAYER = "4"
+"""Path of the last feature maps."""
+
+
+def make_network(seed: int = 0, n_outputs: int = 3) -> nn.Module:
+    """Return convolutions, ReLU, pooling, the mean of the last maps and a dense layer, for images ``(b, 1, h, w)``.
+
+    The dense layer's weights are large, so that scores and probabilities differ from image to image.
+    """
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, n_outputs))
+    network[-1].weight.data *= 10
+    return network.eval().requires_grad_(False)
+
+
+def make_eager(seed: int = 0, n_outputs: int = 3, shape: tuple[int, int] = SHAPE) -> EagerClassifier:
+    """Return the same network with autograd: what a bundle of it must compute."""
+    return EagerClassifier(make_network(seed, n_outputs), (1, *shape), layer=LAYER)
+
+
+def make_classifier(
+    path: Path,
+    *,
+    name: str = "lesions",
+    version: str = "1.0",
+    n_members: int = 1,
+    n_outputs: int = 3,
+    shape: tuple[int, int] = SHAPE,
+    framing: str = "whole",
+    graphs: Sequence[str] = tuple(GRAPHS),
+    first_seed: int = 0,
+    **manifest: object,
+) -> ClassifierBundle:
+    """Write an ensemble of random members to ``path`` and load it.
+
+    Args:
+        path: of the bundle; made if it is missing.
+        name: of the model.
+        version: of the model.
+        n_members: networks, of seeds from ``first_seed`` on.
+        n_outputs: logits, see `CLASSES`.
+        shape: rows and columns of the network's input.
+        framing: of the images, see :class:`radlens.datasets.ModelInput`.
+        graphs: of each member; methods that need others are refused.
+        first_seed: of the first member.
+        manifest: further fields of `ClassifierManifest`.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    for member in range(n_members):
+        for graph in graphs:
+            for suffix, content in graph_files(graph, first_seed + member, n_outputs, shape).items():
+                (path / graph_file(member, graph)).with_suffix(suffix).write_bytes(content)
+    allowed = [method for method in class_methods() if _needed(method) <= {*graphs}]
+    fields = {
+        "name": name,
+        "version": version,
+        "classes": CLASSES[n_outputs],
+        "n_outputs": n_outputs,
+        "input": ModelInput(shape, framing=framing),
+        "n_members": n_members,
+        "graphs": tuple(graphs),
+        "explainers": tuple(allowed),
+        "refused": dict.fromkeys({*class_methods()} - {*allowed}, "the model has no graph of what it needs"),
+        "form": "eager",
+    }
+    return save_classifier(path, ClassifierManifest(**(fields | manifest)))
+
+
+def class_methods() -> list[str]:
+    """Return the names of the methods that explain classes."""
+    return [name for name in explainers.names() if issubclass(explainers.get(name), explainers.StepwiseExplainer)]
+
+
+def _needed(method: str) -> set[str]:
+    return {"prediction" if need == "score" else need for need in explainers.get(method).needs}
+
+
+@cache
+def graph_files(graph: str, seed: int, n_outputs: int, shape: tuple[int, int]) -> dict[str, bytes]:
+    """Return the files of a graph by their suffixes: ONNX, and golden values."""
+    images = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(1))
+    examples = {"images": images, "baselines": torch.zeros_like(images), "weights": torch.eye(n_outputs)[[0, -1]]}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "graph.onnx"
+        _graphs(seed, n_outputs, shape).to_onnx(graph, file)
+        golden = golden_values(file, {name: examples[name].numpy() for name in GRAPHS[graph].inputs}).save(file)
+        return {".onnx": file.read_bytes(), ".golden.npz": golden.read_bytes()}
+
+
+@cache
+def _graphs(seed: int, n_outputs: int, shape: tuple[int, int]) -> ClassifierGraphs:
+    return classifier_graphs(make_network(seed, n_outputs), torch.zeros(2, 1, *shape), n_outputs=n_outputs)
