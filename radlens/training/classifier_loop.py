@@ -31,8 +31,13 @@ FOCAL_GAMMA = 2.0
 """Exponent of the focal loss: what Lin et al. found best."""
 
 _MOMENTUM = 0.9
+"""Of stochastic gradient descent: Sam Millan 2023, section 3.2.3."""
+
 _N_CALIBRATION = 128
+"""Training images from which the statistics of batch normalisation are measured."""
+
 _BATCH = 16
+"""Images at once where nothing is learnt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +93,9 @@ def varied(images: Tensor, rng: np.random.Generator, *, flips: tuple[int, ...], 
         flips: 0 for up and down, 1 for left and right.
         rotation: largest angle, degrees; bilinear, and what comes in at the edges is mirrored.
     """
-    mirrored = {axis: torch.from_numpy(rng.random(len(images)) < 0.5) for axis in flips}
-    for axis, chosen in mirrored.items():
-        images = torch.where(chosen.to(images.device)[:, None, None, None], images.flip(axis + 2), images)
+    for axis in flips:
+        chosen = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
+        images = torch.where(chosen[:, None, None, None], images.flip(axis + 2), images)
     if rotation == 0:
         return images
     angles = torch.from_numpy(rng.uniform(-rotation, rotation, len(images)) * math.pi / 180).float()
@@ -146,9 +151,11 @@ def train_member(
     run = _Run(network, member, preset, sets, device, on_progress or (lambda stage, done, total: None))
     if checkpoint.exists():
         run.load(torch.load(checkpoint, map_location=device, weights_only=True))
+    draft = checkpoint.with_name(f"{checkpoint.name}.tmp")
     while not run.is_over:
         run.epoch()
-        torch.save(run.state(), checkpoint)
+        torch.save(run.state(), draft)
+        draft.replace(checkpoint)
     network.load_state_dict(run.best)
     return TrainedMember(network.cpu().eval(), run.history)
 
@@ -294,9 +301,12 @@ class _Run:
             # None is for the plain mean over all batches.
             norm.momentum = None
         self.network.train()
-        images = self.sets["training"].images[:_N_CALIBRATION]
-        for i in range(0, len(images), _BATCH):
-            self.network(self._on_device(images[i : i + _BATCH]))
+        images = self.sets["training"].images
+        # Taken from everywhere, as data sets list one class after the other.
+        chosen = np.linspace(0, len(images) - 1, min(len(images), _N_CALIBRATION)).astype(int)
+        n_batches = -(-len(chosen) // _BATCH)
+        for i in range(n_batches):
+            self.network(self._on_device(images[chosen[i::n_batches]]))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 

@@ -80,16 +80,15 @@ def test_the_evaluation_is_that_of_the_loaded_members(folder):
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(folder, tmp_path, monkeypatch):
     """Stopped after the warm-up and after an epoch, and resumed, a member is the same to the bit on one thread."""
     shutil.copytree(folder / "data", tmp_path / "data")
-    saves = []
+    begun, epoch = [], classifier_loop._Run.epoch
 
-    def save_and_stop(state, file):
-        save(state, file)
-        saves.append(len(state["history"]))
-        if len(saves) < 3:
+    def epoch_or_stop(run):
+        begun.append(len(run.history))
+        if len(begun) in (2, 4):
             raise KeyboardInterrupt
+        epoch(run)
 
-    save = torch.save
-    monkeypatch.setattr(torch, "save", save_and_stop)
+    monkeypatch.setattr(classifier_loop._Run, "epoch", epoch_or_stop)
     preset = replace(PRESET, n_members=1)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -97,7 +96,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(folder, tmp_pat
         with pytest.raises(TrainingError, match=r"must hold training\.json, which is missing"):
             load_classifier_run(tmp_path)
     resumed = train_classifier(tmp_path, preset, device="cpu", n_workers=1)
-    assert saves == [1, 2, 3]
+    assert begun == [0, 1, 1, 2, 2]
     straight = load_classifier_run(folder)
     for (name, value), other in zip(
         resumed.members[0].state_dict().items(), straight.members[0].state_dict().values(), strict=True
