@@ -81,7 +81,12 @@ def figure_box_steps(
     ]
     n_rows = 1 if tallness_of(image.shape) > _TALL else 2
     figure, grid = panel_grid(
-        tallness_of(image.shape), n_rows, len(parts) // n_rows, largest=_LARGEST, text_height=0.45, extra=(0.0, 0.35)
+        tallness_of(image.shape),
+        n_rows,
+        len(parts) // n_rows,
+        largest=_LARGEST,
+        text_height=0.45,
+        extra=(0.0, 0.35 if title else 0.05),
     )
     panels = list(grid.flat)
     for i, (axes, (text, picture, found)) in enumerate(zip(panels, parts, strict=True)):

@@ -21,7 +21,16 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.boxes import Box
 from radlens.evaluation.checks import finite_map
 from radlens.figures.charts import PAGE_WIDTH
-from radlens.figures.maps import NEGATIVE, POSITIVE, RAMP, colorize, display_grey, display_map, symmetric_limit
+from radlens.figures.maps import (
+    NEGATIVE,
+    POSITIVE,
+    RAMP,
+    block_size,
+    colorize,
+    display_grey,
+    display_map,
+    symmetric_limit,
+)
 from radlens.figures.panels import Spacing, save
 
 __all__ = [
@@ -55,7 +64,7 @@ _QUANTILE = 0.995
 _MAX_SIDE = 700  # pixels; no panel of a page is drawn with more
 _DIMMED, _OPACITY = 0.7, 0.85
 _LETTERS_PER_INCH = 13  # of a 9 pt text
-_SMALL_DPI = 150
+_SMALL_DPI = 110
 _STROKE: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=3.0, foreground="black")]
 
 
@@ -91,17 +100,24 @@ def tallness_of(shape: tuple[int, ...], spacing_mm: Spacing = None) -> float:
 
 
 def save_small(figure: Figure) -> bytes:
-    """Return a figure as PNG of 256 colours: a third of the size of `save`, for pages with many pictures."""
-    picture = Image.open(io.BytesIO(save(figure, dpi=_SMALL_DPI))).convert("RGB")
+    """Return a figure as PNG of a third of the size of `save`, for pages with many pictures.
+
+    It has fewer pixels and 64 levels of each colour; black and white stay what they are.
+    """
+    with Image.open(io.BytesIO(save(figure, dpi=_SMALL_DPI))) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    levels = np.rint(np.rint(pixels * (63 / 255)) * (255 / 63)).astype(np.uint8)
     stream = io.BytesIO()
-    picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
+    Image.fromarray(levels).save(stream, "png", optimize=True, dpi=(_SMALL_DPI, _SMALL_DPI))
     return stream.getvalue()
 
 
 def wrapped(text: str, width: float, size: float = 10) -> str:
     """Break the lines of a text so that they fit into ``width`` inches at ``size`` points."""
     n_letters = max(8, int(_LETTERS_PER_INCH * width * 9 / size))
-    return "\n".join(textwrap.fill(line, n_letters) for line in text.split("\n"))
+    # An equation stays on one line.
+    lines = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").split("\n")
+    return "\n".join(textwrap.fill(line, n_letters) for line in lines)
 
 
 def checked_pair(pixels: ArrayLike, values: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +169,8 @@ def map_picture(pixels: np.ndarray, values: np.ndarray, show: Show, limit: float
     if show not in get_args(Show):
         raise InvalidParameter(f"show must be overlay or map, got {show!r}")
     limit = symmetric_limit(values, _QUANTILE) if limit is None else limit
-    reduced = display_map(values, max_side=_MAX_SIDE)
+    # Averaging over blocks would let fine lines and points of both signs vanish.
+    reduced = display_map(thickened(values, block_size(values, _MAX_SIDE) // 2 * 2 + 1), max_side=_MAX_SIDE)
     if show == "map":
         return colorize(reduced, limit=limit)
     strength = _OPACITY * np.minimum(np.abs(reduced) / limit, 1.0)[..., None]

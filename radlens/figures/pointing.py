@@ -31,6 +31,7 @@ from radlens.figures.pictures import (
 __all__ = ["PointingCase", "figure_pointing", "figure_regions"]
 
 _TITLES = {"mass": "Mass", "peritumoral": "Peritumoral region", "below": "Region below the mass"}
+_SHORT = {"peritumoral": "ring"}
 _COLOURS = {"mass": "#FFD400", "peritumoral": "#2ECC71", "below": "#FF8AE2"}
 _OTHERS = ("#00C8C8", "#FF9F40", "#C0C0C0")
 _LARGEST = (2.4, 2.6)  # inches
@@ -165,7 +166,7 @@ def _draw_case(above: Axes, below: Axes, case: PointingCase) -> None:
         draw_edges(below, edges, case.spacing_mm, colors=colour, linewidths=1.0)
     if values.min() < values.max():
         _draw_extremes(below, values, masks, case.spacing_mm)
-    hits = [_TITLES.get(name, name).lower() for name, hit in pointing_hits(values, masks).items() if hit]
+    hits = [_SHORT.get(name, name) for name, hit in pointing_hits(values, masks).items() if hit]
     below.set_xlabel(f"hits: {', '.join(hits) or 'none'}\n{scale_text(values)}", size=8, labelpad=2)
 
 

@@ -1,0 +1,160 @@
+"""One study as a single HTML page that needs nothing else: no files, no scripts, no network."""
+
+import io
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from radlens.errors import InvalidInput
+from radlens.figures.html import data_uri, environment, flattened
+
+__all__ = ["Cell", "PictureBlock", "Section", "StudyContent", "Table", "study_page"]
+
+Cell = str | float | None
+"""What stands in a table; None is shown as a dash."""
+
+_CSS_PIXELS_PER_INCH = 100
+"""Of a figure: one of `radlens.figures.charts.PAGE_WIDTH` fills the page, and its text is as large as the page's."""
+
+_DPI = 150  # of a picture that does not say
+
+_NUMBER = re.compile(r"[<>≤≥±+−-]?\s?\d|–$")
+_SIMULATED_NOTE = "Paper: images of patients. Here: simulated images; the two columns are not of the same thing."
+_NOT_COMPUTED = "not computed yet"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        title: above it.
+        columns: their headings; the first column names the rows.
+        rows: as many cells as columns each; fractions are shown with three significant digits.
+        note: below it.
+        published: places of the columns that a paper printed, from 0; they are shaded.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    published: Collection[int] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.columns)
+        if n == 0:
+            raise InvalidInput(f"table {self.title!r} must have at least one column, got none")
+        if odd := next((row for row in self.rows if len(row) != n), None):
+            raise InvalidInput(f"every row of table {self.title!r} must have {n} cells, got {len(odd)}")
+        if not all(0 <= place < n for place in self.published):
+            raise InvalidInput(f"published columns of table {self.title!r} must be in [0, {n}), got {self.published}")
+
+
+@dataclass(frozen=True, eq=False)
+class PictureBlock:
+    """A picture.
+
+    Attributes:
+        title: above it.
+        png: its bytes.
+        caption: below it: what is seen and how to read it.
+    """
+
+    title: str
+    png: bytes
+    caption: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A part of the study, in the order of the paper.
+
+    Attributes:
+        heading: short.
+        text: paragraphs, separated by empty lines.
+        blocks: tables and pictures, in order.
+        missing: what is not there yet; a section without text and blocks is missing as a whole.
+    """
+
+    heading: str
+    text: str = ""
+    blocks: Sequence[Table | PictureBlock] = ()
+    missing: Sequence[str] = ()
+
+    @property
+    def gaps(self) -> Sequence[str]:
+        """What is not there yet."""
+        return self.missing or (() if self.text or self.blocks else (_NOT_COMPUTED,))
+
+
+@dataclass(frozen=True, eq=False)
+class StudyContent:
+    """Everything that the page shows. Texts are escaped; they may come from anywhere.
+
+    Attributes:
+        title: of the page.
+        citation: of the paper.
+        created: date and time.
+        ran: what was run, such as data, models and preset: a sentence each, by its name.
+        sections: in the order of the paper.
+        provenance: JSON values; nested mappings become dotted names.
+        simulated: whether the images are simulated; False for a data set of patients.
+        how_to_read: paragraphs.
+        limits: what the numbers do not show; paragraphs.
+        warnings: sentences about this run.
+    """
+
+    title: str
+    citation: str
+    created: str
+    ran: Mapping[str, str]
+    sections: Sequence[Section]
+    provenance: Mapping[str, Any]
+    simulated: bool = True
+    how_to_read: Sequence[str] = ()
+    limits: Sequence[str] = ()
+    warnings: Sequence[str] = field(default=())
+
+
+def study_page(content: StudyContent) -> str:
+    """Return the page as HTML: a column of 1000 pixels on a screen, narrower on a phone, A4 on paper.
+
+    Raises:
+        InvalidInput: a picture that is no PNG.
+    """
+    gaps = [(i, section.heading, gap) for i, section in enumerate(content.sections, 1) for gap in section.gaps]
+    n_complete = sum(not section.gaps for section in content.sections)
+    page = environment()
+    page.filters |= {"css_width": _css_width, "paragraphs": _paragraphs, "cell": _cell_text, "numeric": _is_numeric}
+    page.tests["table"] = lambda block: isinstance(block, Table)
+    return page.get_template("study.html.j2").render(
+        content=content,
+        gaps=gaps,
+        n_complete=n_complete,
+        provenance=list(flattened(content.provenance)),
+        simulated_note=_SIMULATED_NOTE,
+    )
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [part.strip() for part in text.split("\n\n") if part.strip()]
+
+
+def _css_width(png: bytes) -> int:
+    with Image.open(io.BytesIO(png)) as picture:
+        return round(picture.width / picture.info.get("dpi", (_DPI, _DPI))[0] * _CSS_PIXELS_PER_INCH)
+
+
+def _cell_text(cell: Cell) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:#.3g}" if isinstance(cell, float) else str(cell)
+
+
+def _is_numeric(table: Table, place: int) -> bool:
+    """Return whether a column holds numbers, which are set flush right."""
+    return place > 0 and all(_NUMBER.match(_cell_text(row[place])) for row in table.rows)

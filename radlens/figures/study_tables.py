@@ -1,0 +1,218 @@
+"""The tables of the two studies: what was measured here beside what the paper prints."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from radlens.evaluation.boxes import iou_summary
+from radlens.evaluation.classification import Classification, Estimate
+from radlens.evaluation.pointing import ANY_REGION, RegionHits
+from radlens.evaluation.published import (
+    BYRA_CLASSIFICATION,
+    BYRA_POINTING,
+    SAM_MILLAN_DATASETS,
+    SAM_MILLAN_IOU,
+    SAM_MILLAN_IOU_NOTE,
+    SAM_MILLAN_MODELS,
+    ClassCounts,
+    Published,
+)
+from radlens.figures.charts import method_title
+from radlens.figures.study_page import Cell, Table
+
+__all__ = [
+    "FaithfulnessScores",
+    "ModelResult",
+    "chance_hits",
+    "classification_table",
+    "datasets_table",
+    "faithfulness_table",
+    "iou_table",
+    "models_table",
+    "pointing_hits_table",
+]
+
+_REGIONS = {
+    "mass": "Breast mass region",
+    "peritumoral": "Peritumoral region",
+    "below": "Region below the breast mass",
+    ANY_REGION: "At least one of these",
+}
+_MEASURES = {"auc": "AUC", "accuracy": "Accuracy", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+_LEVELS = (0.1, 0.5)
+
+
+class ModelResult(NamedTuple):
+    """How well one of our networks did.
+
+    Attributes:
+        network: as `radlens.evaluation.published.SAM_MILLAN_MODELS` writes it, to stand beside its number.
+        data: what it was tested with.
+        measure: "accuracy" or "AUC".
+        estimate: with its interval, or a number alone.
+    """
+
+    network: str
+    data: str
+    measure: str
+    estimate: Estimate | float
+
+
+class FaithfulnessScores(NamedTuple):
+    """Means over images of one method; None where it was not measured.
+
+    Attributes:
+        deletion: area under the deletion curve.
+        insertion: area under the insertion curve.
+        infidelity: squared units of the score.
+        max_sensitivity: without unit.
+        randomised: rank correlation of maps after all layers were randomised.
+    """
+
+    deletion: float | None = None
+    insertion: float | None = None
+    infidelity: float | None = None
+    max_sensitivity: float | None = None
+    randomised: float | None = None
+
+
+def datasets_table(ours: Sequence[ClassCounts]) -> Table:
+    """Return Table 1 of the thesis, and our data below it."""
+    rows: list[Sequence[Cell]] = [(*row, "paper, Table 1") for row in SAM_MILLAN_DATASETS]
+    rows += [(*row, "here") for row in ours]
+    return Table("Images", ("Data", "Class", "Train", "Validation", "Total", "Source"), rows)
+
+
+def models_table(ours: Sequence[ModelResult]) -> Table:
+    """Return the accuracies and AUCs of the thesis (sections 3.2.2 and 3.2.3) beside ours.
+
+    A network of the thesis without a result here has a row too.
+    """
+    networks = dict.fromkeys((model.network, model.measure) for model in (*ours, *SAM_MILLAN_MODELS))
+    rows = [row for network, measure in networks for row in _model_rows(network, measure, ours)]
+    columns = ("Network", "Data here", "Measure", "Here", "95 % interval", "Paper", "Data of the paper")
+    note = "The paper's numbers are of the validation part of its data; it has no test part."
+    return Table("Classification", columns, rows, note, published=(5, 6))
+
+
+def iou_table(ious: Mapping[str, ArrayLike], n_without_box: Mapping[str, int] | None = None) -> Table:
+    """Return the numbers behind Figs. 5 and 6 of the thesis, the best method first.
+
+    Args:
+        ious: ``(n,)`` per method, one per image; 0 for an image without a box.
+        n_without_box: images without a box per method; None where it was not counted.
+
+    Raises:
+        InvalidInput: IoUs that are none, see `radlens.evaluation.iou_summary`.
+    """
+    found = {name: iou_summary(values) for name, values in ious.items()}
+    rows: list[Sequence[Cell]] = []
+    for rank, name in enumerate(sorted(found, key=lambda name: -found[name].mean), start=1):
+        summary, values = found[name], np.asarray(ious[name])
+        reached = (f"{np.mean(values >= level):.0%}" for level in _LEVELS)
+        without = n_without_box[name] if n_without_box else None
+        mean = f"{summary.mean:.3f} ± {summary.std:.3f}"
+        place = SAM_MILLAN_IOU.get(name, "not in the paper")
+        rows.append((method_title(name), summary.n, mean, f"{summary.median:.3f}", *reached, without, rank, place))
+    levels = (f"IoU ≥ {level:g}" for level in _LEVELS)
+    columns = ("Method", "Images", "Mean IoU ± SD", "Median", *levels, "No box", "Place here", "Place in the paper")
+    return Table("IoU of boxes from maps with the true boxes", columns, rows, SAM_MILLAN_IOU_NOTE, published=(8,))
+
+
+def classification_table(found: Classification) -> Table:
+    """Return Table 1 of Byra et al. beside ours."""
+    rows = [
+        (title, *_estimate(getattr(found, name)), _published(BYRA_CLASSIFICATION[name]))
+        for name, title in _MEASURES.items()
+    ]
+    note = (
+        f"{found.n_positive} malignant and {found.n_negative} benign cases here. All but the AUC at the point of the "
+        "ROC curve nearest to the upper left corner. Intervals are from a bootstrap over cases; what the paper's ± is "
+        "of is not stated."
+    )
+    return Table("Classification", ("Measure", "Here", "95 % interval", "Paper, Table 1"), rows, note, published=(3,))
+
+
+def chance_hits(regions: Sequence[Mapping[str, ArrayLike]]) -> dict[str, float]:
+    """Return how often a region would be hit if both extremes of a map were random pixels, the mean over cases.
+
+    Args:
+        regions: masks ``(h, w)`` by name, one mapping per case, as `radlens.evaluation.breast_regions` returns them.
+
+    Returns:
+        By region, and by `ANY_REGION` for all together; empty without a case.
+    """
+    if not regions:
+        return {}
+    cases = [{name: np.asarray(mask, dtype=bool) for name, mask in case.items()} for case in regions]
+    for case in cases:
+        case[ANY_REGION] = np.logical_or.reduce(list(case.values()))
+    return {name: float(np.mean([1 - (1 - case[name].mean()) ** 2 for case in cases])) for name in cases[0]}
+
+
+def pointing_hits_table(found: Mapping[str, RegionHits], by_chance: Mapping[str, float] | None = None) -> Table:
+    """Return Table 2 of Byra et al. beside ours, with Wilson's intervals of 95 %.
+
+    Args:
+        found: rows of `radlens.evaluation.pointing_table`.
+        by_chance: see `chance_hits`; None leaves dashes.
+    """
+    rows = [_pointing_row(name, hits, by_chance or {}) for name, hits in found.items()]
+    columns = ("Region", "Hits", "Cases", "Here", "95 % interval", "Two random pixels", "Paper, Table 2")
+    note = "Correctly classified cases only. A hit: the largest or the smallest value of the map lies in the region."
+    return Table("Pointing game", columns, rows, note, published=(6,))
+
+
+def faithfulness_table(found: Mapping[str, FaithfulnessScores], *, score: str = "probability") -> Table:
+    """Return the measures of faithfulness, one row per method.
+
+    Args:
+        found: means over images, by method.
+        score: what the areas and the infidelity are of.
+    """
+    rows: list[Sequence[Cell]] = [(method_title(name), *scores) for name, scores in found.items()]
+    columns = (
+        "Method",
+        "Deletion area ↓",
+        "Insertion area ↑",
+        "Infidelity ↓",
+        "Max-sensitivity ↓",
+        "Rank correlation, all layers random → 0",
+    )
+    note = (
+        f"Means over images; areas and infidelity of the {score}. Arrows: which direction is good. "
+        "The paper measures none of these."
+    )
+    return Table("Faithfulness", columns, rows, note)
+
+
+def _model_rows(network: str, measure: str, ours: Sequence[ModelResult]) -> list[Sequence[Cell]]:
+    """Return one row per result here; what the paper prints stands in each of them."""
+    paper = [model for model in SAM_MILLAN_MODELS if (model.network, model.measure) == (network, measure)]
+    printed = "; ".join(_published(model.published) for model in paper) or None
+    data = "; ".join(model.data for model in paper) or None
+    found = [model for model in ours if (model.network, model.measure) == (network, measure)]
+    if not found:
+        return [(network, "not run", measure, None, None, printed, data)]
+    return [(network, model.data, measure, *_estimate(model.estimate), printed, data) for model in found]
+
+
+def _pointing_row(name: str, hits: RegionHits, by_chance: Mapping[str, float]) -> Sequence[Cell]:
+    low, high = stats.binomtest(hits.n_hits, hits.n_cases).proportion_ci(method="wilson")
+    paper = f"{BYRA_POINTING[name].value:.0%}" if name in BYRA_POINTING else None
+    interval = f"{low:.0%} to {high:.0%}"
+    chance = f"{by_chance[name]:.0%}" if name in by_chance else None
+    return _REGIONS.get(name, name), hits.n_hits, hits.n_cases, f"{hits.rate:.0%}", interval, chance, paper
+
+
+def _estimate(found: Estimate | float) -> tuple[str, str | None]:
+    if isinstance(found, Estimate):
+        return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
+    return f"{found:.3f}", None
+
+
+def _published(number: Published) -> str:
+    return f"{number.value:g}" + (f" ± {number.spread:g}" if number.spread is not None else "")
