@@ -2,6 +2,7 @@
 
 from radlens.engines.base import Engine, GraphEngine, Options, engine_class, names, register
 from radlens.engines.cdmam import BundleEngine, open_bundle
+from radlens.engines.classifier import EagerClassifier, EnsembleClassifier, GraphClassifier
 from radlens.engines.golden import Golden, golden_file, relative_error
 from radlens.engines.graph_file import GraphFile, TensorSpec
 from radlens.engines.llvm import LlvmEngine
@@ -13,8 +14,11 @@ from radlens.engines.torch import TorchCudaEngine, TorchEngine, golden_values
 
 __all__ = [
     "BundleEngine",
+    "EagerClassifier",
     "Engine",
+    "EnsembleClassifier",
     "Golden",
+    "GraphClassifier",
     "GraphEngine",
     "GraphFile",
     "LlvmEngine",

@@ -6,8 +6,9 @@ their golden values then; see :mod:`radlens.engines.opening`.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from radlens.engines.base import BatchEngine
 from radlens.engines.opening import open as open_engine
 from radlens.errors import InvalidInput, UnsupportedOperation
+
+if TYPE_CHECKING:
+    from radlens.graphs import ClassifierGraphs
 
 __all__ = ["EagerClassifier", "EnsembleClassifier", "GraphClassifier", "class_weights"]
 
@@ -39,7 +43,8 @@ class GraphClassifier:
     """A classifier whose graphs are ONNX files.
 
     Args:
-        paths: file of each graph there is, by its name in :data:`radlens.graphs.GRAPHS`; ``"prediction"`` must be there.
+        paths: file of each graph that there is, by its name in :data:`radlens.graphs.GRAPHS`; ``"prediction"`` must be
+            there.
         n_outputs: logits of an image.
         image_shape: ``(c, h, w)``.
         engine: see :func:`radlens.engines.open`.
@@ -121,7 +126,8 @@ class EagerClassifier:
     Args:
         module: maps ``(b, c, h, w)`` to logits ``(b, n)``; used in evaluation mode.
         image_shape: ``(c, h, w)``.
-        layer: path of the module that returns the last feature maps; needed for :meth:`features` alone.
+        layer: path of the module that returns the last feature maps; without it :meth:`features` compiles the module
+            to find them, see :func:`radlens.graphs.classifier_graphs`.
     """
 
     def __init__(self, module: nn.Module, image_shape: tuple[int, int, int], *, layer: str | None = None) -> None:
@@ -166,10 +172,11 @@ class EagerClassifier:
         """See `radlens.explainers.Classifier`.
 
         Raises:
-            InvalidInput: no layer was named.
+            UnsupportedOperation: no layer is named, and the module cannot be compiled or has no feature maps.
         """
         if self._layer is None:
-            raise InvalidInput("layer must name the module that returns the last feature maps, got None")
+            weights = class_weights(targets, self.n_outputs).to(images)
+            return self._graphs["features"](images, weights)[1:]
         kept: list[Tensor] = []
         hook = self.module.get_submodule(self._layer).register_forward_hook(lambda _, __, out: kept.append(out))
         try:
@@ -179,6 +186,14 @@ class EagerClassifier:
         finally:
             hook.remove()
         return kept[0].detach(), gradient
+
+    @cached_property
+    def _graphs(self) -> "ClassifierGraphs":
+        from radlens.graphs import classifier_graphs
+
+        return classifier_graphs(
+            self.module, torch.zeros(2, *self.image_shape, dtype=self._dtype), n_outputs=self.n_outputs
+        )
 
     def _gradient(self, images: Tensor, targets: Tensor) -> Tensor:
         images = images.detach().requires_grad_()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.explainers.work import Work, complete
@@ -93,7 +93,8 @@ class Explainer(ABC):
         """Return one signed map per image, ``(b, c, h, w)`` like ``images``.
 
         Args:
-            model: a :class:`Differentiable`, or a :class:`Classifier`.
+            model: a :class:`Classifier`, a torch module that maps images to logits ``(b, n)``, or a
+                :class:`Differentiable`.
             images: ``(b, c, h, w)``, floating point.
             targets: class to explain for each image, or one for all; by default the class that is predicted for each.
                 A model of one score has none.
@@ -103,6 +104,7 @@ class Explainer(ABC):
         """
         if images.ndim != 4:
             raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
+        model = _as_model(model, images)
         with torch.no_grad():
             return self._attribute(model, images, _classes(model, images, targets))
 
@@ -140,6 +142,7 @@ class StepwiseExplainer(Explainer):
         """Return an attribution per image; arguments and errors as in :meth:`attribute`."""
         if images.ndim != 4:
             raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
+        model = _as_model(model, images)
         with torch.no_grad():
             return self._explain(model, images, _classes(model, images, targets))
 
@@ -168,6 +171,15 @@ def probabilities(logits: Tensor) -> Tensor:
 def n_classes(n_outputs: int) -> int:
     """Return how many classes a network with so many outputs tells apart: two if there is one output."""
     return 2 if n_outputs == 1 else n_outputs
+
+
+def _as_model(model: Any, images: Tensor) -> Any:
+    if not isinstance(model, nn.Module):
+        return model
+    from radlens.engines.classifier import EagerClassifier
+
+    c, h, w = images.shape[1:]
+    return EagerClassifier(model, (c, h, w))
 
 
 def _classes(model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None) -> Tensor | None:

@@ -190,10 +190,13 @@ def test_targets_that_are_no_classes_are_refused(targets, message):
         explainers.create("saliency").attribute(MODEL, IMAGES, targets)
 
 
-def test_the_last_feature_maps_must_be_named():
-    """A module does not tell by itself where its features end."""
-    with pytest.raises(InvalidInput, match="layer must name the module"):
-        explainers.create("grad_cam").attribute(EagerClassifier(NET, (2, 32, 24)), IMAGES)
+@pytest.mark.parametrize("name", ["grad_cam", "cam", "saliency"])
+def test_a_torch_module_can_be_explained_as_it_is(name):
+    """Its last feature maps are found by compiling it."""
+    method = explainers.create(name)
+    torch.testing.assert_close(
+        method.attribute(NET, IMAGES, TARGETS), method.attribute(MODEL, IMAGES, TARGETS), **TOLERANCE
+    )
 
 
 def test_a_call_of_the_model_holds_few_images():
