@@ -1,5 +1,6 @@
 """Models as graphs that need no autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from radlens.graphs.cdmam_gradient import CdmamGradient
@@ -11,6 +12,7 @@ from radlens.graphs.supported import SUPPORTED
 
 if TYPE_CHECKING:
     from radlens.graphs.cdmam_export import export_bundle
+    from radlens.graphs.classifier_export import ExportReport, export_classifier
 
 __all__ = [
     "GRAPHS",
@@ -18,18 +20,25 @@ __all__ = [
     "CdmamGradient",
     "ClassifierGraphs",
     "CompiledGraph",
+    "ExportReport",
     "GradientGraph",
     "classifier_graphs",
     "export_bundle",
+    "export_classifier",
     "fuse_members",
     "gradient_graph",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the export of bundles on use: it needs the engines, which may need the graphs."""
-    if name == "export_bundle":
-        from radlens.graphs.cdmam_export import export_bundle
+_EXPORTS = {
+    "export_bundle": "cdmam_export",
+    "ExportReport": "classifier_export",
+    "export_classifier": "classifier_export",
+}
 
-        return export_bundle
+
+def __getattr__(name: str) -> Any:
+    """Import what writes bundles on use: it needs the engines, which may need the graphs."""
+    if name in _EXPORTS:
+        return getattr(import_module(f"radlens.graphs.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

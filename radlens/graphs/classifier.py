@@ -93,6 +93,16 @@ class ClassifierGraphs:
         self._compiled: dict[str, CompiledGraph] = {}
         self._checked = False
 
+    @property
+    def module(self) -> nn.Module:
+        """The network that is compiled, in evaluation mode."""
+        return self._weighted.module
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that gives the feature maps; None for the last of them."""
+        return self._weighted.layer
+
     def __getitem__(self, name: str) -> CompiledGraph:
         """Return a graph, which is compiled the first time and kept.
 
@@ -139,7 +149,7 @@ class ClassifierGraphs:
         """The network as a graph that gives out logits, score and, if there are any, feature maps."""
         inputs = (self._examples["images"], self._examples["weights"])
         module = trace_whole(self._weighted, inputs, KNOWN)
-        own_constants(module, self._weighted.module)
+        own_constants(module, self.module)
         images, weights = module.graph.find_nodes(op="placeholder")
         images.meta["input"], weights.meta["input"] = "images", "weights"
         output, score, *maps = results(module)
@@ -158,7 +168,8 @@ class _Weighted(nn.Module):
 
     def __init__(self, module: nn.Module, layer: str | None) -> None:
         super().__init__()
-        self.module, self.layer = module, layer
+        self.layer = layer
+        self.module: nn.Module = module
         if layer is not None and layer not in dict(module.named_modules()):
             raise InvalidParameter(f"layer must be the path of a layer of the network, got {layer!r}")
 

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from radlens.errors import InvalidInput
 from radlens.graphs.tracing import dynamic_batch, quiet, stand_in
+from radlens.graphs.turned_kernels import store_kernels_once
 
 __all__ = ["CompiledGraph"]
 
@@ -53,24 +54,25 @@ class CompiledGraph(nn.Module):
             return tuple(self.graph_module(*inputs))
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as ONNX, opset 20, with a dynamic batch.
+        """Write the graph as ONNX, opset 20, with a dynamic batch; kernels used both ways are stored once.
 
         Weights of more than 1.5 GB go into a file beside it, named ``<path>.data``.
         """
         size = sum(buffer.numel() * buffer.element_size() for buffer in self.graph_module.buffers())
         with torch.no_grad(), quiet():
-            torch.onnx.export(
+            program = torch.onnx.export(
                 self.graph_module,
                 tuple(stand_in(x, self._device()) for x in self.examples),
-                path,
                 input_names=self.input_names,
                 output_names=self.output_names,
                 dynamic_shapes=dynamic_batch(self.examples),
                 opset_version=OPSET,
                 dynamo=True,
-                external_data=size > EMBEDDED_LIMIT,
                 verbose=False,
             )
+            assert program is not None, "the exporter returns what it does not write"
+            store_kernels_once(program.model)
+            program.save(path, external_data=size > EMBEDDED_LIMIT)
 
     def _device(self) -> torch.device:
         return next((buffer.device for buffer in self.graph_module.buffers()), torch.device("cpu"))

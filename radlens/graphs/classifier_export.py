@@ -1,0 +1,142 @@
+"""The graphs of a classifier as files, each with golden values from torch in float64."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radlens.engines.golden import MAP_SIZE, Golden, limit, relative_error
+from radlens.errors import BundleError, InvalidInput, InvalidParameter, UnsupportedOperation
+from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
+
+__all__ = ["ExportReport", "export_classifier", "golden_weights"]
+
+N_EXAMPLES = 2
+"""Images whose outputs are stored with each graph."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What became of the graphs of a classifier.
+
+    Attributes:
+        graphs: names of those that were written.
+        missing: why each of the others was not, by name.
+        errors: relative error in float32 of the compiled graph against float64, the largest of its outputs, by name.
+    """
+
+    graphs: tuple[str, ...]
+    missing: Mapping[str, str]
+    errors: Mapping[str, float]
+
+
+def export_classifier(
+    source: nn.Module | ClassifierGraphs,
+    folder: Path,
+    prefix: str,
+    examples: Tensor,
+    n_outputs: int,
+    *,
+    names: Sequence[str] | None = None,
+    on_progress: Progress | None = None,
+) -> ExportReport:
+    """Write ``<prefix>.<name>.onnx`` and ``<prefix>.<name>.golden.npz`` for every graph that can be compiled.
+
+    The golden values of prediction and gradient come from the module with autograd, those of the other graphs from the
+    same graphs compiled in float64.
+
+    Args:
+        source: a module in float32, see :func:`radlens.graphs.classifier_graphs`, or its graphs.
+        folder: of the files.
+        prefix: of their names, such as ``member-0``.
+        examples: two images ``(2, c, h, w)``, float32, as the network takes them.
+        n_outputs: logits of an image.
+        names: of the graphs; None for all.
+        on_progress: called as ``on_progress(name, done, total)`` before each graph and at the end.
+
+    Raises:
+        InvalidInput: the examples are not two float32 images, or the network does not take them.
+        InvalidParameter: an unknown name.
+        BundleError: a compiled graph does not compute what the module does.
+    """
+    if examples.dtype != torch.float32 or examples.ndim != 4 or len(examples) != N_EXAMPLES:
+        got = f"{examples.dtype} of {tuple(examples.shape)}"
+        raise InvalidInput(f"examples must be torch.float32 of shape ({N_EXAMPLES}, c, h, w), got {got}")
+    names = tuple(GRAPHS) if names is None else tuple(names)
+    for name in names:
+        if name not in GRAPHS:
+            raise InvalidParameter(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
+    report = on_progress or (lambda stage, done, total: None)
+    graphs = (
+        source if isinstance(source, ClassifierGraphs) else classifier_graphs(source, examples, n_outputs=n_outputs)
+    )
+    forms = _Forms(graphs, examples, n_outputs)
+    missing: dict[str, str] = {}
+    errors: dict[str, float] = {}
+    for done, name in enumerate(names):
+        report(name, done, len(names))
+        try:
+            errors[name] = forms.write(name, folder / f"{prefix}.{name}.onnx")
+        except UnsupportedOperation as error:
+            missing[name] = str(error)
+    report("done", len(names), len(names))
+    return ExportReport(tuple(errors), missing, errors)
+
+
+class _Forms:
+    """A classifier in float32 and float64, eager and compiled."""
+
+    def __init__(self, graphs: ClassifierGraphs, examples: Tensor, n_outputs: int) -> None:
+        module = deepcopy(graphs.module).double()
+        self._graphs = {
+            torch.float32: graphs,
+            torch.float64: classifier_graphs(module, examples.double(), n_outputs=n_outputs, layer=graphs.layer),
+        }
+        # What the other image has that this one lacks is as good a baseline as any, and its borders are the same.
+        self._inputs = {"images": examples, "baselines": examples.flip(0), "weights": golden_weights(n_outputs)}
+
+    def write(self, name: str, path: Path) -> float:
+        """Write a graph and its golden values and return its error in float32.
+
+        Raises:
+            UnsupportedOperation: the graph cannot be compiled.
+            BundleError: the compiled graph does not compute what the module does.
+        """
+        graph = self._graphs[torch.float32].build(name)
+        inputs = {each: self._inputs[each].numpy() for each in graph.input_names}
+        golden = Golden.measure(lambda dtype, given: self._reference(name, dtype, given), inputs, graph.output_names)
+        values = zip(graph.output_names, graph(*(self._inputs[each] for each in graph.input_names)), strict=True)
+        errors = {output: relative_error(value, golden.outputs[output]) for output, value in values}
+        for output, error in errors.items():
+            allowed = limit("f32", golden.float32_errors[output], is_map=golden.outputs[output][0].size >= MAP_SIZE)
+            if not error <= allowed:
+                raise BundleError(f"{output} of graph {name} must be within {allowed:.1e} of float64, got {error:.1e}")
+        graph.to_onnx(path)
+        golden.save(path)
+        return max(errors.values())
+
+    def _reference(self, name: str, dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        graphs = self._graphs[dtype]
+        if name not in ("prediction", "gradient"):
+            return graphs.build(name)(*inputs.values())
+        images = inputs["images"].requires_grad_()
+        with torch.enable_grad():
+            output = graphs.module(images)
+            if name == "prediction":
+                return [output]
+            (gradient,) = torch.autograd.grad((output * inputs["weights"]).sum(), images)
+        return output, gradient
+
+
+def golden_weights(n_outputs: int) -> Tensor:
+    """Return the weights of two scores: of two different classes, at random, or of both signs of the only logit."""
+    if n_outputs == 1:
+        return torch.tensor([[1.0], [-1.0]])
+    classes = np.random.default_rng(0).permutation(n_outputs)[:N_EXAMPLES]
+    return torch.nn.functional.one_hot(torch.from_numpy(classes), n_outputs).float()
