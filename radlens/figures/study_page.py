@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from radlens.errors import InvalidInput
-from radlens.figures.html import data_uri, environment, flattened
+from radlens.figures.html import environment, flattened
 
 __all__ = ["Cell", "PictureBlock", "Section", "StudyContent", "Table", "study_page"]
 

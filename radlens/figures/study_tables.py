@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from radlens.evaluation.boxes import iou_summary
 from radlens.evaluation.classification import Classification, Estimate
@@ -91,7 +90,10 @@ def models_table(ours: Sequence[ModelResult]) -> Table:
 
     A network of the thesis without a result here has a row too.
     """
-    networks = dict.fromkeys((model.network, model.measure) for model in (*ours, *SAM_MILLAN_MODELS))
+    networks = dict.fromkeys(
+        [(model.network, model.measure) for model in ours]
+        + [(model.network, model.measure) for model in SAM_MILLAN_MODELS]
+    )
     rows = [row for network, measure in networks for row in _model_rows(network, measure, ours)]
     columns = ("Network", "Data here", "Measure", "Here", "95 % interval", "Paper", "Data of the paper")
     note = "The paper's numbers are of the validation part of its data; it has no test part."
@@ -201,6 +203,8 @@ def _model_rows(network: str, measure: str, ours: Sequence[ModelResult]) -> list
 
 
 def _pointing_row(name: str, hits: RegionHits, by_chance: Mapping[str, float]) -> Sequence[Cell]:
+    from scipy import stats
+
     low, high = stats.binomtest(hits.n_hits, hits.n_cases).proportion_ci(method="wilson")
     paper = f"{BYRA_POINTING[name].value:.0%}" if name in BYRA_POINTING else None
     interval = f"{low:.0%} to {high:.0%}"
