@@ -1,0 +1,146 @@
+"""``radlens evaluate``: all measures of a classifier and its maps, as a page, tables and pictures."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from radlens.cli.console import examples, note, stages
+from radlens.cli.options import require
+
+__all__ = ["EPILOG", "command"]
+
+EPILOG = examples(
+    "radlens evaluate runs/ultrasound -o evaluation/",
+    "radlens evaluate runs/busi --data busi --root /data/Dataset_BUSI_with_GT -o evaluation/",
+    "radlens evaluate model_store/bundles/patches-1.0 --simulated 20 --methods saliency,cam --measures iou -o e/",
+)
+
+_IMAGES = "Images"
+_BOXES = "Boxes"
+_FAITHFULNESS = "Faithfulness"
+
+
+def command(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", exists=True, file_okay=False, help="Folder of a finished training run, or a bundle."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    simulated: Annotated[
+        int, typer.Option(metavar="N", min=2, rich_help_panel=_IMAGES, help="Simulated images, half of them malignant.")
+    ] = 40,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_IMAGES,
+            help="Data set instead: busi, cbis-ddsm, cbis-ddsm-patches, oasbud, omi-db or rsna-2022.",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, rich_help_panel=_IMAGES, help="Where it is."),
+    ] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_IMAGES,
+            help="test: the patients that training leaves out; all: every patient, for a model trained elsewhere.",
+        ),
+    ] = "test",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_IMAGES,
+            help="patches, mammograms or ultrasound, where the model does not tell what it was trained with.",
+        ),
+    ] = None,
+    mapped: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images that are explained; by default all.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="By default every method that the model allows.")
+    ] = None,
+    measures: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Of classification, iou, pointing, faithfulness, randomisation.")
+    ] = "classification,iou,pointing,faithfulness,randomisation",
+    target: Annotated[
+        str, typer.Option(help="Class that is explained: positive (malignant), or predicted.")
+    ] = "positive",
+    quantile: Annotated[
+        float, typer.Option(min=0, max=1, rich_help_panel=_BOXES, help="Pixels above it are kept.")
+    ] = 0.98,
+    opening: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=_BOXES,
+            help="Side of the square of erosion and dilation, odd; by default that of the dilation of maps plus 2.",
+        ),
+    ] = None,
+    n_faithful: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=_FAITHFULNESS, help="Images whose maps are measured.")
+    ] = 4,
+    n_randomised: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=_FAITHFULNESS, help="Images of the randomisation check.")
+    ] = 2,
+    n_steps: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_FAITHFULNESS, help="In which pixels are removed or put back.")
+    ] = 25,
+    seed: Annotated[int, typer.Option(min=0, help="Of squares, noise and random weights.")] = 0,
+    engine: Annotated[
+        str, typer.Option(help="auto for the fastest, an engine by name, or eager: torch, without making graphs.")
+    ] = "auto",
+) -> None:
+    """Measure a classifier and the maps of its explanations.
+
+    Classification at the corner of the ROC curve; boxes from maps and their IoU (Sam Millan 2023); the pointing game
+    (Byra et al. 2022); deletion, insertion, infidelity and max-sensitivity; the randomisation of the weights. A measure
+    for which the images hold no truth is left out, and the page says so.
+
+    Writes index.html, results.json, tables as CSV, pictures as PNG, and the folder work, from which an interrupted
+    evaluation goes on when the same command is given again.
+    """
+    from radlens import studies
+
+    require("--part", part, ("test", "all"))
+    require("--target", target, ("positive", "predicted"))
+    plan = studies.Plan(
+        methods=None if methods is None else _names(methods),
+        measures=_names(measures),
+        target=target,  # type: ignore[arg-type]  # the lines above have looked
+        rule=studies.BoxRule(quantile, opening),
+        n_mapped=mapped,
+        n_faithful=n_faithful,
+        n_randomised=n_randomised,
+        effort=studies.Effort(n_steps=n_steps, seed=seed),
+        seed=seed,
+    )
+    with stages() as report:
+        opened = _opened(model, output, engine, report)
+        source = studies.source_of(
+            opened,
+            n_simulated=simulated,
+            data=data,
+            root=root,
+            part=part,  # type: ignore[arg-type]
+            task=task,
+        )
+        files = studies.evaluate(opened, source, output, plan, on_progress=report)
+    note(f"wrote {files[0]} and {len(files) - 1} more files in {output}")
+
+
+def _opened(folder: Path, output: Path, engine: str, report: Any) -> Any:
+    from radlens import studies
+
+    eager = engine == "eager"
+    if studies.is_bundle(folder):
+        return studies.bundle_model(folder, engine="auto" if eager else engine)
+    graphs = None if eager else output / "graphs"
+    return studies.run_model(folder, graphs, engine=engine, on_progress=report)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

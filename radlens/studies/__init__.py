@@ -1,0 +1,49 @@
+"""Whole studies: models, images, maps, measures, and the page that shows them."""
+
+from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
+from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of
+from radlens.studies.faithfulness import CHEAPER, Effort, Faithfulness, MethodFaithfulness, measure_faithfulness
+from radlens.studies.localisation import BoxRule, Localisation, measure_localisation
+from radlens.studies.maps import MapSet, explain_cases, methods_of, score_cases, targets_of
+from radlens.studies.models import StudyModel, bundle_model, class_methods, is_bundle, run_model
+from radlens.studies.pointing_game import PointingGame, measure_pointing, regions_of
+from radlens.studies.randomisation import RandomisationCheck, check_randomisation, stored_randomisation
+from radlens.studies.store import Store
+
+__all__ = [
+    "CHEAPER",
+    "MEASURES",
+    "BoxRule",
+    "CaseSet",
+    "CaseSource",
+    "Effort",
+    "Examined",
+    "Faithfulness",
+    "Localisation",
+    "MapSet",
+    "MethodFaithfulness",
+    "Plan",
+    "PointingGame",
+    "RandomisationCheck",
+    "Store",
+    "StudyCase",
+    "StudyModel",
+    "bundle_model",
+    "check_randomisation",
+    "class_methods",
+    "evaluate",
+    "examine",
+    "explain_cases",
+    "is_bundle",
+    "measure_faithfulness",
+    "measure_localisation",
+    "measure_pointing",
+    "methods_of",
+    "open_cases",
+    "regions_of",
+    "run_model",
+    "score_cases",
+    "source_of",
+    "stored_randomisation",
+    "targets_of",
+]

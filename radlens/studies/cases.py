@@ -1,0 +1,337 @@
+"""The images of a study with their truth, on the grid of the network: simulated, or from a data set on disk.
+
+They are images that training has not seen: the test part of `radlens.training`, drawn from the same seeds, or the same
+patients.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.datasets import LABELS, Box, Case, ModelInput, Patch, Sample, draw_patches, open_dataset, split_patients
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.phantoms import mammogram, ultrasound
+from radlens.studies.store import Arrays, Key, Store
+from radlens.training.classifier_data import TASK_DATA
+from radlens.training.classifier_presets import Task
+
+__all__ = ["CASES", "CaseSet", "CaseSource", "Part", "StudyCase", "open_cases"]
+
+CASES = "cases"
+"""Stage of the store in which images are kept."""
+
+Part = Literal["test", "all"]
+"""Of a data set: the fifth of the patients that training keeps for its test, or all; all are for models that were not
+trained with it."""
+
+_TEST_SEED = (1, 2)
+_HELD_OUT = 0.2
+_USED: dict[Task, tuple[str, ...]] = {
+    "patches": LABELS,
+    "mammograms": LABELS,
+    "ultrasound": ("benign", "malignant"),
+}
+
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyCase:
+    """One image.
+
+    Attributes:
+        name: its number in the set, from 1; says nothing of a patient.
+        label: 1 for malignant, else 0.
+        sample: on the network's grid, unscaled, with boxes, masks and spacing.
+        image: ``(c, h, w)`` float32, as the network takes it.
+        key: what it was made from.
+    """
+
+    name: str
+    label: int
+    sample: Sample
+    image: Tensor
+    key: Key
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """Boxes of the malignant lesions, or of all lesions where none is malignant."""
+        malignant = tuple(
+            box for box, label in zip(self.sample.boxes, self.sample.labels, strict=True) if label == "malignant"
+        )
+        return malignant or self.sample.boxes
+
+    @property
+    def mask(self) -> np.ndarray:
+        """``(h, w)`` bool: all lesions together; empty where nothing is outlined."""
+        found = np.zeros(self.sample.pixels.shape, dtype=bool)
+        for mask in self.sample.masks:
+            found |= mask
+        return found
+
+
+@dataclass(frozen=True)
+class CaseSource:
+    """Where images come from.
+
+    Args:
+        task: what is classified.
+        input: what the network takes.
+        classes: negative and positive.
+        data: name of a data set; None for simulated images.
+        root: folder of the data set.
+        part: of the data set.
+        n_simulated: images to draw, at least 2; positive and negative ones take turns.
+        p_calcifications: part of the simulated mammographic lesions that are clusters and not masses.
+
+    Raises:
+        InvalidParameter: fewer than two images, a data set that does not have what the task needs, or data without
+            root or root without data.
+    """
+
+    task: Task
+    input: ModelInput
+    classes: tuple[str, ...]
+    data: str | None = None
+    root: Path | None = None
+    part: Part = "test"
+    n_simulated: int = 0
+    p_calcifications: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if (self.data is None) != (self.root is None):
+            raise InvalidParameter("data and root must be given together, got one of them")
+        if self.data is not None and self.data not in TASK_DATA[self.task]:
+            known = ", ".join(TASK_DATA[self.task])
+            raise InvalidParameter(f"data for {self.task} must be one of {known}, got {self.data}")
+        if self.data is None and self.n_simulated < 2:
+            raise InvalidParameter(f"simulated images must be at least 2, got {self.n_simulated}")
+
+    @property
+    def title(self) -> str:
+        """What a reader is told of the source."""
+        what = {"patches": "mammographic patches", "mammograms": "mammograms", "ultrasound": "breast ultrasound images"}
+        if self.data is None:
+            return f"simulated {what[self.task]}"
+        return f"{what[self.task]} of {self.data}" + (", test patients" if self.part == "test" else "")
+
+
+class CaseSet(Sequence[StudyCase]):
+    """Images in a store, read when they are asked for.
+
+    Args:
+        source: where they come from.
+        store: that keeps them.
+        places: key of the piece, and number in it, of each image.
+        labels: ``(n,)`` of each image.
+    """
+
+    def __init__(self, source: CaseSource, store: Store, places: Sequence[tuple[Key, int]], labels: np.ndarray) -> None:
+        self.source, self.labels = source, labels
+        self._store, self._places = store, places
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> StudyCase: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[StudyCase]: ...
+
+    def __getitem__(self, index: int | slice) -> StudyCase | list[StudyCase]:
+        """Read one image, or several."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        key, number = self._places[index]
+        sample = _unpacked(self._store.load(CASES, key), number)
+        image = torch.from_numpy(self.source.input.scaled(sample.pixels))
+        return StudyCase(str(index + 1), int(self.labels[index]), sample, image, self.key(index))
+
+    def key(self, index: int) -> Key:
+        """Return what tells an image from others, without reading it."""
+        key, number = self._places[index]
+        return {**key, "number": number}
+
+    def __iter__(self) -> Iterator[StudyCase]:
+        """Read one image after the other."""
+        return (self[i] for i in range(len(self)))
+
+
+def open_cases(
+    source: CaseSource, store: Store, *, n_workers: int | None = None, on_progress: Progress | None = None
+) -> CaseSet:
+    """Draw or read the images that the store does not hold yet, and open all.
+
+    Args:
+        source: where they come from.
+        store: where they are kept.
+        n_workers: processes that draw or read; by default one for each core.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Raises:
+        DatasetError: the data set cannot be read.
+        InvalidInput: not one image of each class.
+    """
+    jobs = _jobs(source)
+    _fill(store, jobs, n_workers or len(os.sched_getaffinity(0)), on_progress or (lambda *_: None), source.title)
+    places, labels = [], []
+    for job in jobs:
+        for number, label in enumerate(store.load(CASES, job.key)["classes"].tolist()):
+            places.append((job.key, number))
+            labels.append(label)
+    if set(labels) != {0, 1}:
+        raise InvalidInput(f"cases must be of both classes, got {len(labels)} of {len(set(labels))}")
+    return CaseSet(source, store, places, np.array(labels))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What makes some images: a function that can be sent to another process, and what tells its result from others."""
+
+    key: Key
+    make: Callable[[], list[tuple[int, Sample]]] = field(repr=False)
+
+
+def _jobs(source: CaseSource) -> list[_Job]:
+    known: dict[str, Any] = {"task": source.task, "input": source.input.to_json(), "classes": list(source.classes)}
+    if source.data is None or source.root is None:
+        known |= {"data": "simulated", "p_calcifications": source.p_calcifications}
+        return [_Job({**known, "seed": [*_TEST_SEED, i]}, partial(_draw, source, i)) for i in range(source.n_simulated)]
+    known |= {"data": source.data, "part": source.part}
+    cases = enumerate(_chosen(source.task, source.data, source.root, source.part))
+    return [_Job({**known, "image": case.image_id, "place": i}, partial(_read, source, case, i)) for i, case in cases]
+
+
+def _chosen(task: Task, data: str, root: Path, part: Part) -> tuple[Case, ...]:
+    cases = [case for case in open_dataset(data, root) if case.label in _USED[task]]
+    return split_patients(cases, validation=_HELD_OUT).validation if part == "test" else tuple(cases)
+
+
+def _draw(source: CaseSource, i: int) -> list[tuple[int, Sample]]:
+    label = i % 2
+    return [(label, source.input.sample(_simulated(source, source.classes[label], (*_TEST_SEED, i))))]
+
+
+def _simulated(source: CaseSource, category: str, seed: tuple[int, ...]) -> Sample:
+    if source.task == "ultrasound":
+        image = ultrasound.sample(category, image_shape=source.input.shape, seed=seed)
+        masses = [] if image.box is None else [(image.box, image.mask, image.malignant)]
+        return _sample(image.pixels, masses, image.spacing_mm)
+    options: dict[str, Any] = {"image_shape": source.input.shape, "seed": seed}
+    options["p_calcifications"] = source.p_calcifications
+    if source.task == "mammograms":
+        whole = mammogram.sample(category, **options)
+        return _sample(whole.pixels, [_lesion(finding) for finding in whole.findings], whole.spacing_mm)
+    patch = mammogram.sample_patch(category, **options)
+    return _sample(patch.pixels, [_lesion(patch.finding)] if patch.finding else [], patch.spacing_mm)
+
+
+_Lesion = tuple[tuple[int, int, int, int], np.ndarray, bool]
+"""Box, mask and whether it is malignant."""
+
+
+def _lesion(finding: mammogram.Finding) -> _Lesion:
+    return finding.box, finding.mask, finding.malignant
+
+
+def _sample(pixels: np.ndarray, lesions: Sequence[_Lesion], spacing_mm: tuple[float, float]) -> Sample:
+    return Sample(
+        pixels,
+        tuple(box for box, _, _ in lesions),
+        tuple(mask for _, mask, _ in lesions),
+        tuple("malignant" if malignant else "benign" for _, _, malignant in lesions),
+        spacing_mm,
+    )
+
+
+def _read(source: CaseSource, case: Case, place: int) -> list[tuple[int, Sample]]:
+    sample = case.load()
+    if source.task != "patches" or source.data == "cbis-ddsm-patches":
+        return [(int(case.label == "malignant"), source.input.sample(sample))]
+    try:
+        patches = draw_patches(sample, size=source.input.shape[0], seed=place)
+    except InvalidInput:
+        return []
+    return [
+        (source.classes.index(patch.label), source.input.sample(_of_patch(patch, sample)))
+        for patch in patches
+        if patch.label in source.classes
+    ]
+
+
+def _of_patch(patch: Patch, sample: Sample) -> Sample:
+    """Return a patch with the boxes of the lesions in it."""
+    left, top, right, bottom = patch.window
+    height, width = patch.pixels.shape
+    boxes, labels = [], []
+    for (x0, y0, x1, y1), label in zip(sample.boxes, sample.labels, strict=True):
+        if x0 < right and x1 > left and y0 < bottom and y1 > top:
+            scale_x, scale_y = width / (right - left), height / (bottom - top)
+            corners = (x0 - left) * scale_x, (y0 - top) * scale_y, (x1 - left) * scale_x, (y1 - top) * scale_y
+            boxes.append(corners)
+            labels.append(label)
+    return Sample(patch.pixels, tuple(boxes), (), tuple(labels))
+
+
+def _fill(store: Store, jobs: Sequence[_Job], n_workers: int, report: Progress, title: str) -> None:
+    missing = [job for job in jobs if not store.has(CASES, job.key)]
+    if not missing:
+        return
+    done = len(jobs) - len(missing)
+    report(title, done, len(jobs))
+    for job, (found, seconds) in zip(missing, _made(missing, n_workers), strict=True):
+        store.keep(CASES, job.key, _packed(found), seconds)
+        done += 1
+        report(title, done, len(jobs))
+
+
+def _made(jobs: Sequence[_Job], n_workers: int) -> Iterator[tuple[list[tuple[int, Sample]], float]]:
+    """Yield what each job makes and the share of time that it took."""
+    if n_workers == 1 or len(jobs) == 1:
+        yield from map(_timed, jobs)
+        return
+    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
+    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+        for found, seconds in pool.map(_timed, jobs, chunksize=4):
+            yield found, seconds / n_workers
+
+
+def _timed(job: _Job) -> tuple[list[tuple[int, Sample]], float]:
+    begin = time.monotonic()
+    found = job.make()
+    return found, time.monotonic() - begin
+
+
+def _packed(found: Sequence[tuple[int, Sample]]) -> Arrays:
+    arrays: Arrays = {"classes": np.array([label for label, _ in found], dtype=np.int64)}
+    for number, (_, sample) in enumerate(found):
+        arrays[f"pixels-{number}"] = sample.pixels
+        arrays[f"boxes-{number}"] = np.array(sample.boxes, dtype=np.float64).reshape(-1, 4)
+        arrays[f"labels-{number}"] = np.array(sample.labels, dtype="U13")
+        arrays[f"masks-{number}"] = np.array(sample.masks, dtype=bool).reshape(-1, *sample.pixels.shape)
+        arrays[f"spacing-{number}"] = np.array(sample.spacing_mm or (), dtype=np.float64)
+    return arrays
+
+
+def _unpacked(arrays: Arrays, number: int) -> Sample:
+    spacing = arrays[f"spacing-{number}"].tolist()
+    return Sample(
+        arrays[f"pixels-{number}"],
+        tuple(tuple(box) for box in arrays[f"boxes-{number}"].tolist()),
+        tuple(arrays[f"masks-{number}"]),
+        tuple(arrays[f"labels-{number}"].tolist()),
+        (spacing[0], spacing[1]) if spacing else None,
+    )

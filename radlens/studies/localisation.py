@@ -1,0 +1,83 @@
+"""Boxes from maps and their overlap with the true boxes: Sam Millan 2023, section 3.2.5."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from radlens.evaluation import DILATION, QUANTILE, Box, iou, merge_boxes, merged_box
+from radlens.studies.maps import MapSet
+
+__all__ = ["UNDILATED", "BoxRule", "Localisation", "measure_localisation"]
+
+UNDILATED = ("lime", "shap")
+"""Methods whose maps the thesis does not dilate: superpixels are large enough to be seen (section 3.2.4)."""
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """How maps become boxes, see `radlens.evaluation.regions_above_quantile`.
+
+    Args:
+        quantile: in [0, 1].
+        opening: side in pixels, odd; None for the default.
+    """
+
+    quantile: float = QUANTILE
+    opening: int | None = None
+
+    def of(self, method: str) -> dict[str, Any]:
+        """Return the parameters for the maps of a method."""
+        dilation = 1 if method in UNDILATED else DILATION
+        return {"quantile": self.quantile, "opening": self.opening, "dilation": dilation}
+
+
+@dataclass(frozen=True, eq=False)
+class Localisation:
+    """What the boxes of each method are worth.
+
+    Attributes:
+        rule: how boxes were made.
+        indices: of the images, all with at least one true box.
+        boxes: by method, one for each image; None where no region survived.
+        ious: ``(n,)`` by method, with the smallest box around all true ones; 0 where no region survived.
+        n_several: images with more than one true box.
+    """
+
+    rule: BoxRule
+    indices: Sequence[int]
+    boxes: Mapping[str, Sequence[Box | None]]
+    ious: Mapping[str, np.ndarray]
+    n_several: int
+
+    @property
+    def n_without_box(self) -> dict[str, int]:
+        """Images of which no region survived, by method."""
+        return {method: sum(box is None for box in boxes) for method, boxes in self.boxes.items()}
+
+
+def measure_localisation(maps: MapSet, indices: Sequence[int], rule: BoxRule | None = None) -> Localisation | None:
+    """Compare the boxes of all methods with the truth.
+
+    Args:
+        maps: of the images.
+        indices: images to be measured; those without a true box are left out.
+        rule: how maps become boxes.
+
+    Returns:
+        None if no image has a true box.
+
+    Raises:
+        InvalidParameter: a rule out of range.
+    """
+    rule = rule or BoxRule()
+    truth = {i: found for i in indices if (found := maps.cases[i].boxes)}
+    if not truth:
+        return None
+    boxes = {name: [merged_box(maps.map(name, i), **rule.of(name)) for i in truth] for name in maps.methods}
+    ious = {
+        name: np.array([iou(box, merge_boxes(true)) for box, true in zip(found, truth.values(), strict=True)])
+        for name, found in boxes.items()
+    }
+    return Localisation(rule, list(truth), boxes, ious, sum(len(true) > 1 for true in truth.values()))

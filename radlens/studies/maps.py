@@ -1,0 +1,173 @@
+"""Maps of every method for every image of a study; the methods of an image share calls of the model."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from radlens.errors import InvalidParameter
+from radlens.explainers import StepwiseExplainer, complete, create, predicted
+from radlens.studies.cases import CaseSet
+from radlens.studies.models import StudyModel
+from radlens.studies.store import Key, Store
+
+__all__ = ["MapSet", "Target", "explain_cases", "method_parameters", "methods_of", "score_cases", "targets_of"]
+
+Target = Literal["positive", "predicted"]
+"""Class that is explained: the positive one for every image, or the one that is predicted for each."""
+
+SCORES = "scores"
+_PER_PIECE = 16
+
+Progress = Callable[[str, float, float], None]
+
+
+def methods_of(
+    names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, StepwiseExplainer]:
+    """Return the methods by name, with their defaults where ``parameters`` says nothing.
+
+    Raises:
+        InvalidParameter: an unknown method, one that does not explain classes, or a value out of its range.
+    """
+    found = {name: create(name, **(parameters or {}).get(name, {})) for name in names}
+    for name, method in found.items():
+        if not isinstance(method, StepwiseExplainer):
+            raise InvalidParameter(f"methods must explain classes, got {name}")
+    return found  # type: ignore[return-value]  # the loop above has looked at each
+
+
+def method_parameters(method: StepwiseExplainer) -> dict[str, Any]:
+    """Return the parameters of a method as JSON has them, without those that do not change its maps."""
+    values = asdict(method)  # type: ignore[call-overload]  # every method is a dataclass
+    return {name: value for name, value in values.items() if name != "internal_batch_size"}
+
+
+def score_cases(model: StudyModel, cases: CaseSet, store: Store, *, on_progress: Progress | None = None) -> np.ndarray:
+    """Return the logits of all images, ``(n, n_outputs)`` float64.
+
+    Args:
+        model: to be asked.
+        cases: images.
+        store: that keeps the logits.
+        on_progress: called as ``on_progress(stage, done, total)``.
+    """
+    report = on_progress or (lambda *_: None)
+    stage, found = f"{SCORES}/{model.name}", []
+    for first in range(0, len(cases), _PER_PIECE):
+        indices = range(first, min(first + _PER_PIECE, len(cases)))
+        key = {"model": model.identity, "cases": [cases.key(i) for i in indices]}
+        found.append(store.arrays(stage, key, partial(_logits, model, cases, indices))["logits"])
+        report(f"predictions of {model.title}", indices.stop, len(cases))
+    return np.concatenate(found).astype(np.float64)
+
+
+def _logits(model: StudyModel, cases: CaseSet, indices: Iterable[int]) -> dict[str, np.ndarray]:
+    images = torch.stack([cases[i].image for i in indices])
+    return {"logits": model.classifier.outputs(images).float().numpy()}
+
+
+@dataclass(frozen=True, eq=False)
+class MapSet:
+    """Maps in a store.
+
+    Attributes:
+        model: that was explained.
+        cases: the set that images are taken from.
+        methods: by name.
+        targets: class that is explained, by index of the image in the set.
+        store: that holds the maps.
+        stage: of the store.
+    """
+
+    model: StudyModel
+    cases: CaseSet
+    methods: Mapping[str, StepwiseExplainer]
+    targets: Mapping[int, int]
+    store: Store
+    stage: str
+
+    def map(self, method: str, index: int) -> np.ndarray:
+        """Return the map of one image, ``(h, w)`` float32, channels summed."""
+        return self.parts(method, index).sum(axis=0)
+
+    def parts(self, method: str, index: int) -> np.ndarray:
+        """Return the map of one image by channel, ``(c, h, w)``; ``(1, h, w)`` of methods that treat them as one."""
+        return self.store.load(self.stage, self.key(method, index))["map"]
+
+    def delta(self, method: str, index: int) -> float | None:
+        """Return what the sum of a map misses of the change of the score; None for methods that do not claim it."""
+        value = float(self.store.load(self.stage, self.key(method, index))["delta"])
+        return None if np.isnan(value) else value
+
+    def key(self, method: str, index: int) -> Key:
+        """Return what tells a map from others."""
+        return {
+            "model": self.model.identity,
+            "case": self.cases.key(index),
+            "method": method,
+            "parameters": method_parameters(self.methods[method]),
+            "target": self.targets[index],
+        }
+
+
+def targets_of(model: StudyModel, logits: np.ndarray, indices: Iterable[int], target: Target) -> dict[int, int]:
+    """Return the class to be explained for each of some images.
+
+    Args:
+        model: that is explained.
+        logits: ``(n, n_outputs)`` of all images.
+        indices: of the images.
+        target: see `Target`.
+    """
+    if target == "positive":
+        return dict.fromkeys(indices, model.positive)
+    classes = predicted(torch.from_numpy(logits)).tolist()
+    return {index: classes[index] for index in indices}
+
+
+def explain_cases(
+    model: StudyModel,
+    cases: CaseSet,
+    targets: Mapping[int, int],
+    methods: Mapping[str, StepwiseExplainer],
+    store: Store,
+    *,
+    on_progress: Progress | None = None,
+) -> MapSet:
+    """Compute the maps that the store does not hold yet.
+
+    Args:
+        model: to be explained.
+        cases: images.
+        targets: class to be explained, by index of the image; no others are explained.
+        methods: by name.
+        store: that keeps the maps.
+        on_progress: called as ``on_progress(stage, done, total)``.
+    """
+    report = on_progress or (lambda *_: None)
+    maps = MapSet(model, cases, methods, targets, store, f"maps/{model.name}")
+    for done, (index, target) in enumerate(targets.items()):
+        report(f"maps of {model.title}", done, len(targets))
+        missing = {name: method for name, method in methods.items() if not store.has(maps.stage, maps.key(name, index))}
+        if missing:
+            _explain(maps, missing, index, target)
+    report(f"maps of {model.title}", len(targets), len(targets))
+    return maps
+
+
+def _explain(maps: MapSet, methods: Mapping[str, StepwiseExplainer], index: int, target: int) -> None:
+    begin = time.monotonic()
+    image = maps.cases[index].image
+    with torch.no_grad():
+        found = complete(maps.model.classifier, [method.work(image, target) for method in methods.values()])
+    seconds = (time.monotonic() - begin) / len(methods)
+    for (name, method), attribution in zip(methods.items(), found, strict=True):
+        values = attribution.map if method.per_channel else attribution.map[:1]
+        delta = float("nan") if attribution.delta is None else attribution.delta
+        arrays = {"map": values.float().numpy(), "delta": np.array(delta)}
+        maps.store.keep(maps.stage, maps.key(name, index), arrays, seconds)

@@ -1,0 +1,274 @@
+"""The models of a study: a finished training run, whose graphs are made once, or a bundle."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radlens.bundles import ClassifierBundle
+from radlens.datasets import ModelInput
+from radlens.engines.classifier import EagerClassifier, EnsembleClassifier, GraphClassifier
+from radlens.errors import RadlensError
+from radlens.explainers import StepwiseExplainer, get, names, probabilities
+from radlens.networks import ClassifierNetwork
+from radlens.training import TrainedClassifier, load_classifier_run
+
+__all__ = ["LAYER", "NETWORK_TITLES", "StudyModel", "bundle_model", "class_methods", "is_bundle", "run_model"]
+
+LAYER = "features"
+"""Module of our networks that returns the last feature maps."""
+
+NETWORK_TITLES = {
+    "resnet50": "ResNet-50",
+    "resnet18": "ResNet-18",
+    "mobilenet_v2": "MobileNetV2",
+    "efficientnet_b0": "EfficientNet-B0",
+}
+"""Names of networks as papers write them."""
+
+Progress = Callable[[str, float, float], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class StudyModel:
+    """A classifier to be explained and measured.
+
+    Attributes:
+        name: of the model, for files.
+        title: for readers.
+        classifier: see :class:`radlens.explainers.Classifier`.
+        input: what it takes.
+        classes: names; the positive one is "malignant", or the last where none is called so.
+        identity: SHA-256 of its weights.
+        methods: that it allows, sorted.
+        refused: why it does not allow others, by name.
+        networks: its members as modules; empty for a bundle.
+        record: of its training.
+        randomisation: stored results of the randomisation check, by method.
+        notes: what a reader must know about how it is computed.
+    """
+
+    name: str
+    title: str
+    classifier: Any
+    input: ModelInput
+    classes: tuple[str, ...]
+    identity: str
+    methods: tuple[str, ...]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    networks: Sequence[ClassifierNetwork] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+    randomisation: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def positive(self) -> int:
+        """Index of the positive class."""
+        return self.classes.index("malignant") if "malignant" in self.classes else len(self.classes) - 1
+
+    @property
+    def task(self) -> str | None:
+        """What it classifies, see `radlens.training.classifier_presets.Task`; None where the record does not tell."""
+        return self.record.get("preset", {}).get("task")
+
+    def probability(self, images: Tensor) -> Tensor:
+        """Return the probability of the positive class, ``(b,)`` float64."""
+        return probabilities(self.classifier.outputs(images))[:, self.positive]
+
+
+def class_methods() -> tuple[str, ...]:
+    """Return the names of all methods that explain classes."""
+    return tuple(name for name in names() if issubclass(get(name), StepwiseExplainer))
+
+
+def is_bundle(folder: Path) -> bool:
+    """Return whether a folder is a bundle and not a training run."""
+    return (folder / "bundle.json").is_file()
+
+
+def bundle_model(folder: Path, *, engine: str = "auto") -> StudyModel:
+    """Open the bundle of a classifier.
+
+    Raises:
+        BundleError: it is damaged or of another task, or no engine computes it rightly.
+    """
+    from radlens.service.classifier import open_model
+
+    bundle = ClassifierBundle.load(folder)
+    manifest = bundle.manifest
+    network = manifest.training.get("network", manifest.name)
+    return StudyModel(
+        name=manifest.name,
+        title=NETWORK_TITLES.get(network, network),
+        classifier=open_model(bundle, engine),
+        input=manifest.input,
+        classes=manifest.classes,
+        identity=bundle.bundle_hash,
+        methods=manifest.explainers,
+        refused=manifest.refused,
+        record=manifest.training,
+        randomisation=manifest.randomisation,
+    )
+
+
+def run_model(
+    folder: Path,
+    graphs: Path | None = None,
+    *,
+    name: str | None = None,
+    engine: str = "auto",
+    on_progress: Progress | None = None,
+) -> StudyModel:
+    """Open a finished training run.
+
+    Args:
+        folder: of the run.
+        graphs: folder for the model's graphs, made there once; None to compute with torch alone, which is slower.
+        name: of the model; by default that of its recipe.
+        engine: of the graphs, see `radlens.engines.open`.
+        on_progress: called as ``on_progress(stage, done, total)`` while graphs are made.
+
+    Raises:
+        TrainingError: there is no finished run of a classifier.
+    """
+    run = load_classifier_run(folder)
+    identity = _identity(run)
+    name = name or str(run.record["model"])
+    notes: list[str] = []
+    members = [
+        _member(run, number, None if graphs is None else graphs / f"{name}-{identity[:12]}", engine, notes, on_progress)
+        for number in range(len(run.members))
+    ]
+    return StudyModel(
+        name=name,
+        title=NETWORK_TITLES.get(run.network, run.network),
+        classifier=members[0] if len(members) == 1 else EnsembleClassifier(members),
+        input=run.model_input,
+        classes=run.classes,
+        identity=identity,
+        methods=class_methods(),
+        networks=run.members,
+        record=run.record,
+        notes=notes,
+    )
+
+
+def _identity(run: TrainedClassifier) -> str:
+    found = hashlib.sha256()
+    for member in run.members:
+        for name, value in member.state_dict().items():
+            found.update(name.encode())
+            found.update(value.numpy().tobytes())
+    return found.hexdigest()
+
+
+def _member(
+    run: TrainedClassifier,
+    number: int,
+    folder: Path | None,
+    engine: str,
+    notes: list[str],
+    on_progress: Progress | None,
+) -> Any:
+    network = run.members[number]
+    eager = EagerClassifier(network, run.model_input.image_shape, layer=LAYER)
+    if folder is None:
+        return eager
+    paths, missing = _graphs(run, number, folder, on_progress or (lambda *_: None))
+    if "prediction" in missing:
+        notes.append(f"computed by torch: {missing['prediction']}")
+        return eager
+    notes += [f"{name} is computed by torch: {reason}" for name, reason in missing.items()]
+    graphs = GraphClassifier(paths, run.n_outputs, run.model_input.image_shape, engine=engine)
+    return _WithModule(graphs, eager, set(missing), notes)
+
+
+def _graphs(
+    run: TrainedClassifier, number: int, folder: Path, report: Progress
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the file of each graph of a member, and why others are missing."""
+    from radlens.graphs import GRAPHS, classifier_graphs
+
+    example = torch.zeros(1, *run.model_input.image_shape)
+    graphs = None
+    paths: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for done, name in enumerate(GRAPHS):
+        file = folder / f"member-{number}.{name}.onnx"
+        if not file.exists():
+            report(f"graphs of {folder.name}", done, len(GRAPHS))
+            graphs = graphs or classifier_graphs(run.members[number], example, n_outputs=run.n_outputs, layer=LAYER)
+            try:
+                _write(graphs, name, file)
+            except RadlensError as error:
+                missing[name] = str(error)
+                continue
+        paths[name] = file
+    if graphs is not None:
+        report(f"graphs of {folder.name}", len(GRAPHS), len(GRAPHS))
+    return paths, missing
+
+
+def _write(graphs: Any, name: str, file: Path) -> None:
+    """Write a graph in one step, so that an interruption leaves none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
+    graphs.to_onnx(name, beside)
+    beside.replace(file)
+
+
+class _WithModule:
+    """A classifier whose graphs are used where an engine computes them, and whose module is used elsewhere.
+
+    Args:
+        graphs: its graphs.
+        eager: its module.
+        missing: names of graphs that could not be made.
+        notes: gets a sentence for each graph that no engine computes.
+    """
+
+    def __init__(self, graphs: GraphClassifier, eager: EagerClassifier, missing: set[str], notes: list[str]) -> None:
+        self.n_outputs, self.image_shape = graphs.n_outputs, graphs.image_shape
+        self._graphs, self._eager, self._missing, self._notes = graphs, eager, missing, notes
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._for("prediction").outputs(images)
+
+    def score(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._for("prediction").score(images, targets)
+
+    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._for("gradient").gradient(images, targets)
+
+    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._for("guided").guided(images, targets)
+
+    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """See `radlens.explainers.Classifier`."""
+        return self._for("features").features(images, targets)
+
+    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._for("deep_lift").deep_lift(images, baselines, targets)
+
+    def _for(self, name: str) -> Any:
+        if name not in self._missing:
+            try:
+                self._graphs.engine(name)
+            except RadlensError as error:
+                log.warning("%s is computed by torch: %s", name, error)
+                self._notes.append(f"{name} is computed by torch: {error}")
+                self._missing.add(name)
+        return self._eager if name in self._missing else self._graphs

@@ -1,0 +1,160 @@
+"""A study as files: one HTML page, its tables as CSV, its pictures as PNG and its numbers as JSON."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radlens import __version__
+from radlens.figures.study_page import Section, StudyContent, Table, study_page
+
+__all__ = ["PAGE", "RESULTS", "Chapter", "StudyReport", "times_table", "write_study"]
+
+PAGE, RESULTS = "index.html", "results.json"
+"""Files of every study."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chapter:
+    """A section that is not written yet.
+
+    Attributes:
+        heading: of the section.
+        make: computes it; what it puts into the mapping ends in ``results.json`` under the chapter's name.
+        name: in ``results.json`` and of the files.
+    """
+
+    heading: str
+    name: str
+    make: Callable[[dict[str, Any]], Section]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyReport:
+    """What a page says besides its sections; see `radlens.figures.study_page.StudyContent`.
+
+    Attributes:
+        title: of the page.
+        citation: of the paper.
+        simulated: whether the images are.
+        ran: what was run; asked for when the page is written, as it grows with the study.
+        provenance: likewise.
+        warnings: likewise.
+        how_to_read: paragraphs.
+        limits: paragraphs.
+    """
+
+    title: str
+    citation: str
+    simulated: bool
+    ran: Callable[[], Mapping[str, str]]
+    provenance: Callable[[], Mapping[str, Any]]
+    warnings: Callable[[], Sequence[str]] = field(default=lambda: ())
+    how_to_read: Sequence[str] = ()
+    limits: Sequence[str] = ()
+
+
+def write_study(folder: Path, report: StudyReport, chapters: Sequence[Chapter]) -> list[Path]:
+    """Compute a study chapter by chapter; the page is written anew after each, with what is missing marked as such.
+
+    Args:
+        folder: made if it is missing.
+        report: what the page says besides.
+        chapters: in order.
+
+    Returns:
+        The files that were written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [Section(chapter.heading) for chapter in chapters]
+    results: dict[str, Any] = {}
+    files: list[Path] = []
+    for place, chapter in enumerate(chapters):
+        own: dict[str, Any] = {}
+        sections[place] = chapter.make(own)
+        if own:
+            results[chapter.name] = own
+        files += _write_blocks(folder, f"{place + 1:02d}-{chapter.name}", sections[place])
+        _write(folder / RESULTS, json.dumps(_plain(results), indent=2, allow_nan=False) + "\n")
+        _write(folder / PAGE, _page(report, sections))
+    return [folder / PAGE, folder / RESULTS, *files]
+
+
+def times_table(seconds: Mapping[str, float]) -> Table:
+    """Return how long each stage took, whenever that was."""
+    rows: list[Sequence[Any]] = [(stage, _duration(took)) for stage, took in seconds.items()]
+    rows.append(("together", _duration(sum(seconds.values()))))
+    note = "Time on this machine, added up over interruptions; other programs may have run beside it."
+    return Table("Time", ("Stage", "Time"), rows, note)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def _page(report: StudyReport, sections: Sequence[Section]) -> str:
+    return study_page(
+        StudyContent(
+            title=report.title,
+            citation=report.citation,
+            created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            ran=report.ran(),
+            sections=sections,
+            provenance={"radlens": __version__, **report.provenance()},
+            simulated=report.simulated,
+            how_to_read=report.how_to_read,
+            limits=report.limits,
+            warnings=report.warnings(),
+        )
+    )
+
+
+def _write_blocks(folder: Path, stem: str, section: Section) -> list[Path]:
+    files = []
+    for number, block in enumerate(section.blocks, start=1):
+        name = f"{stem}-{number}-{_slug(block.title)}"
+        if isinstance(block, Table):
+            file = folder / "tables" / f"{name}.csv"
+            file.parent.mkdir(exist_ok=True)
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([block.columns, *block.rows])
+        else:
+            file = folder / "figures" / f"{name}.png"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(block.png)
+        files.append(file)
+    return files
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].rstrip("-")
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file in one step."""
+    beside = file.with_name(f"{file.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(file)
+
+
+def _plain(value: Any) -> Any:
+    """Return values as JSON has them; what is not a number is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(found) for key, found in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(found) for found in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

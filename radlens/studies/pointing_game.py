@@ -1,0 +1,76 @@
+"""The pointing game in three regions of breast ultrasound images: Byra et al. 2022, Table 2."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from radlens.evaluation import ANY_REGION, RING_MM, RegionHits, breast_regions, pointing_hits, pointing_table
+from radlens.studies.cases import StudyCase
+from radlens.studies.maps import MapSet
+
+__all__ = ["PointingGame", "measure_pointing", "regions_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class PointingGame:
+    """Where the maps of each method have their extremes.
+
+    Attributes:
+        indices: of the correctly classified images.
+        hits: by method, one result of `radlens.evaluation.pointing_hits` for each image.
+        tables: Table 2 of Byra et al., by method.
+        area: part of the image that each region covers, and all of them together; means over the images.
+        n_wrong: images that were not classified correctly.
+        n_left_out: images without an outline or a spacing.
+    """
+
+    indices: Sequence[int]
+    hits: Mapping[str, Sequence[Mapping[str, bool]]]
+    tables: Mapping[str, Mapping[str, RegionHits]]
+    area: Mapping[str, float]
+    n_wrong: int
+    n_left_out: int
+
+
+def regions_of(case: StudyCase, ring_mm: float = RING_MM) -> dict[str, np.ndarray] | None:
+    """Return the regions of an image, None if it has no outline or no spacing."""
+    if case.sample.spacing_mm is None or not case.mask.any():
+        return None
+    return breast_regions(case.mask, case.sample.spacing_mm, ring_mm)
+
+
+def measure_pointing(
+    maps: MapSet, indices: Sequence[int], correct: np.ndarray, *, ring_mm: float = RING_MM
+) -> PointingGame | None:
+    """Play the game with the maps of all methods.
+
+    Args:
+        maps: of the images.
+        indices: images to be measured.
+        correct: ``(n,)`` bool for all images of the set: which were classified correctly.
+        ring_mm: width of the peritumoral region, millimetres.
+
+    Returns:
+        None if no image with an outline and a spacing was classified correctly.
+    """
+    regions = {i: found for i in indices if (found := regions_of(maps.cases[i], ring_mm))}
+    chosen = {i: found for i, found in regions.items() if correct[i]}
+    if not chosen:
+        return None
+    hits = {name: [pointing_hits(maps.map(name, i), found) for i, found in chosen.items()] for name in maps.methods}
+    everything = np.ones(len(chosen), dtype=bool)
+    return PointingGame(
+        indices=list(chosen),
+        hits=hits,
+        tables={name: pointing_table(found, everything) for name, found in hits.items()},
+        area=_areas(list(chosen.values())),
+        n_wrong=len(regions) - len(chosen),
+        n_left_out=len(indices) - len(regions),
+    )
+
+
+def _areas(regions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+    shares = {name: float(np.mean([found[name].mean() for found in regions])) for name in regions[0]}
+    together = [np.logical_or.reduce(list(found.values())).mean() for found in regions]
+    return shares | {ANY_REGION: float(np.mean(together))}

@@ -1,0 +1,127 @@
+"""The randomisation check of each method: Adebayo et al., NeurIPS 2018; or what a bundle has stored of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radlens.engines.classifier import EagerClassifier
+from radlens.evaluation import Randomisation, model_randomisation
+from radlens.explainers import StepwiseExplainer
+from radlens.studies.faithfulness import cheaper
+from radlens.studies.maps import MapSet, method_parameters
+from radlens.studies.models import LAYER
+
+__all__ = ["N_POINTS", "RandomisationCheck", "check_randomisation", "stored_randomisation"]
+
+N_POINTS = 8
+"""Depths at which maps are compared."""
+
+_MEASURES = ("spearman", "spearman_absolute", "ssim")
+
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class RandomisationCheck:
+    """How alike maps stay while the layers of the first member are randomised.
+
+    Attributes:
+        methods: by name.
+        n_images: images, means over which are of interest.
+        parameters: of the methods that were made cheaper.
+    """
+
+    methods: Mapping[str, Randomisation]
+    n_images: int
+    parameters: Mapping[str, Mapping[str, Any]]
+
+
+def check_randomisation(
+    maps: MapSet,
+    indices: Sequence[int],
+    *,
+    n_points: int = N_POINTS,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> RandomisationCheck | None:
+    """Randomise the first member and compare; methods that the store holds already are not computed again.
+
+    Maps are computed by torch, slow methods with the parameters of `radlens.studies.faithfulness.CHEAPER`.
+
+    Args:
+        maps: whose methods and targets are used.
+        indices: images.
+        n_points: depths.
+        seed: of the new weights.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Returns:
+        None for a bundle: it has no modules.
+    """
+    model, report = maps.model, on_progress or (lambda *_: None)
+    if not model.networks:
+        return None
+    quick = {name: cheaper(method) for name, method in maps.methods.items()}
+    stage, title = f"randomisation/{model.name}", f"randomisation, {model.title}"
+    found = {}
+    for place, (name, method) in enumerate(quick.items()):
+
+        def tell(done: int, total: int, place: int = place) -> None:
+            report(title, place * n_points + done * n_points / total, len(quick) * n_points)
+
+        tell(0, 1)
+        key = {
+            "model": model.identity,
+            "cases": [maps.cases.key(i) for i in indices],
+            "targets": [maps.targets[i] for i in indices],
+            "method": name,
+            "parameters": method_parameters(method),
+            "n_points": n_points,
+            "seed": seed,
+        }
+        compute = partial(_compared, maps, indices, method, n_points, seed, tell)
+        found[name] = _randomisation(maps.store.arrays(stage, key, compute))
+    report(title, len(quick) * n_points, len(quick) * n_points)
+    changed = {n: method_parameters(m) for n, m in quick.items() if m != maps.methods[n]}
+    return RandomisationCheck(found, len(indices), changed)
+
+
+def stored_randomisation(record: Mapping[str, Any]) -> dict[str, Randomisation]:
+    """Return what a bundle has stored, by method: means over images; NaN where a measure was not stored."""
+    return {name: _stored(values) for name, values in record.items()}
+
+
+def _stored(values: Mapping[str, Any]) -> Randomisation:
+    n = len(values["layers"])
+    columns = [np.array(values.get(measure, [np.nan] * n), dtype=np.float64)[:, None] for measure in _MEASURES]
+    return Randomisation(tuple(values["layers"]), *columns)
+
+
+def _compared(
+    maps: MapSet,
+    indices: Sequence[int],
+    method: StepwiseExplainer,
+    n_points: int,
+    seed: int,
+    tell: Callable[[int, int], None],
+) -> dict[str, np.ndarray]:
+    shape, targets = maps.model.input.image_shape, torch.tensor([maps.targets[i] for i in indices])
+
+    def explain(network: nn.Module, images: Tensor) -> Tensor:
+        values = method.attribute(EagerClassifier(network, shape, layer=LAYER), images, targets)
+        return values if method.per_channel else values[:, :1]
+
+    images = torch.stack([maps.cases[i].image for i in indices])
+    result = model_randomisation(
+        maps.model.networks[0], explain, images, n_points=n_points, seed=seed, on_progress=tell
+    )
+    return {"layers": np.array(result.layers), **{measure: getattr(result, measure) for measure in _MEASURES}}
+
+
+def _randomisation(arrays: Mapping[str, np.ndarray]) -> Randomisation:
+    return Randomisation(tuple(arrays["layers"].tolist()), *(arrays[measure] for measure in _MEASURES))
