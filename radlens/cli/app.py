@@ -12,6 +12,7 @@ from radlens import __version__
 from radlens.cli import (
     demo,
     engines,
+    evaluate,
     explain,
     export,
     figures,
@@ -20,6 +21,7 @@ from radlens.cli import (
     predict,
     reliability,
     report,
+    reproduce,
     serve,
     simulate,
     train,
@@ -92,7 +94,22 @@ def _flowing(docstring: str | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (docstring or "").split("\n\n"))
 
 
-for _module in (simulate, train, export, parity, engines, serve, predict, explain, report, figures, reliability, demo):
+for _module in (
+    simulate,
+    train,
+    export,
+    parity,
+    engines,
+    serve,
+    predict,
+    explain,
+    report,
+    figures,
+    evaluate,
+    reproduce,
+    reliability,
+    demo,
+):
     _name, _help = _module.__name__.rpartition(".")[2], _flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
 app.add_typer(models.app)

@@ -1,5 +1,6 @@
 """Whole studies: models, images, maps, measures, and the page that shows them."""
 
+from radlens.studies.byra import reproduce_byra
 from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
 from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of
 from radlens.studies.faithfulness import CHEAPER, Effort, Faithfulness, MethodFaithfulness, measure_faithfulness
@@ -8,6 +9,8 @@ from radlens.studies.maps import MapSet, explain_cases, methods_of, score_cases,
 from radlens.studies.models import StudyModel, bundle_model, class_methods, is_bundle, run_model
 from radlens.studies.pointing_game import PointingGame, measure_pointing, regions_of
 from radlens.studies.randomisation import RandomisationCheck, check_randomisation, stored_randomisation
+from radlens.studies.reproduction import StudyOptions
+from radlens.studies.sam_millan import reproduce_sam_millan
 from radlens.studies.store import Store
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "Store",
     "StudyCase",
     "StudyModel",
+    "StudyOptions",
     "bundle_model",
     "check_randomisation",
     "class_methods",
@@ -41,6 +45,8 @@ __all__ = [
     "methods_of",
     "open_cases",
     "regions_of",
+    "reproduce_byra",
+    "reproduce_sam_millan",
     "run_model",
     "score_cases",
     "source_of",

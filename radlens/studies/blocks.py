@@ -7,16 +7,31 @@ import numpy as np
 from scipy import stats
 
 from radlens.evaluation import ANY_REGION, DILATION, Classification, Estimate, Randomisation, classification_measures
-from radlens.figures.attribution import ExplainedImage, MethodMaps, figure_attributions
-from radlens.figures.boxes import figure_box_steps, figure_iou_boxes, figure_iou_curves
-from radlens.figures.charts import method_title
-from radlens.figures.faithfulness import ScoreCurves, figure_perturbation, figure_randomisation
-from radlens.figures.pictures import save_small
-from radlens.figures.pointing import PointingCase, figure_pointing
-from radlens.figures.study_page import Cell, PictureBlock, Table
-from radlens.figures.study_tables import FaithfulnessScores, faithfulness_table, iou_table
+from radlens.figures import (
+    ExplainedImage,
+    FaithfulnessScores,
+    MethodMaps,
+    PictureBlock,
+    PointingCase,
+    ScoreCurves,
+    Table,
+    faithfulness_table,
+    figure_attributions,
+    figure_box_steps,
+    figure_iou_boxes,
+    figure_iou_curves,
+    figure_perturbation,
+    figure_pointing,
+    figure_randomisation,
+    iou_table,
+    method_title,
+    save_small,
+)
+from radlens.figures.pictures import draw_picture, grey_picture, panel_grid, tallness_of
+from radlens.figures.study_page import Cell
+from radlens.studies.cases import StudyCase
 from radlens.studies.faithfulness import CHEAPER, RANDOM, Faithfulness
-from radlens.studies.localisation import UNDILATED, Localisation
+from radlens.studies.localisation import UNDILATED, BoxRule, Localisation, box_of
 from radlens.studies.maps import MapSet
 from radlens.studies.models import StudyModel
 from radlens.studies.pointing_game import PointingGame, regions_of
@@ -28,6 +43,7 @@ __all__ = [
     "box_steps_picture",
     "classification_of",
     "faithfulness_blocks",
+    "images_picture",
     "localisation_blocks",
     "parameters_text",
     "pointing_methods_table",
@@ -57,6 +73,16 @@ def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
     return Estimate(value, float(interval.low), float(interval.high), float(np.sqrt(value * (1 - value) / n)))
 
 
+def images_picture(cases: Sequence[StudyCase], titles: Sequence[str], *, title: str, caption: str) -> PictureBlock:
+    """Draw images side by side."""
+    tallness = max(tallness_of(case.sample.pixels.shape, case.sample.spacing_mm) for case in cases)
+    figure, grid = panel_grid(tallness, 1, len(cases), largest=(2.4, 2.6), text_height=0.25, extra=(0.0, 0.2))
+    for axes, case, text in zip(grid[0], cases, titles, strict=True):
+        draw_picture(axes, grey_picture(case.sample.pixels), case.sample.pixels.shape, case.sample.spacing_mm)
+        axes.set_title(text, size=10)
+    return PictureBlock(title, save_small(figure), caption)
+
+
 def attribution_picture(
     maps: MapSet,
     indices: Sequence[int],
@@ -65,10 +91,9 @@ def attribution_picture(
     *,
     title: str,
     caption: str,
-    found: Localisation | None = None,
-    boxes_of: Sequence[int] = (),
+    rule: BoxRule | None = None,
 ) -> PictureBlock:
-    """Draw images above their maps; with ``found`` also the true boxes and those of the maps.
+    """Draw images above their maps; with a rule also the true boxes and those of the maps.
 
     Args:
         maps: to be drawn.
@@ -77,18 +102,17 @@ def attribution_picture(
         methods: rows, in order.
         title: of the block.
         caption: below it.
-        found: boxes.
-        boxes_of: places of the images in ``found``, where it is given.
+        rule: how maps become boxes; None to draw none.
     """
     images = [
-        ExplainedImage(maps.cases[i].sample.pixels, text, maps.cases[i].boxes if found else ())
+        ExplainedImage(maps.cases[i].sample.pixels, text, maps.cases[i].boxes if rule else ())
         for i, text in zip(indices, titles, strict=True)
     ]
     rows = [
         MethodMaps(
             name,
             [maps.map(name, i) for i in indices],
-            [found.boxes[name][place] for place in boxes_of] if found else (),
+            [box_of(maps, name, i, rule) for i in indices] if rule else (),
             dilation=1 if name in UNDILATED else DILATION,
         )
         for name in methods
@@ -96,10 +120,12 @@ def attribution_picture(
     return PictureBlock(title, save_small(figure_attributions(images, rows)), caption)
 
 
-def box_steps_picture(maps: MapSet, index: int, method: str, found: Localisation, *, title: str, caption: str) -> Block:
+def box_steps_picture(
+    maps: MapSet, index: int, method: str, rule: BoxRule, *, title: str, caption: str
+) -> PictureBlock:
     """Draw the steps from a map to its box."""
     case = maps.cases[index]
-    figure = figure_box_steps(case.sample.pixels, maps.map(method, index), case.boxes, **found.rule.of(method))
+    figure = figure_box_steps(case.sample.pixels, maps.map(method, index), case.boxes, **rule.of(method))
     return PictureBlock(title, save_small(figure), caption)
 
 
@@ -135,18 +161,17 @@ def localisation_blocks(found: Localisation, *, labels: Sequence[str] = ("", "")
 
 def pointing_methods_table(game: PointingGame) -> Table:
     """Return the rates of all methods, and what chance would give."""
-    regions = list(game.area)
+    regions = list(game.by_chance)
     rows: list[Sequence[Cell]] = [
         (method_title(name), *(f"{table[region].rate:.0%}" for region in regions))
         for name, table in game.tables.items()
     ]
-    rows.append(("two points at random", *(f"{1 - (1 - game.area[region]) ** 2:.0%}" for region in regions)))
-    rows.append(("part of the image", *(f"{game.area[region]:.0%}" for region in regions)))
+    rows.append(("two random pixels", *(f"{game.by_chance[region]:.0%}" for region in regions)))
     titles = {"mass": "Mass", "peritumoral": "Peritumoral", "below": "Below", ANY_REGION: "At least one"}
     note = (
         f"{len(game.indices)} correctly classified images; {game.n_wrong} classified wrongly are left out"
         + (f", and {game.n_left_out} without an outline or a pixel spacing" if game.n_left_out else "")
-        + ". Chance: the maximum and the minimum thrown anywhere on the image."
+        + "."
     )
     return Table("Pointing game of every method", ("Method", *(titles.get(name, name) for name in regions)), rows, note)
 

@@ -11,18 +11,24 @@ import numpy as np
 from radlens.errors import InvalidParameter
 from radlens.evaluation import Classification, Randomisation
 from radlens.explainers import StepwiseExplainer, probabilities
-from radlens.figures.charts import method_title
-from radlens.figures.pictures import save_small
-from radlens.figures.roc import ScoredCases, figure_roc
-from radlens.figures.study_page import PictureBlock, Section, Table
-from radlens.figures.study_texts import LIMITS_PATIENTS, LIMITS_SIMULATED, SAM_MILLAN_READING
+from radlens.figures import (
+    LIMITS_PATIENTS,
+    LIMITS_SIMULATED,
+    SAM_MILLAN_READING,
+    PictureBlock,
+    ScoredCases,
+    Table,
+    figure_roc,
+    method_title,
+    save_small,
+)
 from radlens.studies import blocks
 from radlens.studies.cases import CaseSet, CaseSource, Part, open_cases
 from radlens.studies.faithfulness import Effort, Faithfulness, measure_faithfulness
 from radlens.studies.localisation import BoxRule, Localisation, measure_localisation
 from radlens.studies.maps import MapSet, Target, explain_cases, method_parameters, methods_of, score_cases, targets_of
 from radlens.studies.models import StudyModel
-from radlens.studies.output import Chapter, StudyReport, times_table, write_study
+from radlens.studies.output import Chapter, StudyReport, Written, times_table, write_study
 from radlens.studies.pointing_game import PointingGame, measure_pointing
 from radlens.studies.randomisation import RandomisationCheck, check_randomisation, stored_randomisation
 from radlens.studies.store import Store
@@ -282,7 +288,7 @@ class _Evaluation:
         kept = [chapter for chapter in chosen if chapter.name == "maps" or chapter.name in self.plan.measures]
         return [*kept, Chapter("Time", "time", self._time)]
 
-    def _classification(self, results: dict[str, Any]) -> Section:
+    def _classification(self, results: dict[str, Any]) -> Written:
         found = self.examined.classification
         results |= classification_results(found)
         rows = [(name, *estimate_cells(getattr(found, key))) for key, name in _CLASSIFICATION.items()]
@@ -293,9 +299,9 @@ class _Evaluation:
         )
         table = Table("Classification", ("Measure", "Value", "95 % interval"), rows, note)
         curve = figure_roc([ScoredCases(self.model.title, self.examined.labels, self.examined.probability)])
-        return Section("Images and classification", blocks=[table, PictureBlock("ROC curve", save_small(curve))])
+        return "", [table, PictureBlock("ROC curve", save_small(curve))]
 
-    def _maps(self, results: dict[str, Any]) -> Section:
+    def _maps(self, results: dict[str, Any]) -> Written:
         shown = self._examples()
         results["parameters"] = {name: method_parameters(method) for name, method in self.methods.items()}
         picture = blocks.attribution_picture(
@@ -306,7 +312,7 @@ class _Evaluation:
             title="Maps of every method",
             caption="The malignant images of highest and of lowest probability and a negative one, of those explained.",
         )
-        return Section("Maps", blocks=[picture])
+        return "", [picture]
 
     def _examples(self) -> list[int]:
         positive = [i for i in self.mapped if self.examined.labels[i] == 1]
@@ -314,25 +320,23 @@ class _Evaluation:
         negative = [i for i in self.mapped if self.examined.labels[i] == 0]
         return list(dict.fromkeys([*ranked[:3], *ranked[-2:], *negative[:1]]))
 
-    def _iou(self, results: dict[str, Any]) -> Section:
+    def _iou(self, results: dict[str, Any]) -> Written:
         found = self.localisation
         if found is None:
-            return Section("Boxes from maps", "Left out: no malignant image that was explained has a box.")
+            return "Left out: no malignant image that was explained has a box.", []
         results |= localisation_results(found)
         best = max(found.ious, key=lambda name: found.ious[name].mean())
         steps = blocks.box_steps_picture(
-            self.maps, found.indices[0], best, found, title="From a map to its box", caption=method_title(best)
+            self.maps, found.indices[0], best, found.rule, title="From a map to its box", caption=method_title(best)
         )
-        return Section("Boxes from maps", blocks=[steps, *blocks.localisation_blocks(found)])
+        return "", [steps, *blocks.localisation_blocks(found)]
 
-    def _pointing(self, results: dict[str, Any]) -> Section:
+    def _pointing(self, results: dict[str, Any]) -> Written:
         if self.source.task != "ultrasound":
-            return Section("Pointing game", "Left out: its regions are those of ultrasound images.")
+            return "Left out: its regions are those of ultrasound images.", []
         game = self.pointing
         if game is None:
-            return Section(
-                "Pointing game", "Left out: no correctly classified image has an outline and a pixel spacing."
-            )
+            return "Left out: no correctly classified image has an outline and a pixel spacing.", []
         results |= pointing_results(game)
         method = "cam" if "cam" in self.methods else next(iter(self.methods))
         shown = game.indices[:8]
@@ -344,31 +348,25 @@ class _Evaluation:
             title=f"Regions and extremes, {method_title(method)}",
             caption="White crosses: extremes in a region.",
         )
-        return Section("Pointing game", blocks=[blocks.pointing_methods_table(game), picture])
+        return "", [blocks.pointing_methods_table(game), picture]
 
-    def _randomisation(self, results: dict[str, Any]) -> Section:
+    def _randomisation(self, results: dict[str, Any]) -> Written:
         results |= randomisation_results(self.randomised)
         if self.randomisation:
-            return Section(
-                "Randomisation of the weights", blocks=blocks.randomisation_blocks(self.randomisation, self.model)
-            )
+            return "", blocks.randomisation_blocks(self.randomisation, self.model)
         if not self.randomised:
-            return Section("Randomisation of the weights", "Left out: the bundle has stored no result of it.")
-        return Section(
-            "Randomisation of the weights",
-            "Stored with the bundle when it was made.",
-            [blocks.stored_randomisation_picture(self.randomised, self.model)],
-        )
+            return "Left out: the bundle has stored no result of it.", []
+        return "Stored with the bundle when it was made.", [
+            blocks.stored_randomisation_picture(self.randomised, self.model)
+        ]
 
-    def _faithfulness(self, results: dict[str, Any]) -> Section:
+    def _faithfulness(self, results: dict[str, Any]) -> Written:
         results |= faithfulness_results(self.faithfulness)
-        return Section(
-            "Faithfulness", blocks=blocks.faithfulness_blocks(self.faithfulness, self.model, self.randomised)
-        )
+        return "", blocks.faithfulness_blocks(self.faithfulness, self.model, self.randomised)
 
-    def _time(self, results: dict[str, Any]) -> Section:
+    def _time(self, results: dict[str, Any]) -> Written:
         results |= self.store.seconds
-        return Section("Time", blocks=[times_table(self.store.seconds)])
+        return "", [times_table(self.store.seconds)]
 
     def _ran(self) -> dict[str, str]:
         texts = {name: method_parameters(method) for name, method in self.methods.items()}
@@ -425,7 +423,7 @@ def localisation_results(found: Localisation) -> dict[str, Any]:
 def pointing_results(game: PointingGame) -> dict[str, Any]:
     """Return the hits as JSON has them."""
     tables = {name: {region: hits._asdict() for region, hits in table.items()} for name, table in game.tables.items()}
-    return {"n_wrong": game.n_wrong, "n_left_out": game.n_left_out, "area": game.area, "tables": tables}
+    return {"n_wrong": game.n_wrong, "n_left_out": game.n_left_out, "by_chance": game.by_chance, "tables": tables}
 
 
 def faithfulness_results(found: Faithfulness) -> dict[str, Any]:

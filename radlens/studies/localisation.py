@@ -9,7 +9,7 @@ import numpy as np
 from radlens.evaluation import DILATION, QUANTILE, Box, iou, merge_boxes, merged_box
 from radlens.studies.maps import MapSet
 
-__all__ = ["UNDILATED", "BoxRule", "Localisation", "measure_localisation"]
+__all__ = ["UNDILATED", "BoxRule", "Localisation", "box_of", "measure_localisation"]
 
 UNDILATED = ("lime", "shap")
 """Methods whose maps the thesis does not dilate: superpixels are large enough to be seen (section 3.2.4)."""
@@ -57,6 +57,11 @@ class Localisation:
         return {method: sum(box is None for box in boxes) for method, boxes in self.boxes.items()}
 
 
+def box_of(maps: MapSet, method: str, index: int, rule: BoxRule) -> Box | None:
+    """Return the box of one map, None if no region survives."""
+    return merged_box(maps.map(method, index), **rule.of(method))
+
+
 def measure_localisation(maps: MapSet, indices: Sequence[int], rule: BoxRule | None = None) -> Localisation | None:
     """Compare the boxes of all methods with the truth.
 
@@ -75,7 +80,7 @@ def measure_localisation(maps: MapSet, indices: Sequence[int], rule: BoxRule | N
     truth = {i: found for i in indices if (found := maps.cases[i].boxes)}
     if not truth:
         return None
-    boxes = {name: [merged_box(maps.map(name, i), **rule.of(name)) for i in truth] for name in maps.methods}
+    boxes = {name: [box_of(maps, name, i, rule) for i in truth] for name in maps.methods}
     ious = {
         name: np.array([iou(box, merge_boxes(true)) for box, true in zip(found, truth.values(), strict=True)])
         for name, found in boxes.items()

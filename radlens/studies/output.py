@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 
 from radlens import __version__
-from radlens.figures.study_page import Section, StudyContent, Table, study_page
+from radlens.figures import PictureBlock, Section, StudyContent, Table, study_page
 
-__all__ = ["PAGE", "RESULTS", "Chapter", "StudyReport", "times_table", "write_study"]
+__all__ = ["PAGE", "RESULTS", "Chapter", "StudyReport", "Written", "times_table", "write_study"]
 
 PAGE, RESULTS = "index.html", "results.json"
 """Files of every study."""
+
+
+Written = tuple[str, Sequence[Table | PictureBlock]]
+"""Text and blocks of a section."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +31,13 @@ class Chapter:
 
     Attributes:
         heading: of the section.
-        make: computes it; what it puts into the mapping ends in ``results.json`` under the chapter's name.
         name: in ``results.json`` and of the files.
+        write: computes it; what it puts into the mapping ends in ``results.json`` under the chapter's name.
     """
 
     heading: str
     name: str
-    make: Callable[[dict[str, Any]], Section]
+    write: Callable[[dict[str, Any]], Written]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +82,8 @@ def write_study(folder: Path, report: StudyReport, chapters: Sequence[Chapter]) 
     files: list[Path] = []
     for place, chapter in enumerate(chapters):
         own: dict[str, Any] = {}
-        sections[place] = chapter.make(own)
+        text, blocks = chapter.write(own)
+        sections[place] = Section(chapter.heading, text, blocks)
         if own:
             results[chapter.name] = own
         files += _write_blocks(folder, f"{place + 1:02d}-{chapter.name}", sections[place])

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radlens.evaluation import ANY_REGION, RING_MM, RegionHits, breast_regions, pointing_hits, pointing_table
+from radlens.evaluation import RING_MM, RegionHits, breast_regions, pointing_hits, pointing_table
+from radlens.figures import chance_hits
 from radlens.studies.cases import StudyCase
 from radlens.studies.maps import MapSet
 
@@ -20,7 +21,7 @@ class PointingGame:
         indices: of the correctly classified images.
         hits: by method, one result of `radlens.evaluation.pointing_hits` for each image.
         tables: Table 2 of Byra et al., by method.
-        area: part of the image that each region covers, and all of them together; means over the images.
+        by_chance: how often two random pixels would hit, by region, see `radlens.figures.chance_hits`.
         n_wrong: images that were not classified correctly.
         n_left_out: images without an outline or a spacing.
     """
@@ -28,7 +29,7 @@ class PointingGame:
     indices: Sequence[int]
     hits: Mapping[str, Sequence[Mapping[str, bool]]]
     tables: Mapping[str, Mapping[str, RegionHits]]
-    area: Mapping[str, float]
+    by_chance: Mapping[str, float]
     n_wrong: int
     n_left_out: int
 
@@ -64,13 +65,7 @@ def measure_pointing(
         indices=list(chosen),
         hits=hits,
         tables={name: pointing_table(found, everything) for name, found in hits.items()},
-        area=_areas(list(chosen.values())),
+        by_chance=chance_hits(list(chosen.values())),
         n_wrong=len(regions) - len(chosen),
         n_left_out=len(indices) - len(regions),
     )
-
-
-def _areas(regions: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    shares = {name: float(np.mean([found[name].mean() for found in regions])) for name in regions[0]}
-    together = [np.logical_or.reduce(list(found.values())).mean() for found in regions]
-    return shares | {ANY_REGION: float(np.mean(together))}
