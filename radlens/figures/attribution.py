@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from radlens.errors import InvalidInput
+from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.boxes import Box, iou, merge_boxes
 from radlens.evaluation.checks import finite_map
 from radlens.figures.charts import method_title
@@ -100,7 +100,7 @@ def figure_attributions(
     Raises:
         InvalidInput: no image, no row, a row of another length than ``images``, a map of another shape than its image,
             or values that are not finite.
-        InvalidParameter: a dilation that is even or below 1, or ``show`` is neither.
+        InvalidParameter: a dilation that is even or below 1, ``max_columns`` below 1, or ``show`` is neither.
     """
     _check(images, rows, max_columns)
     shown = images[:max_columns]
@@ -125,7 +125,7 @@ def figure_attributions(
 
 
 def figure_segments(pixels: ArrayLike, labels: ArrayLike, *, title: str | None = None) -> Figure:
-    """Draw an image, its superpixels, and the image as LIME and SHAP see it: one mean per superpixel (Fig. 2).
+    """Draw an image, the superpixels that LIME and SHAP switch on and off, and the mean of each (Fig. 2).
 
     Args:
         pixels: ``(h, w)``.
@@ -203,7 +203,7 @@ def _check(images: Sequence[ExplainedImage], rows: Sequence[MethodMaps], max_col
     if not images or not rows:
         raise InvalidInput(f"images and rows must hold at least one each, got {len(images)} and {len(rows)}")
     if max_columns < 1:
-        raise InvalidInput(f"max_columns must be at least 1, got {max_columns}")
+        raise InvalidParameter(f"max_columns must be at least 1, got {max_columns}")
     for row in rows:
         if len(row.maps) != len(images):
             raise InvalidInput(f"{row.method} must have one map per image ({len(images)}), got {len(row.maps)}")

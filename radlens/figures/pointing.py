@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from radlens.errors import InvalidInput
+from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.checks import finite_map, mask
 from radlens.evaluation.pointing import pointing_hits
 from radlens.figures.panels import Spacing
@@ -102,9 +102,12 @@ def figure_pointing(cases: Sequence[PointingCase], *, max_columns: int = 4, titl
 
     Raises:
         InvalidInput: no case, shapes that differ, or values that are not finite.
+        InvalidParameter: ``max_columns`` below 1.
     """
-    if not cases or max_columns < 1:
-        raise InvalidInput(f"cases and max_columns must be at least 1, got {len(cases)} and {max_columns}")
+    if not cases:
+        raise InvalidInput("cases must hold at least one, got none")
+    if max_columns < 1:
+        raise InvalidParameter(f"max_columns must be at least 1, got {max_columns}")
     groups: dict[str, list[PointingCase]] = {}
     for case in cases:
         groups.setdefault(case.group, []).append(case)

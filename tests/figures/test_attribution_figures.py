@@ -168,7 +168,7 @@ def test_grids_that_cannot_be_drawn_are_refused(images, rows, message):
 
 def test_parameters_of_a_grid_are_checked():
     """Columns, dilation and what is shown."""
-    with pytest.raises(InvalidInput, match="max_columns must be at least 1, got 0"):
+    with pytest.raises(InvalidParameter, match="max_columns must be at least 1, got 0"):
         grid(max_columns=0)
     with pytest.raises(InvalidParameter, match="show must be overlay or map, got 'grey'"):
         grid(show="grey")
@@ -386,8 +386,10 @@ def test_cases_stand_in_their_groups():
         "benign\nmap",
     ]
     assert len(shown(figure_pointing(cases))) == 6
-    with pytest.raises(InvalidInput, match="cases and max_columns must be at least 1, got 0 and 4"):
+    with pytest.raises(InvalidInput, match="cases must hold at least one, got none"):
         figure_pointing([])
+    with pytest.raises(InvalidParameter, match="max_columns must be at least 1, got 0"):
+        figure_pointing(cases, max_columns=0)
 
 
 def curves(*rows):
