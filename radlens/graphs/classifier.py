@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedOperation
 from radlens.graphs.compiled import CompiledGraph
+from radlens.graphs.deep_lift import append_deep_lift
 from radlens.graphs.differentiate import append_gradient, depends_on, needed_for
 from radlens.graphs.gradient import GUIDED, KNOWN, check_custom_functions, complete, prepare, results
 from radlens.graphs.rules import RULES
@@ -44,13 +45,19 @@ GRAPHS: Mapping[str, Signature] = MappingProxyType(
         "gradient": Signature(("images", "weights"), ("output", "gradient")),
         "guided": Signature(("images", "weights"), ("output", "gradient")),
         "features": Signature(("images", "weights"), ("output", "features", "gradient")),
+        "deep_lift": Signature(("images", "baselines", "weights"), ("output", "attribution")),
     }
 )
 """The graphs of a classifier by name."""
 
 
 def classifier_graphs(
-    module: nn.Module, example_images: Tensor, *, n_outputs: int, layer: str | None = None
+    module: nn.Module,
+    example_images: Tensor,
+    *,
+    n_outputs: int,
+    layer: str | None = None,
+    as_captum: bool = True,
 ) -> "ClassifierGraphs":
     """Make the graphs of a classifier; each is compiled when it is first asked for.
 
@@ -62,6 +69,7 @@ def classifier_graphs(
         n_outputs: logits of an image; with 1 the two classes are the signs.
         layer: qualified path of the layer whose output are the feature maps, such as ``layer4``; None for the last
             ``(b, k, h, w)`` of more than one pixel that everything passes on its way to the score.
+        as_captum: compute DeepLIFT as Captum does, not as the paper: see :mod:`radlens.graphs.deep_lift`.
 
     Raises:
         InvalidInput: the images, the output of the module or of the layer have other shapes.
@@ -75,7 +83,7 @@ def classifier_graphs(
     weighted = _Weighted(evaluating_copy(module), layer)
     weights = torch.linspace(1, 2, n_outputs, dtype=images.dtype, device=images.device).expand(len(images), -1)
     _check_shapes(weighted, images, n_outputs)
-    return ClassifierGraphs(weighted, images.detach(), weights)
+    return ClassifierGraphs(weighted, images.detach(), weights, as_captum)
 
 
 class ClassifierGraphs:
@@ -85,10 +93,11 @@ class ClassifierGraphs:
         weighted: the network and its score.
         images: examples, at least 2.
         weights: examples.
+        as_captum: compute DeepLIFT as Captum does.
     """
 
-    def __init__(self, weighted: "_Weighted", images: Tensor, weights: Tensor) -> None:
-        self._weighted = weighted
+    def __init__(self, weighted: "_Weighted", images: Tensor, weights: Tensor, as_captum: bool) -> None:
+        self._weighted, self.as_captum = weighted, as_captum
         self._examples = {"images": images, "baselines": torch.zeros_like(images), "weights": weights}
         self._compiled: dict[str, CompiledGraph] = {}
         self._checked = False
@@ -134,8 +143,9 @@ class ClassifierGraphs:
 
     def _built(self, name: str) -> CompiledGraph:
         module = _copied(self._traced)
-        prepare(module)
-        complete(module, _VALUES[name](module))
+        # The rule of DeepLIFT for a max pooling is not that of two one after the other.
+        prepare(module, split_pools=name != "deep_lift")
+        complete(module, self._values(name, module))
         signature = GRAPHS[name]
         for node in module.graph.find_nodes(op="placeholder"):
             if node.meta["input"] not in signature.inputs:
@@ -143,6 +153,25 @@ class ClassifierGraphs:
         module.recompile()
         examples = [self._examples[each] for each in signature.inputs]
         return CompiledGraph(module, examples, signature.inputs, signature.outputs)
+
+    def _values(self, name: str, module: fx.GraphModule) -> tuple[fx.Node, ...]:
+        """Append to logits, score and feature maps what a graph gives out, and return it."""
+        output, score, *maps = results(module)
+        images, _ = module.graph.find_nodes(op="placeholder")
+        if name == "gradient":
+            return output, append_gradient(module, score, images, RULES)
+        if name == "guided":
+            return output, append_gradient(module, score, images, GUIDED)
+        if name == "deep_lift":
+            return output, append_deep_lift(module, score, images, RULES, as_captum=self.as_captum)
+        if name == "features":
+            if not maps:
+                raise UnsupportedOperation(
+                    "the network must have maps (b, k, h, w) that everything passes on its way to the score, "
+                    "it has none; a layer can be named"
+                )
+            return output, maps[0], append_gradient(module, score, maps[0], RULES)
+        return (output,)
 
     @cached_property
     def _traced(self) -> fx.GraphModule:
@@ -234,7 +263,7 @@ def last_feature_maps(graph: fx.Graph, images: fx.Node, score: fx.Node) -> fx.No
             continue
         if furthest <= order[node] and node is not images and _is_maps(node.meta["val"]):
             found = node
-        furthest = max(furthest, *(order[user] for user in node.users if user in active))
+        furthest = max([furthest, *(order[user] for user in node.users if user in active)])
     return found
 
 
@@ -249,33 +278,3 @@ def _copied(module: fx.GraphModule) -> fx.GraphModule:
     copy = fx.GraphModule(module, graph)
     copy.meta.update(module.meta)
     return copy
-
-
-def _prediction(module: fx.GraphModule) -> tuple[fx.Node, ...]:
-    return results(module)[:1]
-
-
-def _gradient(module: fx.GraphModule) -> tuple[fx.Node, ...]:
-    output, score, *_ = results(module)
-    images, _ = module.graph.find_nodes(op="placeholder")
-    return output, append_gradient(module, score, images, RULES)
-
-
-def _guided(module: fx.GraphModule) -> tuple[fx.Node, ...]:
-    output, score, *_ = results(module)
-    images, _ = module.graph.find_nodes(op="placeholder")
-    return output, append_gradient(module, score, images, GUIDED)
-
-
-def _features(module: fx.GraphModule) -> tuple[fx.Node, ...]:
-    output, score, *maps = results(module)
-    if not maps:
-        raise UnsupportedOperation(
-            "the network must have maps (b, k, h, w) that everything passes on its way to the score, it has none; "
-            "a layer can be named"
-        )
-    return output, maps[0], append_gradient(module, score, maps[0], RULES)
-
-
-_VALUES = {"prediction": _prediction, "gradient": _gradient, "guided": _guided, "features": _features}
-"""What each graph gives out, appended to the graph of logits, score and feature maps."""

@@ -93,11 +93,14 @@ class _Forms:
     """A classifier in float32 and float64, eager and compiled."""
 
     def __init__(self, graphs: ClassifierGraphs, examples: Tensor, n_outputs: int) -> None:
-        module = deepcopy(graphs.module).double()
-        self._graphs = {
-            torch.float32: graphs,
-            torch.float64: classifier_graphs(module, examples.double(), n_outputs=n_outputs, layer=graphs.layer),
-        }
+        exact = classifier_graphs(
+            deepcopy(graphs.module).double(),
+            examples.double(),
+            n_outputs=n_outputs,
+            layer=graphs.layer,
+            as_captum=graphs.as_captum,
+        )
+        self._graphs = {torch.float32: graphs, torch.float64: exact}
         # What the other image has that this one lacks is as good a baseline as any, and its borders are the same.
         self._inputs = {"images": examples, "baselines": examples.flip(0), "weights": golden_weights(n_outputs)}
 

@@ -12,7 +12,7 @@ from radlens.graphs.recording import Recorder, Value, is_static, sizes
 from radlens.graphs.rules.registry import Rule
 from radlens.graphs.tracing import layer_of
 
-__all__ = ["append_gradient", "depends_on", "name_of", "needed_for", "positional", "summed_to"]
+__all__ = ["append_gradient", "depends_on", "name_of", "needed_for", "pass_on", "positional", "summed_to"]
 
 aten = torch.ops.aten
 
@@ -44,7 +44,7 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
         for node in reversed(list(module.graph.nodes)):
             if node in active and node is not wrt and node in gradients:
                 recorder.origin = node
-                _pass_on(recorder, node, gradients, active, rules)
+                pass_on(recorder, node, gradients, active, rules)
         gradient: fx.Node = gradients[wrt].node
     return gradient
 
@@ -78,7 +78,7 @@ def needed_for(score: fx.Node) -> set[fx.Node]:
     return needed
 
 
-def _pass_on(
+def pass_on(
     recorder: Recorder, node: fx.Node, gradients: dict[fx.Node, Any], active: set[fx.Node], rules: Rules
 ) -> None:
     """Add to the gradients of the arguments of ``node`` what its own gradient gives them."""

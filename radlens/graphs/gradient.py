@@ -111,13 +111,17 @@ GUIDED = RULES | {aten.relu.default: guided_relu}
 """Rules of guided backpropagation."""
 
 
-def prepare(graph_module: fx.GraphModule) -> None:
+def prepare(graph_module: fx.GraphModule, *, split_pools: bool = True) -> None:
     """Fold and lower a traced graph before it is differentiated.
+
+    Args:
+        graph_module: to change.
+        split_pools: see :func:`radlens.graphs.passes.split_large_pools`.
 
     Raises:
         UnsupportedOperation: an operation cannot be compiled; the message names it and the layer.
     """
-    passes.simplify(graph_module)
+    passes.simplify(graph_module, split_pools=split_pools)
     _check_supported(graph_module)
 
 

@@ -13,13 +13,14 @@ from radlens.graphs.passes.transposed import turn_transposed_convolutions
 __all__ = ["finish", "simplify"]
 
 
-def simplify(module: fx.GraphModule) -> None:
-    """Fold and lower a traced graph, before it is differentiated."""
+def simplify(module: fx.GraphModule, *, split_pools: bool = True) -> None:
+    """Fold and lower a traced graph, before it is differentiated; ``split_pools``: see :func:`split_large_pools`."""
     clean(module)
     fold_constants(module)
     fold_batch_norm(module)
     lower(module)
-    split_large_pools(module)
+    if split_pools:
+        split_large_pools(module)
     clean(module)
     fold_constants(module)
     fold_dense_chains(module)

@@ -1,7 +1,7 @@
 """Gradients of pooling and of nearest-neighbour upsampling."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,11 +54,7 @@ def max_pool(
     ceil_mode: bool = False,
 ) -> tuple:
     """Max pooling, windows of any size; of equal values in a window the first has the gradient."""
-    n = x.ndim - 2
-    kernel = per_axis(kernel, n)
-    stride = per_axis(stride, n) if stride else kernel
-    padding, dilation = per_axis(padding, n), per_axis(dilation, n)
-    windows = Windows(sizes(x)[2:], sizes(g)[2:], kernel, stride, padding, dilation)
+    windows = windows_of(sizes(x)[2:], sizes(g)[2:], kernel, stride, padding, dilation)
     return (windows.carried_back(g, windows.winner(x)),)
 
 
@@ -117,16 +113,27 @@ class Windows:
 
     def carried_back(self, g: Any, winner: Any) -> Any:
         """Give the gradient of each window to its winner: a sum over the windows that can cover a pixel."""
+        gradient = None
+        for hit, value in self._covering(g, winner):
+            part = torch.where(hit, value, 0.0)
+            gradient = part if gradient is None else gradient + part
+        return gradient
+
+    def placed_back(self, values: Any, winner: Any) -> Any:
+        """Put the value of each window in the place of its winner; of several in one place the last window counts."""
+        image: Any = 0.0
+        for hit, value in reversed(list(self._covering(values, winner))):
+            image = torch.where(hit, value, image)
+        return image
+
+    def _covering(self, g: Any, winner: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield, from the last window over each pixel on, whether the pixel is its winner and what the window has."""
         big_g, big_winner = enlarged(g, self.stride), enlarged(winner, self.stride)
         reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
         overlaps = [range(-(-r // s)) for r, s in zip(reach, self.stride, strict=True)]
-        gradient = None
         for back in itertools.product(*overlaps):
             number = self._number_in_window(back).to(g.dtype)
-            hit = self._aligned(big_winner, back) == number
-            part = torch.where(hit, self._aligned(big_g, back), 0.0)
-            gradient = part if gradient is None else gradient + part
-        return gradient
+            yield self._aligned(big_winner, back) == number, self._aligned(big_g, back)
 
     def _aligned(self, x: Any, back: Sequence[int]) -> Any:
         """Move what was enlarged so that every pixel meets the window ``back`` steps before the last one over it."""
@@ -149,6 +156,22 @@ class Windows:
             number = number * self.kernel[k] + (offset // self.dilation[k]).view(shape)
             valid = valid & fits.view(shape)
         return torch.where(valid, number, -1)
+
+
+def windows_of(
+    inner: Sequence[int],
+    outer: Sequence[int],
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Windows:
+    """Return the windows of a pooling operation from its arguments; ``ceil_mode`` shows in ``outer``."""
+    n = len(inner)
+    kernel = per_axis(kernel, n)
+    stride = per_axis(stride, n) if stride else kernel
+    return Windows(inner, outer, kernel, stride, per_axis(padding, n), per_axis(dilation, n))
 
 
 @derivative(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
