@@ -36,6 +36,10 @@ trained with it."""
 
 _TEST_SEED = (1, 2)
 _HELD_OUT = 0.2
+
+_FEW = 16
+"""Images below which starting other processes takes longer than drawing them."""
+
 _USED: dict[Task, tuple[str, ...]] = {
     "patches": LABELS,
     "mammograms": LABELS,
@@ -235,7 +239,7 @@ def _simulated(source: CaseSource, category: str, seed: tuple[int, ...]) -> Samp
     if source.task == "mammograms":
         whole = mammogram.sample(category, **options)
         return _sample(whole.pixels, [_lesion(finding) for finding in whole.findings], whole.spacing_mm)
-    patch = mammogram.sample_patch(category, **options)
+    patch = mammogram.sample_patch(category, spacing_mm=mammogram.PATCH_SPACING_MM, **options)
     return _sample(patch.pixels, [_lesion(patch.finding)] if patch.finding else [], patch.spacing_mm)
 
 
@@ -300,7 +304,7 @@ def _fill(store: Store, jobs: Sequence[_Job], n_workers: int, report: Progress, 
 
 def _made(jobs: Sequence[_Job], n_workers: int) -> Iterator[tuple[list[tuple[int, Sample]], float]]:
     """Yield what each job makes and the share of time that it took."""
-    if n_workers == 1 or len(jobs) == 1:
+    if n_workers == 1 or len(jobs) < _FEW:
         yield from map(_timed, jobs)
         return
     # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.

@@ -1,0 +1,51 @@
+"""Training runs of a second, for tests of studies: networks of two layers and images of 32 x 32 pixels."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from radlens.datasets import ModelInput
+from radlens.networks import ClassifierNetwork
+from radlens.phantoms import mammogram
+from radlens.training import CLASSIFIER_PRESETS, ClassifierPreset, train_classifier
+
+N_TEST = 6
+"""Test images of each run, half of them malignant."""
+
+
+def small_network(name: str, *, n_outputs: int, n_channels: int = 1) -> ClassifierNetwork:
+    """Return a network of two layers, whatever its name, in place of `radlens.networks.create_classifier`."""
+    layers = [nn.Conv2d(n_channels, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, 2), nn.BatchNorm2d(6)]
+    return ClassifierNetwork(nn.Sequential(*layers, nn.ReLU()), nn.Linear(6, n_outputs))
+
+
+@contextmanager
+def small_studies() -> Iterator[None]:
+    """Train and load networks of two layers, and let patches of 32 pixels be wide enough for lesions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("radlens.training.classifier.create_classifier", small_network)
+        patch.setattr("radlens.training.classifier_loop.create_classifier", small_network)
+        patch.setattr(mammogram, "PATCH_SPACING_MM", 1.4)
+        for model, variants in CLASSIFIER_PRESETS.items():
+            patch.setitem(variants, "demo", tiny_recipe(model))
+        yield
+
+
+def tiny_recipe(model: str, **changes: Any) -> ClassifierPreset:
+    """Return a demo recipe with a few small images and one epoch."""
+    preset = CLASSIFIER_PRESETS[model]["demo"]
+    small: dict[str, Any] = {"n_training": 8, "n_validation": 4, "n_test": N_TEST, "epochs": 1, "batch_size": 4}
+    network = ModelInput((32, 32), framing=preset.input.framing)
+    return replace(preset, input=network, warm_up=None, **(small | changes))
+
+
+def make_run(folder: Path, model: str, **changes: Any) -> Path:
+    """Train a model in ``folder``, within `small_studies`."""
+    recipe = tiny_recipe(model, **changes)
+    train_classifier(folder, recipe, model=model, variant="demo", device="cpu", n_workers=1)
+    return folder
