@@ -1,15 +1,13 @@
 """The report of one phantom image as a single HTML page that needs nothing else: no files, no scripts, no network."""
 
-import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
-from radlens.errors import InvalidInput
 from radlens.evaluation.cdc import EXPANSION, CdcVerdict, DiameterVerdict, describe, verdict
+from radlens.figures.html import environment, flattened
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 
 __all__ = ["MEANING_OF_COLOURS", "Picture", "ReportContent", "report_page"]
@@ -91,7 +89,7 @@ def report_page(content: ReportContent) -> str:
     """
     found = verdict(content.mean_um, content.total_um)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             content=content,
@@ -100,21 +98,9 @@ def report_page(content: ReportContent) -> str:
             verdict=found,
             verdict_text=describe(found),
             symbols=_SYMBOLS,
-            provenance=list(_flattened(content.provenance)),
+            provenance=list(flattened(content.provenance)),
         )
     )
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("radlens", "figures"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = _data_uri
-    return environment
 
 
 def _rows(content: ReportContent, found: CdcVerdict) -> list[_Row]:
@@ -124,17 +110,3 @@ def _rows(content: ReportContent, found: CdcVerdict) -> list[_Row]:
         _Row(f"{diameter:.2f}", f"{m:.3f}", f"{m - h:.3f} to {m + h:.3f}", limited.get(diameter))
         for diameter, m, h in zip(np.array(CDC_DIAMETERS_MM).tolist(), mean.tolist(), half.tolist(), strict=True)
     ]
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", "-" if value is None else str(value)
-
-
-def _data_uri(png: bytes) -> str:
-    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise InvalidInput(f"picture must be a PNG, got {len(png)} bytes of another type")
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
