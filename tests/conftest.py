@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from radlens.bundles import Bundle
+from radlens.bundles import Bundle, ClassifierBundle
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,3 +43,20 @@ def exported(smallest_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from radlens.training import load_run
 
     return export_bundle(load_run(smallest_folder), tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> ClassifierBundle:
+    """A small untrained classifier of three classes."""
+    from small_classifier import make_classifier
+
+    return make_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="session")
+def classifier_pair(tmp_path_factory: pytest.TempPathFactory) -> ClassifierBundle:
+    """An ensemble of the same network and another one, which can be evaluated but not differentiated."""
+    from small_classifier import make_classifier
+
+    folder = tmp_path_factory.mktemp("classifier-pair")
+    return make_classifier(folder, name="pair", n_members=2, graphs=("prediction",))

@@ -3,10 +3,11 @@
 Exporting takes seconds: each network's graphs are made once in a process, and bundles of any kind are made of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -24,6 +25,9 @@ SHAPE = (32, 24)
 CLASSES = {1: ("benign", "malignant"), 2: ("benign", "malignant"), 3: ("normal", "benign", "malignant")}
 """Names of classes by the number of logits."""
 
+EXPORTED = ("prediction", "gradient", "features")
+"""Graphs that a bundle has unless told otherwise; guided backpropagation and DeepLIFT need other ones."""
+
 LAYER = "4"
 """Path of the last feature maps."""
 
@@ -40,9 +44,17 @@ def make_network(seed: int = 0, n_outputs: int = 3) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def make_eager(seed: int = 0, n_outputs: int = 3, shape: tuple[int, int] = SHAPE) -> EagerClassifier:
-    """Return the same network with autograd: what a bundle of it must compute."""
-    return EagerClassifier(make_network(seed, n_outputs), (1, *shape), layer=LAYER)
+class EagerMember(EagerClassifier):
+    """The same network with autograd, in the place of a member's graphs: needs no export."""
+
+    engines: Mapping[str, str] = {"prediction": "eager"}
+
+    def __init__(self, seed: int = 0, n_outputs: int = 3, shape: tuple[int, int] = SHAPE) -> None:
+        super().__init__(make_network(seed, n_outputs), (1, *shape), layer=LAYER)
+
+    def engine(self, name: str) -> SimpleNamespace:
+        """Return what a service asks of an engine."""
+        return SimpleNamespace(name="eager")
 
 
 def make_classifier(
@@ -54,7 +66,7 @@ def make_classifier(
     n_outputs: int = 3,
     shape: tuple[int, int] = SHAPE,
     framing: str = "whole",
-    graphs: Sequence[str] = tuple(GRAPHS),
+    graphs: Sequence[str] = EXPORTED,
     first_seed: int = 0,
     **manifest: object,
 ) -> ClassifierBundle:
