@@ -72,6 +72,7 @@ class PicklingPool(ThreadPoolExecutor):
         super().__init__(n_workers)
 
     def map(self, function: Any, jobs: Any, chunksize: int) -> Any:
+        """Send the jobs to where they already are."""
         return map(function, pickle.loads(pickle.dumps(list(jobs))))
 
 
