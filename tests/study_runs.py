@@ -26,11 +26,12 @@ def small_network(name: str, *, n_outputs: int, n_channels: int = 1) -> Classifi
 
 @contextmanager
 def small_studies() -> Iterator[None]:
-    """Train and load networks of two layers, and let patches of 32 pixels be wide enough for lesions."""
+    """Train and load networks of two layers, let patches of 32 pixels be wide enough for lesions, and resample little."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("radlens.training.classifier.create_classifier", small_network)
         patch.setattr("radlens.training.classifier_loop.create_classifier", small_network)
         patch.setattr(mammogram, "PATCH_SPACING_MM", 1.4)
+        patch.setattr("radlens.studies.blocks.N_BOOTSTRAP", 20)
         for model, variants in CLASSIFIER_PRESETS.items():
             patch.setitem(variants, "demo", tiny_recipe(model))
         yield

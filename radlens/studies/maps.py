@@ -1,7 +1,7 @@
 """Maps of every method for every image of a study; the methods of an image share calls of the model."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,6 +22,10 @@ Target = Literal["positive", "predicted"]
 
 SCORES = "scores"
 _PER_PIECE = 16
+
+_CALLS_TOGETHER = 32
+"""Evaluations of the network that images explained together ask for: enough to fill its calls, and no more is lost when
+a study is interrupted."""
 
 Progress = Callable[[str, float, float], None]
 
@@ -151,23 +155,42 @@ def explain_cases(
     """
     report = on_progress or (lambda *_: None)
     maps = MapSet(model, cases, methods, targets, store, f"maps/{model.name}")
-    for done, (index, target) in enumerate(targets.items()):
-        report(f"maps of {model.title}", done, len(targets))
-        missing = {name: method for name, method in methods.items() if not store.has(maps.stage, maps.key(name, index))}
-        if missing:
-            _explain(maps, missing, index, target)
-    report(f"maps of {model.title}", len(targets), len(targets))
+    indices = list(targets)
+    for batch in _batches(indices, methods, model.input.shape):
+        report(f"maps of {model.title}", batch[0], len(indices))
+        _explain(maps, indices[batch.start : batch.stop])
+    report(f"maps of {model.title}", len(indices), len(indices))
     return maps
 
 
-def _explain(maps: MapSet, methods: Mapping[str, StepwiseExplainer], index: int, target: int) -> None:
+def _batches(
+    indices: Sequence[int], methods: Mapping[str, StepwiseExplainer], shape: tuple[int, int]
+) -> Iterator[range]:
+    """Yield places of images that are explained together: more than one where the methods ask for little."""
+    cost = sum(method.cost(*shape) for method in methods.values())
+    size = max(1, _CALLS_TOGETHER // max(cost, 1))
+    for first in range(0, len(indices), size):
+        yield range(first, min(first + size, len(indices)))
+
+
+def _explain(maps: MapSet, indices: Sequence[int]) -> None:
+    """Compute the maps of some images that the store does not hold yet."""
+    missing = [
+        (name, index)
+        for index in indices
+        for name in maps.methods
+        if not maps.store.has(maps.stage, maps.key(name, index))
+    ]
+    if not missing:
+        return
     begin = time.monotonic()
-    image = maps.cases[index].image
+    images = {index: maps.cases[index].image for index in {index for _, index in missing}}
     with torch.no_grad():
-        found = complete(maps.model.classifier, [method.work(image, target) for method in methods.values()])
-    seconds = (time.monotonic() - begin) / len(methods)
-    for (name, method), attribution in zip(methods.items(), found, strict=True):
-        values = attribution.map if method.per_channel else attribution.map[:1]
+        tasks = [maps.methods[name].work(images[index], maps.targets[index]) for name, index in missing]
+        found = complete(maps.model.classifier, tasks)
+    seconds = (time.monotonic() - begin) / len(missing)
+    for (name, index), attribution in zip(missing, found, strict=True):
+        values = attribution.map if maps.methods[name].per_channel else attribution.map[:1]
         delta = float("nan") if attribution.delta is None else attribution.delta
         arrays = {"map": values.float().numpy(), "delta": np.array(delta)}
         maps.store.keep(maps.stage, maps.key(name, index), arrays, seconds)

@@ -70,8 +70,28 @@ def test_the_size_of_calls_is_no_part_of_a_map() -> None:
     assert method_parameters(method) == {"n_steps": 200, "baseline": 0.0}
 
 
-def test_an_interrupted_run_goes_on(model: StudyModel, cases: CaseSet, store: Store) -> None:
+def test_quick_methods_explain_several_images_together(model: StudyModel, cases: CaseSet, store: Store) -> None:
+    """All images share a call; what one of them has already is not asked for."""
+    asked: list[int] = []
+
+    class Counting:
+        def gradient(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+            """Count the images."""
+            asked.append(len(images))
+            return model.classifier.gradient(images, classes)
+
+    methods = methods_of(["saliency"])
+    alone = explain_cases(model, cases, {2: 1}, methods, store)
+    together = explain_cases(replace(model, classifier=Counting()), cases, dict.fromkeys(range(6), 1), methods, store)
+    assert asked == [5]
+    np.testing.assert_array_equal(alone.map("saliency", 2), together.map("saliency", 2))
+
+
+def test_an_interrupted_run_goes_on(
+    model: StudyModel, cases: CaseSet, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was finished before the interruption is kept; the rest is computed."""
+    monkeypatch.setattr("radlens.studies.maps._CALLS_TOGETHER", 1)
 
     def interrupt(stage: str, done: float, total: float) -> None:
         if done == 2:
