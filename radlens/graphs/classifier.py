@@ -129,10 +129,12 @@ class ClassifierGraphs:
             raise InvalidParameter(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
         graph = self._built(name)
         if name != "prediction" and not self._checked:
-            gradient = graph if name == "gradient" else self._built("gradient")
             inputs = (self._examples["images"], self._examples["weights"])
             check_custom_functions(
-                lambda *given: gradient(*given)[1], lambda *given: self._weighted(*given)[1], inputs, 0
+                lambda *given: (graph if name == "gradient" else self._built("gradient"))(*given)[1],
+                lambda *given: self._weighted(*given)[1],
+                inputs,
+                0,
             )
             self._checked = True
         return graph

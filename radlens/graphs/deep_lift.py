@@ -31,7 +31,9 @@ With ``as_captum=False`` the last three of the first list are as in the paper: a
 and multipliers follow the chain rule, so that the sum is complete for networks of layers that are rescaled or linear.
 """
 
+import operator
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -108,6 +110,9 @@ def _is_tensors(value: Any) -> bool:
 class _Backward:
     """The way back from the score through both copies of a network.
 
+    Multipliers of the baseline's copy are followed only where something below needs them, and only where they can
+    differ from those of the image.
+
     Args:
         recorder: appends to the graph.
         rules: how operations are differentiated.
@@ -120,15 +125,16 @@ class _Backward:
         self, recorder: Recorder, rules: Rules, active: set[fx.Node], twins: dict[fx.Node, fx.Node], as_captum: bool
     ) -> None:
         self.recorder, self.rules, self.active, self.twins, self.as_captum = recorder, rules, active, twins, as_captum
-        self.reached = active | {twins[node] for node in active}
         known = {node for node in active if node.target in _RULES}
         self.layers = {node for node in known if _layer(node) in LAYERS}
         self.rescaled = self.layers | {node for node in known if not _layer(node) and not _is_gate(node, active)}
+        self.both = _after({node for node in self.rescaled if node.target in _OF_BOTH}, active)
+        self.reached = active | {twins[node] for node in self.both}
         self.gradients: dict[fx.Node, Any] = {}
         self.read_early: dict[fx.Node, Pair] = {}
 
     def run(self, score: fx.Node, images: fx.Node) -> Any:
-        """Return the multipliers of the images; what only the baseline's copy needs is left for removal."""
+        """Return the multipliers of the images."""
         ones = aten.ones_like.default(self.recorder.proxy(score))
         self.gradients = {score: ones, self.twins[score]: ones}
         for node in reversed(list(self.recorder.graph.nodes)):
@@ -136,26 +142,62 @@ class _Backward:
                 self.recorder.origin = node
                 if node in self.rescaled:
                     self._rescale(node)
-                    continue
-                for each in (node, self.twins[node]):
-                    pass_on(self.recorder, each, self.gradients, self.reached, self.rules)
+                else:
+                    self._pass_on(node)
         return self.gradients[images]
+
+    def _pass_on(self, node: fx.Node) -> None:
+        """Pass the gradients of both copies through an operation, once where it does the same to both."""
+        alike = node.target is not operator.getitem and all(map(self._is_shared, (node, *node.all_input_nodes)))
+        known = set(self.recorder.graph.nodes) if node in self.both else set()
+        pass_on(self.recorder, node, self.gradients, self.reached, self.rules)
+        if node not in self.both:
+            return
+        twin = self.twins[node]
+        sources = [source for source in node.all_input_nodes if source in self.gradients]
+        if not alike or any(self._reads_images(self.gradients[source].node, known) for source in sources):
+            pass_on(self.recorder, twin, self.gradients, self.reached, self.rules)
+            return
+        del self.gradients[twin]
+        for source in sources:
+            if source in self.both:
+                self.gradients[self.twins[source]] = self.gradients[source]
+
+    def _is_shared(self, node: fx.Node) -> bool:
+        """Tell whether both copies of a node have had the same gradients so far."""
+        return node not in self.both or self.gradients.get(node) is self.gradients.get(self.twins[node])
+
+    def _reads_images(self, value: fx.Node, known: set[fx.Node]) -> bool:
+        """Tell whether a value is computed from the image's copy by others than the ``known`` nodes."""
+        sources = value.all_input_nodes if value not in known else []
+        return any(source in self.twins or self._reads_images(source, known) for source in sources)
 
     def _rescale(self, node: fx.Node) -> None:
         """Pass the multipliers of both copies through a rescaled operation."""
         nodes = (node, self.twins[node])
         source, *rest = positional(node)
         sources = (source, self.twins[source])
-        given = (self.gradients.pop(nodes[0]), self.gradients.pop(nodes[1]))
+        one = self.gradients.pop(node)
+        given = (one, self.gradients.pop(nodes[1], one))
         y, x = self.recorder.wrap(nodes), self.recorder.wrap(sources)
         rule: Any = self.rules[node.target]  # type: ignore[index]
-        plain = tuple(rule(*each, *rest)[0] for each in zip(given, y, x, strict=True))
-        g = self.read_early.pop(node, given)
-        values = _RULES[node.target](_Step(g, y, x, plain, self.as_captum), *rest)
-        for each, value in zip(sources, values, strict=True):
-            self.gradients[each] = self.gradients[each] + value if each in self.gradients else value
+        plain = cache(lambda k: rule(given[k], y[k], x[k], *rest)[0])
+        step = _Step(self.read_early.pop(node, given), y, x, plain, self.as_captum)
+        for each, value in zip(sources, _RULES[node.target](step, *rest), strict=True):
+            if each in self.reached:
+                self.gradients[each] = self.gradients[each] + value if each in self.gradients else value
         if self.as_captum and {node, source} <= self.layers and len(self.active & set(source.users)) == 1:
-            self.read_early[source] = plain
+            self.read_early[source] = (plain(0), plain(1) if source in self.both else plain(0))
+
+
+def _after(sources: set[fx.Node], active: set[fx.Node]) -> set[fx.Node]:
+    """Return ``sources`` and the active nodes that depend on them."""
+    found, waiting = set(sources), list(sources)
+    while waiting:
+        users = (active & set(waiting.pop().users)) - found
+        found |= users
+        waiting.extend(users)
+    return found
 
 
 def _layer(node: fx.Node) -> str:
@@ -182,25 +224,27 @@ def _is_gate(node: fx.Node, active: set[fx.Node]) -> bool:
 
 
 class _Step(NamedTuple):
-    """What a rule sees: pairs of gradients, outputs, inputs and plain gradients of the inputs."""
+    """What a rule sees: pairs of gradients, outputs and inputs, and what gives the gradient of either input."""
 
     g: Pair
     y: Pair
     x: Pair
-    plain: Pair
+    plain: Callable[[int], Any]
     as_captum: bool
 
-    def divided(self, product: Any, plain: Any) -> Any:
-        """Return ``product`` over the change of the input; ``plain`` where there is none."""
+    def divided(self, product: Any, copy: int) -> Any:
+        """Return ``product`` over the change of the input; where there is none, the gradient of that copy."""
         change = self.x[0] - self.x[1]
         same = change.abs() <= EPSILON
-        return torch.where(same, plain, product / torch.where(same, 1.0, change))
+        return torch.where(same, self.plain(copy), product / torch.where(same, 1.0, change))
 
 
 def rescale(step: _Step, *_: Any) -> Pair:
     """Functions of one element: the slope of the chord."""
     change = step.y[0] - step.y[1]
-    return step.divided(step.g[0] * change, step.plain[0]), step.divided(step.g[1] * change, step.plain[1])
+    one = step.divided(step.g[0] * change, 0)
+    # Where inputs are the same, so are the gradients of both copies.
+    return one, one if step.g[0] is step.g[1] else step.divided(step.g[1] * change, 1)
 
 
 def rescale_softmax(step: _Step, *_: Any) -> Pair:
@@ -221,7 +265,7 @@ def rescale_max_pool(step: _Step, kernel: Any, *geometry: Any) -> Pair:
     above = torch.maximum(*y)
     gain = back(g[0] * (above - y[1]), windows.winner(x[0]))
     loss = back(g[1] * (y[0] - above), windows.winner(x[1]))
-    multiplier = step.divided(gain + loss, step.plain[0])
+    multiplier = step.divided(gain + loss, 0)
     return multiplier, multiplier
 
 
@@ -240,4 +284,7 @@ _RULES: dict[Any, Callable[..., Pair]] = {
     aten.max_pool2d.default: rescale_max_pool,
     aten.max_pool3d.default: rescale_max_pool,
 }
-"""How multipliers go back; called with the step and the arguments of the operation behind its input."""
+"""How multipliers go back, called with the step and the arguments of the operation behind its input."""
+
+_OF_BOTH = (aten.softmax.int, aten.max_pool2d.default, aten.max_pool3d.default)
+"""Operations whose rule needs the multipliers of both copies."""

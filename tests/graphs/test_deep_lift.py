@@ -54,7 +54,7 @@ class Layers(nn.Module):
         self.start = nn.Sequential(
             nn.Conv2d(3, 4, 3),
             nn.ELU(),
-            nn.MaxPool2d(5, 2, padding=2, dilation=1),
+            nn.MaxPool2d((3, 6), (3, 4)),
             nn.Conv2d(4, 4, 3),
             nn.LeakyReLU(0.2),
         )
@@ -105,43 +105,25 @@ def test_maps_of_the_paper_are_complete():
     assert torch.equal(maps[:, :, :10], torch.zeros_like(maps[:, :, :10]))
 
 
-class Functions(nn.Module):
-    """Two convolutions, ReLU and max pooling as functions, softmax of the logits."""
+class Shared(nn.Module):
+    """A convolution and a ReLU used twice, a max pooling beside a way round it, functions: Captum gives up."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.conv, self.relu, self.head = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Linear(3, 2)
+        self.pool = nn.MaxPool2d(3, 1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(b, 3, h, w)`` to probabilities."""
-        x = F.relu(self.conv2(F.max_pool2d(F.relu(self.conv1(x)), 2)))
-        return F.softmax(self.head(x.mean((2, 3))), 1)
+        y = self.relu(self.conv(F.max_pool2d(F.relu(x), 2)))
+        y = self.relu(self.conv(self.pool(y) + y))
+        return F.softmax(self.head(y.mean((2, 3))), 1)
 
 
-def test_functions_are_rescaled_like_layers():
-    """Captum cannot see them; the paper's theorem holds."""
-    module = Functions().double().requires_grad_(False)
-    x, targets = images("resnet"), torch.tensor([0, 2, 1])
-    maps = attributed(module, x, baselines(x), targets, as_captum=False)
-    change = (module(x) - module(baselines(x))).gather(1, targets[:, None])[:, 0]
-    assert relative(maps.sum((1, 2, 3)), change) < EXACT
-
-
-def test_layers_that_are_used_twice_and_values_that_are_used_elsewhere():
-    """Where Captum gives up: a ReLU of two places, and a max pooling beside a way round it."""
-
-    class Shared(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.relu, self.pool = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 1, padding=1)
-            self.head = nn.Linear(3, 2)
-
-        def forward(self, x):
-            y = self.relu(self.conv(x))
-            y = self.conv(self.pool(y) + y)
-            return self.head(self.relu(y).mean((2, 3)))
-
-    module, x, targets = Shared().double().requires_grad_(False), images("resnet"), torch.tensor([0, 1, 1])
+def test_functions_and_layers_of_two_places_are_rescaled():
+    """The theorem of the paper holds for them too."""
+    module = Shared().double().requires_grad_(False)
+    x, targets = images("resnet"), torch.tensor([0, 1, 1])
     maps = attributed(module, x, baselines(x), targets, as_captum=False)
     change = (module(x) - module(baselines(x))).gather(1, targets[:, None])[:, 0]
     assert relative(maps.sum((1, 2, 3)), change) < EXACT
