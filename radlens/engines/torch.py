@@ -49,6 +49,10 @@ class _Step:
 class TorchEngine(GraphEngine):
     """Computes a graph with torch on the CPU.
 
+    Attributes:
+        constants: weights and other constants, by name.
+        steps: the operations in their order.
+
     Raises:
         BundleError: the graph has an operation that is not in ``OPERATIONS``; the message names it and its node.
     """
@@ -60,8 +64,8 @@ class TorchEngine(GraphEngine):
         super().__init__(graph, precision, options)
         self._dtype = _DTYPES[precision]
         model = inliner.inline_local_functions(graph.model) if graph.model.functions else graph.model
-        self._constants = dict(self._weights(model, graph.path.parent))
-        self._steps = list(self._planned(model))
+        self.constants = dict(self._weights(model, graph.path.parent))
+        self.steps = list(self._planned(model))
 
     @classmethod
     def require(cls) -> None:
@@ -74,17 +78,18 @@ class TorchEngine(GraphEngine):
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute one part; float16 and bfloat16 come back as float32."""
-        values = dict(self._constants)
+        values = dict(self.constants)
         for name, value in inputs.items():
             tensor = torch.from_numpy(value if value.flags.writeable else value.copy())
             values[name] = tensor.to(self.device, self._dtype if tensor.is_floating_point() else tensor.dtype)
         with torch.inference_mode(), self._arithmetic():
-            for step in self._steps:
-                self._take(step, values)
+            for step in self.steps:
+                self.take(step, values)
         return {spec.name: _array(values[spec.name]) for spec in self.graph.outputs}
 
     @staticmethod
-    def _take(step: _Step, values: dict[str, Tensor]) -> None:
+    def take(step: _Step, values: dict[str, Tensor]) -> None:
+        """Compute one operation from the tensors in ``values`` and put its results there."""
         arguments = [values[name] if name else None for name in step.inputs]
         try:
             results = step.function(step.node, *arguments)
@@ -134,10 +139,10 @@ class TorchEngine(GraphEngine):
                     f"{parsed.name!r}"
                 )
             if node.op_type == "Constant":
-                self._constants[node.output[0]] = self._value(parsed)
+                self.constants[node.output[0]] = self._value(parsed)
                 continue
             done = {name for name in (*node.input, *node.output) if name and last[name] == index} - keep
-            done -= set(self._constants)
+            done -= set(self.constants)
             yield _Step(OPERATIONS[node.op_type], parsed, tuple(node.input), tuple(node.output), tuple(done))
 
     def _attribute(self, attribute: AttributeProto) -> Any:

@@ -54,6 +54,10 @@ OPERATIONS: dict[str, Operation] = {}
 """What the engine ``torch`` can compute, by name in ONNX."""
 
 
+KNOWN_INTS = "known_ints"
+"""Attribute of an integer constant that holds its values: a tensor cannot be read while torch traces."""
+
+
 def operation(*names: str) -> Callable[[Operation], Operation]:
     """Make a function known as the implementation of one or more operations."""
 
@@ -65,6 +69,8 @@ def operation(*names: str) -> Callable[[Operation], Operation]:
 
 
 def _ints(tensor: Tensor) -> list[int]:
+    if KNOWN_INTS in tensor.__dict__:
+        return list(tensor.__dict__[KNOWN_INTS])
     return [int(value) for value in tensor.reshape(-1).tolist()]
 
 
