@@ -24,6 +24,9 @@ LOAD ?= build/load
 # Further arguments for pytest, such as TESTS="tests/cli -x".
 TESTS ?= tests
 
+# Processes that share the tests; each computes with one thread.
+JOBS ?= 2
+
 # Compiled once, packages start in a tenth of the time, and tests and server start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -45,7 +48,7 @@ stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
 
 test: install-dev ## run all tests, those against a real TorchServe among them
-	$(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(TESTS)
 
 lint: install-dev ## check style and formatting
 	$(BIN)/ruff check .

@@ -8,6 +8,13 @@ import pytest
 from radlens.bundles import Bundle, ClassifierBundle
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all that share the TorchServe of the session."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("serving" if folder == "serving" else str(item.path)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Calibrations of the tests lie in a folder of their own, in the processes that they start as well."""
