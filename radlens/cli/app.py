@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from radlens import __version__
 from radlens.cli import (
+    bundle,
     demo,
     engines,
     evaluate,
@@ -98,6 +99,7 @@ for _module in (
     simulate,
     train,
     export,
+    bundle,
     parity,
     engines,
     serve,
