@@ -1,0 +1,55 @@
+"""``radlens bundle`` and ``radlens export`` of classifiers."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+MODULE = """
+import torch
+from torch import nn
+
+def load():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 16 * 12, 2)
+    return nn.Sequential(*layers)
+"""
+"""A network of the user's own; its head is no global average."""
+
+OPTIONS = ("--name", "chest", "--classes", "normal,nodule", "--shape", "16x12")
+
+
+def test_a_module_becomes_an_archive_that_answers(run, tmp_path):
+    """The table of errors, the methods, the archive; and a prediction with it."""
+    (tmp_path / "own_network_module.py").write_text(MODULE)
+    result = run("bundle", "own_network_module:load", *OPTIONS, "--store", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert "prediction" in result.stdout
+    assert "methods: deep_lift, grad_cam" in result.stderr.replace("\n", " ")
+    assert "not cam: cam must be given a network of global average pooling" in " ".join(result.stderr.split())
+    with zipfile.ZipFile(tmp_path / "store" / "chest-1.0.mar") as archive:
+        assert {"bundle.json", "member-0.gradient.onnx", "model_handler.py"} <= set(archive.namelist())
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32))
+    answer = run("predict", "image.npy", "--bundle", tmp_path / "store" / "bundles" / "chest-1.0", "--local")
+    assert answer.exit_code == 0, answer.output
+    assert "nodule" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing_there:load", *OPTIONS), "MODEL must be a file or module:function"),
+        (("model.onnx", *OPTIONS), "a model file must be there, model.onnx is missing"),
+        (("model.h5", *OPTIONS), "a model file must end in .onnx, .pt, .pth, .ts, got .h5"),
+        (("model.onnx", *OPTIONS[:-1], "16"), "--shape must be rows x columns, such as 1024x512, got '16'"),
+        (("model.onnx", *OPTIONS, "--mean", "a"), "--mean must be one or more numbers with commas, got 'a'"),
+        (("model.onnx", *OPTIONS, "--framing", "head"), "framing must be one of whole, breast, got 'head'"),
+        (("model.onnx", *OPTIONS, "--version", "1/0"), "--version must be letters, digits"),
+    ],
+)
+def test_what_cannot_be_bundled_is_refused(run, tmp_path, arguments, message):
+    """One line that says what was expected, exit code 2 or 3, and nothing is left behind."""
+    result = run("bundle", *arguments, "--store", tmp_path / "store")
+    assert result.exit_code in (2, 3)
+    assert message in " ".join(result.stderr.split())
+    assert not list((tmp_path / "store").glob("bundles/*"))
