@@ -28,6 +28,9 @@ _PATHS = {"predict": "predictions", "explain": "explanations"}
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 """TorchServe's names for a model or version it does not have."""
 
+_REGISTERED = re.compile(r'Model "(.+)" Version: (\S+) registered')
+"""What TorchServe says of an archive that it has registered."""
+
 _QUIET_S = 2.0
 """How long a version's queue must be empty before it counts as drained."""
 
@@ -149,12 +152,14 @@ class Client:
         self._http.close()
 
     def predict(self, image: bytes | Path, *, version: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Return the predicted curve with its uncertainty, verdict, warnings and provenance.
+        """Return what the model says of an image, with warnings and provenance.
+
+        Of CDMAM the curve with its uncertainty, and a verdict; of a classifier its ``classes`` and ``probabilities``.
 
         Args:
             image: a DICOM, PNG, TIFF or ``.npy`` file, or its bytes.
             version: of the model; the server's default if None.
-            parameters: such as ``seed``.
+            parameters: such as ``seed`` of CDMAM; classifiers have none.
 
         Raises:
             InvalidInput: the server refused the request; the message is the server's.
@@ -179,8 +184,9 @@ class Client:
             version: see `predict`.
             on_progress: called now and then if there is more than one sample.
             on_partial: called with a reduced map of the samples so far, less often.
-            parameters: such as ``method``, ``n_steps``, ``n_samples``; ``n_samples="auto"`` with ``reliability`` and
-                ``max_samples`` ends at that reliability.
+            parameters: such as ``method`` and ``n_steps``. Of CDMAM also ``n_samples``; ``n_samples="auto"`` with
+                ``reliability`` and ``max_samples`` ends at that reliability. Of a classifier ``target``, ``members``
+                and ``trust``.
 
         Raises:
             InvalidInput: see `predict`.
@@ -240,23 +246,32 @@ class Client:
         return self._manage("GET", self._path(version))[0]
 
     def register(self, archive: str) -> str:
-        """Register an archive of the server's model store and wait until its workers run; return its version.
+        """See :meth:`register_archive`; return the version alone."""
+        return self.register_archive(archive)[1]
+
+    def register_archive(self, archive: str) -> tuple[str, str]:
+        """Register an archive of the server's model store, of any model, and wait until its workers run.
 
         It does not become the default if there is one already. An archive whose workers do not start is removed again.
+
+        Returns:
+            Name and version of the model, which the archive says.
 
         Raises:
             InvalidInput: the archive is missing or corrupt, or its version is registered.
             ServerError: its workers do not start, or see `models`.
         """
-        before = {v.version for v in self._versions(self.model)}
+        before = self._registered()
         try:
             status = self._manage("POST", "/models", url=archive, synchronous="true")["status"]
         except ServerError:
-            for version in {v.version for v in self._versions(self.model)} - before:
-                self._manage("DELETE", self._path(version))
+            for model, version in self._registered() - before:
+                self._manage("DELETE", f"/models/{model}/{version}")
             raise
-        found = re.search(r"Version: (\S+) registered", status)
-        return found[1] if found else self.describe()["modelVersion"]
+        found = _REGISTERED.search(status)
+        if found is None:
+            raise ServerError(f"the server must say what it registered, got {status[:80]!a}")
+        return found[1], found[2]
 
     def set_default(self, version: str) -> None:
         """Make ``version`` the one that requests get which name none.
@@ -286,6 +301,9 @@ class Client:
                 raise ServerError(f"version {version} must have no waiting requests within {timeout_s:g} s, got some")
             time.sleep(0.1)
         self._manage("DELETE", self._path(version))
+
+    def _registered(self) -> set[tuple[str, str]]:
+        return {(version.model, version.version) for version in self.models()}
 
     def _path(self, version: str | None) -> str:
         return f"/models/{self.model}" + (f"/{version}" if version else "")
@@ -379,6 +397,8 @@ def _json(text: bytes | str) -> Any:
 
 def _decoded(value: Any) -> Any:
     """Return ``value`` with every encoded array in it decoded."""
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
     if not isinstance(value, dict):
         return value
     if value.get("encoding") == ENCODING:

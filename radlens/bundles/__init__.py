@@ -20,6 +20,7 @@ __all__ = [
     "GRADIENT_ONNX",
     "MANIFEST",
     "PREDICTION_ONNX",
+    "TASK",
     "TRACED",
     "WEIGHTS",
     "Bundle",

@@ -1,6 +1,6 @@
 """What every command prints with: results on stdout, everything else on stderr."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["Stage", "err", "examples", "fail", "note", "out", "stages", "table"]
+__all__ = ["Stage", "err", "examples", "fail", "note", "out", "stages", "table", "warn"]
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -39,14 +39,22 @@ def note(message: str) -> None:
     err.print(escape(message), style="dim", soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+def warn(warnings: Iterable[str]) -> None:
+    """Print what comes with a result and may spoil it."""
+    for warning in warnings:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, console: Console = out
+) -> None:
     """Print a table; the first column is text, all others are numbers."""
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
         drawn.add_row(*row)
-    out.print(drawn)
+    console.print(drawn)
 
 
 @contextmanager

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from radlens.cli.console import err, examples, note, table
 
 if TYPE_CHECKING:
+    from radlens.bundles import ClassifierBundle
     from radlens.engines import BundleEngine
+    from radlens.engines.calibration import Calibration, Timing
 
 __all__ = ["EPILOG", "command"]
 
 EPILOG = examples("radlens engines", "radlens engines model_store/bundles/cdmam-1.0 --memory-limit 2G")
+
+
+_COLUMNS = ("engine", "batch", "ms a sample", "memory (estimate)")
 
 
 def command(
@@ -36,21 +42,58 @@ def command(
     if bundle is None:
         _print_engines()
         return
+    from radlens.bundles import ClassifierBundle
     from radlens.cli.local import open_bundle_at
     from radlens.engines import open_bundle
     from radlens.engines.memory import parse_memory
 
-    limit = None if memory_limit is None else parse_memory(memory_limit)
+    how: dict[str, Any] = {
+        "precision": precision,
+        "memory_limit": None if memory_limit is None else parse_memory(memory_limit),
+        "again": again,
+    }
     with err.status("measuring") as status, open_bundle_at(bundle) as opened:
-        _print_calibration(
-            open_bundle(
-                opened,
-                precision=precision,
-                memory_limit=limit,
-                again=again,
-                on_progress=lambda name, size: status.update(f"measuring {name} with batches of {size}"),
-            )
-        )
+
+        def report(name: str, size: int) -> None:
+            status.update(f"measuring {name} with batches of {size}")
+
+        if isinstance(opened, ClassifierBundle):
+            _print_calibrations(_calibrations(opened, report, how), precision)
+        else:
+            _print_calibration(open_bundle(opened, on_progress=report, **how))
+
+
+def _calibrations(
+    bundle: ClassifierBundle, report: Callable[[str, int], None], how: Mapping[str, Any]
+) -> dict[str, Calibration]:
+    """Return what was measured of each graph of each member, by its name."""
+    from radlens.engines.opening import measured
+
+    members = [bundle.graphs(member).values() for member in range(bundle.manifest.n_members)]
+    # Nothing else of a choice is kept: its engine holds memory.
+    return {path.stem: measured(path, on_progress=report, **how).calibration for paths in members for path in paths}
+
+
+def _print_calibrations(calibrations: Mapping[str, Calibration], precision: str) -> None:
+    """Print the best batch of each engine, the fastest engine of each graph first."""
+    rows = []
+    for graph, calibration in calibrations.items():
+        best: dict[str, Timing] = {}
+        for timing in sorted(calibration.timings, key=lambda timing: timing.ms):
+            best.setdefault(timing.engine, timing)
+        rows += [(graph, *_described(timing)) for timing in best.values()]
+    table(["graph", *_COLUMNS], rows)
+    for graph, calibration in calibrations.items():
+        for engine, reason in calibration.refused.items():
+            note(f"{engine} is refused for {graph}: {reason}")
+    note(f"the first engine of each graph computes it, in {precision}")
+
+
+def _described(timing: Timing) -> tuple[str, ...]:
+    from radlens.engines.memory import format_memory
+
+    peak = "" if timing.peak is None else format_memory(timing.peak)
+    return timing.engine, str(timing.batch_size), f"{timing.ms:.1f}", peak
 
 
 def _print_engines() -> None:
@@ -73,14 +116,9 @@ def _print_engines() -> None:
 
 
 def _print_calibration(engine: BundleEngine) -> None:
-    from radlens.engines.memory import format_memory
-
     for graph, calibration in engine.calibrations.items():
-        rows = [
-            (t.engine, str(t.batch_size), f"{t.ms:.1f}", "" if t.peak is None else format_memory(t.peak))
-            for t in sorted(calibration.timings, key=lambda timing: timing.ms)
-        ]
-        table(["engine", "batch", "ms a sample", "memory (estimate)"], rows, title=graph)
+        rows = [_described(timing) for timing in sorted(calibration.timings, key=lambda timing: timing.ms)]
+        table(_COLUMNS, rows, title=graph)
     for refusal in engine.refused:
         note(f"{refusal.engine} is refused for {refusal.graph}: {refusal.reason}")
     stated = engine.stated()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from radlens.cli.console import err, examples, note
+from radlens.cli.console import err, examples, note, warn
 from radlens.cli.options import (
     BundleOption,
     ImageArgument,
@@ -40,15 +41,25 @@ EPILOG = examples(
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --checkpoint run.npz",
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --workers 2",
     "radlens explain phantom.png --method occlusion --window 10 --stride 5 -o out/",
+    "radlens explain mammogram.dcm --model mammogram-efficientnet --target malignant --trust -o out/",
+    "radlens explain lump.png --model ultrasound-resnet --method shap -p n_segments=80 --members each -o out/",
 )
 
-_METHOD, _SAMPLES, _WORKERS = "Parameters of methods", "Samples", "Workers"
+_METHOD, _CLASSES = "Parameters of methods", "Classifiers"
+_SAMPLES, _WORKERS = "Samples (CDMAM)", "Workers (CDMAM)"
 
 
 def command(
     image: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
-    method: Annotated[str, typer.Option(help="omig, sensitivity or occlusion.")] = "omig",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="CDMAM: omig, sensitivity or occlusion. Classifiers: integrated_gradients, saliency, smooth_grad, "
+            "deep_lift, occlusion, lime, shap, cam, grad_cam or guided_grad_cam, as far as the model allows them.",
+            show_default="omig, or integrated_gradients",
+        ),
+    ] = None,
     n_steps: Annotated[
         int | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients on the path (L).")
     ] = None,
@@ -60,14 +71,46 @@ def command(
     ] = None,
     window: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the square.")] = None,
     stride: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance of squares.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            "-p",
+            metavar="NAME=VALUE",
+            rich_help_panel=_METHOD,
+            help="Any parameter of the method, repeatable; a wrong name is answered with those that there are.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            rich_help_panel=_CLASSES,
+            help="Class to explain, by name or number.",
+            show_default="the predicted one",
+        ),
+    ] = None,
+    members: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mean|each",
+            rich_help_panel=_CLASSES,
+            help="each: explain every member of an ensemble, and show where they disagree.",
+            show_default="mean",
+        ),
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", rich_help_panel=_CLASSES, help="Measure how far the map can be trusted.")
+    ] = False,
     upsample: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="N|auto",
             rich_help_panel=_SAMPLES,
             help="Samples of 250x250 pixels to join; auto: as many as --reliability takes.",
+            show_default="1",
         ),
-    ] = "1",
+    ] = None,
     reliability: Annotated[
         float | None,
         typer.Option(
@@ -137,7 +180,7 @@ def command(
     ] = 0,
     server: ServerOption = None,
     token: TokenOption = None,
-    model: ModelOption = "cdmam",
+    model: ModelOption = None,
     model_version: VersionOption = None,
     local: LocalOption = False,
     bundle: BundleOption = None,
@@ -145,8 +188,9 @@ def command(
 ) -> None:
     """Explain the prediction for an image.
 
-    Writes map.npy (the values), visits.npy, map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study)
-    and explanation.json.
+    Writes map.npy (the values), map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study) and
+    explanation.json; of CDMAM also visits.npy, of an ensemble that is explained with --members each members.npy,
+    disagreement.npy and disagreement.png, and with --trust trust.json.
 
     A map of several samples comes with its reliability, which is shown beside the progress bar: the correlation to
     expect between this map and the map of as many other samples, in squares of 8x8 pixels.
@@ -163,22 +207,45 @@ def command(
         "normalize": normalize,
         "reliability": reliability,
         "max_samples": max_samples,
+        "target": target,
+        "members": members,
+        "trust": "true" if trust else None,
     }
+    parameters |= _further(parameter or (), [name for name, value in parameters.items() if value is not None])
     is_local = local or bundle is not None
     if memory_limit is not None and not is_local:
         raise InvalidParameter("--memory-limit needs --local or --bundle; a server has its own (radlens serve)")
     saved = _checkpoint(checkpoint, checkpoint_every) if is_local else None
-    spread = _spread(workers, ray_address, worker_cores, worker_gpus, is_possible=is_local and upsample != "1")
+    spread = _spread(
+        workers, ray_address, worker_cores, worker_gpus, is_possible=is_local and upsample not in (None, "1")
+    )
     with limited(memory_limit), connected(server, token, model, local, bundle, saved, spread) as client:
         of_server = None if is_local else checkpoint
         answer = explained(client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server)
-    _tell_reliability(answer)
-    for warning in answer["warnings"]:
-        err.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
-    from radlens.cli.results import write_explanation
+    from radlens.cli.results import print_trust, write_explanation
 
+    _tell_reliability(answer)
+    print_trust(answer)
+    warn(answer["warnings"])
     for file in write_explanation(answer, image.read_bytes(), output):
         note(f"wrote {file}")
+
+
+def _further(pairs: Sequence[str], given: Sequence[str]) -> dict[str, str]:
+    """Read ``name=value`` pairs.
+
+    Raises:
+        InvalidParameter: one has another form, or is given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not (re.fullmatch("[A-Za-z_]+", name) and sign):
+            raise InvalidParameter(f"--parameter must be NAME=VALUE, got {pair!r}")
+        if name in given or name in found:
+            raise InvalidParameter(f"{name} must be given once, got it twice")
+        found[name] = value
+    return found
 
 
 def _checkpoint(file: Path | None, every_s: float) -> Checkpoint | None:
@@ -212,7 +279,7 @@ def explained(
     version: str | None,
     parameters: Mapping[str, Any],
     *,
-    n_samples: int | str,
+    n_samples: int | str | None,
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """Return the explanation of ``image``, with a progress bar.
@@ -222,7 +289,7 @@ def explained(
         image: file.
         version: of the model.
         parameters: those that are None keep their defaults.
-        n_samples: number of samples, or ``"auto"``.
+        n_samples: number of samples, or ``"auto"``; None for models that know none, and for one of others.
         checkpoint: file that ranges of a server are saved to and continued from.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
@@ -231,9 +298,11 @@ def explained(
             from radlens.ranges import explain_in_ranges
 
             return explain_in_ranges(
-                client, image, checkpoint, version=version, on_progress=on_progress, n_samples=n_samples, **given
+                client, image, checkpoint, version=version, on_progress=on_progress, n_samples=n_samples or 1, **given
             )
-        return client.explain(image, version=version, on_progress=on_progress, n_samples=n_samples, **given)
+        if n_samples is not None:
+            given["n_samples"] = n_samples
+        return client.explain(image, version=version, on_progress=on_progress, **given)
 
 
 @contextmanager

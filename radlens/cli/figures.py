@@ -36,14 +36,14 @@ def command(
     before-after.png: the curve before and after the map is added to the image (Fig. 13); path-lengths.png: maps and
     midpoints over c (Fig. 14).
     """
-    from radlens.cli.local import newest_bundle, open_bundle_at
+    from radlens.cli.local import open_cdmam_bundle
     from radlens.cli.studies import Study
     from radlens.engines import open_bundle
     from radlens.images import read, require_shape
 
     opened = read(image.read_bytes())
     require_shape(opened)
-    with open_bundle_at(bundle or newest_bundle(DEFAULT_STORE)) as found:
+    with open_cdmam_bundle(bundle, DEFAULT_STORE) as found:
         study = Study(opened, found, open_bundle(found), n_steps=n_steps, n_samples=upsample, stride=stride, seed=seed)
     output.mkdir(parents=True, exist_ok=True)
     for file in draw(study, output):

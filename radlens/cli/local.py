@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from queue import Queue
 from threading import Event, Thread
+from typing import Any
 from uuid import uuid4
 
 import httpx
 
-from radlens.bundles import MANIFEST, Bundle
+from radlens.bundles import MANIFEST, TASK, Bundle, ClassifierBundle, load
 from radlens.cli.console import note
 from radlens.client import Client
-from radlens.errors import BundleError
+from radlens.errors import BundleError, InvalidParameter
 from radlens.explainers import Checkpoint
-from radlens.service import Response, Service, request_from_http
+from radlens.service import Response, open_service, request_from_http
 from radlens.service.computing import Elsewhere
 from radlens.wire import JSON
 
-__all__ = ["LocalTransport", "Pieces", "Spread", "local_client", "newest_bundle", "open_bundle_at"]
+__all__ = [
+    "LocalTransport",
+    "Pieces",
+    "Spread",
+    "local_client",
+    "newest_bundle",
+    "open_bundle_at",
+    "open_cdmam_bundle",
+]
 
 _KINDS = {"predictions": "predict", "explanations": "explain"}
 
@@ -33,52 +42,99 @@ Spread = Callable[[Bundle], AbstractContextManager[Elsewhere]]
 
 @contextmanager
 def local_client(
-    path: Path | None, store: Path, checkpoint: Checkpoint | None = None, spread: Spread | None = None
+    path: Path | None,
+    store: Path,
+    checkpoint: Checkpoint | None = None,
+    spread: Spread | None = None,
+    *,
+    model: str | None = None,
 ) -> Iterator[Client]:
     """Give a client of the bundle at ``path``, or of the newest one in ``store``; say on stderr which it is.
 
     Args:
-        path: bundle or archive.
+        path: bundle or archive, of any model.
         store: model store.
         checkpoint: where an explanation of many samples is saved and continued.
         spread: opens the workers that such an explanation is spread over.
+        model: name that a bundle in ``store`` must have; None for any.
 
     Raises:
         BundleError: there is none, or it is damaged.
+        InvalidParameter: ``spread`` is given for a classifier, whose explanations are not of many samples.
+        InvalidInput: so is ``checkpoint``.
         RadlensError: what ``spread`` raises.
     """
-    path = path or newest_bundle(store)
+    path = path or newest_bundle(store, lambda document: model in (None, document.get("name")))
     with open_bundle_at(path) as bundle, ExitStack() as stack:
         manifest = bundle.manifest
         note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
-        elsewhere = None if spread is None else stack.enter_context(spread(bundle))
+        elsewhere = None if spread is None else stack.enter_context(spread(_of_samples(bundle)))
         transport = LocalTransport(bundle, checkpoint, elsewhere)
         yield stack.enter_context(Client("http://local", model=manifest.name, transport=transport))
 
 
-def newest_bundle(store: Path) -> Path:
+def _of_samples(bundle: Bundle | ClassifierBundle) -> Bundle:
+    if isinstance(bundle, ClassifierBundle):
+        raise InvalidParameter("--workers needs a model that is explained with many samples, got a classifier")
+    return bundle
+
+
+def newest_bundle(store: Path, fits: Callable[[Mapping[str, Any]], bool] = lambda document: True) -> Path:
     """Return the newest bundle in a model store: unpacked, in a directory archive, or in a ``.mar`` file.
+
+    Args:
+        store: the model store.
+        fits: told what ``bundle.json`` says, whether a bundle is looked for.
 
     Raises:
         BundleError: there is none.
     """
     unpacked = [found.parent for found in [*store.glob(f"bundles/*/{MANIFEST}"), *store.glob(f"*/{MANIFEST}")]]
-    # Of two of the same time the unpacked one wins: an archive is made from it.
-    candidates = [*unpacked, *store.glob("*.mar")]
+    candidates = [path for path in (*unpacked, *store.glob("*.mar")) if fits(_document(path))]
     if not candidates:
         raise BundleError(f"{store} must hold a bundle or an archive, got none: make one with `radlens export`")
+    # Of two of the same time the unpacked one wins: an archive is made from it.
     return max(candidates, key=lambda path: (path.stat().st_mtime, path.is_dir()))
 
 
+def _document(path: Path) -> dict[str, Any]:
+    """Return what ``bundle.json`` says in a bundle or an archive; nothing if it cannot be read."""
+    try:
+        if path.is_dir():
+            document = json.loads((path / MANIFEST).read_bytes())
+        else:
+            with zipfile.ZipFile(path) as archive:
+                document = json.loads(archive.read(MANIFEST))
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 @contextmanager
-def open_bundle_at(path: Path) -> Iterator[Bundle]:
+def open_cdmam_bundle(path: Path | None, store: Path) -> Iterator[Bundle]:
+    """Give the bundle at ``path``, or the newest one in ``store`` that is of CDMAM.
+
+    Raises:
+        BundleError: there is none, it is damaged, or that of a classifier.
+    """
+    path = path or newest_bundle(store, lambda document: document.get("task") != TASK)
+    with open_bundle_at(path) as bundle:
+        if isinstance(bundle, ClassifierBundle):
+            raise BundleError(
+                f"the bundle must be of a contrast-detail model, got the classifier {bundle.manifest.name}"
+            )
+        yield bundle
+
+
+@contextmanager
+def open_bundle_at(path: Path) -> Iterator[Bundle | ClassifierBundle]:
     """Give the bundle in a directory or in a ``.mar`` file, which is unpacked for as long as it is needed.
 
     Raises:
         BundleError: there is none, or it is damaged.
     """
     if path.is_dir():
-        yield Bundle.load(path)
+        yield load(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -87,7 +143,7 @@ def open_bundle_at(path: Path) -> Iterator[Bundle]:
                 archive.extractall(folder, names)
         except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
             raise BundleError(f"archive must be a zip file that holds a bundle, got {type(error).__name__}") from None
-        yield Bundle.load(folder)
+        yield load(folder)
 
 
 class LocalTransport(httpx.BaseTransport):
@@ -97,13 +153,19 @@ class LocalTransport(httpx.BaseTransport):
         bundle: the model.
         checkpoint: where an explanation of many samples is saved and continued.
         elsewhere: explains many samples in place of this process.
+
+    Raises:
+        InvalidInput: one of the latter is given for a classifier.
     """
 
     def __init__(
-        self, bundle: Bundle, checkpoint: Checkpoint | None = None, elsewhere: Elsewhere | None = None
+        self,
+        bundle: Bundle | ClassifierBundle,
+        checkpoint: Checkpoint | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._name, self._version = bundle.manifest.name, bundle.manifest.version
-        self._service = Service(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
+        self._service = open_service(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request; a body that comes in pieces is computed by a thread while it is read."""

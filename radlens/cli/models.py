@@ -25,6 +25,7 @@ app = typer.Typer(
         "radlens models register cdmam-2.0.mar",
         "radlens models set-default 2.0",
         "radlens models remove 1.0",
+        "radlens models set-default 2.0 --model ultrasound-resnet",
     ),
     no_args_is_help=True,
 )
@@ -57,15 +58,16 @@ def list_versions(
 @app.command()
 def register(
     archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="File or directory of the server's model store.")],
-    model: NameOption = "cdmam",
     management: ManagementOption = None,
     management_token: KeyOption = None,
     workdir: WorkdirOption = DEFAULT_WORKDIR,
 ) -> None:
-    """Load another version beside those that run; requests still go to the default."""
-    with _managed(management, management_token, model, workdir) as client, err.status("loading"):
-        version = client.register(archive)
-    note(f"{model} {version} answers at /predictions/{model}/{version}; next: radlens models set-default {version}")
+    """Load another model, or another version beside those that run; requests still go to the default."""
+    with _managed(management, management_token, "cdmam", workdir) as client, err.status("loading"):
+        model, version = client.register_archive(archive)
+    named = "" if model == "cdmam" else f" --model {model}"
+    note(f"{model} {version} answers at /predictions/{model}/{version}")
+    note(f"next: radlens models set-default {version}{named}")
 
 
 @app.command("set-default")

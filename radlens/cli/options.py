@@ -36,6 +36,7 @@ __all__ = [
     "workdir",
 ]
 
+DEFAULT_MODEL = "cdmam"
 DEFAULT_STORE = Path("model_store")
 DEFAULT_WORKDIR = Path(".run")
 _WORKDIR_VARIABLE = "RADLENS_WORKDIR"
@@ -66,7 +67,13 @@ MemoryOption = Annotated[
         show_envvar=False,
     ),
 ]
-ModelOption = Annotated[str, typer.Option(rich_help_panel=_SOURCE, help="Name of the model.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_SOURCE,
+        help="Name of the model; by default the only one of the server, or cdmam; with --local the newest bundle's.",
+    ),
+]
 VersionOption = Annotated[
     str | None,
     typer.Option("--model-version", rich_help_panel=_SOURCE, help="Version of the model; by default the server's."),
@@ -131,7 +138,7 @@ def limited(memory: str | None) -> Iterator[None]:
 def connected(
     server: str | None,
     token: str | None,
-    model: str,
+    model: str | None,
     local: bool,
     bundle: Path | None,
     checkpoint: Checkpoint | None = None,
@@ -142,14 +149,14 @@ def connected(
     Args:
         server: URL, or None for the server that runs in `workdir`.
         token: of ``server``; the key of the server in `workdir` if that is the one.
-        model: name of the model.
+        model: name of the model; None for the only one that the server was started with, or cdmam.
         local: compute in this process.
         bundle: the bundle or archive to compute with.
         checkpoint: where an explanation that is computed in this process is saved and continued.
         spread: opens the workers that such an explanation is spread over.
 
     Raises:
-        InvalidParameter: both a server and a bundle are asked for.
+        InvalidParameter: both a server and a bundle are asked for, or workers for a classifier.
         ServerError: neither is, and no server runs in `workdir`.
         BundleError: there is no bundle, or it is damaged.
     """
@@ -158,7 +165,7 @@ def connected(
     if local or bundle is not None:
         if server is not None and os.environ.get("RADLENS_SERVER") != server:
             raise InvalidParameter("--server and --local exclude each other, got both")
-        with local_client(bundle, DEFAULT_STORE, checkpoint, spread) as client:
+        with local_client(bundle, DEFAULT_STORE, checkpoint, spread, model=model) as client:
             yield client
         return
     with _remote(server, token, model) as client:
@@ -166,13 +173,17 @@ def connected(
         yield client
 
 
-def _remote(server: str | None, token: str | None, model: str) -> Client:
+def _remote(server: str | None, token: str | None, model: str | None) -> Client:
     from radlens.client import Client
     from radlens.server import State
 
     state = State.load(workdir())
     if state is not None and (server is None or server.rstrip("/") == state.url) and token is None:
-        return Client.of_server(workdir(), model=model)
+        return Client.of_server(workdir(), model=model or _usual_model(state.models))
     if server is None:
         raise ServerError("no server runs here: start one with `radlens serve`, name one with --server, or use --local")
-    return Client(server, model=model, token=token)
+    return Client(server, model=model or DEFAULT_MODEL, token=token)
+
+
+def _usual_model(models: Sequence[str]) -> str:
+    return models[0] if len(models) == 1 else DEFAULT_MODEL

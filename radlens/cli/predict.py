@@ -1,4 +1,4 @@
-"""``radlens predict``: the contrast-detail curve of an image."""
+"""``radlens predict``: the contrast-detail curve of an image, or its class."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from radlens.cli.console import err, examples, note, out, table
+from radlens.cli.console import err, examples, note, out, table, warn
 from radlens.cli.options import (
     BundleOption,
     ImageArgument,
@@ -20,14 +21,16 @@ from radlens.cli.options import (
     connected,
     require,
 )
+from radlens.errors import InvalidParameter
 
-__all__ = ["EPILOG", "command", "print_prediction", "write_prediction"]
+__all__ = ["EPILOG", "command", "print_classes", "print_prediction", "write_prediction"]
 
 EPILOG = examples(
     "radlens predict phantom.dcm",
     "radlens predict phantom.png --local",
     "radlens predict phantom.dcm -o prediction.json -o curve.png",
     "radlens predict phantom.dcm --server http://127.0.0.1:8080 --json | jq .verdict",
+    "radlens predict mammogram.dcm --model mammogram-efficientnet",
 )
 
 SUFFIXES = (".json", ".png")
@@ -43,22 +46,31 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve as .png; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    seed: Annotated[int | None, typer.Option(help="Of the pixels the network sees.")] = None,
+    seed: Annotated[int | None, typer.Option(help="CDMAM: of the pixels the network sees.")] = None,
     server: ServerOption = None,
     token: TokenOption = None,
-    model: ModelOption = "cdmam",
+    model: ModelOption = None,
     model_version: VersionOption = None,
     local: LocalOption = False,
     bundle: BundleOption = None,
 ) -> None:
-    """Predict the contrast-detail curve of an image, with its 95 % interval and a verdict at the European limits."""
+    """Predict the contrast-detail curve of an image, or the probabilities of its classes, whichever the model does.
+
+    A curve comes with its 95 % interval and a verdict at the European limits. Of an ensemble of classifiers, the spread
+    of the members' probabilities is shown.
+    """
     for file in output or ():
         require("--output", file.suffix.lower(), SUFFIXES)
     with connected(server, token, model, local, bundle) as client, err.status("predicting"):
         given = {} if seed is None else {"seed": seed}
         answer = client.predict(image, version=model_version, **given)
+    is_classified = "classes" in answer["prediction"]
+    if is_classified and any(file.suffix.lower() != ".json" for file in output or ()):
+        raise InvalidParameter("--output must be .json for a classifier: classes have no curve")
     if as_json:
         out.print_json(json.dumps(answer))
+    elif is_classified:
+        print_classes(answer)
     else:
         print_prediction(answer)
     for file in output or ():
@@ -79,8 +91,21 @@ def print_prediction(answer: dict[str, Any]) -> None:
     if any(not point["certain"] for point in limits.values()):
         out.print(f"{_UNCERTAIN} the 95 % interval reaches across a limit")
     out.print(answer["verdict"]["summary"], soft_wrap=True)
-    for warning in answer["warnings"]:
-        err.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+    warn(answer["warnings"])
+
+
+def print_classes(answer: dict[str, Any]) -> None:
+    """Print the probability of each class, the most probable first, and warnings."""
+    found = answer["prediction"]
+    spread = found.get("probability_std")
+    columns = ["class", "probability", *(["standard deviation of members"] if spread else [])]
+    values = zip(
+        found["classes"], *([found["probabilities"], spread] if spread else [found["probabilities"]]), strict=True
+    )
+    rows = [(escape(name), *(f"{number:.4f}" for number in numbers)) for name, *numbers in values]
+    rows.sort(key=lambda row: float(row[1]), reverse=True)
+    table(columns, rows, title=f"Predicted: {escape(found['predicted'])}")
+    warn(answer["warnings"])
 
 
 def write_prediction(answer: dict[str, Any], file: Path) -> None:

@@ -72,13 +72,13 @@ def command(
     Writes reliability.png, reliability.csv (the curves), needed.csv (samples for the same reliability) and the folder
     runs, from which an interrupted measurement goes on when the same command is given again.
     """
-    from radlens.cli.local import newest_bundle, open_bundle_at
+    from radlens.cli.local import open_cdmam_bundle
     from radlens.engines import open_bundle
 
     given = {"n_steps": n_steps, "path_length": path_length, "zscore": zscore, "window": window, "stride": stride}
     explainer = _explainer(method, given)
     pixels = _image(image)
-    with open_bundle_at(bundle or newest_bundle(DEFAULT_STORE)) as found:
+    with open_cdmam_bundle(bundle, DEFAULT_STORE) as found:
         engine = open_bundle(found)
         study = Study(
             found.normalize(pixels.pixels),

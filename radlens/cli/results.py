@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from radlens.cli.console import err, table
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.explainers import UpsampledMap
-from radlens.figures import LARGE_DISKS, SMALL_DISKS, Box, figure_map, overlay, region, save
+from radlens.figures import LARGE_DISKS, SMALL_DISKS, Box, colorize, figure_map, overlay, region, save
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
 from radlens.phantoms.cdmam import locate
 
-__all__ = ["regions", "upsampled_map", "write_explanation"]
+__all__ = ["print_trust", "regions", "upsampled_map", "write_explanation"]
 
 
 def upsampled_map(answer: dict[str, Any]) -> UpsampledMap:
@@ -27,7 +28,7 @@ def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, pref
     """Write map, picture, overlay and what they mean.
 
     Args:
-        answer: a decoded explanation.
+        answer: a decoded explanation, of CDMAM or of a class.
         data: the image file that was explained.
         folder: made if it is missing.
         prefix: of the names of the files.
@@ -35,13 +36,21 @@ def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, pref
     Returns:
         What was written.
     """
+    image, is_of_class = read(data), "target_class" in answer["explanation"]
+    contents = _class_files(answer, image) if is_of_class else _cdmam_files(answer, image)
     folder.mkdir(parents=True, exist_ok=True)
-    image, shown = read(data), upsampled_map(answer)
-    found = answer["explanation"]
+    files = [folder / f"{prefix}{name}" for name in contents]
+    for file, content in zip(files, contents.values(), strict=True):
+        file.write_bytes(content)
+    return files
+
+
+def _cdmam_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
+    found, shown = answer["explanation"], upsampled_map(answer)
     laid_over = overlay(image.pixels, shown)
     title = f"{found['method']}, {found['n_samples']} sample{'s' if found['n_samples'] > 1 else ''}"
     title += f", reliability {found['reliability']:.2f}" if found.get("reliability") is not None else ""
-    contents = {
+    return {
         "map.npy": to_npy(found["map"]),
         "visits.npy": to_npy(found["visits"]),
         "map.png": save(figure_map(shown, spacing_mm=image.spacing_mm, title=title, label=found["unit"])),
@@ -51,10 +60,55 @@ def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, pref
         ),
         "explanation.json": _described(answer).encode(),
     }
-    files = [folder / f"{prefix}{name}" for name in contents]
-    for file, content in zip(files, contents.values(), strict=True):
-        file.write_bytes(content)
-    return files
+
+
+def _class_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
+    found = answer["explanation"]
+    laid_over = overlay(image.pixels, found["map"])
+    contents = {
+        "map.npy": to_npy(found["map"]),
+        "map.png": to_png(colorize(found["map"])),
+        "overlay.png": to_png(laid_over),
+        "explanation.json": _described(answer).encode(),
+    }
+    if image.dataset is not None:
+        title = f"radlens {found['method']} of {found['target_class']}"[:64]
+        provenance = answer["provenance"]
+        contents["overlay.dcm"] = secondary_capture(laid_over, image, series_description=title, provenance=provenance)
+    if "members" in found:
+        contents["members.npy"] = to_npy(np.stack(found["members"]))
+        contents["disagreement.npy"] = to_npy(found["disagreement"])
+        contents["disagreement.png"] = to_png(colorize(found["disagreement"]))
+    if "trust" in answer:
+        contents["trust.json"] = (json.dumps(answer["trust"], indent=2) + "\n").encode()
+    return contents
+
+
+def print_trust(answer: dict[str, Any]) -> None:
+    """Print the trust card of an explanation on stderr, if there is one."""
+    if "trust" not in answer:
+        return
+    card = answer["trust"]
+    delta = card["convergence_delta"]
+    rows = [
+        ("deletion", f"{card['deletion']:.4f}", "0 to 1, low is good"),
+        ("insertion", f"{card['insertion']:.4f}", "0 to 1, high is good"),
+        ("infidelity", f"{card['infidelity']:.3g}", f"0 is perfect, no map has {card['infidelity_of_no_map']:.3g}"),
+        *([] if delta is None else [("convergence delta", f"{delta:.3g}", "what the map's sum misses of the score")]),
+        *_randomised(card["randomisation"]),
+    ]
+    table(["measure", "value", "meaning"], rows, title="Trust card", console=err)
+
+
+def _randomised(stored: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Return how alike the maps of a wholly randomised network are, as the bundle states it."""
+    said = "likeness of the map when all weights are random; 0 is good"
+    measures = {name: (stored or {}).get(name) for name in ("spearman", "ssim")}
+    return [
+        (f"randomised, {name}", "none" if values[-1] is None else f"{values[-1]:.3f}", said)
+        for name, values in measures.items()
+        if values
+    ]
 
 
 def regions(image: Image) -> dict[str, Box]:
@@ -72,5 +126,10 @@ def regions(image: Image) -> dict[str, Box]:
 
 def _described(answer: dict[str, Any]) -> str:
     """Return an explanation as JSON; its arrays are in files beside it."""
-    found = {name: value for name, value in answer["explanation"].items() if not isinstance(value, np.ndarray)}
+    in_files = {"members"}
+    found = {
+        name: value
+        for name, value in answer["explanation"].items()
+        if not isinstance(value, np.ndarray) and name not in in_files
+    }
     return json.dumps(answer | {"explanation": found}, indent=2) + "\n"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from radlens.engines.graph_file import GraphFile, file_sha256
 from radlens.engines.torch import TorchEngine, golden_values
 from radlens.errors import InvalidParameter, MissingDependency, RadlensError
 
-__all__ = ["calibrated", "candidates", "engine_versions", "is_there", "open", "versions"]
+__all__ = ["calibrated", "candidates", "engine_versions", "is_there", "measured", "open", "versions"]
 
 STAND_IN_ERROR = 1e-3
 """Error that float32 is taken to have where only random inputs tell: ReLUs that switch were seen to make 2.5e-3."""
@@ -66,17 +67,40 @@ def open(
     known = offered(precision)
     limit = memory.memory_limit(memory_limit)
     options = Options(batch_size or DEFAULT_BATCH_SIZE, n_threads, cache)
-    if engine == "auto":
-        found = candidates(graph, known, precision, options)
-        key = {"graph": graph.sha256}
-        stand_in = partial(_stand_in, graph, limit)
-        choice = calibrated(graph.path, found, _samples(graph), limit, key, n_threads=n_threads, stand_in=stand_in)
-        opened: BatchEngine = choice.engine
-    else:
-        opened = _named(graph, engine, precision, options, limit)
+    opened: BatchEngine = (
+        _fastest(graph, known, precision, options, limit).engine
+        if engine == "auto"
+        else _named(graph, engine, precision, options, limit)
+    )
     if batch_size is not None:
         opened.batch_size = batch_size
     return opened
+
+
+def measured(
+    path: Path | str,
+    precision: str = "f32",
+    *,
+    memory_limit: int | None = None,
+    again: bool = False,
+    on_progress: Progress | None = None,
+) -> Choice:
+    """Return the engine that :func:`open` takes with ``"auto"``, and how fast each engine was.
+
+    Args:
+        path: of an ONNX file.
+        precision: see :func:`open`.
+        memory_limit: see there.
+        again: measure even if there is a stored result.
+        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
+
+    Raises:
+        InvalidParameter: no engine offers the precision.
+        BundleError: the file holds no graph, or no engine computes it rightly.
+    """
+    graph, known = GraphFile.load(path), offered(precision)
+    limit = memory.memory_limit(memory_limit)
+    return _fastest(graph, known, precision, Options(), limit, again=again, on_progress=on_progress)
 
 
 def candidates(graph: GraphFile, known: Sequence[str], precision: str, options: Options) -> list[Candidate]:
@@ -164,6 +188,21 @@ def is_there(name: str) -> bool:
         log.debug("engine %s is not there: %s", name, error)
         return False
     return True
+
+
+def _fastest(
+    graph: GraphFile, known: Sequence[str], precision: str, options: Options, limit: int, **how: Any
+) -> Choice:
+    return calibrated(
+        graph.path,
+        candidates(graph, known, precision, options),
+        _samples(graph),
+        limit,
+        {"graph": graph.sha256},
+        n_threads=options.n_threads,
+        stand_in=partial(_stand_in, graph, limit),
+        **how,
+    )
 
 
 def _named(graph: GraphFile, name: str, precision: str, options: Options, limit: int) -> GraphEngine:

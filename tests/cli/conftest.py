@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from radlens.bundles import Bundle
+from radlens.bundles import Bundle, ClassifierBundle
 from radlens.cli import app
 from radlens.cli.local import LocalTransport
 from radlens.images import to_npy
@@ -50,6 +51,13 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server_url(bundle: Bundle) -> Iterator[str]:
     """An HTTP server in this process that answers with the small bundle and wants the key ``secret``."""
+    with serving(bundle) as url:
+        yield url
+
+
+@contextmanager
+def serving(bundle: Bundle | ClassifierBundle) -> Iterator[str]:
+    """Give the address of an HTTP server in this process that answers with a bundle and wants the key ``secret``."""
     transport = LocalTransport(bundle)
 
     class Handler(BaseHTTPRequestHandler):
