@@ -19,7 +19,8 @@ FORMS = {"zip": "zip-store", "directory": "no-archive"}
 _LIBRARY = Path(radlens.__file__).parent
 _HANDLERS = _LIBRARY.parent / "handlers"
 _HANDLER = "model_handler.py"
-_CONFIG = "model-config.yaml"
+_CONFIGS = {Bundle: "model-config.yaml", ClassifierBundle: "classifier-config.yaml"}
+"""How TorchServe runs a model, by its kind."""
 
 
 def archive(bundle: Bundle | ClassifierBundle, store: Path, *, form: str = "zip", handlers: Path = _HANDLERS) -> Path:
@@ -29,7 +30,7 @@ def archive(bundle: Bundle | ClassifierBundle, store: Path, *, form: str = "zip"
         bundle: the model.
         store: the model store; an archive of the same name and version there is replaced.
         form: ``"zip"`` for one ``.mar`` file, ``"directory"`` for TorchServe's no-archive form.
-        handlers: folder with the handler, what it imports and ``model-config.yaml``.
+        handlers: folder with the handler, what it imports, ``model-config.yaml`` and ``classifier-config.yaml``.
 
     Returns:
         ``store/<name>-<version>.mar``, or the directory ``store/<name>-<version>``.
@@ -48,7 +49,7 @@ def archive(bundle: Bundle | ClassifierBundle, store: Path, *, form: str = "zip"
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         staged = _stage(bundle, handlers, Path(scratch) / "staged")
-        made = _pack(staged, Path(scratch), manifest.name, manifest.version, form)
+        made = _pack(staged, handlers / _CONFIGS[type(bundle)], manifest.name, manifest.version, form)
         target = store / (f"{name}.mar" if form == "zip" else name)
         if target.is_dir():
             shutil.rmtree(target)
@@ -64,16 +65,16 @@ def _stage(bundle: Bundle | ClassifierBundle, handlers: Path, folder: Path) -> P
         if file.name != _HANDLER:
             shutil.copy2(file, folder)
     shutil.copy2(handlers / _HANDLER, folder.parent)
-    shutil.copy2(handlers / _CONFIG, folder.parent)
     return folder
 
 
-def _pack(staged: Path, scratch: Path, name: str, version: str, form: str) -> Path:
+def _pack(staged: Path, config: Path, name: str, version: str, form: str) -> Path:
+    scratch = staged.parent
     options = {
         "model-name": name,
         "version": version,
         "handler": scratch / _HANDLER,
-        "config-file": scratch / _CONFIG,
+        "config-file": config,
         "extra-files": staged,
         "export-path": scratch / "made",
         "archive-format": FORMS[form],

@@ -39,6 +39,9 @@ _STOP_TIMEOUT_S = 20.0
 _DEFAULT_MAX_BODY = "6553500"
 """TorchServe's own limit on a request, bytes."""
 
+_START_TIMEOUT_S = 180.0
+"""Until a model answers; 5 s where its engines were measured before."""
+
 _LAUNCH_TIMEOUT_S = 30.0
 """Until the launcher has started Java; 0.2 s on an idle machine."""
 
@@ -291,12 +294,17 @@ class Server:
         state.save()
         return state
 
-    def wait_ready(self, timeout_s: float = 180.0) -> None:
+    def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until every model answers a request.
+
+        Args:
+            timeout_s: None for three minutes for each model: they share the cores while they start.
 
         Raises:
             ServerError: TorchServe ended, its workers fail again and again, or the time is over.
         """
+        if timeout_s is None:
+            timeout_s = _START_TIMEOUT_S * len(self._models)
         deadline = time.monotonic() + timeout_s
         waiting = list(self._models)
         while waiting := [model for model in waiting if not _answers(self.state, model)]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import radlens
-from radlens.bundles import Bundle
+from radlens.bundles import Bundle, ClassifierBundle
 
 LIBRARY = Path(radlens.__file__).parent
 HANDLERS = LIBRARY.parent / "handlers"
 
 
-def make_archive(bundle: Bundle, file: Path, *, changed: Mapping[str, str] | None = None) -> Path:
+def make_archive(bundle: Bundle | ClassifierBundle, file: Path, *, changed: Mapping[str, str] | None = None) -> Path:
     """Write ``bundle`` with its handler and library to ``file``.
 
     Args:
@@ -26,7 +26,7 @@ def make_archive(bundle: Bundle, file: Path, *, changed: Mapping[str, str] | Non
             "modelName": bundle.manifest.name,
             "modelVersion": bundle.manifest.version,
             "handler": "model_handler.py",
-            "configFile": "model-config.yaml",
+            "configFile": "classifier-config.yaml" if isinstance(bundle, ClassifierBundle) else "model-config.yaml",
         },
         "archiverVersion": "0.12.0",
     }

@@ -4,6 +4,7 @@ All three are :class:`radlens.explainers.Classifier`. Graphs are opened when the
 their golden values then; see :mod:`radlens.engines.opening`.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -15,13 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from radlens.engines.base import BatchEngine
+from radlens.engines.golden import golden_file
 from radlens.engines.opening import open as open_engine
-from radlens.errors import InvalidInput, UnsupportedOperation
+from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
 
 if TYPE_CHECKING:
     from radlens.graphs import ClassifierGraphs
 
 __all__ = ["EagerClassifier", "EnsembleClassifier", "GraphClassifier", "class_weights"]
+
+log = logging.getLogger(__name__)
 
 EAGER_BATCH = 16
 """Images that torch computes together with autograd."""
@@ -50,6 +54,8 @@ class GraphClassifier:
         engine: see :func:`radlens.engines.open`.
         precision: see there.
         memory_limit: bytes that each engine may take, see there.
+        twin: a classifier of the same network with other weights, such as another member of an ensemble. What is
+            fastest for its graphs is taken without measuring again for graphs whose golden values it reproduces.
     """
 
     def __init__(
@@ -61,9 +67,10 @@ class GraphClassifier:
         engine: str = "auto",
         precision: str = "f32",
         memory_limit: int | None = None,
+        twin: "GraphClassifier | None" = None,
     ) -> None:
         self.n_outputs, self.image_shape = n_outputs, image_shape
-        self._paths = dict(paths)
+        self._paths, self._twin = dict(paths), twin
         self._how: dict[str, Any] = {"engine": engine, "precision": precision, "memory_limit": memory_limit}
         self._opened: dict[str, BatchEngine] = {}
 
@@ -77,8 +84,18 @@ class GraphClassifier:
         if name not in self._paths:
             raise UnsupportedOperation(f"the model must have a graph {name!r}, it has {', '.join(self._paths)}")
         if name not in self._opened:
-            self._opened[name] = open_engine(self._paths[name], **self._how)
+            self._opened[name] = self._as_twin(name) or open_engine(self._paths[name], **self._how)
         return self._opened[name]
+
+    def _as_twin(self, name: str) -> BatchEngine | None:
+        if self._twin is None or not golden_file(self._paths[name]).is_file():
+            return None
+        found = self._twin.engine(name)
+        try:
+            return open_engine(self._paths[name], **{**self._how, "engine": found.name}, batch_size=found.batch_size)
+        except BundleError as error:
+            log.warning("engine %s is refused for %s: %s", found.name, self._paths[name].name, error)
+            return None
 
     @property
     def engines(self) -> dict[str, str]:

@@ -96,12 +96,13 @@ def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassi
         MissingDependency: the engine is not installed.
     """
     manifest = bundle.manifest
-    members = [
-        GraphClassifier(bundle.graphs(member), manifest.n_outputs, manifest.input.image_shape, engine=engine)
-        for member in range(manifest.n_members)
-    ]
-    for member in members:
+    members: list[GraphClassifier] = []
+    for number in range(manifest.n_members):
+        twin = members[0] if members else None
+        shape = manifest.input.image_shape
+        member = GraphClassifier(bundle.graphs(number), manifest.n_outputs, shape, engine=engine, twin=twin)
         member.engine("prediction")
+        members.append(member)
     return EnsembleClassifier(members)
 
 
