@@ -98,7 +98,9 @@ def test_explain_writes_map_and_pictures(run, scan, classifier, tmp_path):
     files = {"map.npy", "map.png", "overlay.png", "overlay.dcm", "explanation.json"}
     assert {file.name for file in out.iterdir()} == files
     assert np.load(out / "map.npy").shape == (50, 40)
-    assert PIL.Image.open(out / "map.png").size == PIL.Image.open(out / "overlay.png").size == (40, 50)
+    for name in ("map.png", "overlay.png"):
+        with PIL.Image.open(out / name) as drawn:
+            assert (drawn.size, drawn.mode) == ((40, 50), "RGB")
     answer = json.loads((out / "explanation.json").read_text())
     assert answer["explanation"]["target_class"] == "malignant"
     assert answer["provenance"]["explainer"]["parameters"]["window"] == 8
