@@ -31,7 +31,8 @@ def small_studies() -> Iterator[None]:
         patch.setattr("radlens.training.classifier.create_classifier", small_network)
         patch.setattr("radlens.training.classifier_loop.create_classifier", small_network)
         patch.setattr(mammogram, "PATCH_SPACING_MM", 1.4)
-        patch.setattr("radlens.studies.blocks.N_BOOTSTRAP", 20)
+        for module in ("studies.blocks.N_BOOTSTRAP", "training.classifier._N_BOOTSTRAP"):
+            patch.setattr(f"radlens.{module}", 20)
         for model, variants in CLASSIFIER_PRESETS.items():
             patch.setitem(variants, "demo", tiny_recipe(model))
         yield

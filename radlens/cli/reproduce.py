@@ -52,7 +52,7 @@ def command(
             metavar="N",
             min=1,
             help="sam-millan: malignant mammograms whose boxes are measured; byra: images that methods other than CAM "
-            "explain. By default 24 and 40 (demo), or all (paper).",
+            "explain. By default 16 and 20 (demo), or all (paper).",
         ),
     ] = None,
     run: Annotated[

@@ -261,7 +261,8 @@ def parameters_text(parameters: Mapping[str, Mapping[str, Any]], *, before: str 
 
 
 def _cheaper_text(methods: Mapping[str, Any]) -> str:
-    return parameters_text({name: CHEAPER[name] for name in methods if name in CHEAPER}, before=" and ")
+    text = parameters_text({name: CHEAPER[name] for name in methods if name in CHEAPER}, before=" and at most ")
+    return f"{text}; squares of occlusion side by side" if "occlusion" in methods else text
 
 
 def _scores(found: Faithfulness, name: str, randomised: Mapping[str, Randomisation] | None) -> FaithfulnessScores:

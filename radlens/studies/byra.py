@@ -38,10 +38,10 @@ MODEL = "ultrasound-resnet"
 METHOD = "cam"
 """Method of the paper."""
 
-_N_OTHERS = {"demo": 40, "paper": None}
+_N_OTHERS = {"demo": 20, "paper": None}
 """Test images that the other methods explain, unless it is said: all with the recipe of the paper."""
 
-_N_FAITHFUL = {"demo": 6, "paper": 30}
+_N_FAITHFUL = {"demo": 4, "paper": 30}
 _N_RANDOMISED = {"demo": 2, "paper": 6}
 _N_SHOWN = 4
 

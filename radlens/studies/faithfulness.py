@@ -16,13 +16,14 @@ from radlens.studies.store import Key
 
 __all__ = ["CHEAPER", "RANDOM", "Effort", "Faithfulness", "MethodFaithfulness", "cheaper", "measure_faithfulness"]
 
-CHEAPER: Mapping[str, Mapping[str, Any]] = {
+CHEAPER: Mapping[str, Mapping[str, int]] = {
     "integrated_gradients": {"n_steps": 20},
     "lime": {"n_evaluations": 100},
     "shap": {"n_evaluations": 100},
     "smooth_grad": {"n_draws": 10},
 }
-"""Parameters of slow methods where a map is computed many times: max-sensitivity and the randomisation check."""
+"""Largest parameters of slow methods where a map is computed many times: max-sensitivity and the randomisation check.
+The squares of occlusion lie side by side there."""
 
 RANDOM = "random"
 """Name of the control: pixels in random order."""
@@ -88,6 +89,8 @@ def cheaper(method: StepwiseExplainer) -> StepwiseExplainer:
     """Return a method with the parameters of `CHEAPER` where it has more costly ones."""
     own = method_parameters(method)
     less = {name: min(value, own[name]) for name, value in CHEAPER.get(method.name, {}).items()}
+    if method.name == "occlusion":
+        less["stride"] = max(own["stride"], own["window"])
     return create(method.name, **(own | less))  # type: ignore[return-value]  # a method of the same class
 
 

@@ -44,12 +44,13 @@ _RESNET, _MOBILENET, _WHOLE = MODELS
 _FIRST, _SECOND = ("saliency", "occlusion", "guided_grad_cam"), ("lime", "shap", "deep_lift", "integrated_gradients")
 """Rows of Figs. 8, 10, A.12, ... and of Figs. 9, 11, A.13, ..."""
 
-_N_BOXED = {"demo": 24, "paper": None}
-"""Malignant mammograms whose boxes are measured, unless it is said: all with the recipes of the paper."""
+_N_EXPLAINED = {"demo": 16, "paper": None}
+"""Malignant mammograms that are explained, unless it is said: all with the recipes of the paper."""
 
+_HIGHEST, _LOWEST = "those of highest probability of malignancy", "those of lowest probability of malignancy"
 _N_SHOWN = 5
 _N_PATCHES = 3
-_N_FAITHFUL = {"demo": 4, "paper": 20}
+_N_FAITHFUL = {"demo": 3, "paper": 20}
 _N_RANDOMISED = {"demo": 1, "paper": 4}
 
 _THESIS_HEIGHT = 1024
@@ -83,12 +84,14 @@ class _Examples:
 
     Attributes:
         name: what they are.
+        choice: which of them are shown.
         figures: their numbers: maps of the first methods and of the second, boxes of the first and of the second.
         indices: of the images.
         total: how many there are of which these are some.
     """
 
     name: str
+    choice: str
     figures: tuple[str, str, str, str]
     indices: Sequence[int]
     total: int
@@ -135,37 +138,37 @@ class _SamMillan:
     @cached_property
     def highest(self) -> _Examples:
         found = self._ranked(True)
-        return _Examples("true positives of highest probability", ("8", "9", "10", "11"), found[:_N_SHOWN], len(found))
+        return _Examples("true positives", _HIGHEST, ("8", "9", "10", "11"), found[:_N_SHOWN], len(found))
 
     @cached_property
     def lowest(self) -> _Examples:
         found = self._ranked(True)
         chosen = found[max(len(found) - _N_SHOWN, 0) :]
-        return _Examples("true positives of lowest probability", ("A.12", "A.13", "A.14", "A.15"), chosen, len(found))
+        return _Examples("true positives", _LOWEST, ("A.12", "A.13", "A.14", "A.15"), chosen, len(found))
 
     @cached_property
     def missed(self) -> _Examples:
         found = self._ranked(False)
-        return _Examples("false negatives", ("A.16", "A.17", "A.18", "A.19"), found[:_N_SHOWN], len(found))
+        return _Examples("false negatives", _HIGHEST, ("A.16", "A.17", "A.18", "A.19"), found[:_N_SHOWN], len(found))
 
     @cached_property
-    def boxed(self) -> list[int]:
-        """The malignant mammograms whose boxes are measured: the first ones, whatever the network says of them."""
-        n = self.bench.options.n_cases or _N_BOXED[self.bench.options.preset]
+    def explained(self) -> list[int]:
+        """The malignant mammograms that are explained: the first ones, whatever the network says of them."""
+        n = self.bench.options.n_cases or _N_EXPLAINED[self.bench.options.preset]
         return np.flatnonzero(self.whole.labels == 1)[:n].tolist()
 
     @cached_property
     def whole_maps(self) -> MapSet:
-        shown = chain(self.boxed, self.highest.indices, self.lowest.indices, self.missed.indices)
-        return self._maps(self.whole, list(dict.fromkeys(shown)), "positive")
+        return self._maps(self.whole, self.explained, "positive")
 
     @cached_property
     def localisation(self) -> Localisation | None:
-        return measure_localisation(self.whole_maps, self.boxed, self.bench.options.rule)
+        return measure_localisation(self.whole_maps, self.explained, self.bench.options.rule)
 
     def _ranked(self, found: bool) -> list[int]:
-        chosen = np.flatnonzero((self.whole.labels == 1) & (self.whole.is_called_positive == found))
-        return sorted(chosen.tolist(), key=lambda i: -self.whole.probability[i])
+        """Return the explained mammograms that the network finds, or misses, the highest probability first."""
+        chosen = [i for i in self.explained if self.whole.is_called_positive[i] == found]
+        return sorted(chosen, key=lambda i: -self.whole.probability[i])
 
     def _maps(self, examined: Examined, indices: Sequence[int], target: Any) -> MapSet:
         model = examined.model
@@ -218,7 +221,7 @@ class _SamMillan:
 
     @property
     def _example(self) -> int:
-        return (self.highest.indices or self.boxed)[0]
+        return (self.highest.indices or self.explained)[0]
 
     def _box_steps(self, results: dict[str, Any]) -> Written:
         method = "integrated_gradients"
@@ -228,7 +231,7 @@ class _SamMillan:
             method,
             self.bench.options.rule,
             title=f"{method_title(method)}, {self.whole.model.title}",
-            caption="The mammogram of highest probability. Yellow: true box; white: from the map.",
+            caption="The true positive of highest probability. Yellow: true box; white: from the map.",
         )
         return "", [picture]
 
@@ -286,13 +289,13 @@ class _SamMillan:
 
     def _shown(self, examples: _Examples, results: dict[str, Any]) -> Written:
         results["images"] = [i + 1 for i in examples.indices]
-        n_positive = int((self.whole.labels == 1).sum())
+        n = len(self.explained)
         if not examples.indices:
-            return f"None to be shown: there are no {examples.name} among {n_positive} malignant test mammograms.", []
+            return f"None to be shown: there are no {examples.name} among the {n} that are explained.", []
         text = (
-            f"{len(examples.indices)} of {examples.total} {examples.name}; {n_positive} test mammograms are malignant. "
-            "A mammogram counts as called malignant when that is the more probable class. The thesis chose five "
-            "likewise."
+            f"{len(examples.indices)} of {examples.total} {examples.name} among the {n} malignant test "
+            f"mammograms that are explained: {examples.choice}. A mammogram counts as called malignant when that is "
+            "the more probable class. The thesis chose five of its validation part likewise."
         )
         titles = [self.whole.title(i) for i in examples.indices]
         drawn = [
@@ -324,7 +327,7 @@ class _SamMillan:
             examined = self.bench.examined(name)
             indices = self._patch_indices(examined, -(-n // 2))
             drawn += self.bench.measured(self._maps(examined, indices, "predicted"), indices, n_randomised, results)
-        drawn += self.bench.measured(self.whole_maps, self.boxed[:n], n_randomised, results)
+        drawn += self.bench.measured(self.whole_maps, self.explained[:n], n_randomised, results)
         text = (
             "The thesis judges maps by eye and by boxes. Measured here as well: whether they say what the network "
             "computes. Patches: correctly classified ones of both classes, the predicted class is explained. "

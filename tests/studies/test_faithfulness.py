@@ -136,4 +136,6 @@ def test_slow_methods_are_made_cheaper() -> None:
     assert quick["integrated_gradients"].n_steps == CHEAPER["integrated_gradients"]["n_steps"]  # type: ignore[attr-defined]
     assert quick["integrated_gradients"].baseline == 0.5  # type: ignore[attr-defined]
     assert quick["lime"] == methods["lime"]
+    squares = {"occlusion": {"window": 8, "stride": 3}}
+    assert cheaper(methods_of(["occlusion"], squares)["occlusion"]).stride == 8  # type: ignore[attr-defined]
     assert quick["saliency"] == methods["saliency"]

@@ -1,0 +1,77 @@
+"""``radlens evaluate``."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_runs import make_run, small_studies
+
+RUN = "ultrasound-resnet"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small() -> Iterator[None]:
+    with small_studies():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the ultrasound classifier."""
+    return make_run(tmp_path_factory.mktemp("runs") / RUN, RUN)
+
+
+def test_a_run_is_measured(run: Callable[..., Any], run_folder: Path) -> None:
+    """The page, the numbers and the tables are written; what is asked for is measured, and nothing else."""
+    quick = (
+        "--engine",
+        "eager",
+        "--simulated",
+        4,
+        "--methods",
+        "saliency,cam",
+        "--quantile",
+        0.9,
+        "--target",
+        "positive",
+    )
+    result = run(
+        "evaluate", run_folder, "-o", "out", *quick, "--measures", "classification, iou", "--target", "positive"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "wrote out/index.html and" in result.stderr
+    found = json.loads(Path("out/results.json").read_text())
+    assert list(found) == ["classification", "maps", "iou", "time"]
+    assert found["iou"]["rule"] == {"quantile": 0.9, "opening": None}
+    assert found["classification"]["n_positive"] == found["classification"]["n_negative"] == 2
+    assert set(found["maps"]["parameters"]) == {"saliency", "cam"}
+    assert Path("out/index.html").read_text().count("<img") == 5
+    assert len(list(Path("out/tables").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--measures", "beauty"), "measures must be among"),
+        (("--methods", "omig"), "methods must be among"),
+        (("--target", "everything"), "--target must be one of positive, predicted"),
+        (("--part", "half"), "--part must be one of test, all"),
+        (("--data", "busi"), "data and root must be given together"),
+        (("--opening", "4"), "opening must be odd"),
+    ],
+)
+def test_refusals(run: Callable[..., Any], run_folder: Path, options: tuple[str, ...], message: str) -> None:
+    """One line and exit code 2."""
+    how = ("--engine", "eager", "--simulated", 2, "--measures", "iou", "--methods", "cam")
+    result = run("evaluate", run_folder, "-o", "out", *how, *options)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_folder_without_a_model(run: Callable[..., Any], tmp_path: Path) -> None:
+    """Exit code of a training run that is none."""
+    result = run("evaluate", tmp_path, "-o", "out")
+    assert result.exit_code == 6
+    assert "a finished training run must hold training.json" in " ".join(result.stderr.split())
