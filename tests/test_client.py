@@ -201,6 +201,41 @@ def test_versions_need_the_management_address():
         Client("http://server:1").models()
 
 
+def registering(status, version="1.0"):
+    """Return a client of a server that says ``status`` of an archive, and has one version of two models then."""
+    described = {"modelVersion": version, "workers": [], "jobQueueStatus": {"pendingRequests": 0}}
+
+    def answer(request):
+        if request.method == "POST":
+            return httpx.Response(200, json={"status": status})
+        if request.url.path == "/models":
+            return httpx.Response(200, json={"models": [{"modelName": "cdmam"}, {"modelName": "lesions"}]})
+        return httpx.Response(200, json=[described])
+
+    return client(answer)
+
+
+def test_an_archive_says_which_model_it_is():
+    """Whichever model the client asks otherwise."""
+    found = registering('Model "lesions" Version: 2.0 registered with 1 initial workers')
+    assert found.register_archive("a.mar") == ("lesions", "2.0")
+    assert found.register("a.mar") == "2.0"
+
+
+def test_a_server_must_say_what_it_registered():
+    """Nobody could ask for it."""
+    with pytest.raises(errors.ServerError, match="the server must say what it registered, got 'done'"):
+        registering("done").register_archive("a.mar")
+
+
+def test_arrays_in_lists_are_decoded():
+    """Those of the members of an ensemble."""
+    encoded = array_to_json(np.eye(2))
+    found = respond(body={"explanation": {"members": [encoded, encoded], "classes": ["a", "b"]}}).explain(IMAGE)
+    assert [each.tolist() for each in found["explanation"]["members"]] == [np.eye(2).tolist()] * 2
+    assert found["explanation"]["classes"] == ["a", "b"]
+
+
 def test_a_client_of_nothing(tmp_path: Path):
     """No server was started there."""
     with pytest.raises(errors.ServerError, match="a server must run in this working directory, got none"):

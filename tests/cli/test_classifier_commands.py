@@ -1,6 +1,7 @@
 """Commands with classifiers: ``radlens predict``, ``explain``, ``engines`` and ``parity``."""
 
 import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -13,6 +14,7 @@ from sample_images import dicom, noise
 from radlens.bundles import ClassifierBundle, save_classifier
 from radlens.cli import local
 from radlens.images import to_npy
+from radlens.server import Pid, Ports, State
 from radlens.service import open_service
 
 
@@ -224,6 +226,19 @@ def test_server_and_local_give_the_same(run, scan, classifier, url, tmp_path):
     unknown = run("predict", scan, *server[:-2])
     assert unknown.exit_code == 2
     assert "model must be lesions/1.0, the one of this bundle, got cdmam" in unknown.stderr
+
+
+@pytest.mark.parametrize(("models", "code"), [(("lesions",), 0), (("lesions", "other"), 2)])
+def test_the_only_model_of_a_server_needs_no_name(run, scan, url, tmp_path, models, code):
+    """Of several it is cdmam."""
+    workdir, me = tmp_path / ".run", Pid.of(os.getpid())
+    workdir.mkdir()
+    State(workdir, me, me, Ports(gateway=int(url.rpartition(":")[2])), models).save()
+    keys = {kind: {"key": "secret"} for kind in ("inference", "management")}
+    (workdir / "key_file.json").write_text(json.dumps(keys))
+    result = run("predict", scan)
+    assert result.exit_code == code, result.stderr
+    assert (f"asking {url}" in result.stderr, "Predicted: " in result.stdout) == (True, code == 0)
 
 
 def test_a_model_of_the_store_can_be_named(run, array, classifier, bundle, tmp_path):

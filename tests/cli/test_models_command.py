@@ -59,6 +59,15 @@ def test_register_names_the_next_step(run, asked):
     assert "radlens models set-default 2.0" in result.stderr
 
 
+def test_register_names_the_model_of_the_archive(run, asked, monkeypatch):
+    """Nobody has to say which it is."""
+    monkeypatch.setattr(Client, "register_archive", lambda self, archive: ("lesions", "1.0"))
+    result = run("models", "register", "lesions-1.0.mar", *HERE)
+    assert result.exit_code == 0, result.stderr
+    assert "lesions 1.0 answers at /predictions/lesions/1.0" in result.stderr
+    assert "radlens models set-default 1.0 --model lesions" in result.stderr
+
+
 def test_set_default(run, asked):
     """One request."""
     assert run("models", "set-default", "2.0", *HERE).exit_code == 0

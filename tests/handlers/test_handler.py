@@ -1,5 +1,6 @@
 """The handler without TorchServe: what it reads from a row, and the messages it sends."""
 
+import json
 import sys
 import warnings
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 from archives import HANDLERS
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_images import noise
 
 sys.path.insert(0, str(HANDLERS))
 
@@ -20,6 +22,7 @@ with warnings.catch_warnings():
     from model_handler import ModelHandler, decode
 
 from radlens.engines.cdmam import Refusal
+from radlens.images import to_npy
 from radlens.service import Response
 
 
@@ -157,6 +160,20 @@ def test_each_row_has_its_own_status_and_headers(messages):
     assert handler.handle([{"body": b""}, {"body": b""}], context) == [b"p", b"e"]
     assert context.status == [(200, "OK"), (422, "Unprocessable Entity")]
     assert context.headers == [{"content-type": "image/png", "X-A": "1"}, {"content-type": "application/json"}]
+
+
+def test_any_model_can_be_archived(classifier):
+    """What lies in the archive says which service answers."""
+    handler, seen = ModelHandler(), []
+    metrics = SimpleNamespace(add_metric=lambda name, **others: seen.append(name))
+    context = SimpleNamespace(system_properties={"model_dir": str(classifier.path)}, metrics=metrics)
+    handler.initialize(context)
+    assert seen == [engine_metrics.SERVING]
+    answers = Context(2)
+    predicted, refused = handler.handle([{"body": to_npy(noise((40, 30)))}, {"body": b""}], answers)
+    assert json.loads(predicted)["prediction"]["classes"] == ["normal", "benign", "malignant"]
+    assert answers.status == [(200, "OK"), (400, "Bad Request")]
+    assert json.loads(refused)["request_id"] == "id-1"
 
 
 def test_metrics_name_the_engine_that_serves_and_those_refused():
