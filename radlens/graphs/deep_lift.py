@@ -13,15 +13,15 @@ What is rescaled, and how, is by default what ``captum.attr.DeepLift`` 0.9.0 doe
   the one that is largest in the baseline, each divided by ``delta_in``. Where windows overlap and share a pixel, the
   last of them counts (``max_unpool`` on the CPU), and the sum is not complete.
 - Softmax: the mean of the multipliers of both copies is subtracted.
-- A layer that feeds another of these layers and nothing else, such as ReLU before max pooling, is given the gradient of
-  that layer, not its multiplier: Captum reads the gradient before it puts the multiplier in its place. Here, too, the
-  sum is not complete.
+- A layer that feeds nothing but another of these layers, such as ReLU before max pooling, is given the gradient of that
+  layer, not its multiplier: Captum reads the gradient before it puts the multiplier in its place. Here, too, the sum is
+  not complete.
 
 Where it differs from Captum:
 
-- The same operations called as functions are rescaled as well; Captum cannot see them. Only one whose result is
-  multiplied by something else that depends on the image, as in squeeze and excitation or ``x * sigmoid(x)``, is a gate
-  and passes its gradient, which is what Captum makes of it.
+- The same operations called as functions, and those of TorchScript and ONNX files, are treated as if they were layers;
+  Captum cannot see them. Only one whose result is multiplied by something else that depends on the image, as in squeeze
+  and excitation or ``x * sigmoid(x)``, is a gate and passes its gradient, which is what Captum makes of it.
 - Layers may be used more than once, and what enters a layer may be used elsewhere: Captum refuses the first and loses
   the gradient of the second.
 - Samples are independent. In Captum, where the inputs of a max pooling are equal, the gradient of the first sample
@@ -126,8 +126,7 @@ class _Backward:
     ) -> None:
         self.recorder, self.rules, self.active, self.twins, self.as_captum = recorder, rules, active, twins, as_captum
         known = {node for node in active if node.target in _RULES}
-        self.layers = {node for node in known if _layer(node) in LAYERS}
-        self.rescaled = self.layers | {node for node in known if not _layer(node) and not _is_gate(node, active)}
+        self.rescaled = {node for node in known if _is_rescaled(node, active)}
         self.both = _after({node for node in self.rescaled if node.target in _OF_BOTH}, active)
         self.reached = active | {twins[node] for node in self.both}
         self.gradients: dict[fx.Node, Any] = {}
@@ -186,7 +185,7 @@ class _Backward:
         for each, value in zip(sources, _RULES[node.target](step, *rest), strict=True):
             if each in self.reached:
                 self.gradients[each] = self.gradients[each] + value if each in self.gradients else value
-        if self.as_captum and {node, source} <= self.layers and len(self.active & set(source.users)) == 1:
+        if self.as_captum and source in self.rescaled and len(self.active & set(source.users)) == 1:
             self.read_early[source] = (plain(0), plain(1) if source in self.both else plain(0))
 
 
@@ -200,11 +199,13 @@ def _after(sources: set[fx.Node], active: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def _layer(node: fx.Node) -> str:
-    """Return the kind of ``torch.nn`` layer that an operation comes from, empty where it is called as a function."""
+def _is_rescaled(node: fx.Node, active: set[fx.Node]) -> bool:
+    """Tell whether an operation that can be rescaled is: a layer that Captum knows, or a function that is no gate."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     kind = str(stack[-1][1]) if stack else ""
-    return kind.rsplit(".", 1)[1] if kind.startswith("torch.nn.modules.") else ""
+    if kind.startswith("torch.nn.modules."):
+        return kind.rsplit(".", 1)[1] in LAYERS
+    return not _is_gate(node, active)
 
 
 _SAME_VALUES = (aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim, aten.expand.default)

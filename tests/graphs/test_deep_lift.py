@@ -129,6 +129,27 @@ def test_functions_and_layers_of_two_places_are_rescaled():
     assert relative(maps.sum((1, 2, 3)), change) < EXACT
 
 
+class AsFunctions(nn.Module):
+    """The plain network with its ReLUs and its max pooling called as functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = list(network("plain"))
+        self.conv1, self.conv2, self.head = layers[0], layers[3], layers[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(b, 1, h, w)`` to logits."""
+        x = F.relu(self.conv2(F.max_pool2d(torch.relu(self.conv1(x)), 2)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_functions_are_treated_as_if_they_were_layers():
+    """The maps are those that Captum has for the network of layers."""
+    x, targets = images("plain"), torch.tensor([0, 1, 1])
+    maps = attributed(AsFunctions().eval(), x, baselines(x), targets)
+    assert relative(maps, captum(network("plain"), x, baselines(x), targets)) < EXACT
+
+
 def test_an_image_that_is_its_baseline_has_an_empty_map():
     """Nothing is divided by zero."""
     x = images("resnet")
