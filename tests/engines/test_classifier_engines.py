@@ -1,6 +1,5 @@
 """The graphs of classifiers: opened when they are needed, and measured once for all members."""
 
-import numpy as np
 import pytest
 import torch
 from small_classifier import EagerMember, make_classifier
@@ -42,7 +41,9 @@ def test_a_member_that_the_engine_gets_wrong_is_measured_itself(classifier_pair,
     bundle = make_classifier(tmp_path, n_members=2, graphs=("prediction",))
     wrong = tmp_path / "member-1.prediction.golden.npz"
     wrong.write_bytes((classifier_pair.path / "member-0.prediction.golden.npz").read_bytes())
-    with pytest.raises(BundleError, match="member-1|golden values"):
+    with pytest.raises(
+        BundleError, match="an engine must reproduce the golden values of the graph, got none that does"
+    ):
         open_model(save_classifier(tmp_path, bundle.manifest))
     assert measurements == ["member-0.prediction.onnx", "member-1.prediction.onnx"]
 
@@ -60,7 +61,7 @@ def test_graphs_are_opened_when_they_are_needed(classifier):
     """Those that there are not cannot be."""
     model = GraphClassifier(classifier.graphs(0), 3, (1, 32, 24), engine="onnxruntime")
     assert model.engines == {}
-    assert np.isfinite(model.outputs(IMAGES)).all()
+    assert model.outputs(IMAGES).isfinite().all()
     assert model.engines == {"prediction": "onnxruntime"}
     with pytest.raises(UnsupportedOperation, match="the model must have a graph 'guided', it has prediction, gradient"):
         model.guided(IMAGES, torch.tensor([0, 1, 2]))
