@@ -125,8 +125,8 @@ def trace_whole(
 
 
 def stand_in(x: Tensor, device: torch.device) -> Tensor:
-    """Return zeros for tracing, as ``x`` but for the batch."""
-    return torch.zeros((_BATCH, *x.shape[1:]), dtype=x.dtype, device=device)
+    """Return what is traced in place of ``x``, of another batch: never read or written, it takes up no memory."""
+    return torch.empty((_BATCH, *x.shape[1:]), dtype=x.dtype, device=device)
 
 
 def dynamic_batch(inputs: Sequence[Tensor]) -> tuple[dict[int, Dim], ...]:
