@@ -4,17 +4,15 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from radlens.bundles import ClassifierManifest
 from radlens.figures import colorize, overlay
 from radlens.images import secondary_capture, to_npy, to_png
-from radlens.images.image import DICOM, NPY, PNG
+from radlens.images.image import DICOM, NPY
 from radlens.service.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.service.classifier.rows import ClassifierRow
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value
-from radlens.wire import PROVENANCE, array_to_json
+from radlens.wire import JSON, PROVENANCE, array_to_json
 
 __all__ = ["UNITS", "ClassContext", "response"]
 
@@ -83,14 +81,14 @@ def _prediction_fields(found: ClassPrediction, context: ClassContext) -> dict[st
 
 def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
     output = row.settings.output
-    values = found.disagreement if output == "disagreement" else found.map
-    if row.media_type == NPY:
-        return to_npy(values)
-    if row.media_type == PNG:
-        return to_png(overlay(row.image.pixels, values) if output == "overlay" else colorize(values))
     if row.media_type == DICOM:
         return _secondary_capture(row, found, context)
-    return json.dumps(_explanation_fields(row, found, context) | _ending(context)).encode()
+    if row.media_type == JSON:
+        return json.dumps(_explanation_fields(row, found, context) | _ending(context)).encode()
+    values = found.disagreement() if output == "disagreement" else found.map()
+    if row.media_type == NPY:
+        return to_npy(values)
+    return to_png(overlay(row.image.pixels, values) if output == "overlay" else colorize(values))
 
 
 def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
@@ -104,11 +102,11 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
         "target": found.target,
         "target_class": context.manifest.classes[found.target],
         "convergence_delta": found.delta,
-        "map": array_to_json(found.map),
+        "map": array_to_json(found.map()),
     }
-    if found.members:
-        fields["members"] = [array_to_json(values) for values in found.members]
-        fields["disagreement"] = array_to_json(found.disagreement)
+    if row.settings.members == "each":
+        fields["members"] = [array_to_json(values) for values in found.members()]
+        fields["disagreement"] = array_to_json(found.disagreement())
     answer: dict[str, Any] = {"explanation": fields, "prediction": _prediction_fields(found.prediction, context)}
     if found.trust is not None:
         answer["trust"] = _trust(found, explainer.name, context.manifest)
@@ -134,7 +132,7 @@ def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: Cla
     assert row.settings.explainer is not None, "an explanation has a method"
     target = context.manifest.classes[found.target]
     return secondary_capture(
-        overlay(row.image.pixels, found.map.astype(np.float32)),
+        overlay(row.image.pixels, found.map()),
         row.image,
         series_description=f"radlens {row.settings.explainer.name} of {target}"[:64],
         provenance=context.provenance,

@@ -4,7 +4,7 @@ Every row is a task that asks for evaluations of the network; the questions of a
 targets in any mixture - share its calls, see :func:`radlens.explainers.complete`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radlens.datasets import Prepared
 from radlens.errors import UnreadableImage
 from radlens.explainers import Ask, Attribution, StepwiseExplainer, Work, complete, of_member, predicted, probabilities
 from radlens.service.classifier.rows import ClassifierRow
@@ -41,26 +42,40 @@ class ClassPrediction:
 class ClassExplanation:
     """A map with what it is about.
 
+    Maps are put on the grid of the image that was sent when they are asked for: a batch of full-size images would
+    otherwise hold gigabytes.
+
     Attributes:
         prediction: of the image.
         target: number of the class that is explained.
-        map: ``(H, W)`` float32 on the grid of the image that was sent; with members, the mean of theirs.
-        members: map of each member, ``(H, W)`` each; empty if they were not asked for.
+        prepared: the image as the network took it, with the way back.
+        grids: map of the model, or of each member, on the network's grid, ``(h, w)`` float32 each.
         delta: see :class:`radlens.explainers.Attribution`; with members, the mean of theirs.
         trust: the trust card, if it was asked for.
     """
 
     prediction: ClassPrediction
     target: int
-    map: np.ndarray
-    members: tuple[np.ndarray, ...] = ()
+    prepared: Prepared
+    grids: tuple[np.ndarray, ...]
     delta: float | None = None
     trust: TrustCard | None = None
 
-    @property
+    def map(self) -> np.ndarray:
+        """Return the map of the model, or the mean of the members' maps, ``(H, W)`` float32 on the image's grid."""
+        return self.prepared.on_image(np.mean(self.grids, axis=0))
+
+    def members(self) -> Iterator[np.ndarray]:
+        """Yield the map of each member, ``(H, W)`` float32 on the image's grid."""
+        return (self.prepared.on_image(values) for values in self.grids)
+
     def disagreement(self) -> np.ndarray:
-        """Standard deviation over the members, ``(H, W)`` float32."""
-        return np.std(self.members, axis=0, dtype=np.float64).astype(np.float32)
+        """Return the standard deviation over the members, ``(H, W)`` float32."""
+        mean = self.map()
+        variance = np.zeros_like(mean)
+        for values in self.members():
+            variance += (values - mean) ** 2
+        return np.sqrt(variance / len(self.grids))
 
 
 class Computer:
@@ -90,16 +105,15 @@ class Computer:
             return prediction
         target = prediction.predicted if settings.target is None else settings.target
         found = yield from self._attribute(settings.explainer, image, target, each=settings.members == "each")
-        maps = [grid_map(each.map, settings.explainer) for each in found]
-        if not all(np.isfinite(values).all() for values in maps):
+        grids = tuple(grid_map(each.map, settings.explainer) for each in found)
+        if not all(np.isfinite(values).all() for values in grids):
             raise UnreadableImage("pixels must be small enough for a finite map, got one that overflows")
-        on_image = tuple(row.prepared.on_image(values) for values in maps)
         whole = Attribution(torch.stack([each.map for each in found]).mean(dim=0), _mean_delta(found))
         return ClassExplanation(
             prediction,
             target,
-            np.mean(on_image, axis=0) if len(on_image) > 1 else on_image[0],
-            on_image if settings.members == "each" else (),
+            row.prepared,
+            grids,
             whole.delta,
             trust_card(self._model, settings.explainer, image, whole, target) if settings.trust else None,
         )
