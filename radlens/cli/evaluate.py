@@ -1,11 +1,13 @@
 """``radlens evaluate``: all measures of a classifier and its maps, as a page, tables and pictures."""
 
+import json
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import typer
 
-from radlens.cli.console import examples, note, stages
+from radlens.cli.console import examples, note, stages, table
 from radlens.cli.options import require
 
 __all__ = ["EPILOG", "command"]
@@ -129,6 +131,7 @@ def command(
             task=task,
         )
         files = studies.evaluate(opened, source, output, plan, on_progress=report)
+    _print_results(json.loads(files[1].read_text(encoding="utf-8")))
     note(f"wrote {files[0]} and {len(files) - 1} more files in {output}")
 
 
@@ -140,6 +143,39 @@ def _opened(folder: Path, output: Path, engine: str, report: Any) -> Any:
         return studies.bundle_model(folder, engine="auto" if eager else engine)
     graphs = None if eager else output / "graphs"
     return studies.run_model(folder, graphs, engine=engine, on_progress=report)
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    if "classification" in results:
+        found = results["classification"]
+        rows = [
+            (title, f"{found[name]['value']:.3f}", f"{found[name]['low']:.3f} to {found[name]['high']:.3f}")
+            for name, title in _CLASSIFICATION.items()
+        ]
+        table(["measure", "value", "95 % interval"], rows, title="Classification")
+    columns = {title: found for title, found in _of_methods(results).items() if found}
+    if columns:
+        rows = [
+            (name, *(f"{found[name]:.3g}" if name in found else "-" for found in columns.values()))
+            for name in results["maps"]["parameters"]
+        ]
+        table(["method", *columns], rows, title="Maps")
+
+
+_CLASSIFICATION = {"auc": "AUC", "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity"}
+
+
+def _of_methods(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return one number for each method, by measure; what was not measured is empty."""
+    faithful = results.get("faithfulness", {}).get("methods", {})
+    return {
+        "mean IoU": results.get("iou", {}).get("mean_iou", {}),
+        "pointing": {
+            name: found["any"]["rate"] for name, found in results.get("pointing", {}).get("tables", {}).items()
+        },
+        "deletion ↓": {name: fmean(found["deletion"]) for name, found in faithful.items()},
+        "insertion ↑": {name: fmean(found["insertion"]) for name, found in faithful.items()},
+    }
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -234,8 +234,9 @@ def faithfulness_blocks(
 def randomisation_blocks(found: RandomisationCheck, model: StudyModel) -> list[Block]:
     """Return the curves of the randomisation check of one model."""
     n_depths = max(len(result.layers) for result in found.methods.values())
+    whose = "the weights" if len(model.networks) == 1 else f"the weights of the first of {len(model.networks)} members"
     caption = (
-        f"Rank correlation of the absolute maps before and after the weights were replaced, the output layer first; "
+        f"Rank correlation of the absolute maps before and after {whose} were replaced, the output layer first; "
         f"{n_depths} depths evenly spread over all layers with weights, means over {found.n_images} images. Maps by "
         f"torch{parameters_text(found.parameters, before=', with cheaper parameters: ')}. A method whose curve stays "
         "near 1 would draw the same picture for a network that has learned nothing."

@@ -25,30 +25,23 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_is_measured(run: Callable[..., Any], run_folder: Path) -> None:
     """The page, the numbers and the tables are written; what is asked for is measured, and nothing else."""
-    quick = (
-        "--engine",
-        "eager",
-        "--simulated",
-        4,
-        "--methods",
-        "saliency,cam",
-        "--quantile",
-        0.9,
-        "--target",
-        "positive",
-    )
-    result = run(
-        "evaluate", run_folder, "-o", "out", *quick, "--measures", "classification, iou", "--target", "positive"
-    )
+    images = ("--engine", "eager", "--simulated", 4, "--target", "positive", "--n-faithful", 1, "--n-steps", 2)
+    wanted = ("--methods", "saliency,cam", "--measures", "classification, iou, faithfulness", "--quantile", 0.9)
+    result = run("evaluate", run_folder, "-o", "out", *images, *wanted)
     assert result.exit_code == 0, result.stderr
     assert "wrote out/index.html and" in result.stderr
     found = json.loads(Path("out/results.json").read_text())
-    assert list(found) == ["classification", "maps", "iou", "time"]
+    assert list(found) == ["classification", "maps", "iou", "faithfulness", "time"]
+    printed = [line.replace("│", " ").split() for line in result.stdout.splitlines()]
+    assert ["AUC", f"{found['classification']['auc']['value']:.3f}"] in [line[:2] for line in printed]
+    (saliency,) = [line for line in printed if line[:1] == ["saliency"]]
+    deleted = found["faithfulness"]["methods"]["saliency"]["deletion"]
+    assert saliency[1:3] == [f"{found['iou']['mean_iou']['saliency']:.3g}", f"{sum(deleted) / len(deleted):.3g}"]
     assert found["iou"]["rule"] == {"quantile": 0.9, "opening": None}
     assert found["classification"]["n_positive"] == found["classification"]["n_negative"] == 2
     assert set(found["maps"]["parameters"]) == {"saliency", "cam"}
-    assert Path("out/index.html").read_text().count("<img") == 5
-    assert len(list(Path("out/tables").iterdir())) == 3
+    assert Path("out/index.html").read_text().count("<img") == 6
+    assert len(list(Path("out/tables").iterdir())) == 4
 
 
 @pytest.mark.parametrize(
