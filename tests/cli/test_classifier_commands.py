@@ -223,6 +223,8 @@ def test_server_and_local_give_the_same(run, scan, classifier, url, tmp_path):
     assert (tmp_path / "asked" / "trust.json").exists()
     refused = run("explain", scan, "--method", "deep_lift", "-o", "no", *server)
     assert (refused.exit_code, "methods that do are cam, grad_cam" in refused.stderr) == (2, True)
+    ranges = run("explain", scan, "--checkpoint", "run.npz", "-o", "no", *server)
+    assert (ranges.exit_code, "got 'n_samples' and 1 more" in ranges.stderr) == (2, True)
     unknown = run("predict", scan, *server[:-2])
     assert unknown.exit_code == 2
     assert "model must be lesions/1.0, the one of this bundle, got cdmam" in unknown.stderr
