@@ -26,7 +26,7 @@ def small_network(name: str, *, n_outputs: int, n_channels: int = 1) -> Classifi
 
 @contextmanager
 def small_studies() -> Iterator[None]:
-    """Train and load networks of two layers, let patches of 32 pixels be wide enough for lesions, and resample little."""
+    """Train and load networks of two layers, let patches of 32 pixels be wide enough, and resample little."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("radlens.training.classifier.create_classifier", small_network)
         patch.setattr("radlens.training.classifier_loop.create_classifier", small_network)
