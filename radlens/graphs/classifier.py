@@ -129,7 +129,7 @@ class ClassifierGraphs:
             raise InvalidParameter(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
         graph = self._built(name)
         if name != "prediction" and not self._checked:
-            inputs = (self._examples["images"], self._examples["weights"])
+            inputs = (self._examples["images"][:1], self._examples["weights"][:1])
             check_custom_functions(
                 lambda *given: (graph if name == "gradient" else self._built("gradient"))(*given)[1],
                 lambda *given: self._weighted(*given)[1],

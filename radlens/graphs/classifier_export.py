@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ class _Forms:
         graph = self._graphs[torch.float32].build(name)
         inputs = {each: self._inputs[each].numpy() for each in graph.input_names}
         golden = Golden.measure(lambda dtype, given: self._reference(name, dtype, given), inputs, graph.output_names)
-        values = zip(graph.output_names, graph(*(self._inputs[each] for each in graph.input_names)), strict=True)
+        values = zip(graph.output_names, _one_by_one(graph, [self._inputs[n] for n in graph.input_names]), strict=True)
         errors = {output: relative_error(value, golden.outputs[output]) for output, value in values}
         for output, error in errors.items():
             allowed = limit("f32", golden.float32_errors[output], is_map=golden.outputs[output][0].size >= MAP_SIZE)
@@ -126,15 +127,27 @@ class _Forms:
 
     def _reference(self, name: str, dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
         graphs = self._graphs[dtype]
-        if name not in ("prediction", "gradient"):
-            return graphs.build(name)(*inputs.values())
-        images = inputs["images"].requires_grad_()
-        with torch.enable_grad():
-            output = graphs.module(images)
-            if name == "prediction":
-                return [output]
-            (gradient,) = torch.autograd.grad((output * inputs["weights"]).sum(), images)
-        return output, gradient
+        if name == "prediction":
+            with torch.no_grad():
+                return _one_by_one(lambda image: [graphs.module(image).reshape(1, -1)], list(inputs.values()))
+        compute = partial(_gradient, graphs.module) if name == "gradient" else graphs.build(name)
+        return _one_by_one(compute, list(inputs.values()))
+
+
+def _one_by_one(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Compute outputs image by image: whole images in float64 take gigabytes."""
+    parts = [function(*(value[k : k + 1] for value in inputs)) for k in range(len(inputs[0]))]
+    return [torch.cat(output) for output in zip(*parts, strict=True)]
+
+
+def _gradient(module: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of an image and the gradient of their weighted sum, by autograd."""
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        # A squeeze in the network may have taken the batch along.
+        output = module(images).reshape(1, -1)
+        (gradient,) = torch.autograd.grad((output * weights).sum(), images)
+    return output.detach(), gradient
 
 
 def golden_weights(n_outputs: int) -> Tensor:
