@@ -1,11 +1,16 @@
 """What tests of several parts of the library share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from radlens.bundles import Bundle, ClassifierBundle
+
+
+# Consoles take their width from here when they are made, whichever test is the first to make one.
+os.environ["COLUMNS"] = "100"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

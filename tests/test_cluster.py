@@ -38,7 +38,7 @@ class Doubling(Explainer):
     folder: Path
     seconds: float = 0.0
 
-    def _attribute(self, model, images):
+    def _attribute(self, model, images, targets):
         (self.folder / str(os.getpid())).touch()
         time.sleep(self.seconds)
         return 2 * images

@@ -184,7 +184,7 @@ def test_new_methods_need_no_change_here(monkeypatch):
         n_copies: int = 3
         width: float = 0.5
 
-        def _attribute(self, model, images):
+        def _attribute(self, model, images, targets):
             return images
 
     monkeypatch.setattr(Later, "name", "later", raising=False)
