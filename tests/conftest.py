@@ -8,7 +8,6 @@ import pytest
 
 from radlens.bundles import Bundle, ClassifierBundle
 
-
 # Consoles take their width from here when they are made, whichever test is the first to make one.
 os.environ["COLUMNS"] = "100"
 

@@ -9,7 +9,7 @@ from study_runs import N_TEST, make_run, small_studies
 from radlens.studies import CaseSet, Store, StudyModel, open_cases, run_model, source_of
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _small() -> Iterator[None]:
     with small_studies():
         yield
@@ -18,13 +18,15 @@ def _small() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the ultrasound classifier."""
-    return make_run(tmp_path_factory.mktemp("runs") / "ultrasound-resnet", "ultrasound-resnet")
+    with small_studies():
+        return make_run(tmp_path_factory.mktemp("runs") / "ultrasound-resnet", "ultrasound-resnet")
 
 
 @pytest.fixture(scope="session")
 def model(run_folder: Path) -> StudyModel:
     """The ultrasound classifier, computed by torch."""
-    return run_model(run_folder)
+    with small_studies():
+        return run_model(run_folder)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +38,8 @@ def case_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="session")
 def cases(model: StudyModel, case_store: Store) -> CaseSet:
     """Simulated ultrasound images, benign and malignant ones in turn."""
-    return open_cases(source_of(model, n_simulated=N_TEST), case_store)
+    with small_studies():
+        return open_cases(source_of(model, n_simulated=N_TEST), case_store)
 
 
 @pytest.fixture
