@@ -9,7 +9,7 @@ from study_runs import N_TEST, make_run, small_studies
 from radlens.studies import CaseSet, Store, StudyModel, open_cases, run_model, source_of
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _small() -> Iterator[None]:
     with small_studies():
         yield
