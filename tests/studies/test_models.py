@@ -32,11 +32,11 @@ def test_a_run_tells_what_it_is(model: StudyModel, run_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def compiled(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyModel, Path, list[object]]:
-    """The same run with two of its graphs, their folder, and what was told while they were made."""
+    """The same run with one of its graphs, their folder, and what was told while they were made."""
     folder, told = tmp_path_factory.mktemp("graphs"), []
     with pytest.MonkeyPatch.context() as patch:
         # Each graph takes seconds to make; the others are torch's then.
-        patch.setattr("radlens.graphs.GRAPHS", ("prediction", "gradient"))
+        patch.setattr("radlens.graphs.GRAPHS", ("prediction",))
         found = run_model(run_folder, folder, engine="onnxruntime", on_progress=lambda *at: told.append(at))
     return found, folder, told
 
@@ -57,9 +57,9 @@ def test_graphs_compute_what_the_module_does(
     found, expected = (each.classifier.deep_lift(images, starts, targets) for each in (graphs, model))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     np.testing.assert_allclose(graphs.probability(images), model.probability(images), rtol=1e-5)
-    assert told == [(told[0][0], done, 2) for done in (0, 1, 2)]
+    assert told == [(told[0][0], done, 1) for done in (0, 1)]
     missing = [note.partition(" is computed")[0] for note in graphs.notes]
-    assert missing == ["guided", "features", "deep_lift"]
+    assert missing == ["gradient", "guided", "features", "deep_lift"]
 
 
 def test_graphs_are_made_once(
@@ -67,7 +67,7 @@ def test_graphs_are_made_once(
 ) -> None:
     """A second opening compiles nothing; no half-written file lies around."""
     _, folder, _ = compiled
-    monkeypatch.setattr("radlens.graphs.GRAPHS", ("prediction", "gradient"))
+    monkeypatch.setattr("radlens.graphs.GRAPHS", ("prediction",))
     monkeypatch.setattr("radlens.graphs.ClassifierGraphs.to_onnx", lambda *_: pytest.fail("it was made before"))
     monkeypatch.setattr("radlens.graphs.ClassifierGraphs.build", lambda *_: pytest.fail("it was made before"))
     run_model(run_folder, folder, engine="onnxruntime")
