@@ -41,7 +41,7 @@ EPILOG = examples(
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --checkpoint run.npz",
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --workers 2",
     "radlens explain phantom.png --method occlusion --window 10 --stride 5 -o out/",
-    "radlens explain mammogram.dcm --model mammogram-efficientnet --target malignant --trust -o out/",
+    "radlens explain mammogram.dcm --model mammogram-efficientnet-b0 --target malignant --trust -o out/",
     "radlens explain lump.png --model ultrasound-resnet --method shap -p n_segments=80 --members each -o out/",
 )
 

@@ -30,7 +30,7 @@ EPILOG = examples(
     "radlens predict phantom.png --local",
     "radlens predict phantom.dcm -o prediction.json -o curve.png",
     "radlens predict phantom.dcm --server http://127.0.0.1:8080 --json | jq .verdict",
-    "radlens predict mammogram.dcm --model mammogram-efficientnet",
+    "radlens predict mammogram.dcm --model mammogram-efficientnet-b0",
 )
 
 SUFFIXES = (".json", ".png")

@@ -102,7 +102,7 @@ def print_trust(answer: dict[str, Any]) -> None:
 
 def _randomised(stored: dict[str, Any] | None) -> list[tuple[str, str, str]]:
     """Return how alike the maps of a wholly randomised network are, as the bundle states it."""
-    said = "likeness of the map when all weights are random; 0 is good"
+    said = "all weights random; 0 is good"
     measures = {name: (stored or {}).get(name) for name in ("spearman", "ssim")}
     return [
         (f"randomised, {name}", "none" if values[-1] is None else f"{values[-1]:.3f}", said)
