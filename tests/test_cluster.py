@@ -237,13 +237,15 @@ def started(bundle, pixels, tmp_path):
 
 def test_a_running_cluster_is_used_and_left(workers, started, single, pixels, tmp_path):
     """Another process uses the Ray at an address, gets the same map and takes its workers away with it."""
-    before = len(worker_processes())
+    before = worker_processes()
     with started(8, ray.get_runtime_context().gcs_address) as process:
         told, said = process.communicate(timeout=120)
     assert (process.returncode, told.split()) == (0, ["4", "8"]), said
     expected = single(pixels, Omig(n_steps=2), n_samples=8, batch_size=4)
     np.testing.assert_array_equal(np.load(tmp_path / "map.npy"), expected.map)
-    assert len(worker_processes()) == before
+    # Ray ends a worker some time after its owner has gone.
+    psutil.wait_procs(worker_processes() - before, timeout=30)
+    assert not worker_processes() - before
 
 
 def test_an_interrupt_leaves_nothing_behind(started):
@@ -263,7 +265,7 @@ def test_an_interrupt_leaves_nothing_behind(started):
 
 def worker_processes():
     """Return the processes that hold models."""
-    return [process for process in psutil.process_iter() if "ray::_Worker" in process.name()]
+    return {process for process in psutil.process_iter() if "ray::_Worker" in process.name()}
 
 
 def listening(family):

@@ -30,10 +30,10 @@ SUPPORTED: Mapping[str, str] = MappingProxyType(_collected())
 
 _HEAD = """# What can be compiled
 
-`radlens.graphs.gradient_graph` compiles modules in evaluation mode that are made of these operations, and of
-everything that torch's own decompositions take apart into them (`glu`, `einsum`, `normalize`, losses, ...). In-place
-forms count as their plain forms. Any other operation raises `UnsupportedOperation` with the name of the operation and
-the layer.
+`radlens.graphs.gradient_graph` and `classifier_graphs` compile modules in evaluation mode that are made of these
+operations, and of everything that torch's own decompositions take apart into them (`glu`, `einsum`, `normalize`,
+losses, ...). In-place forms count as their plain forms. Any other operation raises `UnsupportedOperation` with the name
+of the operation and the layer.
 
 - The batch is the first axis of every input, and no operation may join samples: no mean over the batch, no batch
   statistics, no batch size in the arithmetic.

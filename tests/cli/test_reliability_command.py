@@ -93,11 +93,11 @@ def test_the_command_writes_figure_and_tables(run, noise, bundle, tmp_path):
     assert "96/96" in result.stderr
     out = tmp_path / "out"
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
-    points = list(csv.DictReader((out / "reliability.csv").open()))
+    points = list(csv.DictReader((out / "reliability.csv").read_text().splitlines()))
     assert {point["sampler"] for point in points} == {"stratified", "grid", "jitter"}
     assert {point["n_samples"] for point in points} == {"16"}
     assert all(0 < float(point["agreement"]) <= 1 for point in points)
-    needed = list(csv.DictReader((out / "needed.csv").open()))
+    needed = list(csv.DictReader((out / "needed.csv").read_text().splitlines()))
     assert {row["sampler"] for row in needed} == {"grid", "jitter"}
     assert len(list((out / "runs").glob("*-looks.npz"))) == 6
     refused = run("reliability", bundle.path, "--image", noise, "--n-steps", "0", "-o", "out")

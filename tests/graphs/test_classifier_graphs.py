@@ -1,6 +1,7 @@
 """Prediction, gradient, guided backpropagation and feature maps, against autograd and Captum in float64."""
 
 import warnings
+from copy import deepcopy
 
 import onnx
 import pytest
@@ -85,31 +86,21 @@ def test_guided_backpropagation_equals_captum(name):
     assert relative(graphs(name)["guided"](x, one_hot)[1], expected) < EXACT
 
 
-def test_engines_compute_the_graphs(tmp_path):
+def test_engines_compute_the_graph(tmp_path):
     """ONNX Runtime and OpenVINO, with the names of the contract and any batch, within float32's own error."""
-    module, x, w = network("efficient"), images("efficient"), weights("efficient")
-    compiled = classifier_graphs(_single(module), x.float(), n_outputs=1)
-    for name in ("features", "gradient"):
-        path = tmp_path / f"{name}.onnx"
-        compiled.to_onnx(name, path)
-        model = onnx.load(path)
-        signature = (tuple(v.name for v in model.graph.input), tuple(v.name for v in model.graph.output))
-        assert signature == GRAPHS[name]
-        exact = [value.numpy() for value in graphs("efficient")[name](x, w)]
-        single = [value.numpy() for value in compiled[name](x.float(), w.float())]
-        outputs = GRAPHS[name].outputs
-        inputs = {"images": x.float().numpy(), "weights": w.float().numpy()}
-        golden = Golden.compare(inputs, dict(zip(outputs, exact, strict=True)), dict(zip(outputs, single, strict=True)))
-        golden.save(path)
-        for engine in ("onnxruntime", "openvino"):
-            opened = engines.open(path, engine)
-            assert opened.run({key: value[:1] for key, value in inputs.items()})["output"].shape == (1, 1)
-
-
-def _single(module: nn.Module) -> nn.Module:
-    single = type(module)()
-    single.load_state_dict(module.state_dict())
-    return single.eval()
+    x, w, path = images("efficient"), weights("efficient"), tmp_path / "features.onnx"
+    compiled = classifier_graphs(deepcopy(network("efficient")).float(), x.float(), n_outputs=1)
+    compiled.to_onnx("features", path)
+    model, signature = onnx.load(path), GRAPHS["features"]
+    assert tuple(value.name for value in model.graph.input) == signature.inputs
+    assert tuple(value.name for value in model.graph.output) == signature.outputs
+    inputs = {"images": x.float(), "weights": w.float()}
+    exact = dict(zip(signature.outputs, graphs("efficient")["features"](x, w), strict=True))
+    single = dict(zip(signature.outputs, compiled["features"](*inputs.values()), strict=True))
+    Golden.compare({name: value.numpy() for name, value in inputs.items()}, exact, single).save(path)
+    for engine in ("onnxruntime", "openvino"):
+        opened = engines.open(path, engine)
+        assert opened.run({name: value[:1].numpy() for name, value in inputs.items()})["output"].shape == (1, 1)
 
 
 def test_a_graph_is_compiled_once_and_kept():
