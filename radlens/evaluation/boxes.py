@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.evaluation.checks import finite_map, mask
+from radlens.evaluation.checks import finite_map, mask, odd_side, real_array, real_number
 
 __all__ = [
     "DILATION",
@@ -74,16 +74,14 @@ def regions_above_quantile(
         ``(h, w)`` bool, all False when nothing survives.
 
     Raises:
-        InvalidInput: the map has another shape or values that are not finite.
+        InvalidInput: the map has another shape or values that are no finite numbers.
         InvalidParameter: a parameter out of range.
     """
     scores = finite_map("map", map)
-    if not 0 <= quantile <= 1:
+    if not 0 <= real_number("quantile", quantile) <= 1:
         raise InvalidParameter(f"quantile must be in [0, 1], got {quantile}")
-    opening = dilation + 2 if opening is None else opening
-    for name, side in {"dilation": dilation, "opening": opening}.items():
-        if side < 1 or side % 2 == 0:
-            raise InvalidParameter(f"{name} must be odd and at least 1, got {side}")
+    dilation = odd_side("dilation", dilation)
+    opening = dilation + 2 if opening is None else odd_side("opening", opening)
     dilated = _dilate(scores, dilation)
     return _dilate(_erode(dilated > np.quantile(dilated, quantile), opening), opening)
 
@@ -105,7 +103,7 @@ def region_boxes(regions: ArrayLike) -> list[Box]:
 
 def merge_boxes(boxes: Sequence[Box]) -> Box | None:
     """Return the smallest box around all boxes, None if there are none (section 3.2.5, step 4)."""
-    if not boxes:
+    if not len(boxes):
         return None
     x0, y0, x1, y1 = zip(*boxes, strict=True)
     return min(x0), min(y0), max(x1), max(y1)
@@ -131,7 +129,7 @@ def merged_box(
         value that is wider than the quantile leaves, or spots that the opening removes.
 
     Raises:
-        InvalidInput: the map has another shape or values that are not finite.
+        InvalidInput: the map has another shape or values that are no finite numbers.
         InvalidParameter: a parameter out of range.
     """
     return merge_boxes(region_boxes(regions_above_quantile(map, quantile=quantile, dilation=dilation, opening=opening)))
@@ -245,7 +243,7 @@ def iou_curve(ious: ArrayLike, thresholds: ArrayLike | None = None) -> IouCurve:
         InvalidInput: another shape, no values, IoUs outside [0, 1], or thresholds that are NaN.
     """
     values = np.sort(_ious(ious))
-    levels = np.arange(101) / 100 if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+    levels = np.arange(101) / 100 if thresholds is None else real_array("thresholds", thresholds)
     if levels.ndim != 1 or levels.size == 0 or np.isnan(levels).any():
         raise InvalidInput(f"thresholds must be numbers of shape (t,), got shape {levels.shape} or NaN among them")
     n_below = np.searchsorted(values, levels, side="left")
@@ -264,9 +262,10 @@ def _erode(array: np.ndarray, side: int) -> np.ndarray:
 def _checked(name: str, box: Box | None) -> Box:
     if box is None:
         return (0.0, 0.0, 0.0, 0.0)
-    if len(box) != 4 or not np.isfinite(box).all() or box[0] > box[2] or box[1] > box[3]:
-        raise InvalidInput(f"{name} must be finite (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {tuple(box)}")
-    x0, y0, x1, y1 = (float(edge) for edge in box)
+    edges = real_array(name, box)
+    if edges.shape != (4,) or not np.isfinite(edges).all() or (edges[:2] > edges[2:]).any():
+        raise InvalidInput(f"{name} must be finite (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, got {edges.tolist()}")
+    x0, y0, x1, y1 = edges.tolist()
     return x0, y0, x1, y1
 
 
@@ -275,7 +274,7 @@ def _area(box: Box) -> float:
 
 
 def _ious(ious: ArrayLike) -> np.ndarray:
-    values = np.asarray(ious, dtype=np.float64)
+    values = real_array("ious", ious)
     if values.ndim != 1 or values.size == 0:
         raise InvalidInput(f"ious must have shape (n,) with at least one value, got {values.shape}")
     if not ((values >= 0) & (values <= 1)).all():

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
+from radlens.evaluation.checks import real_array, real_number, whole_number
 
 __all__ = ["Classification", "Estimate", "RocCurve", "RocPoint", "classification_measures", "roc_corner", "roc_curve"]
 
@@ -146,11 +148,10 @@ def classification_measures(
         MissingDependency: scikit-learn is not installed.
     """
     truth, values = _checked(labels, scores)
-    if n_bootstrap < 2:
-        raise InvalidParameter(f"n_bootstrap must be at least 2, got {n_bootstrap}")
-    if not 0 < confidence < 1:
+    n_bootstrap = whole_number("n_bootstrap", n_bootstrap, 2)
+    if not 0 < real_number("confidence", confidence) < 1:
         raise InvalidParameter(f"confidence must be between 0 and 1, got {confidence}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_number("seed", seed, 0))
     strata = np.flatnonzero(truth), np.flatnonzero(~truth)
     draws = np.array([_measures(truth, values, _resample(strata, rng)) for _ in range(n_bootstrap)])
     found = _measures(truth, values, slice(None))
@@ -179,7 +180,9 @@ def _curve(truth: np.ndarray, values: np.ndarray) -> RocCurve:
         from sklearn import metrics
     except ImportError as error:
         raise MissingDependency("ROC curves need the package scikit-learn: pip install scikit-learn") from error
-    fpr, tpr, thresholds = metrics.roc_curve(truth, values, drop_intermediate=False)
+    # The difference of two scores tells them apart even if it is infinite.
+    with np.errstate(over="ignore"):
+        fpr, tpr, thresholds = metrics.roc_curve(truth, values, drop_intermediate=False)
     return RocCurve(fpr, tpr, thresholds, float(metrics.auc(fpr, tpr)))
 
 
@@ -194,7 +197,8 @@ def _corner(curve: RocCurve, truth: np.ndarray) -> RocPoint:
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    truth = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    values = real_array("scores", scores)
     if truth.ndim != 1 or truth.shape != values.shape:
         raise InvalidInput(f"labels and scores must have one shape (n,), got {truth.shape} and {values.shape}")
     if not np.isin(truth, (0, 1)).all():

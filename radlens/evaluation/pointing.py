@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.evaluation.checks import finite_map, mask
+from radlens.evaluation.checks import finite_map, mask, real_array, real_number
 
 __all__ = ["ANY_REGION", "RING_MM", "RegionHits", "breast_regions", "pointing_hits", "pointing_table"]
 
@@ -47,7 +47,7 @@ def breast_regions(
     if not mass.any():
         raise InvalidInput("mass_mask must hold at least one pixel of the mass, got an empty mask")
     spacing = _spacing(spacing_mm)
-    if not (np.isfinite(ring_mm) and ring_mm >= 0):
+    if not 0 <= real_number("ring_mm", ring_mm) < np.inf:
         raise InvalidParameter(f"ring_mm must be finite and not negative, got {ring_mm}")
     distance_mm = ndimage.distance_transform_edt(~mass, sampling=spacing)
     # Whole steps of 0.1 mm miss whole millimetres by some 1e-15: 14 rows and 48 columns are 5 mm.
@@ -105,18 +105,21 @@ def pointing_table(hits: Sequence[Mapping[str, bool]], correct: ArrayLike) -> di
 
     Args:
         hits: one result of `pointing_hits` per case, all with the same regions.
-        correct: ``(n,)`` bool, which cases were classified correctly.
+        correct: ``(n,)`` bool, or 0 and 1: which cases were classified correctly.
 
     Returns:
         One row per region in the order of the first case, and `ANY_REGION`: at least one region was hit.
 
     Raises:
-        InvalidInput: lengths that differ, cases with different regions, a region called "any", or no case that was
-            classified correctly.
+        InvalidInput: lengths that differ, ``correct`` is neither 0 nor 1, cases with different regions, a region
+            called "any", or no case that was classified correctly.
     """
-    chosen = np.asarray(correct, dtype=bool)
-    if chosen.shape != (len(hits),):
-        raise InvalidInput(f"correct must have one value per case, got shape {chosen.shape} for {len(hits)} cases")
+    stated = real_array("correct", correct)
+    if stated.shape != (len(hits),):
+        raise InvalidInput(f"correct must have one value per case, got shape {stated.shape} for {len(hits)} cases")
+    if not np.isin(stated, (0, 1)).all():
+        raise InvalidInput(f"correct must be 0 or 1 for each case, got {stated.min():g} to {stated.max():g}")
+    chosen = stated == 1
     if not chosen.any():
         raise InvalidInput(f"at least one case must be classified correctly, got none of {len(hits)}")
     names = list(hits[0])
@@ -130,9 +133,13 @@ def pointing_table(hits: Sequence[Mapping[str, bool]], correct: ArrayLike) -> di
 
 
 def _spacing(spacing_mm: float | Sequence[float]) -> tuple[float, float]:
-    values = np.atleast_1d(np.asarray(spacing_mm, dtype=np.float64))
+    refusal = f"spacing_mm must be one positive number or (row, column), got {spacing_mm}"
+    try:
+        values = np.atleast_1d(real_array("spacing_mm", spacing_mm))
+    except InvalidInput as error:
+        raise InvalidParameter(refusal) from error
     if values.shape not in ((1,), (2,)) or not (np.isfinite(values).all() and (values > 0).all()):
-        raise InvalidParameter(f"spacing_mm must be one positive number or (row, column), got {spacing_mm}")
+        raise InvalidParameter(refusal)
     return float(values[0]), float(values[-1])
 
 

@@ -3,6 +3,7 @@
 import matplotlib.cbook
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -144,13 +145,23 @@ def test_scores_keep_their_sign():
     assert merged_box(np.abs(scores), quantile=0.9)[:2] == (6, 6)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.int32])
+def test_tensors_are_maps_and_boxes(kind):
+    """Of every type, and while their gradient is recorded: as explainers return them."""
+    scores = torch.zeros(60, 50, dtype=kind)
+    scores[20:30, 10:25] = 3
+    scores.requires_grad_(kind.is_floating_point)
+    assert merged_box(scores, quantile=0.8) == (6, 16, 29, 34)
+    assert iou(torch.tensor([0, 0, 2, 2]), torch.tensor([1.0, 0.0, 3.0, 2.0], requires_grad=True)) == 1 / 3
+
+
 def test_boxes_are_those_of_8_connected_regions():
     """A diagonal neighbour belongs to the region."""
     regions = np.zeros((6, 8), dtype=bool)
     regions[1, 1] = regions[2, 2] = regions[5, 5:8] = True
     assert region_boxes(regions) == [(1, 1, 3, 3), (5, 5, 8, 6)]
     assert merge_boxes([(1, 1, 3, 3), (5, 5, 8, 6)]) == (1, 1, 8, 6)
-    assert merge_boxes([]) is None
+    assert merge_boxes([]) is merge_boxes(np.zeros((0, 4))) is None
 
 
 boxes = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)).map(
@@ -180,7 +191,7 @@ def test_iou_of_no_box_and_of_boxes_that_touch():
     assert iou((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3, rel=1e-15)
 
 
-@pytest.mark.parametrize("box", [(5, 0, 4, 9), (0, 5, 9, 4), (0, 0, np.nan, 1), (0, 0, 1)])
+@pytest.mark.parametrize("box", [(5, 0, 4, 9), (0, 5, 9, 4), (0, 0, np.nan, 1), (0, 0, None, 1), (0, 0, 1), 5])
 def test_a_box_that_is_none_is_refused(box):
     """Reversed, not finite, or not four numbers."""
     with pytest.raises(InvalidInput, match="box_b must be finite"):
@@ -234,10 +245,13 @@ def test_area_under_the_curve_is_the_mean():
         (np.array([[0.0, np.nan]]), "map must be finite, got 1 values"),
         (np.zeros((2, 3, 4)), r"map must have shape \(h, w\) .* got \(2, 3, 4\)"),
         (np.zeros((0, 4)), r"map must have shape \(h, w\) with at least one pixel, got \(0, 4\)"),
+        (np.zeros((2, 4), dtype=complex), "map must be an array of real numbers, got complex128"),
+        ([["1", "2"]], "map must be an array of real numbers, got <U1"),
+        ([[1, 2], [3]], "map must be an array of real numbers, got list"),
     ],
 )
 def test_odd_maps_are_refused(scores, message):
-    """NaN, three dimensions, no pixels."""
+    """NaN, three dimensions, no pixels, and what is no number."""
     with pytest.raises(InvalidInput, match=message):
         merged_box(scores)
 
@@ -247,6 +261,8 @@ def test_odd_maps_are_refused(scores, message):
     [
         ({"quantile": 1.01}, r"quantile must be in \[0, 1\], got 1.01"),
         ({"quantile": float("nan")}, r"quantile must be in \[0, 1\], got nan"),
+        ({"quantile": "0.9"}, "quantile must be a number, got '0.9'"),
+        ({"dilation": 3.0}, "dilation must be odd and at least 1, got 3.0"),
         ({"dilation": 4}, "dilation must be odd and at least 1, got 4"),
         ({"opening": 0}, "opening must be odd and at least 1, got 0"),
     ],

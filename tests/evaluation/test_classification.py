@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
@@ -72,6 +73,13 @@ def test_of_two_nearest_points_the_higher_threshold_is_taken():
         assert roc_corner(labels, scores) == pytest.approx(slow_corner(labels, scores), rel=1e-12)
 
 
+def test_tensors_and_scores_of_any_size():
+    """A score may still be part of a graph, and as far from another as floating point goes."""
+    labels, scores = torch.tensor([0, 1, 1]), torch.tensor([0.1, 0.3, 0.2], requires_grad=True)
+    assert roc_corner(labels, scores).threshold == pytest.approx(0.2, rel=1e-6)
+    assert roc_corner([0, 1], [-1e308, 1e308]) == (1e308, 1.0, 1.0, 1.0)
+
+
 def test_separated_and_useless_scores():
     """A perfect score reaches the corner; a constant one calls no case positive."""
     assert roc_corner([False, True], [0.2, 0.7]) == (0.7, 1.0, 1.0, 1.0)
@@ -115,6 +123,7 @@ def test_same_seed_same_intervals():
         ([0, 0], [0.1, 0.2], "labels must hold both classes, 0 and 1, got only 0"),
         ([], [], "labels must hold both classes, 0 and 1, got no cases"),
         ([0, 1, 2], [0.1, 0.2, 0.3], "labels must be 0 or 1, got 2"),
+        ([0, 1], ["a", "b"], "scores must be an array of real numbers, got <U1"),
         ([0, 1], [0.1, np.nan], "scores must be finite, got 1 values"),
         ([0, 1, 1], [0.1, 0.2], r"one shape \(n,\), got \(3,\) and \(2,\)"),
         ([[0, 1]], [[0.1, 0.2]], r"one shape \(n,\), got \(1, 2\) and \(1, 2\)"),
@@ -130,6 +139,9 @@ def test_odd_cases_are_refused(labels, scores, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"n_bootstrap": 2.5}, "n_bootstrap must be a whole number, got 2.5"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"confidence": "0.9"}, "confidence must be a number, got '0.9'"),
         ({"n_bootstrap": 1}, "n_bootstrap must be at least 2, got 1"),
         ({"confidence": 1.0}, "confidence must be between 0 and 1, got 1.0"),
         ({"confidence": 0.0}, "confidence must be between 0 and 1, got 0.0"),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation import breast_regions, pointing_hits, pointing_table
@@ -211,17 +212,17 @@ def test_odd_masks_are_refused(mass, message):
         breast_regions(mass, 1.0)
 
 
-@pytest.mark.parametrize("spacing", [0.0, -1.0, (1.0, 0.0), (1.0, 1.0, 1.0), float("nan"), float("inf")])
+@pytest.mark.parametrize("spacing", [0.0, -1.0, (1.0, 0.0), (1.0, 1.0, 1.0), float("nan"), float("inf"), "1.0"])
 def test_odd_spacings_are_refused(spacing):
-    """Not positive, not finite, or of three axes."""
+    """Not positive, not finite, of three axes, or text."""
     with pytest.raises(InvalidParameter, match="spacing_mm must be one positive number or"):
         breast_regions(np.ones((3, 3)), spacing)
 
 
-@pytest.mark.parametrize("ring_mm", [-1.0, float("nan")])
+@pytest.mark.parametrize("ring_mm", [-1.0, float("nan"), float("inf"), "5"])
 def test_odd_rings_are_refused(ring_mm):
-    """Negative or NaN."""
-    with pytest.raises(InvalidParameter, match="ring_mm must be finite and not negative"):
+    """Negative, not finite, or text."""
+    with pytest.raises(InvalidParameter, match=r"ring_mm must be (finite and not negative|a number)"):
         breast_regions(np.ones((3, 3)), 1.0, ring_mm)
 
 
@@ -238,6 +239,8 @@ def test_odd_maps_are_refused():
     ("hits", "correct", "message"),
     [
         ([{"mass": True}], [True, False], r"one value per case, got shape \(2,\) for 1 cases"),
+        ([{"mass": True}], ["no"], "correct must be an array of real numbers, got <U2"),
+        ([{"mass": True}], [float("nan")], "correct must be 0 or 1 for each case, got nan to nan"),
         ([{"mass": True}], [False], "at least one case must be classified correctly, got none of 1"),
         ([], [], "at least one case must be classified correctly, got none of 0"),
         ([{"any": True}], [True], "regions must not be called 'any', got any"),
@@ -248,3 +251,14 @@ def test_odd_tables_are_refused(hits, correct, message):
     """Lengths, no correct case, and regions that differ."""
     with pytest.raises(InvalidInput, match=message):
         pointing_table(hits, correct)
+
+
+def test_tensors_are_masks_and_maps():
+    """Masks of bool and maps whose gradient is recorded give what arrays give."""
+    mass = torch.zeros(20, 16, dtype=torch.bool)
+    mass[5:8, 4:9] = True
+    scores = torch.linspace(-1, 1, 320).reshape(20, 16).requires_grad_()
+    found, expected = breast_regions(mass, torch.tensor([1.0, 2.0])), breast_regions(mass.numpy(), (1.0, 2.0))
+    for name, region in expected.items():
+        np.testing.assert_array_equal(found[name], region)
+    assert pointing_hits(scores, {"mass": mass}) == pointing_hits(scores.detach().numpy(), {"mass": mass.numpy()})
