@@ -43,6 +43,8 @@ class Classifier(Protocol):
     The score of a class is its logit. A network with a single output has two classes: the score of class 1 is the
     logit, that of class 0 is the logit with the other sign.
 
+    A classifier that computes images of one type only says so by an attribute ``dtype``; others are converted.
+
     Attributes:
         n_outputs: logits of an image.
         image_shape: ``(c, h, w)``.
@@ -90,23 +92,23 @@ class Explainer(ABC):
     name: ClassVar[str]
 
     def attribute(self, model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None = None) -> Tensor:
-        """Return one signed map per image, ``(b, c, h, w)`` like ``images``.
+        """Return one signed map per image, ``(b, c, h, w)`` like ``images``; of no image, none.
 
         Args:
             model: a :class:`Classifier`, a torch module that maps images to logits ``(b, n)``, or a
                 :class:`Differentiable`.
-            images: ``(b, c, h, w)``, floating point.
+            images: ``(b, c, h, w)``, floating point, finite; converted to the type that the model computes with.
             targets: class to explain for each image, or one for all; by default the class that is predicted for each.
                 A model of one score has none.
 
         Raises:
-            InvalidInput: ``images`` has not four dimensions, or ``targets`` are no classes of the model.
+            InvalidInput: ``model`` is none, ``images`` are not as stated or not of the model's channels, or ``targets``
+                are no classes of the model.
         """
-        if images.ndim != 4:
-            raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
-        model = _as_model(model, images)
+        model, images = _checked(model, images)
         with torch.no_grad():
-            return self._attribute(model, images, _classes(model, images, targets))
+            classes = _classes(model, images, targets)
+            return self._attribute(model, images, classes) if len(images) else torch.zeros_like(images)
 
     @abstractmethod
     def _attribute(self, model: Any, images: Tensor, targets: Tensor | None) -> Tensor:
@@ -140,9 +142,7 @@ class StepwiseExplainer(Explainer):
         self, model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None = None
     ) -> list[Attribution]:
         """Return an attribution per image; arguments and errors as in :meth:`attribute`."""
-        if images.ndim != 4:
-            raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
-        model = _as_model(model, images)
+        model, images = _checked(model, images)
         with torch.no_grad():
             return self._explain(model, images, _classes(model, images, targets))
 
@@ -173,13 +173,34 @@ def n_classes(n_outputs: int) -> int:
     return 2 if n_outputs == 1 else n_outputs
 
 
-def _as_model(model: Any, images: Tensor) -> Any:
-    if not isinstance(model, nn.Module):
-        return model
-    from radlens.engines.classifier import EagerClassifier
+def _checked(model: Any, images: Any) -> tuple[Any, Tensor]:
+    """Return what answers for the model, and images that it can compute."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise InvalidInput(f"images must be a floating point tensor, got {got}")
+    if images.ndim != 4:
+        raise InvalidInput(f"images must have 4 dimensions (b, c, h, w), got {images.ndim}")
+    if not images.shape[1:].numel():
+        raise InvalidInput(f"images must have at least one pixel, got shape {tuple(images.shape)}")
+    if not images.isfinite().all():
+        raise InvalidInput("images must be finite, got NaN or infinity")
+    model = _as_model(model, images)
+    n_channels = getattr(model, "image_shape", images.shape[1:])[0]
+    if images.shape[1] != n_channels:
+        raise InvalidInput(f"images must have the {n_channels} channels of the model, got {images.shape[1]}")
+    return model, images.to(getattr(model, "dtype", images.dtype))
 
-    c, h, w = images.shape[1:]
-    return EagerClassifier(model, (c, h, w))
+
+def _as_model(model: Any, images: Tensor) -> Any:
+    if isinstance(model, nn.Module):
+        from radlens.engines.classifier import EagerClassifier
+
+        c, h, w = images.shape[1:]
+        return EagerClassifier(model, (c, h, w))
+    if not (hasattr(model, "score") or hasattr(model, "gradient")):
+        expected = "a torch module, a Classifier or a Differentiable"
+        raise InvalidInput(f"model must be {expected}, got {type(model).__name__}")
+    return model
 
 
 def _classes(model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None) -> Tensor | None:
@@ -190,14 +211,25 @@ def _classes(model: Any, images: Tensor, targets: Tensor | Sequence[int] | int |
             raise InvalidInput("targets must not be given for a model of one score")
         return None
     if targets is None:
-        return predicted(model.outputs(images))
-    chosen = torch.as_tensor(targets, dtype=torch.int64)
+        return predicted(model.outputs(images)) if len(images) else torch.zeros(0, dtype=torch.int64)
+    chosen = _whole(targets)
     chosen = chosen.expand(len(images)) if chosen.ndim == 0 else chosen
     if chosen.shape != (len(images),):
-        raise InvalidInput(f"targets must be one class, or one for each of {len(images)} images, got {chosen.numel()}")
+        got = chosen.numel() if chosen.ndim < 2 else f"shape {tuple(chosen.shape)}"
+        raise InvalidInput(f"targets must be one class, or one for each of {len(images)} images, got {got}")
     if not set(chosen.tolist()) <= set(range(n_classes(n_outputs))):
         raise InvalidInput(f"targets must be from 0 to {n_classes(n_outputs) - 1}, got {chosen.tolist()}")
     return chosen
+
+
+def _whole(targets: Any) -> Tensor:
+    try:
+        found = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"targets must be whole numbers, got {type(targets).__name__}") from error
+    if found.numel() and (found.is_floating_point() or found.is_complex()):
+        raise InvalidInput(f"targets must be whole numbers, got {found.dtype}")
+    return found.long()
 
 
 _REGISTRY: dict[str, type[Explainer]] = {}

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from radlens.errors import UnsupportedOperation
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.checks import flag
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["Cam", "GradCam", "GuidedGradCam"]
@@ -57,6 +57,10 @@ class GradCam(StepwiseExplainer):
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("features",)
 
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        flag(self, "positive_only")
+
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `StepwiseExplainer`."""
         found = _grad_cam(*(part[0] for part in (yield Ask("features", image[None], target))))
@@ -83,4 +87,4 @@ def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 def _enlarged(coarse: Tensor, image: Tensor) -> Tensor:
     size = image.shape[1:]
-    return F.interpolate(coarse[None, None], size=size, mode="bilinear", align_corners=False)[0].to(torch.float32)
+    return F.interpolate(coarse[None, None], size=size, mode="bilinear", align_corners=False)[0].to(image.dtype)

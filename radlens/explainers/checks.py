@@ -1,42 +1,61 @@
 """What the parameters of many methods must be."""
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 from radlens.errors import InvalidParameter
 
-__all__ = ["above_zero", "at_least_one", "not_negative"]
+__all__ = ["at_least", "finite", "flag", "not_negative"]
 
 
-def at_least_one(method: Any, *names: str) -> None:
-    """Refuse numbers below 1; a value that is None is left to the method.
+def at_least(least: int, method: Any, *names: str) -> None:
+    """Refuse what is no whole number or below ``least``; None is allowed where it is the default.
 
     Raises:
-        InvalidParameter: a value is below 1.
+        InvalidParameter: a value is refused.
     """
     for name in names:
         value = getattr(method, name)
-        if value is not None and value < 1:
-            raise InvalidParameter(f"{name} must be at least 1, got {value}")
+        if value is None and getattr(type(method), name) is None:
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise InvalidParameter(f"{name} must be a whole number, got {value!r}")
+        if value < least:
+            raise InvalidParameter(f"{name} must be at least {least}, got {value}")
+
+
+def finite(method: Any, *names: str) -> None:
+    """Refuse what is no finite number.
+
+    Raises:
+        InvalidParameter: a value is refused.
+    """
+    for name in names:
+        value = getattr(method, name)
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise InvalidParameter(f"{name} must be a finite number, got {value!r}")
 
 
 def not_negative(method: Any, *names: str) -> None:
-    """Refuse numbers below 0.
+    """Refuse what is no finite number or below 0.
 
     Raises:
-        InvalidParameter: a value is below 0.
+        InvalidParameter: a value is refused.
     """
+    finite(method, *names)
     for name in names:
         if getattr(method, name) < 0:
             raise InvalidParameter(f"{name} must be at least 0, got {getattr(method, name)}")
 
 
-def above_zero(method: Any, *names: str) -> None:
-    """Refuse numbers that are not finite and above 0.
+def flag(method: Any, *names: str) -> None:
+    """Refuse what is neither True nor False: any text but the empty one would count as True.
 
     Raises:
-        InvalidParameter: a value is not.
+        InvalidParameter: a value is refused.
     """
     for name in names:
-        if not 0 < getattr(method, name) < math.inf:
-            raise InvalidParameter(f"{name} must be a finite number above 0, got {getattr(method, name)}")
+        value = getattr(method, name)
+        if not isinstance(value, bool):
+            raise InvalidParameter(f"{name} must be True or False, got {value!r}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.checks import finite
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["DeepLift"]
@@ -24,6 +25,10 @@ class DeepLift(StepwiseExplainer):
     baseline: float = 0.0
 
     needs: ClassVar[tuple[str, ...]] = ("deep_lift", "score")
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        finite(self, "baseline")
 
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `StepwiseExplainer`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
-from radlens.explainers.checks import at_least_one
+from radlens.explainers.checks import at_least, finite
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["IntegratedGradients"]
@@ -37,7 +37,8 @@ class IntegratedGradients(StepwiseExplainer):
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        at_least_one(self, "n_steps", "internal_batch_size")
+        at_least(1, self, "n_steps", "internal_batch_size")
+        finite(self, "baseline")
 
     def cost(self, height: int, width: int) -> int:
         """See `StepwiseExplainer`."""

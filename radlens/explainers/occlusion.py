@@ -11,7 +11,7 @@ from torch import Tensor
 
 from radlens.errors import InvalidParameter
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
-from radlens.explainers.checks import at_least_one
+from radlens.explainers.checks import at_least, finite
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["Effect", "Occlusion"]
@@ -52,7 +52,8 @@ class Occlusion(StepwiseExplainer):
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        at_least_one(self, "window", "stride", "internal_batch_size")
+        at_least(1, self, "window", "stride", "internal_batch_size")
+        finite(self, "baseline")
         if self.effect not in get_args(Effect):
             raise InvalidParameter(f"effect must be one of {', '.join(get_args(Effect))}, got {self.effect!r}")
 

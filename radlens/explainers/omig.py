@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 from torch import Tensor
 
 from radlens.errors import InvalidParameter
 from radlens.explainers.base import Differentiable, Explainer, register
+from radlens.explainers.checks import at_least
 
 __all__ = ["Omig", "omig"]
 
@@ -75,12 +77,11 @@ class Omig(Explainer):
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        if self.n_steps < 1:
-            raise InvalidParameter(f"n_steps must be at least 1, got {self.n_steps}")
+        at_least(1, self, "n_steps")
         for name in ("path_length", "zscore"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InvalidParameter(f"{name} must be positive and finite, got {value}")
+            if not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
+                raise InvalidParameter(f"{name} must be positive and finite, got {value!r}")
 
     def _attribute(self, model: Differentiable, images: Tensor, targets: Tensor | None) -> Tensor:
         return omig(model.gradient, images, n_steps=self.n_steps, path_length=self.path_length, zscore=self.zscore)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.checks import flag
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["Saliency"]
@@ -20,6 +21,10 @@ class Saliency(StepwiseExplainer):
     """
 
     absolute: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        flag(self, "absolute")
 
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `StepwiseExplainer`."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
-from radlens.explainers.checks import at_least_one, not_negative
+from radlens.explainers.checks import at_least, flag, not_negative
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["SmoothGrad"]
@@ -39,8 +39,10 @@ class SmoothGrad(StepwiseExplainer):
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        at_least_one(self, "n_draws", "internal_batch_size")
-        not_negative(self, "noise", "seed")
+        at_least(1, self, "n_draws", "internal_batch_size")
+        at_least(0, self, "seed")
+        not_negative(self, "noise")
+        flag(self, "absolute")
 
     def cost(self, height: int, width: int) -> int:
         """See `StepwiseExplainer`."""

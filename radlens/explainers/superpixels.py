@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, StepwiseExplainer, register
-from radlens.explainers.checks import at_least_one, not_negative
+from radlens.explainers.checks import at_least, finite
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["COMPACTNESS", "Lime", "Shap", "superpixels"]
@@ -81,8 +81,10 @@ class _Superpixels(StepwiseExplainer):
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        at_least_one(self, "n_evaluations", "n_segments", "internal_batch_size")
-        not_negative(self, "seed")
+        at_least(2, self, "n_evaluations")
+        at_least(1, self, "n_segments", "internal_batch_size")
+        at_least(0, self, "seed")
+        finite(self, "baseline")
 
     def cost(self, height: int, width: int) -> int:
         """See `StepwiseExplainer`."""

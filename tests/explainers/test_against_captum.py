@@ -32,6 +32,15 @@ IMAGES = nn.functional.interpolate(COARSE, scale_factor=4, mode="bilinear")
 TARGETS = torch.tensor([2, 0])
 
 
+METHODS_OF_CLASSES = sorted(set(explainers.names()) - {"omig", "sensitivity"})
+FEW = {
+    "integrated_gradients": {"n_steps": 3},
+    "lime": {"n_evaluations": 20, "n_segments": 6},
+    "shap": {"n_evaluations": 20, "n_segments": 6},
+    "smooth_grad": {"n_draws": 2},
+}
+
+
 def asked():
     """Return the images as Captum wants them for gradients."""
     return IMAGES.clone().requires_grad_()
@@ -146,7 +155,7 @@ def test_the_target_is_by_default_the_predicted_class_of_each_row():
     torch.testing.assert_close(method.attribute(MODEL, IMAGES), method.attribute(MODEL, IMAGES, classes))
 
 
-@pytest.mark.parametrize("name", sorted(set(explainers.names()) - {"omig", "sensitivity"}))
+@pytest.mark.parametrize("name", METHODS_OF_CLASSES)
 def test_rows_of_a_batch_get_what_they_get_alone(name):
     """To the rounding of sums whose order depends on the batch."""
     method = explainers.create(name)
@@ -155,12 +164,98 @@ def test_rows_of_a_batch_get_what_they_get_alone(name):
     torch.testing.assert_close(together, alone, **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", sorted(set(explainers.names()) - {"omig", "sensitivity"}))
+@pytest.mark.parametrize("name", METHODS_OF_CLASSES)
 def test_a_black_image_has_a_finite_map(name):
     """A constant image has no superpixels but one, no noise, and nothing to integrate along."""
     found = explainers.create(name).attribute(MODEL, torch.zeros(1, 2, 32, 24), 1)
     assert found.shape[2:] == (32, 24)
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(31, 45), (1, 1)])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_maps_of_float64_equal_captums(size, n_outputs):
+    """Odd sizes, images smaller than the window, one step, mixed targets; what is left is rounding of float64."""
+    net = network(n_outputs).double()
+    net[2] = nn.MaxPool2d(2, ceil_mode=True)
+    images = torch.rand(3, 2, *size, generator=torch.Generator().manual_seed(4)).double()
+    images[1], images[2] = 0.0, 0.7
+    targets = torch.tensor([1, 0, n_outputs // 2])
+    both, classes = (nn.Sequential(net, _BothSigns()), targets) if n_outputs == 1 else (net, targets)
+    window, inputs = (2, min(60, size[0]), min(60, size[1])), images.clone().requires_grad_()
+    theirs = {
+        "saliency": captum.Saliency(both).attribute(inputs, classes),
+        "integrated_gradients": captum.IntegratedGradients(both).attribute(images, target=classes, n_steps=1),
+        "occlusion": captum.Occlusion(both).attribute(
+            images, window, (2, *(min(30, s) for s in window[1:])), 0, classes
+        ),
+        "deep_lift": captum.DeepLift(both).attribute(inputs, 0.0, classes),
+        "guided_grad_cam": captum.GuidedGradCam(both, net[4]).attribute(inputs, classes),
+    }
+    for name, expected in theirs.items():
+        parameters = {"n_steps": 1} if name == "integrated_gradients" else {}
+        model = EagerClassifier(net, (2, *size), layer="4")
+        found = explainers.create(name, **parameters).attribute(model, images, targets)
+        # Captum's occlusion is float32.
+        rtol = 1e-5 if name == "occlusion" else 1e-10
+        torch.testing.assert_close(found, expected.detach().double(), rtol=rtol, atol=1e-3 * rtol)
+
+
+@pytest.mark.parametrize("name", METHODS_OF_CLASSES)
+def test_images_are_converted_to_the_type_of_the_model(name):
+    """Arrays are float64 by default; the map is that of float32, and stays float64 where the network is."""
+    method = explainers.create(name, **FEW.get(name, {}))
+    found = method.attribute(MODEL, IMAGES.double(), TARGETS)
+    torch.testing.assert_close(found, method.attribute(MODEL, IMAGES, TARGETS), rtol=0, atol=0)
+    double = EagerClassifier(network().double(), (2, 32, 24), layer="4")
+    assert method.attribute(double, IMAGES, TARGETS).dtype == torch.float64
+
+
+class _OneRelu(nn.Module):
+    """The network with one rectifier for both places, or with functions in place of layers."""
+
+    def __init__(self, rectify, pool):
+        super().__init__()
+        self.net, self.rectify, self.pool = network(), rectify, pool
+
+    def forward(self, images):
+        maps = self.rectify(self.net[3](self.pool(self.rectify(self.net[0](images)))))
+        return self.net[7](maps.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("rectify", "pool"),
+    [(nn.ReLU(), nn.MaxPool2d(2)), (torch.relu_, nn.functional.max_pool2d)],
+    ids=["used twice", "functions"],
+)
+def test_rectifiers_that_captum_does_not_see_are_treated_as_layers(rectify, pool):
+    """Captum passes the plain gradient of a function, and its DeepLIFT refuses a layer that is used twice."""
+    pooled = pool if isinstance(pool, nn.Module) else lambda maps: pool(maps, 2)
+    other = EagerClassifier(_OneRelu(rectify, pooled), (2, 32, 24))
+    torch.testing.assert_close(other.guided(IMAGES, TARGETS), MODEL.guided(IMAGES, TARGETS), **TOLERANCE)
+    pair = IMAGES, torch.full_like(IMAGES, 0.2)
+    torch.testing.assert_close(other.deep_lift(*pair, TARGETS), MODEL.deep_lift(*pair, TARGETS), **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Conv2d(2, 3, 3), r"model must map images to logits \(b, n\), got shape \(1, 3, 30, 22\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(1536, 1), nn.Flatten(0)), r"logits \(b, n\), got shape \(1,\)"),
+        (nn.Linear(7, 2), r"images must fit the model, got shape \(2, 32, 24\): "),
+        (network(n_channels=1), r"images must fit the model, got shape \(2, 32, 24\): "),
+    ],
+)
+def test_modules_that_classify_no_such_images_are_refused(module, message):
+    """The message says what they returned, or what torch said of the images."""
+    with pytest.raises(InvalidInput, match=message):
+        explainers.create("saliency").attribute(module, IMAGES)
+
+
+def test_images_of_other_channels_are_refused():
+    """A classifier knows how many it takes."""
+    with pytest.raises(InvalidInput, match="images must have the 2 channels of the model, got 3"):
+        explainers.create("saliency").attribute(MODEL, torch.zeros(1, 3, 32, 24))
 
 
 def test_members_average_to_the_ensemble():
@@ -182,6 +277,9 @@ def test_members_average_to_the_ensemble():
         (3, r"targets must be from 0 to 2, got \[3, 3\]"),
         ([0, -1], r"targets must be from 0 to 2, got \[0, -1\]"),
         ([0, 1, 2], "targets must be one class, or one for each of 2 images, got 3"),
+        ([[0, 1]], r"one for each of 2 images, got shape \(1, 2\)"),
+        ([0.9, 1.0], "targets must be whole numbers, got torch.float32"),
+        ("malignant", "targets must be whole numbers, got str"),
     ],
 )
 def test_targets_that_are_no_classes_are_refused(targets, message):

@@ -1,5 +1,7 @@
+import math
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,3 +99,62 @@ def test_a_name_can_be_taken_once():
     """Registering a second method under a name fails."""
     with pytest.raises(ValueError, match="'omig' is already registered"):
         register("omig")(Explainer)
+
+
+@pytest.mark.parametrize("name", explainers.names())
+def test_no_image_has_no_map(name):
+    """A batch of none gives a batch of none, with and without targets."""
+    images = torch.zeros(0, 1, 6, 5)
+    assert explainers.create(name).attribute(MODELS.get(name, Classes()), images).shape == images.shape
+    if name not in MODELS:
+        assert explainers.create(name).explain(Classes(), images, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((1, 1, 3, 3), torch.nan), "images must be finite, got NaN or infinity"),
+        (torch.zeros(1, 1, 3, 3, dtype=torch.int64), "images must be a floating point tensor, got torch.int64"),
+        (np.zeros((1, 1, 3, 3)), "images must be a floating point tensor, got ndarray"),
+        (torch.zeros(1, 1, 0, 3), r"images must have at least one pixel, got shape \(1, 1, 0, 3\)"),
+    ],
+    ids=["NaN", "whole numbers", "array", "no pixel"],
+)
+def test_odd_images_are_refused(images, message):
+    """By all methods, before anything is computed."""
+    for name in ("saliency", "sensitivity"):
+        with pytest.raises(InvalidInput, match=message):
+            explainers.create(name).attribute(MODELS.get(name, Classes()), images)
+
+
+def test_what_is_no_model_is_refused():
+    """A function has neither a score nor a gradient."""
+    with pytest.raises(InvalidInput, match=r"model must be a torch module, .*, got function"):
+        explainers.create("saliency").attribute(lambda images: images, torch.zeros(1, 1, 3, 3))
+
+
+KINDS = {
+    int: [("a", "a whole number, got 'a'"), (2.5, "a whole number, got 2.5"), (True, "a whole number, got True")],
+    float: [("a", "finite"), (math.nan, "finite, got nan|a finite number, got nan"), (math.inf, "finite")],
+    bool: [("no", "True or False, got 'no'")],
+}
+
+
+@pytest.mark.parametrize("name", explainers.names())
+def test_parameters_of_another_kind_are_refused(name):
+    """Text, fractions, NaN: no method is made with a value that it cannot compute with."""
+    for field in fields(explainers.get(name)):
+        for value, message in KINDS.get(field.type, KINDS[int] if "batch" in field.name else []):
+            with pytest.raises(InvalidParameter, match=f"{field.name} must be .*({message})"):
+                explainers.create(name, **{field.name: value})
+    for field in fields(explainers.get(name)):
+        if field.type is int:
+            with pytest.raises(InvalidParameter, match=f"{field.name} must be a whole number, got None"):
+                explainers.create(name, **{field.name: None})
+
+
+@pytest.mark.parametrize("name", ["lime", "shap"])
+def test_one_set_of_superpixels_fits_no_model(name):
+    """Its map would be zero everywhere."""
+    with pytest.raises(InvalidParameter, match="n_evaluations must be at least 2, got 1"):
+        explainers.create(name, n_evaluations=1)
