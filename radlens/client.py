@@ -185,8 +185,8 @@ class Client:
             on_progress: called now and then if there is more than one sample.
             on_partial: called with a reduced map of the samples so far, less often.
             parameters: such as ``method`` and ``n_steps``. Of CDMAM also ``n_samples``; ``n_samples="auto"`` with
-                ``reliability`` and ``max_samples`` ends at that reliability. Of a classifier ``target``, ``members``
-                and ``trust``.
+                ``reliability`` and ``max_samples`` ends at that reliability. Of a classifier ``target`` and ``trust``.
+                Of an ensemble ``members="each"``: the answer holds the map of each member and their ``disagreement``.
 
         Raises:
             InvalidInput: see `predict`.
@@ -195,13 +195,17 @@ class Client:
         with self._ask("explain", image, version, JSON, parameters) as response:
             if response.headers.get("content-type", "") != NDJSON:
                 return _decoded(_json(response.read()))
+            members: list[np.ndarray] = []
             for event in _events(response):
                 kind = event.pop("event", None)
                 if kind == "progress" and on_progress:
                     on_progress(Progress(**event))
                 elif kind == "partial" and on_partial:
                     on_partial(array_from_json(event["map"]))
+                elif kind == "member":
+                    members.append(array_from_json(event["map"]))
                 elif kind == "result" and event.pop("complete", False):
+                    event["explanation"] |= {"members": members} if members else {}
                     return _decoded(event)
                 elif kind == "error":
                     raise _error(event)

@@ -8,7 +8,7 @@ so the result equals that of one request to within their rounding.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -61,7 +61,7 @@ class _Joined:
             raise ServerError(f"the server must compute all ranges with {began}, got one with {found}")
         part = _part(answer["explanation"], start + self.n_samples)
         self.upsampled = part if self.upsampled is None else merge([self.upsampled, part])
-        described = {name: v for name, v in answer["explanation"].items() if not isinstance(v, np.ndarray)}
+        described = {name: v for name, v in answer["explanation"].items() if not isinstance(v, np.ndarray | list)}
         self.answer = answer | {"explanation": described}
         self.looks.append((self.n_samples, self.upsampled.reliability))
 
@@ -137,7 +137,11 @@ def _part(found: Mapping[str, Any], start: int) -> UpsampledMap:
     else:
         halves, pixels = Halves.empty(values.shape), np.flatnonzero(visits)
         halves.add(start, pixels, values.ravel()[pixels])
-    return UpsampledMap(values, visits, n_samples, found["normalize"], halves)
+    return UpsampledMap(values, visits, n_samples, found["normalize"], halves, members=_stacked(found.get("members")))
+
+
+def _stacked(members: Sequence[np.ndarray] | None) -> np.ndarray | None:
+    return None if members is None else np.stack(members)
 
 
 def _arrays(run: _Joined) -> dict[str, np.ndarray]:
@@ -151,6 +155,7 @@ def _arrays(run: _Joined) -> dict[str, np.ndarray]:
         "looks": np.array(run.looks),
         "scale_px": np.array(run.upsampled.halves.scale_px),
         "answer": np.array(json.dumps(run.answer)),
+        **({} if run.upsampled.members is None else {"members": run.upsampled.members}),
     }
 
 
@@ -160,7 +165,8 @@ def _restored(arrays: Mapping[str, np.ndarray] | None) -> _Joined:
     answer, looks = json.loads(str(arrays["answer"])), [(int(n), r) for n, r in arrays["looks"].tolist()]
     values, n_samples = arrays["map"], looks[-1][0]
     halves = Halves(values.shape, int(arrays["scale_px"]), arrays["half_totals"], arrays["half_visits"])
-    joined = UpsampledMap(values, arrays["visits"], n_samples, answer["explanation"]["normalize"], halves)
+    normalize, members = answer["explanation"]["normalize"], arrays.get("members")
+    joined = UpsampledMap(values, arrays["visits"], n_samples, normalize, halves, members=members)
     return _Joined(joined, answer, looks, n_samples)
 
 
@@ -188,6 +194,8 @@ def _answer(run: _Joined, start: int, goal: Goal | None) -> dict[str, Any]:
         "half_totals": run.upsampled.halves.totals,
         "half_visits": run.upsampled.halves.visits,
     }
+    if run.upsampled.members is not None:
+        found |= {"members": list(run.upsampled.members), "disagreement": run.upsampled.disagreement()}
     stated = run.answer["provenance"]
     sampling = stated["sampling"] | found | wanted | {"start": start, "range": RANGE}
     return run.answer | {

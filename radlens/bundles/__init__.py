@@ -4,6 +4,7 @@ from pathlib import Path
 
 from radlens.bundles.cdmam import (
     GRADIENT_ONNX,
+    MEMBERS_ONNX,
     PREDICTION_ONNX,
     TRACED,
     WEIGHTS,
@@ -19,6 +20,7 @@ __all__ = [
     "FORMAT_VERSION",
     "GRADIENT_ONNX",
     "MANIFEST",
+    "MEMBERS_ONNX",
     "PREDICTION_ONNX",
     "TASK",
     "TRACED",

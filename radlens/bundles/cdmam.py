@@ -22,6 +22,9 @@ WEIGHTS = "weights.pt"
 TRACED = "ensemble.traced.pt"
 PREDICTION_ONNX = "prediction.onnx"
 GRADIENT_ONNX = "gradient.onnx"
+MEMBERS_ONNX = "members.onnx"
+
+_GRAPHS = (PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Bundle:
             manifest = _parse(document)
         except (ValueError, TypeError, KeyError) as error:
             raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}") from error
-        damaged = problems(path, manifest.files, (PREDICTION_ONNX, GRADIENT_ONNX).__contains__) if verify else {}
+        damaged = problems(path, manifest.files, _GRAPHS.__contains__) if verify else {}
         return cls(path, manifest, bundle_hash, damaged)
 
     def model(self) -> FoldedCdmamEnsemble:

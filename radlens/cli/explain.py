@@ -41,11 +41,12 @@ EPILOG = examples(
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --checkpoint run.npz",
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --workers 2",
     "radlens explain phantom.png --method occlusion --window 10 --stride 5 -o out/",
+    "radlens explain phantom.dcm --members each --upsample 100 -o out/",
     "radlens explain mammogram.dcm --model mammogram-efficientnet-b0 --target malignant --trust -o out/",
     "radlens explain lump.png --model ultrasound-resnet --method shap -p n_segments=80 --members each -o out/",
 )
 
-_METHOD, _CLASSES = "Parameters of methods", "Classifiers"
+_METHOD, _CLASSES, _ENSEMBLES = "Parameters of methods", "Classifiers", "Ensembles"
 _SAMPLES, _WORKERS = "Samples (CDMAM)", "Workers (CDMAM)"
 
 
@@ -94,7 +95,7 @@ def command(
         str | None,
         typer.Option(
             metavar="mean|each",
-            rich_help_panel=_CLASSES,
+            rich_help_panel=_ENSEMBLES,
             help="each: explain every member of an ensemble, and show where they disagree.",
             show_default="mean",
         ),
@@ -190,7 +191,7 @@ def command(
 
     Writes map.npy (the values), map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study) and
     explanation.json; of CDMAM also visits.npy, of an ensemble that is explained with --members each members.npy,
-    disagreement.npy and disagreement.png, and with --trust trust.json.
+    members.png, disagreement.npy and disagreement.png, and with --trust trust.json.
 
     A map of several samples comes with its reliability, which is shown beside the progress bar: the correlation to
     expect between this map and the map of as many other samples, in squares of 8x8 pixels.

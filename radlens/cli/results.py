@@ -1,19 +1,37 @@
 """Explanations as files, and the regions of an image that are worth enlarging."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from skimage.transform import resize
 
 from radlens.cli.console import err, table
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.explainers import UpsampledMap
-from radlens.figures import LARGE_DISKS, SMALL_DISKS, Box, colorize, figure_map, overlay, region, save
+from radlens.figures import (
+    LARGE_DISKS,
+    SMALL_DISKS,
+    Box,
+    colorize,
+    display_grey,
+    display_map,
+    figure_map,
+    figure_members,
+    overlay,
+    region,
+    save,
+)
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
 from radlens.phantoms.cdmam import locate
 
 __all__ = ["print_trust", "regions", "upsampled_map", "write_explanation"]
+
+_DRAWN_SIDE = 600
+"""Largest number of rows and columns of the map of a member in a figure."""
 
 
 def upsampled_map(answer: dict[str, Any]) -> UpsampledMap:
@@ -50,7 +68,9 @@ def _cdmam_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
     laid_over = overlay(image.pixels, shown)
     title = f"{found['method']}, {found['n_samples']} sample{'s' if found['n_samples'] > 1 else ''}"
     title += f", reliability {found['reliability']:.2f}" if found.get("reliability") is not None else ""
+    of_members = [replace(shown, map=values) for values in found.get("members", ())]
     return {
+        **_member_files(found, image, of_members),
         "map.npy": to_npy(found["map"]),
         "visits.npy": to_npy(found["visits"]),
         "map.png": save(figure_map(shown, spacing_mm=image.spacing_mm, title=title, label=found["unit"])),
@@ -75,13 +95,26 @@ def _class_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
         title = f"radlens {found['method']} of {found['target_class']}"[:64]
         provenance = answer["provenance"]
         contents["overlay.dcm"] = secondary_capture(laid_over, image, series_description=title, provenance=provenance)
-    if "members" in found:
-        contents["members.npy"] = to_npy(np.stack(found["members"]))
-        contents["disagreement.npy"] = to_npy(found["disagreement"])
-        contents["disagreement.png"] = to_png(colorize(found["disagreement"]))
+    contents |= _member_files(found, image, found.get("members", ()))
     if "trust" in answer:
         contents["trust.json"] = (json.dumps(answer["trust"], indent=2) + "\n").encode()
     return contents
+
+
+def _member_files(
+    found: Mapping[str, Any], image: Image, maps: Sequence[np.ndarray | UpsampledMap]
+) -> dict[str, bytes]:
+    """Return the maps of members and where they disagree, if there are any; ``maps`` as they are to be drawn."""
+    if not maps:
+        return {}
+    drawn = np.stack([display_map(values, max_side=_DRAWN_SIDE) for values in maps])
+    grey = resize(display_grey(image.pixels, max_side=_DRAWN_SIDE).astype(np.float64), drawn.shape[1:], order=1)
+    return {
+        "members.npy": to_npy(np.stack(found["members"])),
+        "members.png": save(figure_members(grey, drawn, label=found["unit"], title=found["method"])),
+        "disagreement.npy": to_npy(found["disagreement"]),
+        "disagreement.png": to_png(colorize(drawn.std(axis=0))),
+    }
 
 
 def print_trust(answer: dict[str, Any]) -> None:

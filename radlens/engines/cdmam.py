@@ -1,19 +1,20 @@
 """What runs a CDMAM bundle: an engine for its prediction graph and one for its gradient graph."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
+from radlens.bundles import GRADIENT_ONNX, MEMBERS_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
 from radlens.engines import memory
 from radlens.engines.base import DEFAULT_BATCH_SIZE, Options, engine_class, offered
 from radlens.engines.calibration import Calibration, Candidate, Choice, Progress
+from radlens.engines.cdmam_members import CdmamMembers
 from radlens.engines.golden import Golden
 from radlens.engines.graph_file import GraphFile, file_sha256
 from radlens.engines.memory import Footprint
@@ -61,9 +62,14 @@ class BundleEngine:
         batch_size: images of a gradient computed together: larger calls gain nothing.
         refused: engines that were tried and do not serve.
         calibrations: what was measured, by name of the graph.
+
+    Args:
+        choices: of the prediction and the gradient, by name of the graph.
+        open_members: opens the members one by one.
     """
 
-    def __init__(self, choices: Mapping[str, Choice]) -> None:
+    def __init__(self, choices: Mapping[str, Choice], open_members: Callable[[], CdmamMembers]) -> None:
+        self._open_members = open_members
         self._prediction, self._gradient = (choices[name].engine for name in (PREDICTION_ONNX, GRADIENT_ONNX))
         self._peaks = [choice.peak for choice in choices.values()]
         self.name, self.precision = self._gradient.name, self._gradient.precision
@@ -86,6 +92,15 @@ class BundleEngine:
     def gradient(self, images: Tensor) -> Tensor:
         """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
         return torch.from_numpy(self._gradient.run({"images": images.float().numpy()})["gradient"])
+
+    @cached_property
+    def members(self) -> CdmamMembers:
+        """The members one by one; their graph is opened, and engines are measured, when it is first needed.
+
+        Raises:
+            BundleError: no engine can run it.
+        """
+        return self._open_members()
 
     @property
     def peak_memory(self) -> int | None:
@@ -111,18 +126,22 @@ class WeightsEngine:
     Args:
         model: computes.
         outputs: :data:`PREDICTION` or :data:`GRADIENT`.
+        each: compute the gradient of each member at its own image.
     """
 
     precision = "f32"
 
-    def __init__(self, model: FoldedCdmamEnsemble, outputs: Sequence[str]) -> None:
+    def __init__(self, model: FoldedCdmamEnsemble, outputs: Sequence[str], *, each: bool = False) -> None:
+        from radlens.graphs.cdmam_gradient import CdmamMemberGradients
+
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.name = "torch" if self._device == "cpu" else "torch-cuda"
         self.batch_size = DEFAULT_BATCH_SIZE
         self._model, self._outputs = model.to(self._device), tuple(outputs)
+        self._each = CdmamMemberGradients(self._model) if each else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute the outputs of ``images``, ``(b, 1, 250, 250)`` float32."""
+        """Compute the outputs of ``images``, ``(b, 1, 250, 250)`` float32; an image for each member if ``each``."""
         chunks = torch.from_numpy(np.ascontiguousarray(inputs["images"])).split(self.batch_size)
         parts = [self._compute(chunk.to(self._device)) for chunk in chunks]
         joined = [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]
@@ -130,6 +149,8 @@ class WeightsEngine:
 
     def _compute(self, images: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
+            if self._each is not None:
+                return tuple(self._each(images))
             if self._outputs == PREDICTION:
                 return tuple(self._model(images))
             score = self._model.score(images)
@@ -175,11 +196,17 @@ def open_bundle(
     choose_for = partial(
         _choice, bundle, precision, memory.memory_limit(memory_limit), again=again, on_progress=on_progress
     )
+
+    def open_members() -> CdmamMembers:
+        choice = choose_for(MEMBERS_ONNX, GRADIENT, everything if alone else wanted)
+        return CdmamMembers(choice.engine, bundle.model())
+
     opened = BundleEngine(
         {
             GRADIENT_ONNX: choose_for(GRADIENT_ONNX, GRADIENT, wanted),
             PREDICTION_ONNX: choose_for(PREDICTION_ONNX, PREDICTION, everything if alone else wanted),
-        }
+        },
+        open_members,
     )
     log.info("engine %s computes gradients in batches of %d, in %s", opened.name, opened.batch_size, precision)
     return opened
@@ -189,7 +216,8 @@ def _choice(
     bundle: Bundle, precision: str, limit: int, file: str, outputs: Sequence[str], names: Sequence[str], **how: Any
 ) -> Choice:
     """Return the fastest of some engines for one graph."""
-    path = bundle.path / file
+    path, each = bundle.path / file, file == MEMBERS_ONNX
+    n_images = bundle.manifest.n_members if each else 1
     by_weights = "torch" in names and precision == "f32"
     refused = {name: reason for name in names if (reason := disallowed(bundle.manifest.parity, file, name, precision))}
     wanted = [name for name in names if name not in refused and not (by_weights and name == "torch")]
@@ -201,25 +229,27 @@ def _choice(
     except BundleError as error:
         refused |= {name: str(error) for name in wanted if is_there(name)}
     if by_weights:
-        found.append(_weights(bundle, outputs))
+        found.append(_weights(bundle, outputs, each=each))
         key["weights"] = file_sha256(bundle.path / WEIGHTS)
-    return calibrated(path, found, _images, limit, key, refused=refused, **how)
+    return calibrated(path, found, partial(_images, n_images), limit, key, refused=refused, **how)
 
 
 def _intact(bundle: Bundle, file: str) -> GraphFile:
     if file in bundle.damaged:
         raise BundleError(bundle.damaged[file])
+    if file not in bundle.manifest.files:
+        raise BundleError(f"bundle must hold {file}, it was exported without")
     return GraphFile.load(bundle.path / file)
 
 
-def _weights(bundle: Bundle, outputs: Sequence[str]) -> Candidate:
+def _weights(bundle: Bundle, outputs: Sequence[str], *, each: bool) -> Candidate:
     needed = Footprint(0, _AUTOGRAD_BYTES * bundle.manifest.n_members)
-    return Candidate("torch", "f32", lambda: WeightsEngine(bundle.model(), outputs), needed)
+    return Candidate("torch", "f32", lambda: WeightsEngine(bundle.model(), outputs, each=each), needed)
 
 
-def _images(golden: Golden | None, batch_size: int) -> dict[str, np.ndarray]:
-    """Return images to measure with."""
-    shape = (batch_size, 1, *SAMPLED_SHAPE)
+def _images(n_images: int, golden: Golden | None, batch_size: int) -> dict[str, np.ndarray]:
+    """Return ``n_images`` for each row of a batch to measure with."""
+    shape = (batch_size, n_images, *SAMPLED_SHAPE)
     if golden is not None:
         return {"images": np.resize(golden.inputs["images"], shape)}
     return {"images": np.random.default_rng(0).normal(size=shape).astype(np.float32)}

@@ -41,6 +41,8 @@ class UpsampledMap:
         halves: of the samples, to tell how reliable the map is; None where it is not known.
         goal: what an automatic run was to reach; None for a run of a fixed number of samples.
         is_reached: whether it did; None without ``goal``.
+        members: ``(m, H, W)`` float32, the map of each member, whose mean ``map`` is; None where they were not told
+            apart.
     """
 
     map: np.ndarray
@@ -50,11 +52,26 @@ class UpsampledMap:
     halves: Halves | None = None
     goal: Goal | None = None
     is_reached: bool | None = None
+    members: np.ndarray | None = None
 
     @property
     def total(self) -> np.ndarray:
         """The sum over samples ``(H, W)`` before it was divided."""
         return self.map * (self.n_samples if self.normalize == "paper" else self.visits)
+
+    def disagreement(self) -> np.ndarray:
+        """Return the standard deviation over the members, ``(H, W)`` float32 in units of the map.
+
+        Raises:
+            InvalidInput: the members were not told apart.
+        """
+        if self.members is None:
+            raise InvalidInput("members must be told apart for their disagreement, got their mean alone")
+        mean = self.members.mean(axis=0, dtype=np.float32)
+        variance = np.zeros_like(mean)
+        for values in self.members:
+            variance += (values - mean) ** 2
+        return np.sqrt(variance / np.float32(len(self.members)))
 
     @property
     def reliability(self) -> float:
@@ -99,6 +116,7 @@ def upsample(
     max_samples: int = Goal.max_samples,
     scale_px: int = SCALE_PX,
     checkpoint: Checkpoint | None = None,
+    n_members: int = 0,
 ) -> UpsampledMap:
     """Explain ``n_samples`` downsampled copies of ``image`` and put each map's values where its pixels came from.
 
@@ -122,6 +140,8 @@ def upsample(
         scale_px: side of the bins whose reliability is told, see :class:`Halves`.
         checkpoint: where the run is saved, and continued if it was interrupted: the result is that of one run, bit for
             bit unless ``batch_size`` became smaller. A run that was saved with a smaller one goes on with it.
+        n_members: tell so many members of an ensemble apart: ``explain`` then returns ``(b, n_members, 250, 250)``, the
+            map is the mean, and the sums of each member take 4 bytes a pixel more.
 
     Raises:
         InvalidInput: the image is not a two-dimensional floating point array of at least 250x250, ``explain`` returns
@@ -134,7 +154,7 @@ def upsample(
     if isinstance(limit, str):
         raise InvalidParameter(f"n_samples must be an integer or 'auto', got {limit!r}")
     _check(pixels, limit, batch_size, normalize)
-    run = _Run(pixels, sampler, seed, start, batch_size, normalize, scale_px)
+    run = _Run(pixels, sampler, seed, start, batch_size, normalize, scale_px, n_members)
     saver = _Saver(run, checkpoint)
     _require_room(run.n_samples, n_samples, limit)
     looks = goal or Goal()
@@ -173,7 +193,14 @@ def merge(parts: Iterable[UpsampledMap]) -> UpsampledMap:
     visits = np.sum([part.visits for part in maps], axis=0)
     halves = [part.halves for part in maps if part.halves is not None]
     joined = Halves.merged(halves) if len(halves) == len(maps) else None
-    return _divided(total, visits, sum(part.n_samples for part in maps), maps[0].normalize, joined)
+    apart = [
+        part.members * np.float32(_divisor(part.n_samples, part.visits, part.normalize))
+        for part in maps
+        if part.members is not None
+    ]
+    members = np.asarray(np.sum(apart, axis=0)) if len(apart) == len(maps) else None
+    n_samples = sum(part.n_samples for part in maps)
+    return _divided(total, visits, n_samples, maps[0].normalize, joined, members=members)
 
 
 def _check(pixels: Tensor, n_samples: int, batch_size: int, normalize: str) -> None:
@@ -203,13 +230,22 @@ class _Run:
     """Samples of one image that are being added up."""
 
     def __init__(
-        self, pixels: Tensor, sampler: str, seed: int, start: int, batch_size: int, normalize: str, scale_px: int
+        self,
+        pixels: Tensor,
+        sampler: str,
+        seed: int,
+        start: int,
+        batch_size: int,
+        normalize: str,
+        scale_px: int,
+        n_members: int,
     ) -> None:
         self._pixels, self._shape = pixels.cpu().numpy().reshape(-1), _shape(pixels)
         self._sampler, self._seed, self._start = sampler, seed, start
         self._batch_size, self._normalize = batch_size, normalize
         # torch adds to scattered places twice as fast as NumPy.
         self._total = torch.zeros(self._pixels.size, dtype=torch.float64)
+        self._members = torch.zeros(n_members, self._pixels.size)
         self._visits = torch.zeros(self._pixels.size, dtype=torch.int32)
         self._ones = torch.ones(SAMPLED_SHAPE[0] * SAMPLED_SHAPE[1], dtype=torch.int32)
         self._halves = Halves.empty(self._shape, scale_px)
@@ -225,6 +261,7 @@ class _Run:
             "seed": str(self._seed),
             "start": str(self._start),
             "scale_px": str(self._halves.scale_px),
+            **({"members": str(len(self._members))} if len(self._members) else {}),
         }
 
     def state(self) -> dict[str, np.ndarray]:
@@ -232,6 +269,7 @@ class _Run:
         return {
             "total": self._total.numpy(),
             "visits": self._visits.numpy(),
+            "members": self._members.numpy(),
             "half_totals": self._halves.totals,
             "half_visits": self._halves.visits,
             "looks": np.array(self.looks).reshape(-1, 2),
@@ -241,6 +279,8 @@ class _Run:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from the state of a run with the same identity."""
         self._total, self._visits = torch.from_numpy(state["total"]), torch.from_numpy(state["visits"])
+        if len(self._members):
+            self._members = torch.from_numpy(state["members"])
         self._halves = replace(self._halves, totals=state["half_totals"], visits=state["half_visits"])
         self.looks = [(int(n), reliability) for n, reliability in state["looks"].tolist()]
         self.n_samples, batch_size = state["counts"].tolist()
@@ -259,11 +299,15 @@ class _Run:
         numbers = range(first, first + n)
         chosen = np.stack([flat_indices(self._shape, self._sampler, seed=self._seed, index=i) for i in numbers])
         batch = torch.from_numpy(self._pixels.take(chosen))[:, None]
-        maps = torch.as_tensor(explain(batch))
-        if maps.shape != batch.shape:
-            raise InvalidInput(f"explain must return shape {tuple(batch.shape)}, got {tuple(maps.shape)}")
-        for number, pixels, values in zip(numbers, chosen, maps.detach().cpu()[:, 0], strict=True):
+        maps = torch.as_tensor(explain(batch)).detach().cpu()
+        expected = (n, max(1, len(self._members)), *SAMPLED_SHAPE)
+        if maps.shape != expected:
+            raise InvalidInput(f"explain must return shape {expected}, got {tuple(maps.shape)}")
+        for number, pixels, of_members in zip(numbers, chosen, maps, strict=True):
             places = torch.from_numpy(pixels.ravel())
+            for total, own in zip(self._members, of_members, strict=False):
+                total.scatter_add_(0, places, own.float().ravel())
+            values = of_members.mean(dim=0)
             self._total.scatter_add_(0, places, values.double().ravel())
             self._visits.scatter_add_(0, places, self._ones)
             self._halves.add(number, pixels, values.numpy())
@@ -277,7 +321,9 @@ class _Run:
         """Return the map of the samples so far."""
         total, visits = (sums.numpy().reshape(self._shape) for sums in (self._total, self._visits))
         is_reached = None if goal is None else goal.is_reached(self.looks)
-        return _divided(total, visits.copy(), self.n_samples, self._normalize, self._halves.copy(), goal, is_reached)
+        members = self._members.numpy().reshape(-1, *self._shape) if len(self._members) else None
+        halves = self._halves.copy()
+        return _divided(total, visits.copy(), self.n_samples, self._normalize, halves, goal, is_reached, members)
 
 
 def _expected(run: _Run, goal: Goal | None, limit: int) -> int | None:
@@ -320,6 +366,12 @@ def _divided(
     halves: Halves | None,
     goal: Goal | None = None,
     is_reached: bool | None = None,
+    members: np.ndarray | None = None,
 ) -> UpsampledMap:
-    divisor = n_samples if normalize == "paper" else np.maximum(visits, 1)
-    return UpsampledMap(total / divisor, visits, n_samples, normalize, halves, goal, is_reached)
+    divisor = _divisor(n_samples, visits, normalize)
+    apart = None if members is None else members / np.float32(divisor)
+    return UpsampledMap(total / divisor, visits, n_samples, normalize, halves, goal, is_reached, apart)
+
+
+def _divisor(n_samples: int, visits: np.ndarray, normalize: str) -> int | np.ndarray:
+    return n_samples if normalize == "paper" else np.maximum(visits, 1)

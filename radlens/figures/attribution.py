@@ -192,7 +192,7 @@ def figure_members(
     colours = _draw_spread(panels[n_panels - 1], spread)
     half = -(-len(grid[-1]) // 2)
     add_color_bar(figure, list(grid[-1, :half]), limit, f"{label}:\nmembers and mean", location="bottom", shrink=0.85)
-    bar = figure.colorbar(colours, ax=list(grid[-1, half:]), location="bottom", shrink=0.85)
+    bar = figure.colorbar(colours, ax=list(grid[-1, half:]), location="bottom", shrink=0.85, format="{x:.2g}")
     bar.set_label(f"{label}:\nstandard deviation", size=9)
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(title or "", size=11)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from radlens.graphs.cdmam_gradient import CdmamGradient
+from radlens.graphs.cdmam_gradient import CdmamGradient, CdmamMemberGradients
 from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.fusion import fuse_members
@@ -18,6 +18,7 @@ __all__ = [
     "GRAPHS",
     "SUPPORTED",
     "CdmamGradient",
+    "CdmamMemberGradients",
     "ClassifierGraphs",
     "CompiledGraph",
     "ExportReport",

@@ -18,7 +18,7 @@ from radlens.engines.cdmam import GRADIENT, PREDICTION
 from radlens.engines.golden import Golden, limit, relative_error
 from radlens.engines.parity import ENGINES, measure
 from radlens.errors import BundleError
-from radlens.graphs.cdmam_gradient import CdmamGradient
+from radlens.graphs.cdmam_gradient import CdmamGradient, CdmamMemberGradients
 from radlens.graphs.cdmam_kernel import mark
 from radlens.networks import CdmamEnsemble, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
@@ -28,10 +28,10 @@ from radlens.training.cdmam_data import simulated_set
 __all__ = ["TASK", "export_bundle", "relative_error", "write_onnx"]
 
 TASK = "cdmam-cdc"
+"""What the model does, as the bundle states it."""
 
 EXPLAINERS = ("occlusion", "omig", "sensitivity")
 """Methods of Amanova et al. 2022; the others explain classes."""
-"""What the model does, as the bundle states it."""
 
 N_GOLDEN = 2
 """Images whose float64 prediction and gradient are stored with the bundle."""
@@ -81,6 +81,7 @@ def export_bundle(
     write_onnx(folded, images, folder / bundles.PREDICTION_ONNX, list(PREDICTION))
     write_onnx(gradient, images, folder / bundles.GRADIENT_ONNX, list(GRADIENT))
     mark(folder / bundles.GRADIENT_ONNX)
+    _write_members(run, folded, images, folder)
     report("checking parity", 2, 4)
     golden = _golden(run, images, folder)
     parity = _parity(run, folder, folded, images, golden)
@@ -136,6 +137,23 @@ def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, np.ndarr
         golden.save(folder / name)
         values |= golden.outputs
     return values
+
+
+def _write_members(run: TrainedRun, folded: FoldedCdmamEnsemble, images: Tensor, folder: Path) -> None:
+    """Write the graph of the gradient of each member with its golden values; one member needs none."""
+    m = folded.n_members
+    if m == 1:
+        return
+    file, each = folder / bundles.MEMBERS_ONNX, images.expand(-1, m, -1, -1).contiguous()
+    write_onnx(CdmamMemberGradients(folded), each, file, list(GRADIENT))
+
+    def derived(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        members = [CdmamEnsemble([deepcopy(member).to(dtype)]) for member in run.members]
+        pairs = list(zip(members, inputs["images"].split(1, dim=1), strict=True))
+        scores = torch.stack([member.score(own) for member, own in pairs], dim=1)
+        return scores, torch.cat([member.gradient(own) for member, own in pairs], dim=1)
+
+    Golden.measure(derived, {"images": each.numpy()}, GRADIENT).save(file)
 
 
 def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
@@ -223,7 +241,8 @@ def _require_close(quantity: str, errors: Mapping[str, float]) -> None:
 
 def _engines(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the measurements of each graph."""
-    found = {name: measure(folder / name) for name in (bundles.PREDICTION_ONNX, bundles.GRADIENT_ONNX)}
+    graphs = (bundles.PREDICTION_ONNX, bundles.GRADIENT_ONNX, bundles.MEMBERS_ONNX)
+    found = {name: measure(folder / name) for name in graphs if (folder / name).exists()}
     for name, measurements in found.items():
         compiled = [each for each in measurements if each.precision == "f32" and not each.engine.startswith("torch")]
         if all(each.reason for each in compiled):

@@ -14,6 +14,7 @@ times a map. Design requirement: few bytes moved, since on a CPU the ensemble wa
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from radlens.networks import FoldedCdmamEnsemble
 
-__all__ = ["CdmamGradient"]
+__all__ = ["CdmamGradient", "CdmamMemberGradients"]
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Row and column of a pixel in its 2x2 window, in the order in which autograd looks for the maximum."""
@@ -65,14 +66,21 @@ class CdmamGradient(nn.Module):
         phases2 = self._phases(active1, self.conv2, end=0)
         active2 = F.relu(largest(phases2) + self.bias2)
         features = F.relu(self.conv3(active2))
-        score = (features * self.weight).sum(dim=(1, 2, 3)) + self.bias
+        score = self._midpoint(features * self.weight)
         gradient = torch.where(features > 0, self.weight, 0.0)
         gradient = F.conv2d(gradient, self.back3, padding=1, groups=self.n_members)
         routed2 = interleaved(routed(phases2, torch.where(active2 > 0, gradient, 0.0)))
         gradient = F.conv2d(F.pad(routed2, (1, 2, 1, 2)), self.back2, groups=self.n_groups)
         routed1 = routed(phases1, torch.where(active1 > 0, gradient, 0.0))
-        patches = [F.conv2d(phase, kernel) for phase, kernel in zip(routed1, self.patches, strict=True)]
-        return score, overlapped(patches[0] + patches[1] + patches[2] + patches[3])
+        return score, self._placed(routed1)
+
+    def _midpoint(self, contributions: Tensor) -> Tensor:
+        return contributions.sum(dim=(1, 2, 3)) + self.bias
+
+    def _placed(self, phases: Sequence[Tensor]) -> Tensor:
+        """Carry the gradient of the four phases of the first convolution back to the pixels."""
+        patches = [F.conv2d(phase, kernel) for phase, kernel in zip(phases, self.patches, strict=True)]
+        return overlapped(patches[0] + patches[1] + patches[2] + patches[3])
 
     @staticmethod
     def _phases(x: Tensor, conv: nn.Conv2d, end: int) -> list[Tensor]:
@@ -82,6 +90,38 @@ class CdmamGradient(nn.Module):
             F.conv2d(F.pad(x, (*pads[column], *pads[row])), conv.weight, stride=2, groups=conv.groups)
             for row, column in _PHASES
         ]
+
+
+class CdmamMemberGradients(CdmamGradient):
+    """Maps an image for each member, ``(b, m, 250, 250)``, to its midpoint ``(b, m)`` and gradient, in its shape.
+
+    One pass for all members, though each may be at another point, as on the paths of OMIG. A midpoint is that of the
+    member's own curve: the ensemble's is their mean.
+
+    Args:
+        ensemble: the folded ensemble.
+    """
+
+    def __init__(self, ensemble: FoldedCdmamEnsemble) -> None:
+        super().__init__(ensemble)
+        m = ensemble.n_members
+        self.weight *= m
+        self.bias = ensemble.bias.mean(dim=(1, 2))
+        # (phase, pixel, member, channel, 1, 1): members as groups come first.
+        kernels = self.patches.view(4, 16, m, 8, 1, 1).transpose(1, 2)
+        self.patches = kernels.reshape(4, 16 * m, 8, 1, 1).contiguous()
+        self.conv1 = deepcopy(ensemble.conv1)
+        self.conv1.groups, self.conv1.in_channels = m, m
+
+    def _midpoint(self, contributions: Tensor) -> Tensor:
+        return contributions.flatten(2).unflatten(1, (self.n_members, 32)).sum(dim=(2, 3)) + self.bias
+
+    def _placed(self, phases: Sequence[Tensor]) -> Tensor:
+        m = self.n_members
+        patches = [F.conv2d(phase, kernel, groups=m) for phase, kernel in zip(phases, self.patches, strict=True)]
+        joined = patches[0] + patches[1] + patches[2] + patches[3]
+        pixels = overlapped(joined.reshape(-1, 16, *joined.shape[2:]))
+        return pixels.reshape(-1, m, *pixels.shape[2:])
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

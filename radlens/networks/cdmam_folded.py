@@ -85,6 +85,11 @@ class FoldedCdmamEnsemble(nn.Module):
 
     midpoint = score
 
+    @torch.no_grad()
+    def midpoints(self, images: Tensor) -> Tensor:
+        """Return the midpoint of the curve of each member, ``(b, m)`` in um of gold."""
+        return (self.features(images) * self.weight.mean(dim=2)).sum(dim=2) + self.bias.mean(dim=(1, 2))
+
     def midpoint_weight(self) -> Tensor:
         """Return the gradient of the midpoint with respect to all features ``(m * 123008,)``."""
         return (self.weight.mean(dim=2) / self.n_members).flatten()

@@ -11,7 +11,7 @@ from radlens.errors import NotAcceptable
 from radlens.evaluation.cdc import EXPANSION, describe, verdict
 from radlens.explainers import UpsampledMap
 from radlens.figures import Curve, colorize, display_map, figure_cdc, overlay, save
-from radlens.images import Sampled, secondary_capture, to_npy, to_png
+from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.computing import Explanation, OneSample
 from radlens.service.messages import Response
@@ -85,7 +85,9 @@ def explanation_response(row: Row, explanation: Explanation, context: Context) -
     if row.media_type == PNG:
         body = to_png(_picture(row, explanation))
     elif row.media_type == NPY:
-        body = to_npy(explanation.upsampled().map.astype(np.float32))
+        found = explanation.upsampled()
+        is_spread = row.settings.output == "disagreement"
+        body = to_npy(found.disagreement() if is_spread else found.map.astype(np.float32))
     elif row.media_type == DICOM:
         body = _secondary_capture(row, explanation, context)
     else:
@@ -97,17 +99,22 @@ def explanation_fields(row: Row, explanation: Explanation, context: Context) -> 
     """Return an explanation as JSON values: the map and how often each pixel was visited, or the map of one sample.
 
     A map of many samples comes with its reliability, and with the two halves that tells: whoever joins maps of several
-    ranges of samples joins them as well.
+    ranges of samples joins them as well. Maps of members are not in it, but their standard deviation.
     """
-    return _explanation_fields(row, explanation, context.with_found(explanation))
+    return _explanation_fields(row, explanation, context.with_found(explanation), with_members=False)
 
 
-def _explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
+def _explanation_fields(
+    row: Row, explanation: Explanation, context: Context, *, with_members: bool = True
+) -> dict[str, Any]:
     method, settings = _method(row), row.settings
     if settings.output == "sampled" and isinstance(explanation, OneSample):
-        fields = _sampled_fields(explanation.sampled)
+        fields, members = _sampled_fields(explanation), explanation.of_members
     else:
-        fields = _map_fields(explanation.upsampled())
+        upsampled = explanation.upsampled()
+        fields, members = _map_fields(upsampled), upsampled.members
+    if with_members and members is not None:
+        fields["members"] = [array_to_json(values) for values in members]
     described = {
         "method": method,
         "unit": _UNITS.get(method, ""),
@@ -154,14 +161,19 @@ def _cdc_png(curves: np.ndarray) -> bytes:
 def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:
     visits = upsampled.visits.astype(np.min_scalar_type(int(upsampled.visits.max())))
     fields = {"map": array_to_json(upsampled.map.astype(np.float32)), "visits": array_to_json(visits)}
+    if upsampled.members is not None:
+        fields["disagreement"] = array_to_json(upsampled.disagreement())
     if upsampled.halves is not None:
         fields |= {f"half_{name}": array_to_json(getattr(upsampled.halves, name)) for name in ("totals", "visits")}
     return fields
 
 
-def _sampled_fields(sampled: Sampled) -> dict[str, Any]:
-    values, rows, cols = sampled
+def _sampled_fields(explanation: OneSample) -> dict[str, Any]:
+    values, rows, cols = explanation.sampled
+    members = explanation.of_members
+    spread = {} if members is None else {"disagreement": array_to_json(members.std(axis=0))}
     return {
+        **spread,
         "sampled": array_to_json(values),
         "rows": array_to_json(rows.astype(np.uint32)),
         "cols": array_to_json(cols.astype(np.uint32)),
@@ -171,6 +183,9 @@ def _sampled_fields(sampled: Sampled) -> dict[str, Any]:
 def _picture(row: Row, explanation: Explanation) -> np.ndarray:
     if row.settings.output == "overlay":
         return overlay(row.image.pixels, explanation.upsampled())
+    if row.settings.output == "disagreement":
+        found = explanation.upsampled()
+        return colorize(display_map(replace(found, map=found.disagreement())))
     if row.settings.output == "sampled" and isinstance(explanation, OneSample):
         return colorize(explanation.sampled.image)
     return colorize(display_map(explanation.upsampled()))

@@ -16,11 +16,24 @@ from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
 from radlens.service.rows import Row
 
-__all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "Model", "OneSample"]
+__all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "Members", "Model", "OneSample"]
+
+
+class Members(Protocol):
+    """The members of an ensemble one by one."""
+
+    n_members: int
+
+    def attribute(self, explainer: Explainer, images: Tensor) -> Tensor:
+        """Return the map of each member, ``(b, m, 250, 250)``, for images ``(b, 1, 250, 250)``."""
 
 
 class Model(Differentiable, Protocol):
     """A contrast-detail model: predicts, scores and differentiates normalised images ``(b, 1, 250, 250)``."""
+
+    @property
+    def members(self) -> Members:
+        """The members one by one."""
 
     def predict(self, images: Tensor) -> CdcPrediction:
         """Return the curves and their uncertainty."""
@@ -45,10 +58,12 @@ class OneSample:
     Attributes:
         shape: rows and columns of the image that was sent.
         sampled: ``(250, 250)`` float32, with the rows and columns its pixels came from.
+        of_members: ``(m, 250, 250)`` float32, the maps whose mean it is; None where members were not told apart.
     """
 
     shape: tuple[int, ...]
     sampled: Sampled
+    of_members: np.ndarray | None = None
 
     def upsampled(self) -> UpsampledMap:
         """Return it on the grid of the image, 0 where no pixel was sampled: Algorithm 2 with N = 1.
@@ -58,7 +73,11 @@ class OneSample:
         values, rows, cols = self.sampled
         full, visits = np.zeros(self.shape), np.zeros(self.shape, dtype=np.int64)
         full[rows, cols], visits[rows, cols] = values, 1
-        return UpsampledMap(full, visits, 1)
+        if self.of_members is None:
+            return UpsampledMap(full, visits, 1)
+        members = np.zeros((len(self.of_members), *self.shape), dtype=np.float32)
+        members[:, rows, cols] = self.of_members
+        return UpsampledMap(full, visits, 1, members=members)
 
     def found(self) -> dict[str, Any]:
         """Return what was found out beside the map, as JSON values: nothing, for the reliability takes two samples."""
@@ -128,15 +147,19 @@ class Computer:
         return list(curves)
 
     def explain_once(self, rows: Sequence[Row]) -> list[OneSample]:
-        """Explain one sample of each row; all rows have the same explainer.
+        """Explain one sample of each row; all rows have the same explainer and the same choice of members.
 
         Raises:
             InvalidParameter: a map is not finite.
         """
-        samples = [_sample(row) for row in rows]
-        maps = self._maps(_explainer(rows[0]), self._input(samples)).numpy()[:, 0]
+        samples, each = [_sample(row) for row in rows], rows[0].settings.of_each
+        maps = self._maps(_explainer(rows[0]), self._input(samples), each=each).numpy()
         return [
-            OneSample(row.image.pixels.shape, Sampled(values, sample.rows, sample.cols))
+            OneSample(
+                row.image.pixels.shape,
+                Sampled(values.mean(axis=0), sample.rows, sample.cols),
+                values if each else None,
+            )
             for row, sample, values in zip(rows, samples, maps, strict=True)
         ]
 
@@ -147,7 +170,7 @@ class Computer:
             InvalidParameter: the map is not finite.
             InvalidInput: the checkpoint is of another run, or cannot be written.
         """
-        settings, explainer = row.settings, _explainer(row)
+        settings, explainer, each = row.settings, _explainer(row), row.settings.of_each
         sampling: dict[str, Any] = {
             "n_samples": settings.n_samples,
             "sampler": settings.sampler,
@@ -162,12 +185,15 @@ class Computer:
             "checkpoint": self._checkpoint(explainer),
         }
         if self.elsewhere is not None:
+            if each:
+                raise InvalidParameter("members must be mean for samples that other processes explain, got each")
             return ManySamples(self.elsewhere.upsample(row.image.pixels, explainer, **sampling))
         upsampled = upsample(
             # The pixels of some formats are a read-only view of the request, which torch warns about.
             np.require(row.image.pixels, requirements="W"),
-            lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy())),
+            lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy()), each=each),
             **sampling,
+            n_members=self.model.members.n_members if each else 0,
         )
         return ManySamples(upsampled)
 
@@ -176,8 +202,9 @@ class Computer:
         run = {"explainer": repr(explainer), **self.identity}
         return None if self.checkpoint is None else replace(self.checkpoint, run=run)
 
-    def _maps(self, explainer: Explainer, images: Tensor) -> Tensor:
-        maps = explainer.attribute(self.model, images)
+    def _maps(self, explainer: Explainer, images: Tensor, *, each: bool) -> Tensor:
+        """Return ``(b, 1, 250, 250)``, or the maps of each member ``(b, m, 250, 250)``."""
+        maps = self.model.members.attribute(explainer, images) if each else explainer.attribute(self.model, images)
         if not torch.isfinite(maps).all():
             raise InvalidParameter(
                 "path_length and pixels must be small enough for a finite map, got one that overflows"

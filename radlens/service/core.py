@@ -70,7 +70,7 @@ class Service(BatchService):
             "bundle_hash": bundle.bundle_hash,
             **stated,
         }
-        self._terms = Terms(manifest.input.sampler, methods)
+        self._terms = Terms(manifest.input.sampler, methods, manifest.n_members)
         identity = {name: self._stated[name] for name in ("bundle_hash", "engine", "precision")}
         batch_size = max(Computer.batch_size, stated["batch_size"])
         self._computer = Computer(self.engine, bundle.preprocess, batch_size, checkpoint, identity, elsewhere)
@@ -92,8 +92,8 @@ class Service(BatchService):
             elif row.settings.n_samples != 1:
                 yield self._explain_many, explanation_response, [row]
             else:
-                alike[row.settings.explainer].append(row)
-        for explainer, group in alike.items():
+                alike[row.settings.explainer, row.settings.members].append(row)
+        for (explainer, _), group in alike.items():
             if explainer is None:
                 yield self._computer.predict, prediction_response, group
             else:

@@ -13,6 +13,7 @@ from radlens.explainers.upsampling import AUTO, NORMALIZATIONS
 from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
 
 __all__ = [
+    "MEMBERS",
     "OUTPUTS",
     "Choice",
     "Count",
@@ -27,11 +28,16 @@ __all__ = [
     "prediction_parameters",
     "prediction_settings",
     "read_parameters",
+    "require_members",
     "shown",
 ]
 
-OUTPUTS = ("map", "sampled", "overlay")
-"""A map on the grid of the sent image, the 250x250 map of one sample, or the map drawn over the image."""
+OUTPUTS = ("map", "sampled", "overlay", "disagreement")
+"""A map on the grid of the sent image, the 250x250 map of one sample, the map drawn over the image, or the standard
+deviation over the members."""
+
+MEMBERS = ("mean", "each")
+"""Explain the mean score of all members, or each member by itself."""
 
 _MAX_SHOWN = 40
 """Characters of what a client sent that a message repeats."""
@@ -185,6 +191,7 @@ def explanation_parameters(sampler: str, methods: Sequence[str], method: str) ->
         **_OF_AUTO,
         **prediction_parameters(sampler),
         "normalize": Choice(NORMALIZATIONS, NORMALIZATIONS[0]),
+        "members": Choice(MEMBERS, MEMBERS[0]),
         "output": Choice(OUTPUTS, OUTPUTS[0]),
         **_own_parameters(method),
     }
@@ -218,6 +225,7 @@ class Settings:
         reliability: that an automatic run ends at, see :class:`radlens.explainers.Goal`.
         max_samples: that an automatic run ends at.
         normalize: see :func:`radlens.explainers.upsample`.
+        members: one of `MEMBERS`.
         output: one of `OUTPUTS`.
     """
 
@@ -229,7 +237,13 @@ class Settings:
     reliability: float = Goal.reliability
     max_samples: int = Goal.max_samples
     normalize: str = NORMALIZATIONS[0]
+    members: str = MEMBERS[0]
     output: str = OUTPUTS[0]
+
+    @property
+    def of_each(self) -> bool:
+        """Whether each member is explained by itself."""
+        return self.members == "each"
 
     @property
     def is_automatic(self) -> bool:
@@ -258,6 +272,7 @@ class Settings:
         return {
             "sampling": {**sampling, **samples, **goal},
             "explainer": method,
+            "members": self.members,
             "output": self.output,
         }
 
@@ -277,7 +292,7 @@ def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str], *, s
 
 
 def explanation_settings(
-    given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str, methods: Sequence[str]
+    given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str, methods: Sequence[str], n_members: int
 ) -> Settings:
     """Read the parameters of an explanation; arguments and errors as in `prediction_settings`.
 
@@ -286,6 +301,7 @@ def explanation_settings(
         hints: see there.
         sampler: see there.
         methods: names of the explainers that the model allows, at least one.
+        n_members: of the model.
     """
     choice = Choice(tuple(methods), _default_method(methods))
     method = _value("method", choice, given, hints)
@@ -294,10 +310,26 @@ def explanation_settings(
     values = read_parameters(f"explanations by {method}", known, given, hints)
     own = {name: values.pop(name) for name in _own_parameters(method)}
     del values["method"]
+    values["members"] = require_members(values["members"], values["output"], n_members)
     settings = Settings(explainer=explainers.create(method, **own, **_SETTLED.get(method, {})), **values)
     if settings.output == "sampled" and settings.n_samples != 1:
         raise InvalidParameter(f"n_samples must be 1 for output 'sampled', got {settings.n_samples}")
     return settings
+
+
+def require_members(members: str, output: str, n_members: int) -> str:
+    """Return which of `MEMBERS` is meant: a disagreement is between each of them.
+
+    Raises:
+        InvalidParameter: each of a model that has one.
+    """
+    if output == "disagreement":
+        members = "each"
+    if n_members == 1 and members == "each":
+        raise InvalidParameter(
+            "members must be mean and output another than disagreement for a model of one member, got each"
+        )
+    return members
 
 
 def _require_auto(n_samples: Any, given: Mapping[str, str]) -> None:

@@ -25,6 +25,7 @@ _EXPLANATION_FORMATS = {
     "map": (JSON, NDJSON, PNG, NPY, DICOM),
     "sampled": (JSON, PNG),
     "overlay": (PNG, DICOM),
+    "disagreement": (PNG, NPY),
 }
 """Formats of each output, the default first."""
 
@@ -36,10 +37,12 @@ class Terms:
     Attributes:
         sampler: the one it was trained with.
         methods: names of the explainers it allows.
+        n_members: of the ensemble.
     """
 
     sampler: str
     methods: tuple[str, ...]
+    n_members: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,9 @@ def open_row(request: Request, terms: Terms) -> Row:
 def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings:
     if request.kind == "predict":
         return prediction_settings(given, request.hints, sampler=terms.sampler)
-    return explanation_settings(given, request.hints, sampler=terms.sampler, methods=terms.methods)
+    return explanation_settings(
+        given, request.hints, sampler=terms.sampler, methods=terms.methods, n_members=terms.n_members
+    )
 
 
 def _media_type(request: Request, settings: Settings) -> str:

@@ -2,7 +2,9 @@
 
 HTTP cannot tell a finished stream from one whose server died (TorchServe resets neither), so the lines do:
 ``{"event": "progress", "done", "total", "total_is_estimated", "elapsed_s", "remaining_s", "reliability",
-"n_restored"}``, now and then ``{"event": "partial", "done", "total", "map"}``, and in the end either
+"n_restored"}``, now and then ``{"event": "partial", "done", "total", "map"}``, where members are told apart
+``{"event": "member", "member", "map"}`` for each (together they may be larger than an answer), and in the
+end either
 ``{"event": "result", "complete": true, ...}`` with the fields of the plain JSON answer or
 ``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``. What is not known yet is null.
 """
@@ -20,6 +22,7 @@ from radlens.service.failures import failure
 from radlens.service.messages import Emit
 from radlens.service.parameters import Settings
 from radlens.service.rows import Row
+from radlens.wire import array_to_json
 
 __all__ = ["Pace", "stream_explanation"]
 
@@ -43,7 +46,11 @@ def stream_explanation(row: Row, context: Context, computer: Computer, pace: Pac
         explanation = computer.explain_many(row, _Reporter(row.settings, pace, emit))
         last = _line("result", complete=True, **explanation_fields(row, explanation, context))
     except Exception as error:
-        last = _line("error", complete=False, **failure(error, row.request.request_id)._asdict())
+        emit(_line("error", complete=False, **failure(error, row.request.request_id)._asdict()))
+        return
+    members = explanation.upsampled().members
+    for number, values in enumerate([] if members is None else members):
+        emit(_line("member", member=number, map=array_to_json(values)))
     emit(last)
 
 

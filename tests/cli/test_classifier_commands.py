@@ -119,7 +119,7 @@ def test_explain_shows_where_members_disagree(run, array, classifier_pair, tmp_p
     out = tmp_path / "out"
     assert {file.name for file in out.iterdir()} == {
         *("map.npy", "map.png", "overlay.png", "explanation.json"),
-        *("members.npy", "disagreement.npy", "disagreement.png"),
+        *("members.npy", "members.png", "disagreement.npy", "disagreement.png"),
     }
     maps = np.load(out / "members.npy")
     np.testing.assert_allclose(np.load(out / "map.npy"), maps.mean(axis=0), rtol=1e-5, atol=1e-9)
@@ -181,7 +181,7 @@ def test_any_parameter_can_be_given(run, array, classifier, tmp_path):
         (["--method", "deep_lift"], "method deep_lift does not work with this model: the model has no graph of what"),
         (["--method", "lrp"], "method must be one of cam, grad_cam, integrated_gradients, lime, occlusion"),
         (["--target", "healthy"], "target must be predicted, or one of normal, benign, malignant, or its number"),
-        (["--members", "each"], "members must be mean and output map or overlay for a model of one member"),
+        (["--members", "each"], "members must be mean and output another than disagreement for a model of one member"),
         (["--members", "some"], "members must be one of mean, each, got 'some'"),
         (["--upsample", "5"], "parameters of explanations by integrated_gradients are method, target, members"),
         (["-p", "colour=red"], "parameters of explanations by integrated_gradients are method, target, members"),
@@ -204,7 +204,7 @@ def test_refuses_what_the_model_does_not_know(run, array, classifier, tmp_path, 
 
 def test_options_of_classes_are_refused_by_other_models(run, noise, bundle):
     """By the service of CDMAM."""
-    for options in (["--trust"], ["--target", "1"], ["--members", "each"]):
+    for options in (["--trust"], ["--target", "1"]):
         result = run("explain", noise, *options, "-o", "out", "--bundle", bundle.path)
         assert result.exit_code == 2
         assert f"parameters of explanations by omig are .*; got {options[0][2:]!r}".split(" .*")[0] in result.stderr

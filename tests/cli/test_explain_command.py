@@ -195,3 +195,15 @@ def test_a_decoded_answer_is_an_upsampled_map():
         }
     }
     np.testing.assert_array_equal(upsampled_map(answer).total, [[3, 6], [0, 12]])
+
+
+def test_members_are_written_and_drawn(run, phantom, bundle, tmp_path):
+    """Of CDMAM as of classifiers: arrays of all members, and a figure of them."""
+    result = run("explain", phantom, *OMIG, "--members", "each", "-o", "out", "--bundle", bundle.path)
+    assert result.exit_code == 0, result.stderr
+    out = tmp_path / "out"
+    further = {"members.npy", "members.png", "disagreement.npy", "disagreement.png"}
+    assert {file.name for file in out.iterdir()} == FILES | further
+    members, mean = np.load(out / "members.npy"), np.load(out / "map.npy")
+    np.testing.assert_allclose(members.mean(axis=0), mean, rtol=1e-4, atol=1e-9)
+    assert "members" not in json.loads((out / "explanation.json").read_text())["explanation"]

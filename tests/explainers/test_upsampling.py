@@ -59,6 +59,26 @@ def test_ranges_merge_into_the_whole(normalize):
     assert joined.n_samples == 9
 
 
+@pytest.mark.parametrize("normalize", ["paper", "visits"])
+def test_members_are_told_apart(normalize):
+    """The map of each is that of a run of its own, to float32; parts merge; the map is their mean."""
+    factors = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64).view(1, 3, 1, 1)
+    settings = {"n_samples": 5, "normalize": normalize, "batch_size": 2}
+    found = upsample(IMAGE, lambda x: explain(x) * factors, **settings, n_members=3)
+    alone = upsample(IMAGE, explain, **settings).map
+    expected = alone * factors.numpy()[0]
+    np.testing.assert_allclose(found.members, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.map, expected.mean(axis=0), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(found.disagreement(), expected.std(axis=0), rtol=1e-4, atol=1e-6)
+    parts = [
+        upsample(IMAGE, lambda x: explain(x) * factors, **settings | {"n_samples": n}, start=s, n_members=3)
+        for s, n in ((0, 2), (2, 3))
+    ]
+    np.testing.assert_allclose(merge(parts).members, found.members, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InvalidInput, match="members must be told apart"):
+        upsample(IMAGE, explain, n_samples=1).disagreement()
+
+
 def test_progress_counts_up_and_offers_the_map_so_far():
     """After each batch the callback hears how far it is; the partial map equals a run of that many samples."""
     heard = []

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from radlens.graphs import CdmamGradient
+from radlens.graphs import CdmamGradient, CdmamMemberGradients
 from radlens.graphs.cdmam_gradient import (
     interleaved,
     joined_groups,
@@ -95,3 +95,17 @@ def test_patches_go_back_through_the_first_convolution():
     kernels = patch_kernels(weight)
     patches = sum(F.conv2d(phase, kernel) for phase, kernel in zip(_windows(gradient), kernels, strict=True))
     torch.testing.assert_close(overlapped(patches), expected)
+
+
+@pytest.mark.parametrize("n_members", [1, 2, 3])
+def test_members_at_different_points_equal_each_by_itself(n_members):
+    """Each member's midpoint and gradient at its own image, against autograd of an ensemble of one (float64)."""
+    torch.manual_seed(0)
+    members = [CdmamNet(rank=2).double().eval() for _ in range(n_members)]
+    images = torch.randn(2, n_members, 250, 250, dtype=torch.float64)
+    with torch.no_grad():
+        scores, gradients = CdmamMemberGradients(FoldedCdmamEnsemble.from_members(members))(images)
+    for k, member in enumerate(members):
+        alone, own = FoldedCdmamEnsemble.from_members([member]), images[:, k : k + 1]
+        torch.testing.assert_close(scores[:, k], alone.score(own), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradients[:, k : k + 1], alone.gradient(own), rtol=1e-8, atol=1e-14)

@@ -27,7 +27,7 @@ METHODS = ("occlusion", "omig", "sensitivity")
 
 def explain(given=None, hints=None, methods=METHODS):
     """Read the parameters of an explanation by a model with the usual methods."""
-    return explanation_settings(given or {}, hints or {}, sampler="grid", methods=methods)
+    return explanation_settings(given or {}, hints or {}, sampler="grid", methods=methods, n_members=4)
 
 
 def test_defaults_are_those_of_the_paper():
@@ -89,7 +89,7 @@ def test_cost_counts_evaluations_of_the_network(given, expected):
         ("zscore", "1e-999", "zscore must be a finite number above 0"),
         ("sampler", "random", "sampler must be one of grid, jitter, stratified, got 'random'"),
         ("normalize", "PAPER", "normalize must be one of paper, visits, got 'PAPER'"),
-        ("output", "json", "output must be one of map, sampled, overlay, got 'json'"),
+        ("output", "json", "output must be one of map, sampled, overlay, disagreement, got 'json'"),
         ("method", "lime", "method must be one of occlusion, omig, sensitivity, got 'lime'"),
         ("method", "<script>\n", r"got '<script>\\n'"),
     ],

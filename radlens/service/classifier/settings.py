@@ -11,15 +11,12 @@ from radlens import explainers
 from radlens.bundles import ClassifierManifest
 from radlens.errors import InvalidParameter, UnsupportedMethod
 from radlens.explainers import StepwiseExplainer, images_per_call
-from radlens.service.parameters import Choice, Integer, Parameter, read_parameters, shown
+from radlens.service.parameters import MEMBERS, Choice, Integer, Parameter, read_parameters, require_members, shown
 
-__all__ = ["MEMBERS", "OUTPUTS", "PREDICTED", "ClassifierSettings", "explanation_settings", "prediction_settings"]
+__all__ = ["OUTPUTS", "PREDICTED", "ClassifierSettings", "explanation_settings", "prediction_settings"]
 
 OUTPUTS = ("map", "overlay", "disagreement")
 """A map on the grid of the sent image, the map drawn over the image, or the standard deviation over the members."""
-
-MEMBERS = ("mean", "each")
-"""Explain the mean score of all members, or each member by itself as well."""
 
 PREDICTED = "predicted"
 """The target that stands for the class that is predicted for the image."""
@@ -176,9 +173,7 @@ def explanation_settings(
     explainer = explainers.create(method, **parameters)
     assert isinstance(explainer, StepwiseExplainer), "what explains classes works step by step"
     target = None if values["target"] == PREDICTED else int(values["target"])
-    members = MEMBERS[1] if values["output"] == "disagreement" else values["members"]
-    if manifest.n_members == 1 and members == "each":
-        raise InvalidParameter("members must be mean and output map or overlay for a model of one member")
+    members = require_members(values["members"], values["output"], manifest.n_members)
     return ClassifierSettings(explainer, target, members, values["output"], values["trust"])
 
 

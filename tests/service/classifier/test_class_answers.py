@@ -222,7 +222,8 @@ def test_one_member_cannot_disagree(service):
     for parameters in ({"members": "each"}, {"output": "disagreement"}):
         status, message = refused(service, **parameters)
         assert status == 400
-        assert message == "members must be mean and output map or overlay for a model of one member"
+        expected = "members must be mean and output another than disagreement for a model of one member, got each"
+        assert message == expected
 
 
 def test_even_images_come_with_a_warning(service):
