@@ -62,7 +62,7 @@ def gelu(g: Any, y: Any, x: Any, approximate: str = "none") -> tuple:
 @derivative(aten.hardtanh.default)
 def hardtanh(g: Any, y: Any, x: Any, low: float = -1.0, high: float = 1.0) -> tuple:
     """Limits (ReLU6 too); blocks the gradient at the limits."""
-    return (torch.where((x > low) & (x < high), g, 0.0),)
+    return (torch.where((y > low) & (y < high), g, 0.0),)
 
 
 @derivative(aten.leaky_relu.default)
