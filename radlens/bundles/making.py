@@ -14,19 +14,27 @@ from radlens import explainers
 from radlens.bundles.classifier import ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.datasets.model_input import ModelInput
 from radlens.engines.classifier import EagerClassifier, GraphClassifier
-from radlens.errors import InvalidInput, RadlensError, UnsupportedOperation
+from radlens.engines.golden import relative_error
+from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
 from radlens.evaluation import model_randomisation
 from radlens.explainers import StepwiseExplainer
 from radlens.graphs.classifier import classifier_graphs
 from radlens.graphs.classifier_export import ExportReport, export_classifier
 from radlens.graphs.forms import as_module, form_of
+from radlens.graphs.tracing import evaluating_copy
 from radlens.phantoms import mammogram, ultrasound
 
-__all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record"]
+__all__ = ["N_DEPTHS", "TRACED", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record"]
 
 Source = nn.Module | str | os.PathLike[str]
 
 Progress = Callable[[str, float, float], None]
+
+TRACED = "members.traced.pt"
+"""All members as one TorchScript module: images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
+
+_TRACED_ERROR = 1e-4
+"""Largest relative error of the traced module."""
 
 N_DEPTHS = 4
 """Depths down to which a network is randomised for the record of a bundle."""
@@ -80,7 +88,7 @@ def bundle_classifier(
     Raises:
         InvalidInput: no member, classes that do not fit the outputs, a folder that is not empty, or a member that does
             not map images to logits.
-        BundleError: a file cannot be read.
+        BundleError: a file cannot be read, or what is written computes something else.
         UnsupportedOperation: not even the prediction of a member can be compiled.
     """
     report = on_progress or (lambda stage, done, total: None)
@@ -103,6 +111,8 @@ def bundle_classifier(
                 on_progress=partial(_compiling, report, number, len(modules)),
             )
         )
+    if form != "onnx":
+        _write_traced(folder / TRACED, modules, images)
     names = tuple(each for each in exported[0].graphs if all(each in other.graphs for other in exported))
     missing = {graph: reason for each in reversed(exported) for graph, reason in each.missing.items()}
     if "prediction" not in names:
@@ -129,6 +139,34 @@ def bundle_classifier(
         defaults=_defaults(model_input),
     )
     return save_classifier(folder, manifest)
+
+
+class _Members(nn.Module):
+    """Maps images ``(b, c, h, w)`` to the logits of each member, ``(b, m, n_outputs)``."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(modules)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return torch.stack([member(images) for member in self.members], dim=1)
+
+
+def _write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
+    """Write all members as one TorchScript module.
+
+    Raises:
+        BundleError: it does not compute what the members do.
+    """
+    members = _Members([evaluating_copy(module) for module in modules])
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(members, images, check_trace=False), file)
+        # Another batch than the one that was traced.
+        found, expected = torch.jit.load(file)(images[:1]).numpy(), members(images[:1]).numpy()
+    error = relative_error(found, expected)
+    if not error <= _TRACED_ERROR:
+        raise BundleError(f"the traced module must be within {_TRACED_ERROR:g} of its members, got {error:.1e}")
 
 
 def bundle_run(

@@ -15,7 +15,16 @@ from radlens.cli.console import Stage, examples, note, stages, table
 from radlens.cli.options import DEFAULT_STORE, StoreOption
 from radlens.errors import InvalidParameter
 
-__all__ = ["EPILOG", "bundle_folder", "command", "export_run", "finish_classifier", "replaced", "require_word"]
+__all__ = [
+    "EPILOG",
+    "bundle_folder",
+    "command",
+    "export_classifier",
+    "export_run",
+    "finish_classifier",
+    "replaced",
+    "require_word",
+]
 
 EPILOG = examples(
     "radlens export runs/demo",
@@ -43,7 +52,7 @@ def command(
     Every form of the model is compared with the network of the paper in double precision.
     """
     if _is_of_classifier(run):
-        _export_classifier(run, store, name=name, version=version, form=form)
+        export_classifier(run, store, name=name, version=version, form=form)
         return
     name = name or "cdmam"
     with stages() as report:
@@ -101,7 +110,14 @@ def bundle_folder(store: Path, name: str, version: str) -> Path:
     return store / "bundles" / f"{name}-{version}"
 
 
-def _export_classifier(run: Path, store: Path, *, name: str | None, version: str, form: str) -> None:
+def export_classifier(run: Path, store: Path, *, name: str | None, version: str, form: str) -> None:
+    """Write bundle and archive of a run of classifiers to a model store, and say what they hold.
+
+    Raises:
+        TrainingError: there is no finished run.
+        InvalidParameter: unknown form, or a name or version that cannot be part of a URL.
+        BundleError: a form of the model computes something else.
+    """
     from radlens.bundles.making import bundle_run
 
     name = name or run.resolve().name

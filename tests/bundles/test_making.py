@@ -9,7 +9,7 @@ from torch import nn
 
 from radlens import bundles, explainers
 from radlens.bundles import ClassifierBundle
-from radlens.bundles.making import allowed_methods, bundle_classifier, randomisation_record
+from radlens.bundles.making import TRACED, allowed_methods, bundle_classifier, randomisation_record
 from radlens.datasets import ModelInput
 from radlens.engines.classifier import EagerClassifier
 from radlens.errors import BundleError, InvalidInput
@@ -54,6 +54,14 @@ def test_a_bundle_comes_back_as_it_was_made(made):
     assert loaded.manifest.defaults == {"occlusion": {"window": 2, "stride": 1}}
     images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(open_model(loaded).outputs(images), Network(0)(images).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_traced_module_gives_the_logits_of_each_member(made):
+    """Of any batch."""
+    images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
+    found = torch.jit.load(made.path / TRACED)(images)
+    torch.testing.assert_close(found, Network(0)(images).detach()[:, None])
+    assert TRACED in made.manifest.files
 
 
 @pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "cam", "integrated_gradients"])
