@@ -62,7 +62,8 @@ def command(
         ),
     ] = None,
     n_steps: Annotated[
-        int | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients on the path (L).")
+        int | None,
+        typer.Option(rich_help_panel=_METHOD, help="OMIG (L) and integrated gradients: gradients on the path."),
     ] = None,
     path_length: Annotated[
         float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: length of the path (c).")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from radlens import explainers
 from radlens.errors import InvalidParameter
 from radlens.evaluation import Classification, Randomisation
 from radlens.explainers import StepwiseExplainer, probabilities
@@ -148,7 +149,7 @@ class Plan:
         seed: of the randomisation check.
 
     Raises:
-        InvalidParameter: an unknown measure or a number below 1.
+        InvalidParameter: an unknown method or measure, or a number below 1.
     """
 
     methods: tuple[str, ...] | None = None
@@ -163,6 +164,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        for name in self.methods or ():
+            explainers.get(name)
         if unknown := [name for name in self.measures if name not in MEASURES]:
             raise InvalidParameter(f"measures must be among {', '.join(MEASURES)}, got {', '.join(unknown)}")
         for name in ("n_mapped", "n_faithful", "n_randomised"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from radlens.errors import InvalidParameter
 from radlens.evaluation import DILATION, QUANTILE, Box, iou, merge_boxes, merged_box
 from radlens.studies.maps import MapSet
 
@@ -22,10 +23,20 @@ class BoxRule:
     Args:
         quantile: in [0, 1].
         opening: side in pixels, odd; None for the default.
+
+    Raises:
+        InvalidParameter: a value out of range.
     """
 
     quantile: float = QUANTILE
     opening: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, before hours of work rather than after them."""
+        if not 0 <= self.quantile <= 1:
+            raise InvalidParameter(f"quantile must be from 0 to 1, got {self.quantile}")
+        if self.opening is not None and (self.opening < 1 or self.opening % 2 == 0):
+            raise InvalidParameter(f"opening must be odd and at least 1, got {self.opening}")
 
     def of(self, method: str) -> dict[str, Any]:
         """Return the parameters for the maps of a method."""

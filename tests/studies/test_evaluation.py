@@ -158,12 +158,27 @@ def test_small_images_have_small_windows() -> None:
         ({"measures": ("iou", "beauty")}, "measures must be among classification, .*, got beauty"),
         ({"n_faithful": 0}, "n_faithful must be at least 1, got 0"),
         ({"n_mapped": 0}, "n_mapped must be at least 1, got 0"),
+        ({"methods": ("saliency", "lrp")}, "method must be one of .*, got 'lrp'"),
     ],
 )
 def test_plans_that_cannot_be(changes: dict[str, object], message: str) -> None:
     """Unknown measures and numbers below 1."""
     with pytest.raises(InvalidParameter, match=message):
         Plan(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"opening": 4}, "opening must be odd and at least 1, got 4"),
+        ({"opening": 0}, "opening must be odd and at least 1, got 0"),
+        ({"quantile": 1.5}, "quantile must be from 0 to 1, got 1.5"),
+    ],
+)
+def test_rules_of_boxes_that_cannot_be(values: dict[str, float], message: str) -> None:
+    """Found out before anything is computed."""
+    with pytest.raises(InvalidParameter, match=message):
+        BoxRule(**values)  # type: ignore[arg-type]
 
 
 def test_refusals_name_what_works(model: StudyModel, as_bundle: StudyModel, tmp_path: Path) -> None:
