@@ -63,7 +63,7 @@ def command(
     ] = None,
     n_steps: Annotated[
         int | None,
-        typer.Option(rich_help_panel=_METHOD, help="OMIG (L) and integrated gradients: gradients on the path."),
+        typer.Option(rich_help_panel=_METHOD, help="OMIG (L), integrated gradients: gradients on the path."),
     ] = None,
     path_length: Annotated[
         float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: length of the path (c).")
