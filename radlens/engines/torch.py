@@ -17,7 +17,7 @@ from onnx import AttributeProto, TensorProto, inliner, numpy_helper
 from torch import Tensor
 
 from radlens.engines.base import GraphEngine, Options, register
-from radlens.engines.golden import Golden
+from radlens.engines.golden import Golden, jittered
 from radlens.engines.graph_file import GraphFile
 from radlens.engines.torch_operations import OPERATIONS, Node, Operation, dtype_of
 from radlens.errors import BundleError, MissingDependency
@@ -202,7 +202,9 @@ def golden_values(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
     """
     graph = GraphFile.load(path)
     engines = {precision: TorchEngine(graph, precision, Options()) for precision in ("f64", "f32")}
-    return Golden.compare(inputs, engines["f64"].run(inputs), engines["f32"].run(inputs))
+    return Golden.compare(
+        inputs, engines["f64"].run(inputs), *(engines["f32"].run(x) for x in (inputs, jittered(inputs)))
+    )
 
 
 def _array(value: Tensor) -> np.ndarray:
