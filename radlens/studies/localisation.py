@@ -34,7 +34,7 @@ class BoxRule:
     def __post_init__(self) -> None:
         """Refuse values out of range, before hours of work rather than after them."""
         if not 0 <= self.quantile <= 1:
-            raise InvalidParameter(f"quantile must be from 0 to 1, got {self.quantile}")
+            raise InvalidParameter(f"quantile must be in [0, 1], got {self.quantile}")
         if self.opening is not None and (self.opening < 1 or self.opening % 2 == 0):
             raise InvalidParameter(f"opening must be odd and at least 1, got {self.opening}")
 

@@ -172,7 +172,7 @@ def test_plans_that_cannot_be(changes: dict[str, object], message: str) -> None:
     [
         ({"opening": 4}, "opening must be odd and at least 1, got 4"),
         ({"opening": 0}, "opening must be odd and at least 1, got 0"),
-        ({"quantile": 1.5}, "quantile must be from 0 to 1, got 1.5"),
+        ({"quantile": 1.5}, r"quantile must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_rules_of_boxes_that_cannot_be(values: dict[str, float], message: str) -> None:
