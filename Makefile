@@ -32,7 +32,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev demo stop test lint types check bench bench-engines bench-gpu clean
+.PHONY: help install install-dev demo stop test lint types check bench bench-engines bench-attribution bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -69,6 +69,9 @@ bench-engines: install-dev ## time every way to compute a gradient, an OMIG map 
 	$(BIN)/python benchmarks/engines.py --models all --output benchmarks/results/engines.json
 	$(BIN)/python benchmarks/omig.py --output benchmarks/results/omig.json
 	$(BIN)/python benchmarks/upsampling.py --reliability 0.95 --output benchmarks/results/upsampling.json
+
+bench-attribution: install-dev ## time every method of classifiers beside Captum's; some 40 minutes
+	$(BIN)/python benchmarks/attribution.py --models all --output benchmarks/results/attribution.json
 
 bench-gpu: install-dev ## the same on a GPU machine, with the whole map of 5000 samples
 	$(BIN)/python benchmarks/gpu.py --output benchmarks/results/gpu.json
