@@ -92,7 +92,9 @@ def _compared(model: str, method: str, folder: Path, options: argparse.Namespace
     row: dict[str, Any] = {"method": method, **found}
     if theirs and "ms" in found["radlens"]:
         row["ratio"] = min(way["ms"] for way in theirs) / found["radlens"]["ms"]
-        row["difference"] = _difference(*(folder / f"{model}-{method}-{who}.npy" for who in ("captum", "radlens")))
+        # Noise that Captum draws in parts is other noise.
+        if method != "smooth_grad" or "ms" in found["captum"]:
+            row["difference"] = _difference(*(folder / f"{model}-{method}-{who}.npy" for who in ("captum", "radlens")))
     return row
 
 
