@@ -4,9 +4,9 @@ Start a server with a classifier (`radlens export RUN`, `radlens serve`), then
 
     RADLENS_MODEL=ultrasound-resnet locust -f benchmarks/locust_classifier.py --headless --users 4 --run-time 60s
 
-Every user asks for a prediction or for one of three kinds of maps at random, so that batches hold a mixture. The size of
-the image is ``RADLENS_SIDE`` (224). At the end it prints what each kind of answer costs in medians of a prediction, and
-the machine; a wrong answer is a failure, and a failure makes the exit code 1.
+Every user asks for a prediction or for one of three kinds of maps at random, so that batches hold a mixture. The side
+of the image is ``RADLENS_SIDE`` pixels (224). At the end it prints what each kind of answer costs in medians of a
+prediction, and the machine; a wrong answer is a failure, and a failure makes the exit code 1.
 """
 
 import json
