@@ -144,7 +144,7 @@ def _draw_mean(axes: Axes, name: str, curves: ScoreCurves, style: Style) -> floa
     if len(scores) > 1:
         half = _CONFIDENCE_FACTOR * scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
         # Probabilities stay probabilities, though the interval of few images does not know it.
-        bounds = (0.0, 1.0) if 0 <= scores.min() and scores.max() <= 1 else (-np.inf, np.inf)
+        bounds = (0.0, 1.0) if scores.min() >= 0 and scores.max() <= 1 else (-np.inf, np.inf)
         low, high = np.clip((mean - half, mean + half), *bounds)
         axes.fill_between(fractions, low, high, color=style.colour, alpha=0.12, linewidth=0)
     return float(np.trapezoid(mean, fractions))
