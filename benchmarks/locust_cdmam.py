@@ -12,9 +12,9 @@ and a failure makes the exit code 1.
 import json
 import math
 import os
-import platform
 from pathlib import Path
 
+from concluding import conclude
 from locust import FastHttpUser, constant, events, task
 
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
@@ -110,12 +110,4 @@ def wrong_stream(body: bytes) -> str | None:
 @events.quitting.add_listener
 def report(environment, **_) -> None:
     """Print ratios and the machine; fail if an answer was wrong."""
-    print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    prediction = environment.stats.get(PREDICT, "POST").median_response_time or math.nan
-    for name in (PREDICT, OMIG, UPSAMPLE):
-        entry = environment.stats.get(name, "POST")
-        if entry.num_requests:
-            low, high = entry.median_response_time, entry.get_response_time_percentile(0.95)
-            print(f"{name}: {low / prediction:.1f} predictions; 95 % within {high / low:.1f} medians of {low} ms")
-    if environment.stats.total.num_failures:
-        environment.process_exit_code = 1
+    conclude(environment, "cdmam", PREDICT, OMIG, UPSAMPLE)

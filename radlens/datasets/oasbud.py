@@ -39,6 +39,7 @@ _FILE = "OASBUD.mat"
 _FIELDS = ("id", "rf1", "rf2", "roi1", "roi2", "birads", "class")
 _LABELS: dict[str, Label] = {"0": "benign", "1": "malignant"}
 _DAMAGED = (ValueError, TypeError, KeyError, IndexError, OSError, NotImplementedError, MemoryError)
+"""What SciPy raises of files that it cannot read; a version that it does not know is the sixth of them."""
 
 
 def open_oasbud(root: str | Path) -> Dataset:

@@ -1,6 +1,7 @@
 """What the parameters of many methods must be."""
 
 import math
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -31,10 +32,12 @@ def finite(method: Any, *names: str) -> None:
     Raises:
         InvalidParameter: a value is refused.
     """
-    for name in names:
-        value = getattr(method, name)
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-            raise InvalidParameter(f"{name} must be a finite number, got {value!r}")
+    _require(
+        method,
+        names,
+        lambda value: isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value),
+        "a finite number",
+    )
 
 
 def not_negative(method: Any, *names: str) -> None:
@@ -55,7 +58,10 @@ def flag(method: Any, *names: str) -> None:
     Raises:
         InvalidParameter: a value is refused.
     """
+    _require(method, names, lambda value: isinstance(value, bool), "True or False")
+
+
+def _require(method: Any, names: Iterable[str], is_right: Callable[[Any], bool], expected: str) -> None:
     for name in names:
-        value = getattr(method, name)
-        if not isinstance(value, bool):
-            raise InvalidParameter(f"{name} must be True or False, got {value!r}")
+        if not is_right(value := getattr(method, name)):
+            raise InvalidParameter(f"{name} must be {expected}, got {value!r}")
