@@ -16,7 +16,7 @@ from radlens.phantoms.cdmam.hits import MIN_IMAGES, read_out
 from radlens.phantoms.cdmam.observer import expected_hit_rates
 from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, ReadOut, expected_cdc, fit_thresholds
 from radlens.phantoms.cdmam.registration import locate
-from radlens.phantoms.cdmam.signal import signal_at
+from radlens.phantoms.cdmam.signal import Changes, exposure_at, layers_at, signal_at
 from radlens.phantoms.cdmam.simulation import PhantomImage, sample_layout, simulate, simulate_sampled
 
 __all__ = [
@@ -31,12 +31,15 @@ __all__ = [
     "THICKNESSES_UM",
     "TRUE_CORNER",
     "Acquisition",
+    "Changes",
     "Layout",
     "PhantomImage",
     "ReadOut",
     "expected_cdc",
     "expected_hit_rates",
+    "exposure_at",
     "fit_thresholds",
+    "layers_at",
     "locate",
     "read_out",
     "sample_acquisition",

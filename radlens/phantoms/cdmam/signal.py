@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, i0e
 
+from radlens.errors import InvalidParameter
 from radlens.phantoms.cdmam import lettering
 from radlens.phantoms.cdmam.acquisition import BACKGROUND, Acquisition
 from radlens.phantoms.cdmam.geometry import (
@@ -24,7 +26,17 @@ from radlens.phantoms.cdmam.geometry import (
     phantom_to_cell,
 )
 
-__all__ = ["DiskProfiles", "phantom_disks", "signal_at", "total_blur_mm"]
+__all__ = [
+    "UNCHANGED",
+    "Changes",
+    "DiskProfiles",
+    "Layers",
+    "exposure_at",
+    "layers_at",
+    "phantom_disks",
+    "signal_at",
+    "total_blur_mm",
+]
 
 _REACH = 4.5  # standard deviations of the blur beyond which a profile is taken to be flat
 _NODES = 97
@@ -75,7 +87,57 @@ def total_blur_mm(blur_mm: float, spacing_mm: tuple[float, float]) -> float:
     return math.sqrt(blur_mm**2 + pixel_mm**2 / 12.0)
 
 
-def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.float32]:
+class Layers(NamedTuple):
+    """What lies between tube and detector beside the bare plate, blurred; float32 arrays of one shape.
+
+    Attributes:
+        disks: fraction of the signal that the gold disks take away, scatter included, 0..1.
+        lines: part of a pixel that the lines of the grid cover, 0..1.
+        writing: part of a pixel that letters and digits cover, 0..1.
+    """
+
+    disks: NDArray[np.float32]
+    lines: NDArray[np.float32]
+    writing: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a phantom differs from the one that was exposed: causes that can be removed or scaled one by one.
+
+    Args:
+        disks: factor of the contrast of all disks; 0 takes them away.
+        grid: factor of the contrast of the lines.
+        writing: factor of the contrast of letters and digits.
+        other_writing: the letters are turned upside down and exchange their sides.
+
+    Raises:
+        InvalidParameter: a factor that is negative or not finite.
+    """
+
+    disks: float = 1.0
+    grid: float = 1.0
+    writing: float = 1.0
+    other_writing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("disks", "grid", "writing"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InvalidParameter(f"{name} must be finite and at least 0, got {value}")
+
+
+UNCHANGED = Changes()
+"""The phantom as it was exposed."""
+
+
+def signal_at(
+    acquisition: Acquisition,
+    layout: Layout,
+    rows: NDArray[Any],
+    cols: NDArray[Any],
+    changes: Changes = UNCHANGED,
+) -> NDArray[np.float32]:
     """Return noise-free pixel values, attenuation bright, neither rounded nor clipped.
 
     A value is ``BACKGROUND + I0 - I (1 - D)``: I0 is the signal behind the bare plate, I the same with its heel effect,
@@ -90,38 +152,55 @@ def signal_at(acquisition: Acquisition, layout: Layout, rows: NDArray[Any], cols
         layout: how the image lies on the phantom.
         rows: rows of the pixels, of any shape.
         cols: their columns, of a shape that broadcasts with that of ``rows``.
+        changes: causes to be removed or scaled.
 
     Returns:
         float32 array of the broadcast shape.
     """
-    rows, cols = np.asarray(rows), np.asarray(cols)
-    x, y = layout.to_phantom(rows, cols)
-    loss = _loss(acquisition, total_blur_mm(acquisition.blur_mm, layout.spacing_mm), layout.grid_um, x, y)
-    right_mm = (cols.astype(np.float32) - np.float32((layout.image_shape[1] - 1) / 2)) * np.float32(
-        layout.spacing_mm[1]
-    )
-    exposure = np.float32(acquisition.exposure_signal) * (1 + right_mm * np.float32(acquisition.heel_per_100mm / 100.0))
+    disks, lines, writing = layers_at(acquisition, layout, rows, cols, other_writing=changes.other_writing)
+    contrast = float(acquisition.contrast(np.array(layout.grid_um)))
+    loss = disks
+    if changes.disks != 1:
+        loss *= np.float32(changes.disks)
+    lines *= np.float32(contrast * changes.grid)
+    writing *= np.float32(contrast * changes.writing)
+    loss += lines
+    loss += writing
     np.subtract(1, loss, out=loss)
-    loss *= exposure
+    loss *= exposure_at(acquisition, layout, cols)
     return np.subtract(np.float32(BACKGROUND + acquisition.exposure_signal), loss, out=loss)
 
 
-def _loss(
-    acquisition: Acquisition, sigma_mm: float, grid_um: float, x: NDArray[np.float32], y: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the fraction of the signal that disks, grid and writing take away at points in mm."""
+def exposure_at(acquisition: Acquisition, layout: Layout, cols: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the signal behind the bare plate at columns of the image, heel effect included, in pixel values."""
+    middle = np.float32((layout.image_shape[1] - 1) / 2)
+    right_mm = (np.asarray(cols).astype(np.float32) - middle) * np.float32(layout.spacing_mm[1])
+    return np.float32(acquisition.exposure_signal) * (1 + right_mm * np.float32(acquisition.heel_per_100mm / 100.0))
+
+
+def layers_at(
+    acquisition: Acquisition,
+    layout: Layout,
+    rows: NDArray[Any],
+    cols: NDArray[Any],
+    *,
+    other_writing: bool = False,
+) -> Layers:
+    """Return disks, lines and writing apart from each other; arguments as in `signal_at`."""
+    x, y = layout.to_phantom(np.asarray(rows), np.asarray(cols))
+    sigma_mm = total_blur_mm(acquisition.blur_mm, layout.spacing_mm)
     a, b = phantom_to_cell(x, y)
     r, c = np.floor(a), np.floor(b)
     a, b = (a - r - np.float32(0.5)).reshape(-1), (b - c - np.float32(0.5)).reshape(-1)
     r, c = (np.clip(index.reshape(-1), -_RING, 15 + _RING).astype(np.intp) + _RING for index in (r, c))
-    loss = np.zeros(x.size, dtype=np.float32)
+    disks, lines, writing = (np.zeros(x.size, dtype=np.float32) for _ in Layers._fields)
     inside = _EXISTS[r, c]
-    _add_disks(loss, acquisition, sigma_mm, inside, r, c, a, b)
-    contrast = np.float32(acquisition.contrast(np.array(grid_um)))
-    _add_lines(loss, contrast, sigma_mm, r, c, a, b)
+    _add_disks(disks, acquisition, sigma_mm, inside, r, c, a, b)
+    _add_lines(lines, sigma_mm, r, c, a, b)
     outside = np.flatnonzero(~inside)
-    loss[outside] += contrast * lettering.coverage(x.reshape(-1)[outside], y.reshape(-1)[outside])
-    return loss.reshape(x.shape)
+    side = np.float32(-1 if other_writing else 1)
+    writing[outside] = lettering.coverage(side * x.reshape(-1)[outside], side * y.reshape(-1)[outside])
+    return Layers(disks.reshape(x.shape), lines.reshape(x.shape), writing.reshape(x.shape))
 
 
 def _add_disks(
@@ -150,8 +229,7 @@ def _add_disks(
 
 
 def _add_lines(
-    loss: NDArray[np.float32],
-    contrast: np.float32,
+    lines: NDArray[np.float32],
     sigma_mm: float,
     r: NDArray[np.intp],
     c: NDArray[np.intp],
@@ -172,7 +250,7 @@ def _add_lines(
     along_a = here | _EXISTS[r, beyond_b % last]
     first = along_b * _line_profile(to_a[near] * np.float32(CELL_MM), sigma_mm)
     second = along_a * _line_profile(to_b[near] * np.float32(CELL_MM), sigma_mm)
-    loss[near] += contrast * (first + second - first * second)
+    lines[near] = first + second - first * second
 
 
 def _line_profile(distance_mm: NDArray[np.float32], sigma_mm: float) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from scipy.ndimage import correlate1d
 
 from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition, noise_kernel
 from radlens.phantoms.cdmam.geometry import GRID_UM, Layout
-from radlens.phantoms.cdmam.signal import signal_at
+from radlens.phantoms.cdmam.signal import UNCHANGED, Changes, signal_at
 
 __all__ = ["PhantomImage", "sample_layout", "simulate", "simulate_sampled"]
 
@@ -36,13 +36,16 @@ class PhantomImage:
     seed: int
 
 
-def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0) -> PhantomImage:
+def simulate(
+    acquisition: Acquisition, layout: Layout, seed: int = 0, changes: Changes = UNCHANGED
+) -> PhantomImage:
     """Simulate an image at full size: the signal at every pixel and white noise through a Gaussian filter.
 
     Args:
         acquisition: the exposure.
         layout: shape and place of the image.
-        seed: of the noise; the same three arguments give the same image.
+        seed: of the noise; the same arguments give the same image, and the same noise with other ``changes``.
+        changes: causes to be removed or scaled.
 
     Returns:
         The image; its values are rounded and clipped to 12 bits.
@@ -57,7 +60,7 @@ def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0) -> Phantom
     cols = np.arange(width)[None, :]
     for start in range(0, height, _BLOCK_ROWS):
         rows = np.arange(start, min(start + _BLOCK_ROWS, height))[:, None]
-        pixels[start : start + _BLOCK_ROWS] += signal_at(acquisition, layout, rows, cols)
+        pixels[start : start + _BLOCK_ROWS] += signal_at(acquisition, layout, rows, cols, changes)
     return PhantomImage(_digitise(pixels), acquisition, layout, seed)
 
 
