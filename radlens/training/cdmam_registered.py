@@ -64,9 +64,7 @@ class RegisteredPreset:
             if getattr(self, name) < 1:
                 raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.n_phantoms < self.batch_size:
-            raise InvalidParameter(
-                f"n_phantoms must be at least batch_size, {self.batch_size}, got {self.n_phantoms}"
-            )
+            raise InvalidParameter(f"n_phantoms must be at least batch_size, {self.batch_size}, got {self.n_phantoms}")
 
 
 def train_member(

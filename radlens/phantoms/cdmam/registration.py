@@ -22,7 +22,7 @@ from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition
 from radlens.phantoms.cdmam.geometry import GRID_EXTENT_MM, HALF_DIAGONAL_MM, Layout
 from radlens.phantoms.cdmam.signal import signal_at
 
-__all__ = ["MAX_ROTATION_DEG", "MIN_CORRELATION", "locate"]
+__all__ = ["MAX_ROTATION_DEG", "MIN_CORRELATION", "Found", "find", "locate"]
 
 MAX_ROTATION_DEG = 3.0
 """Largest turn that is searched, degrees to either side."""
@@ -52,6 +52,53 @@ class _Binned(NamedTuple):
     spacing_mm: tuple[float, float]
 
 
+class Found(NamedTuple):
+    """A phantom in an image.
+
+    Attributes:
+        layout: how the phantom lies in the image, or in the transposed image.
+        is_transposed: whether rows and columns must be exchanged first: the phantom lies on its side.
+        correlation: of image and noise-free phantom, at pixels of half a millimetre.
+    """
+
+    layout: Layout
+    is_transposed: bool
+    correlation: float
+
+
+def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found:
+    """Find how an image lies on the phantom, upright or on its side.
+
+    Shifts, mirrors, quarter turns and turns of up to 3 degrees are found; the scale is taken from ``spacing_mm``.
+
+    Args:
+        pixels: (H, W), attenuation bright.
+        spacing_mm: distance of pixel centres in the phantom's plane, one number or (row, column).
+
+    Returns:
+        The layout; what it says of the gold in the grid is the default.
+
+    Raises:
+        InvalidParameter: pixels of another shape, or not finite.
+        UnreadableImage: the image is smaller than the grid, or no phantom is found in it.
+    """
+    pixels, layout = _checked(pixels, spacing_mm)
+    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
+    sideways = Layout.on_detector(layout.image_shape[::-1], layout.spacing_mm[::-1])
+    turned = _Binned(coarse.pixels.T, coarse.factors[::-1], coarse.spacing_mm[::-1])
+    candidates = [
+        (*_find(image, start), is_transposed)
+        for image, start, is_transposed in ((coarse, layout, False), (turned, sideways, True))
+        if _holds_grid(start)
+    ]
+    if not candidates:
+        raise _too_small(layout)
+    best, _, is_transposed = max(candidates, key=lambda candidate: candidate[1])
+    fine = _bin(pixels.T if is_transposed else pixels, best.spacing_mm, _FINE_MM)
+    settled, correlation = _refine(fine, best)
+    return Found(settled, is_transposed, _accepted(correlation))
+
+
 def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Layout:
     """Find how an image lies on the phantom.
 
@@ -68,25 +115,38 @@ def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Lay
         InvalidParameter: pixels of another shape, or not finite.
         UnreadableImage: the image is smaller than the grid, no phantom is found in it, or one on its side.
     """
+    pixels, layout = _checked(pixels, spacing_mm)
+    if not _holds_grid(layout):
+        raise _too_small(layout)
+    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
+    found, agreement = _find(coarse, layout)
+    found, correlation = _refine(_bin(pixels, layout.spacing_mm, _FINE_MM), found)
+    _accepted(correlation)
+    _refuse_sideways(coarse, layout, agreement)
+    return found
+
+
+def _checked(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> tuple[NDArray[Any], Layout]:
     pixels = np.asarray(pixels)
     if pixels.ndim != 2:
         raise InvalidParameter(f"pixels must have shape (H, W), got {pixels.shape}")
     if not np.all(np.isfinite(pixels)):
         raise InvalidParameter("pixels must be finite, got nan or infinity")
-    layout = Layout.on_detector((pixels.shape[0], pixels.shape[1]), spacing_mm)
-    if not _holds_grid(layout):
-        need = " x ".join(f"{extent:.0f}" for extent in GRID_EXTENT_MM)
-        have = " x ".join(f"{n * step:.0f}" for n, step in zip(layout.image_shape, layout.spacing_mm, strict=True))
-        raise UnreadableImage(f"image must show the whole grid of {need} mm, got {have} mm")
-    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
-    found, agreement = _find(coarse, layout)
-    found, correlation = _refine(_bin(pixels, layout.spacing_mm, _FINE_MM), found)
+    return pixels, Layout.on_detector((pixels.shape[0], pixels.shape[1]), spacing_mm)
+
+
+def _too_small(layout: Layout) -> UnreadableImage:
+    need = " x ".join(f"{extent:.0f}" for extent in GRID_EXTENT_MM)
+    have = " x ".join(f"{n * step:.0f}" for n, step in zip(layout.image_shape, layout.spacing_mm, strict=True))
+    return UnreadableImage(f"image must show the whole grid of {need} mm, got {have} mm")
+
+
+def _accepted(correlation: float) -> float:
     if correlation < MIN_CORRELATION:
         raise UnreadableImage(
             f"no phantom was found: correlation must be at least {MIN_CORRELATION}, got {correlation:.2f}"
         )
-    _refuse_sideways(coarse, layout, agreement)
-    return found
+    return correlation
 
 
 def _find(image: _Binned, layout: Layout) -> tuple[Layout, float]:

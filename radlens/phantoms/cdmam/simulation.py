@@ -36,9 +36,7 @@ class PhantomImage:
     seed: int
 
 
-def simulate(
-    acquisition: Acquisition, layout: Layout, seed: int = 0, changes: Changes = UNCHANGED
-) -> PhantomImage:
+def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0, changes: Changes = UNCHANGED) -> PhantomImage:
     """Simulate an image at full size: the signal at every pixel and white noise through a Gaussian filter.
 
     Args:
