@@ -112,7 +112,7 @@ def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps:
 
 def _print_files(output: Path) -> None:
     described = {
-        "report.html": "the page to file: curve, verdict, map, enlarged regions, provenance",
+        "report.html": "the page to file: curve, limits, map, enlarged regions, provenance",
         "cdc.png": "predicted curve with its 95 % interval and the European limits",
         "map.png, overlay.png": "OMIG map of one 250x250 sample",
         "upsampled-map.png, upsampled-overlay.png": "OMIG map at full resolution, and upsampled-map.npy its values",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from radlens.cli.options import (
 )
 from radlens.errors import InvalidParameter
 
-__all__ = ["EPILOG", "command", "print_classes", "print_prediction", "write_prediction"]
+__all__ = ["EPILOG", "command", "judged", "print_classes", "print_prediction", "write_prediction"]
 
 EPILOG = examples(
     "radlens predict phantom.dcm",
@@ -36,7 +37,8 @@ EPILOG = examples(
 SUFFIXES = (".json", ".png")
 """What a prediction can be written as."""
 
-_UNCERTAIN = "(?)"
+_NO_VERDICT = "No verdict: a predicted threshold is not positive."
+_COLOURS = {"met": "green", "not met": "red", "not settled": "yellow"}
 
 
 def command(
@@ -56,8 +58,8 @@ def command(
 ) -> None:
     """Predict the contrast-detail curve of an image, or the probabilities of its classes, whichever the model does.
 
-    A curve comes with its 95 % interval and a verdict at the European limits. Of an ensemble of classifiers, the spread
-    of the members' probabilities is shown.
+    A curve comes with its 95 % interval and one answer for each European limit: met, not met, or not settled by this
+    image. Of an ensemble of classifiers, the spread of the members' probabilities is shown.
     """
     for file in output or ():
         require("--output", file.suffix.lower(), SUFFIXES)
@@ -80,17 +82,16 @@ def command(
 
 def print_prediction(answer: dict[str, Any]) -> None:
     """Print curve, verdict and warnings."""
-    found, limits = answer["prediction"], {point["diameter_mm"]: point for point in answer["verdict"]["diameters"]}
+    found, verdict = answer["prediction"], answer["verdict"]
+    limits = {point["diameter_mm"]: point for point in verdict["diameters"]} if verdict else {}
     curve = zip(found["diameters_mm"], found["mean_um"], found["interval_um"], strict=True)
     rows = [
-        (f"{diameter:.2f}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", *_judged(limits.get(diameter)))
+        (f"{diameter:.2f}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", *judged(limits.get(diameter)))
         for diameter, mean, (low, high) in curve
     ]
-    columns = ["mm", "µm of gold", "95 % interval", "accept.", "achiev.", "verdict"]
+    columns = ["mm", "µm of gold", "95 % interval", "acceptable limit", "achievable limit"]
     table(columns, rows, title="Predicted contrast-detail curve")
-    if any(not point["certain"] for point in limits.values()):
-        out.print(f"{_UNCERTAIN} the 95 % interval reaches across a limit")
-    out.print(answer["verdict"]["summary"], soft_wrap=True)
+    out.print(verdict["summary"] if verdict else _NO_VERDICT, soft_wrap=True)
     warn(answer["warnings"])
 
 
@@ -123,11 +124,21 @@ def _drawn(answer: dict[str, Any]) -> bytes:
     from radlens.figures import Curve, figure_cdc, save
 
     found = answer["prediction"]
-    return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["total_um"]))]))
+    return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["interval_um"]))]))
 
 
-def _judged(point: dict[str, Any] | None) -> tuple[str, str, str]:
+def judged(point: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the cells of a table that answer the acceptable and the achievable limit; blank without a limit.
+
+    Args:
+        point: the verdict of one diameter as JSON values, see `radlens.evaluation.DiameterVerdict`.
+    """
     if point is None:
-        return "", "", ""
-    certainty = "" if point["certain"] else f" {_UNCERTAIN}"
-    return f"{point['acceptable_um']:.3f}", f"{point['achievable_um']:.3f}", f"{point['outcome']}{certainty}"
+        return "", ""
+    from radlens.evaluation import SIGNS
+
+    acceptable, achievable = (
+        f"{point[f'{name}_um']:.3f} [{_COLOURS[point[name]]}]{SIGNS[point[name]]} {point[name]}[/]"
+        for name in ("acceptable", "achievable")
+    )
+    return acceptable, achievable

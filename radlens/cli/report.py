@@ -79,7 +79,7 @@ def report_html(data: bytes, predicted: dict[str, Any], explanation: dict[str, A
         image.pixels,
         upsampled_map(explanation),
         np.array(predicted["prediction"]["mean_um"]),
-        np.array(predicted["prediction"]["total_um"]),
+        np.array(predicted["prediction"]["interval_um"]),
         created=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
         provenance=_provenance(predicted, explanation),
         boxes=regions(image),

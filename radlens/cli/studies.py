@@ -9,6 +9,7 @@ from torch import Tensor
 from radlens.bundles import Bundle
 from radlens.cli.results import regions
 from radlens.engines import BundleEngine
+from radlens.evaluation import linear_interval, log_interval
 from radlens.explainers import Explainer, Occlusion, Omig, Sensitivity, UpsampledMap, upsample
 from radlens.figures import (
     Box,
@@ -103,7 +104,8 @@ class Study:
 
     def _curve(self, images: Tensor) -> Curve:
         prediction = self.engine.predict(images)
-        return Curve(prediction.mean.double().numpy()[0], prediction.total.double().numpy()[0])
+        mean, total = prediction.mean.double().numpy()[0], prediction.total.double().numpy()[0]
+        return Curve(mean, log_interval(mean, total) if mean.min() > 0 else linear_interval(mean, total))
 
 
 def turned(box: Box, n_columns: int) -> Box:

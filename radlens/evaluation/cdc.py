@@ -1,17 +1,17 @@
 """Contrast-detail curves against the European limits and against the truth.
 
 Limits: European Guidelines for Quality Assurance in Breast Cancer Screening and Diagnosis, 4th edition, section
-2b.2.4. Interval and coverage: Amanova et al. 2022, section 2.2.
+2b.2.4. Linear interval and coverage: Amanova et al. 2022, section 2.2.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from radlens.errors import InvalidInput
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
@@ -19,18 +19,24 @@ from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 __all__ = [
     "EXPANSION",
     "LIMITS_UM",
+    "SIGNS",
+    "Answer",
     "CdcVerdict",
     "DiameterVerdict",
     "Limit",
-    "Outcome",
     "coverage",
     "describe",
+    "linear_interval",
+    "log_interval",
     "rmse",
     "skill",
     "verdict",
 ]
 
-Outcome = Literal["achievable", "acceptable", "not acceptable"]
+Answer = Literal["met", "not met", "not settled"]
+
+SIGNS: Mapping[Answer, str] = MappingProxyType({"met": "✓", "not met": "✗", "not settled": "?"})
+"""Sign that stands before an answer in tables and reports; only a limit that is met has a tick."""
 
 EXPANSION = 1.96
 """Total uncertainties from the mean to either end of the 95 % interval of a Gaussian (Amanova et al., section 2.2)."""
@@ -40,8 +46,8 @@ class Limit(NamedTuple):
     """Largest threshold gold thickness, micrometres.
 
     Attributes:
-        acceptable: a system above it must not be used.
-        achievable: what a good system reaches.
+        acceptable: Limit above which a system must not be used.
+        achievable: Limit that a good system reaches.
     """
 
     acceptable: float
@@ -61,18 +67,19 @@ LIMITS_UM: Mapping[float, Limit] = MappingProxyType(
 
 @dataclass(frozen=True)
 class DiameterVerdict:
-    """One point of the curve against the limits of its diameter.
+    """One point of the curve against the two limits of its diameter.
+
+    A limit is met if the whole interval lies on or below it, not met if the whole interval lies above it, and not
+    settled if the interval reaches across it.
 
     Attributes:
-        diameter_mm: of the disk.
-        mean_um: predicted threshold, micrometres of gold.
-        interval_um: its 95 % interval; the lower end can be negative where the uncertainty is large.
-        acceptable_um: limit, micrometres of gold.
-        achievable_um: limit, micrometres of gold.
-        outcome: where the mean lies; a mean on a limit meets it.
-        certain: the whole interval lies on the side of the limit that decided the outcome. "achievable" and
-            "acceptable" are then met with at least the interval's confidence, "not acceptable" is exceeded with it.
-            Where it is false, the limit lies inside the interval and this one image does not settle the question.
+        diameter_mm: Diameter of the disk.
+        mean_um: Threshold, micrometres of gold.
+        interval_um: Lower and upper end of its 95 % interval, micrometres of gold.
+        acceptable_um: Acceptable limit, micrometres of gold.
+        achievable_um: Achievable limit, micrometres of gold.
+        acceptable: Whether the acceptable limit is met.
+        achievable: Whether the achievable limit is met.
     """
 
     diameter_mm: float
@@ -80,69 +87,113 @@ class DiameterVerdict:
     interval_um: tuple[float, float]
     acceptable_um: float
     achievable_um: float
-    outcome: Outcome
-    certain: bool
+    acceptable: Answer
+    achievable: Answer
 
 
 @dataclass(frozen=True)
 class CdcVerdict:
     """A curve against the European limits.
 
-    A physicist may conclude that the predicted curve passes or fails at the four limited diameters, and whether the
-    uncertainty of the prediction could turn that around. It does not replace the read-out of at least 16 images that
-    the guidelines ask for: it tells whether that is likely to give another answer. The intervals hold for each
-    diameter on its own, not for all four together.
+    A limit is met if it is met at all four diameters, not met if it is not met at one or more of them, and otherwise
+    not settled. The intervals hold for each diameter on its own, not for all four together. A verdict on a predicted
+    curve does not replace the read-out of at least 16 images that the guidelines ask for.
 
     Attributes:
-        diameters: one verdict for each limited diameter, largest first.
-        outcome: the worst of them.
-        certain: no interval allows another conclusion. "achievable" and "acceptable" need every interval below that
-            limit; for "not acceptable" one diameter whose whole interval lies above its limit is enough.
+        diameters: One verdict for each limited diameter, largest first.
+        acceptable: Whether the acceptable limit is met.
+        achievable: Whether the achievable limit is met.
     """
 
     diameters: tuple[DiameterVerdict, ...]
-    outcome: Outcome
-    certain: bool
+    acceptable: Answer
+    achievable: Answer
 
 
-def verdict(mean_um: ArrayLike, total_um: ArrayLike) -> CdcVerdict:
-    """Compare a predicted curve with `LIMITS_UM`.
+def verdict(mean_um: ArrayLike, interval_um: ArrayLike) -> CdcVerdict:
+    """Compare a curve with `LIMITS_UM`.
 
     Args:
-        mean_um: ``(12,)`` predicted thresholds, micrometres of gold, diameters as in ``CDC_DIAMETERS_MM``.
-        total_um: ``(12,)`` their total uncertainties, standard deviations in micrometres of gold.
+        mean_um: ``(12,)`` thresholds, micrometres of gold, positive; diameters as in ``CDC_DIAMETERS_MM``.
+        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold, positive.
 
     Raises:
-        InvalidInput: another shape, a value that is not finite, or a negative uncertainty.
+        InvalidInput: another shape, a value that is not finite or not positive, or a mean outside its interval.
     """
-    mean, total = _curve("mean_um", mean_um), _curve("total_um", total_um)
-    if total.min() < 0:
-        raise InvalidInput(f"total_um must not be negative, got {total.min():g}")
+    mean, interval = _checked("mean_um", mean_um, (12,)), _checked("interval_um", interval_um, (12, 2))
+    for name, values in (("mean_um", mean), ("interval_um", interval)):
+        if values.min() <= 0:
+            raise InvalidInput(f"{name} must be positive, got {values.min():g}")
+    outside = (mean < interval[:, 0]) | (mean > interval[:, 1])
+    if outside.any():
+        i = int(outside.argmax())
+        ends = f"{interval[i, 0]:g} to {interval[i, 1]:g}"
+        raise InvalidInput(f"interval_um must contain mean_um, got {ends} around {mean[i]:g}")
     points = tuple(
-        _point(diameter, float(mean[i]), float(total[i]), LIMITS_UM[diameter])
-        for i, diameter in enumerate(_DIAMETERS_MM.tolist())
+        _point(diameter, float(mean[i]), (float(interval[i, 0]), float(interval[i, 1])), LIMITS_UM[diameter])
+        for i, diameter in enumerate(CDC_DIAMETERS_MM)
         if diameter in LIMITS_UM
     )
-    outcome = max((point.outcome for point in points), key=_ORDER.index)
-    return CdcVerdict(points, outcome, _is_certain(points, outcome))
+    return CdcVerdict(
+        points,
+        acceptable=_overall([point.acceptable for point in points]),
+        achievable=_overall([point.achievable for point in points]),
+    )
 
 
-def describe(found: CdcVerdict) -> str:
-    """Return the overall verdict as two sentences for a report."""
-    deciding = [point for point in found.diameters if point.outcome == found.outcome]
-    where = ", ".join(f"{point.diameter_mm:.2f}" for point in deciding)
-    if found.outcome == "not acceptable":
-        text = f"The predicted curve exceeds the acceptable limit at {where} mm."
-    elif found.outcome == "acceptable":
-        text = (
-            "The predicted curve meets the acceptable limit at all four diameters, "
-            f"but not the achievable one at {where} mm."
-        )
-    else:
-        text = "The predicted curve meets the achievable limit at all four diameters."
-    if found.certain:
-        return f"{text} The 95 % intervals support this conclusion."
-    return f"{text} The 95 % intervals reach across the limit: this image alone does not settle the question."
+def describe(found: CdcVerdict, *, source: str = "this image") -> str:
+    """Return one sentence for each limit, the diameters named.
+
+    Args:
+        found: The verdict.
+        source: What the curve was determined from, as in "not settled by this image".
+    """
+    return " ".join(
+        _sentence(name, [(point.diameter_mm, getattr(point, name)) for point in found.diameters], source)
+        for name in Limit._fields
+    )
+
+
+def log_interval(mean_um: ArrayLike, total_um: ArrayLike) -> NDArray[np.float64]:
+    """Return the 95 % interval ``mean * exp(-+1.96 total / mean)``, which is always positive.
+
+    It is that of a log-normal distribution with median ``mean`` whose logarithm has the standard deviation
+    ``total / mean``: to first order, the logarithm of a value with the standard deviation ``total``. For a small
+    ``total / mean`` it equals `linear_interval`. The exponent is at most 50, so that the ends stay finite numbers.
+
+    Args:
+        mean_um: ``(..., 12)`` thresholds, micrometres of gold, positive.
+        total_um: Their total uncertainties, standard deviations in micrometres of gold; same shape.
+
+    Returns:
+        ``(..., 12, 2)`` lower and upper ends, micrometres of gold.
+
+    Raises:
+        InvalidInput: shapes that do not match, no values, values that are not finite, a mean that is not positive, or
+            a negative uncertainty.
+    """
+    mean, total = _mean_and_total(mean_um, total_um)
+    if mean.min() <= 0:
+        raise InvalidInput(f"mean_um must be positive, got {mean.min():g}")
+    factor = np.exp(np.minimum(EXPANSION * total / mean, _MAX_EXPONENT))
+    return np.stack([mean / factor, mean * factor], axis=-1)
+
+
+def linear_interval(mean_um: ArrayLike, total_um: ArrayLike) -> NDArray[np.float64]:
+    """Return the 95 % interval ``mean -+ 1.96 total`` of a Gaussian; its lower end can be negative.
+
+    Args:
+        mean_um: ``(..., 12)`` thresholds, micrometres of gold.
+        total_um: Their total uncertainties, standard deviations in micrometres of gold; same shape.
+
+    Returns:
+        ``(..., 12, 2)`` lower and upper ends, micrometres of gold.
+
+    Raises:
+        InvalidInput: shapes that do not match, no values, values that are not finite, or a negative uncertainty.
+    """
+    mean, total = _mean_and_total(mean_um, total_um)
+    return np.stack([mean - EXPANSION * total, mean + EXPANSION * total], axis=-1)
 
 
 def rmse(mean_um: ArrayLike, truth_um: ArrayLike) -> float:
@@ -159,19 +210,21 @@ def rmse(mean_um: ArrayLike, truth_um: ArrayLike) -> float:
     return math.sqrt(np.mean((mean - truth) ** 2))
 
 
-def coverage(mean_um: ArrayLike, total_um: ArrayLike, truth_um: ArrayLike) -> float:
-    """Return the fraction of truths inside ``mean ± 1.96 total``, ends included; 0.95 where the intervals are right.
+def coverage(interval_um: ArrayLike, truth_um: ArrayLike) -> float:
+    """Return the fraction of truths inside their intervals, ends included; 0.95 where the intervals are right.
 
     Args:
-        mean_um: ``(n, 12)`` predictions.
-        total_um: ``(n, 12)`` total uncertainties, standard deviations.
-        truth_um: ``(n, 12)``.
+        interval_um: ``(n, 12, 2)`` lower and upper ends; see `log_interval` and `linear_interval`.
+        truth_um: ``(n, 12)``; any shape that broadcasts with the ends.
 
     Raises:
         InvalidInput: shapes that do not match, no values, or values that are not finite.
     """
-    mean, total, truth = _matching(mean_um=mean_um, total_um=total_um, truth_um=truth_um)
-    return float(np.mean(np.abs(truth - mean) <= EXPANSION * total))
+    interval = np.asarray(interval_um, dtype=np.float64)
+    if interval.ndim == 0 or interval.shape[-1] != 2:
+        raise InvalidInput(f"interval_um must have shape (..., 2), got {interval.shape}")
+    lower, upper, truth = _matching(lower_um=interval[..., 0], upper_um=interval[..., 1], truth_um=truth_um)
+    return float(np.mean((lower <= truth) & (truth <= upper)))
 
 
 def skill(mean_um: ArrayLike, truth_um: ArrayLike, reference_um: ArrayLike) -> float:
@@ -192,39 +245,70 @@ def skill(mean_um: ArrayLike, truth_um: ArrayLike, reference_um: ArrayLike) -> f
     return rmse(reference_um, truth_um) / error if error else math.inf
 
 
-_DIAMETERS_MM = np.array(CDC_DIAMETERS_MM)
-
-_ORDER: tuple[Outcome, ...] = ("achievable", "acceptable", "not acceptable")
+_MAX_EXPONENT = 50.0
 
 
-def _point(diameter_mm: float, mean: float, total: float, limit: Limit) -> DiameterVerdict:
-    low, high = mean - EXPANSION * total, mean + EXPANSION * total
-    outcome: Outcome
-    if mean <= limit.achievable:
-        outcome, certain = "achievable", high <= limit.achievable
-    elif mean <= limit.acceptable:
-        outcome, certain = "acceptable", high <= limit.acceptable
-    else:
-        outcome, certain = "not acceptable", low > limit.acceptable
-    return DiameterVerdict(diameter_mm, mean, (low, high), limit.acceptable, limit.achievable, outcome, certain)
+def _point(diameter_mm: float, mean: float, interval: tuple[float, float], limit: Limit) -> DiameterVerdict:
+    return DiameterVerdict(
+        diameter_mm,
+        mean,
+        interval,
+        *limit,
+        acceptable=_answer(interval, limit.acceptable),
+        achievable=_answer(interval, limit.achievable),
+    )
 
 
-def _is_certain(points: tuple[DiameterVerdict, ...], outcome: Outcome) -> bool:
-    if outcome == "not acceptable":
-        return any(point.outcome == outcome and point.certain for point in points)
-    if outcome == "acceptable":
-        return all(point.interval_um[1] <= point.acceptable_um for point in points)
-    return all(point.certain for point in points)
+def _answer(interval: tuple[float, float], limit: float) -> Answer:
+    if interval[1] <= limit:
+        return "met"
+    return "not met" if interval[0] > limit else "not settled"
 
 
-def _curve(name: str, values: ArrayLike) -> np.ndarray:
+def _overall(answers: Sequence[Answer]) -> Answer:
+    order: tuple[Answer, ...] = ("not met", "not settled", "met")
+    return next(answer for answer in order if answer in answers)
+
+
+def _sentence(name: str, answers: Sequence[tuple[float, Answer]], source: str) -> str:
+    def where(wanted: Answer) -> list[str]:
+        return [f"{diameter:.2f}" for diameter, answer in answers if answer == wanted]
+
+    failed, open_, met = where("not met"), where("not settled"), where("met")
+    parts = []
+    if failed:
+        parts.append(f"not met {_at(failed, len(answers))}")
+    if open_:
+        reach = "interval reaches" if len(open_) == 1 else "intervals reach"
+        parts.append(f"not settled by {source} {_at(open_, len(answers))}: the 95 % {reach} across it")
+    if met:
+        others = "at the other diameter" if len(met) == 1 else "at the other diameters"
+        parts.append(f"met {others if parts else 'at all four diameters'}")
+    return f"{name.capitalize()} limit: {'; '.join(parts)}."
+
+
+def _at(diameters: Sequence[str], n_limited: int) -> str:
+    if len(diameters) == n_limited:
+        return "at any of the four diameters"
+    *first, last = diameters
+    return f"at {', '.join(first)} and {last} mm" if first else f"at {last} mm"
+
+
+def _checked(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
-    if array.shape != _DIAMETERS_MM.shape:
-        raise InvalidInput(f"{name} must have shape {_DIAMETERS_MM.shape}, got {array.shape}")
+    if array.shape != shape:
+        raise InvalidInput(f"{name} must have shape {shape}, got {array.shape}")
     return _finite(name, array)
 
 
-def _matching(**named: ArrayLike) -> list[np.ndarray]:
+def _mean_and_total(mean_um: ArrayLike, total_um: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    mean, total = _matching(mean_um=mean_um, total_um=total_um)
+    if total.min() < 0:
+        raise InvalidInput(f"total_um must not be negative, got {total.min():g}")
+    return mean, total
+
+
+def _matching(**named: ArrayLike) -> list[NDArray[np.float64]]:
     arrays = [_finite(name, np.asarray(values, dtype=np.float64)) for name, values in named.items()]
     try:
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
@@ -236,7 +320,7 @@ def _matching(**named: ArrayLike) -> list[np.ndarray]:
     return arrays
 
 
-def _finite(name: str, array: np.ndarray) -> np.ndarray:
+def _finite(name: str, array: NDArray[np.float64]) -> NDArray[np.float64]:
     n_bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if n_bad:
         raise InvalidInput(f"{name} must be finite, got {n_bad} values that are NaN or infinite")

@@ -27,13 +27,13 @@ class Curve(NamedTuple):
 
     Attributes:
         mean_um: ``(12,)`` thresholds, micrometres of gold, diameters as in ``CDC_DIAMETERS_MM``.
-        total_um: ``(12,)`` their total uncertainties, standard deviations; None draws no band.
+        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals; None draws no band.
         truth_um: ``(12,)`` the true thresholds, dashed.
         label: in the legend.
     """
 
     mean_um: np.ndarray
-    total_um: np.ndarray | None = None
+    interval_um: np.ndarray | None = None
     truth_um: np.ndarray | None = None
     label: str = "prediction"
 
@@ -57,7 +57,7 @@ def figure_cdc(
         size: width and height, inches.
 
     Raises:
-        InvalidInput: no curve, a shape other than ``(12,)``, or a value that is not finite.
+        InvalidInput: no curve, another shape, or a value that is not finite.
     """
     if not curves:
         raise InvalidInput("curves must hold at least one curve, got none")
@@ -144,11 +144,15 @@ def figure_error_uncertainty(
 
 
 def _checked(curve: Curve) -> Curve:
-    for name, values in zip(("mean_um", "total_um", "truth_um"), curve[:3], strict=True):
+    for name, values, shape in (
+        ("mean_um", curve.mean_um, (12,)),
+        ("interval_um", curve.interval_um, (12, 2)),
+        ("truth_um", curve.truth_um, (12,)),
+    ):
         if values is None:
             continue
-        if np.shape(values) != _DIAMETERS_MM.shape:
-            raise InvalidInput(f"{name} must have shape {_DIAMETERS_MM.shape}, got {np.shape(values)}")
+        if np.shape(values) != shape:
+            raise InvalidInput(f"{name} must have shape {shape}, got {np.shape(values)}")
         if not np.isfinite(values).all():
             raise InvalidInput(f"{name} must be finite, got NaN or infinity")
     return curve
@@ -188,8 +192,8 @@ def _draw_limits(axes: Axes) -> None:
 def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
     bottom = axes.get_ylim()[0]
     lowest, band = np.asarray(curve.mean_um), ""
-    if curve.total_um is not None:
-        lowest, high = curve.mean_um - EXPANSION * curve.total_um, curve.mean_um + EXPANSION * curve.total_um
+    if curve.interval_um is not None:
+        lowest, high = np.asarray(curve.interval_um).T
         axes.fill_between(
             _DIAMETERS_MM, np.maximum(lowest, bottom), np.maximum(high, bottom), color=colour, alpha=0.2, linewidth=0
         )

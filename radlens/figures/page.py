@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from radlens.evaluation.cdc import EXPANSION, CdcVerdict, DiameterVerdict, describe, verdict
+from radlens.evaluation.cdc import SIGNS, Answer, CdcVerdict, DiameterVerdict, describe, verdict
 from radlens.figures.html import environment, flattened
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 
@@ -22,7 +22,11 @@ MEANING_OF_COLOURS = (
 )
 """What red and blue mean in a map of OMIG or sensitivity analysis (Amanova et al. 2022, section 2.3.1)."""
 
-_SYMBOLS = {"achievable": "✓", "acceptable": "✓", "not acceptable": "✗"}
+_NO_VERDICT = "No verdict: a threshold, or an end of its interval, is not positive."
+"""Sentence in place of the verdict where the curve cannot be compared with limits."""
+
+_STYLES: Mapping[Answer, str] = {"met": "good", "not met": "bad", "not settled": "open"}
+"""Style of an answer in the page's style sheet."""
 
 _FIELDS = (
     *("Institution", "System, serial number", "Target / filter", "kVp / mAs"),
@@ -53,7 +57,7 @@ class ReportContent:
         title: of the page.
         created: date and time of the report.
         mean_um: ``(12,)`` predicted thresholds, micrometres of gold.
-        total_um: ``(12,)`` their total uncertainties, standard deviations.
+        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold.
         curve: the contrast-detail curve.
         maps: map and overlay.
         cutouts: enlarged regions.
@@ -65,7 +69,7 @@ class ReportContent:
     title: str
     created: str
     mean_um: np.ndarray
-    total_um: np.ndarray
+    interval_um: np.ndarray
     curve: Picture
     maps: Sequence[Picture]
     cutouts: Sequence[Picture]
@@ -85,9 +89,10 @@ def report_page(content: ReportContent) -> str:
     """Return the page as HTML: on paper A4, on a screen a column of that width.
 
     Raises:
-        InvalidInput: a picture that is no PNG, or a curve that is none (see `radlens.evaluation.verdict`).
+        InvalidInput: a picture that is not a PNG, or an invalid curve (see `radlens.evaluation.verdict`).
     """
-    found = verdict(content.mean_um, content.total_um)
+    is_positive = np.min(content.mean_um) > 0 and np.min(content.interval_um) > 0
+    found = verdict(content.mean_um, content.interval_um) if is_positive else None
     return (
         environment()
         .get_template("report.html.j2")
@@ -96,17 +101,18 @@ def report_page(content: ReportContent) -> str:
             fields=_FIELDS,
             rows=_rows(content, found),
             verdict=found,
-            verdict_text=describe(found),
-            symbols=_SYMBOLS,
+            verdict_text=describe(found) if found else _NO_VERDICT,
+            signs=SIGNS,
+            styles=_STYLES,
             provenance=list(flattened(content.provenance)),
         )
     )
 
 
-def _rows(content: ReportContent, found: CdcVerdict) -> list[_Row]:
-    limited = {point.diameter_mm: point for point in found.diameters}
-    mean, half = np.asarray(content.mean_um), EXPANSION * np.asarray(content.total_um)
+def _rows(content: ReportContent, found: CdcVerdict | None) -> list[_Row]:
+    limited = {point.diameter_mm: point for point in found.diameters} if found else {}
+    mean, interval = np.asarray(content.mean_um).tolist(), np.asarray(content.interval_um).tolist()
     return [
-        _Row(f"{diameter:.2f}", f"{m:.3f}", f"{m - h:.3f} to {m + h:.3f}", limited.get(diameter))
-        for diameter, m, h in zip(np.array(CDC_DIAMETERS_MM).tolist(), mean.tolist(), half.tolist(), strict=True)
+        _Row(f"{diameter:.2f}", f"{m:.3f}", f"{low:.3f} to {high:.3f}", limited.get(diameter))
+        for diameter, m, (low, high) in zip(CDC_DIAMETERS_MM, mean, interval, strict=True)
     ]

@@ -23,7 +23,7 @@ def report_content(
     pixels: np.ndarray,
     shown: np.ndarray | UpsampledMap,
     mean_um: np.ndarray,
-    total_um: np.ndarray,
+    interval_um: np.ndarray,
     *,
     created: str,
     provenance: Mapping[str, Any],
@@ -39,7 +39,7 @@ def report_content(
         pixels: ``(H, W)`` the image.
         shown: its map, ``(H, W)``.
         mean_um: ``(12,)`` predicted thresholds, micrometres of gold.
-        total_um: ``(12,)`` their total uncertainties, standard deviations.
+        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold.
         created: date and time of the report.
         provenance: of prediction and map.
         boxes: regions to enlarge, by their names.
@@ -56,12 +56,12 @@ def report_content(
     if shape != pixels.shape:
         raise InvalidInput(f"image and map must have the same shape, got {pixels.shape} and {shape}")
     limit = symmetric_limit(display_map(shown), _QUANTILE)
-    curve = figure_cdc([Curve(np.asarray(mean_um), np.asarray(total_um))], size=(5.6, 3.7))
+    curve = figure_cdc([Curve(np.asarray(mean_um), np.asarray(interval_um))], size=(5.6, 3.7))
     return ReportContent(
         title=title,
         created=created,
         mean_um=mean_um,
-        total_um=total_um,
+        interval_um=interval_um,
         curve=Picture(
             "Contrast-detail curve with limits",
             save(curve),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from radlens.errors import NotAcceptable
-from radlens.evaluation.cdc import EXPANSION, describe, verdict
+from radlens.evaluation.cdc import describe, linear_interval, log_interval, verdict
 from radlens.explainers import UpsampledMap
 from radlens.figures import Curve, colorize, display_map, figure_cdc, overlay, save
 from radlens.images import secondary_capture, to_npy, to_png
@@ -133,19 +133,21 @@ def preview(partial: UpsampledMap) -> dict[str, Any]:
 
 def _prediction_fields(curves: np.ndarray, context: Context) -> dict[str, Any]:
     mean, aleatoric, epistemic, total = curves.astype(np.float64)
-    found = verdict(mean, total)
+    is_positive = mean.min() > 0
+    interval = log_interval(mean, total) if is_positive else linear_interval(mean, total)
+    found = verdict(mean, interval) if is_positive else None
     numbers = {
         "diameters_mm": context.diameters_mm,
         "mean_um": mean.tolist(),
         "aleatoric_um": aleatoric.tolist(),
         "epistemic_um": epistemic.tolist(),
         "total_um": total.tolist(),
-        "interval_um": np.stack([mean - EXPANSION * total, mean + EXPANSION * total], axis=-1).tolist(),
+        "interval_um": interval.tolist(),
         "midpoint_um": float(mean.mean()),
     }
     return {
         "prediction": numbers,
-        "verdict": asdict(found) | {"summary": describe(found)},
+        "verdict": asdict(found) | {"summary": describe(found)} if found else None,
         "warnings": context.warnings,
         "provenance": context.provenance,
     }
@@ -155,7 +157,7 @@ def _cdc_png(curves: np.ndarray) -> bytes:
     mean, _, _, total = curves.astype(np.float64)
     if mean.min() <= 0:
         raise NotAcceptable(f"a curve can be drawn if it is above 0 um, got {mean.min():g}; JSON can hold it")
-    return save(figure_cdc([Curve(mean, total)]))
+    return save(figure_cdc([Curve(mean, log_interval(mean, total))]))
 
 
 def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:

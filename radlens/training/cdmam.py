@@ -378,7 +378,7 @@ def _evaluate(run: TrainedRun, n_test: int, report: Progress) -> dict[str, Any]:
             "n_images": len(test),
             "rmse_um": cdc.rmse(mean, test.labels),
             "skill": cdc.skill(mean, test.labels, np.array(run.record["label_mean_um"])),
-            "coverage": cdc.coverage(mean, total, test.labels),
+            "coverage": cdc.coverage(cdc.linear_interval(mean, total), test.labels),
         }
     report("evaluating", len(groups), len(groups))
     return result

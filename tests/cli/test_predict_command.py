@@ -1,6 +1,7 @@
 """``radlens predict``, with a server and without."""
 
 import json
+import re
 
 import pytest
 
@@ -8,13 +9,16 @@ from radlens.images import read, to_png
 
 
 def test_prints_the_curve_with_its_verdict(run, phantom, bundle):
-    """Twelve points, four of them with limits and a verdict."""
+    """Twelve points, four of them with an answer to each limit."""
     result = run("predict", phantom, "--bundle", bundle.path)
     assert result.exit_code == 0, result.stderr
     lines = [line for line in result.stdout.splitlines() if line.startswith("│")]
     assert len(lines) == 12
-    assert sum("accept" in line or "achiev" in line for line in lines) == 4
-    assert "The predicted curve" in result.stdout
+    answers = [re.findall(r"([✓✗?]) (met|not met|not settled)", line) for line in lines]
+    assert sorted(map(len, answers)) == [0] * 8 + [2] * 4
+    assert {"met": "✓", "not met": "✗", "not settled": "?"}.items() >= {(b, a) for row in answers for a, b in row}
+    assert "Acceptable limit: " in result.stdout
+    assert "Achievable limit: " in result.stdout
     assert f"computing here with cdmam 1.0 ({bundle.bundle_hash[:12]}) from {bundle.path}" in result.stderr
     assert "warning: pixel spacing 0.4 x 0.4 mm differs" in result.stderr
 

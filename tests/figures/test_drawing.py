@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.evaluation import LIMITS_UM
+from radlens.evaluation import LIMITS_UM, linear_interval
 from radlens.explainers import UpsampledMap
 from radlens.figures import (
     Box,
@@ -95,8 +95,8 @@ def test_a_box_outside_the_map_is_refused():
 
 
 def test_a_curve_is_drawn_with_its_band_and_truth():
-    """The line is the mean, the band is 1.96 uncertainties, the dashes are the truth."""
-    figure = figure_cdc([Curve(MEAN, 0.1 * MEAN, 1.1 * MEAN, "scenario 1")], limits=False)
+    """The line is the mean, the band is the interval, the dashes are the truth."""
+    figure = figure_cdc([Curve(MEAN, linear_interval(MEAN, 0.1 * MEAN), 1.1 * MEAN, "scenario 1")], limits=False)
     mean, truth = figure.axes[0].get_lines()
     np.testing.assert_array_equal(mean.get_ydata(), MEAN)
     np.testing.assert_array_equal(truth.get_ydata(), 1.1 * MEAN)
@@ -129,7 +129,7 @@ def test_a_band_that_reaches_below_zero_is_cut_and_marked():
     """Only at the diameters where it does."""
     total = 0.1 * MEAN
     total[3] = MEAN[3]
-    figure = figure_cdc([Curve(MEAN, total)], limits=False)
+    figure = figure_cdc([Curve(MEAN, linear_interval(MEAN, total))], limits=False)
     marks = figure.axes[0].get_lines()[-1]
     assert marks.get_label() == "reaches below the axis"
     assert len(marks.get_xdata()) == 1
@@ -159,7 +159,7 @@ def test_before_and_after_state_their_midpoints():
     [
         ([], "curves must hold at least one curve, got none"),
         ([Curve(MEAN[:5])], r"mean_um must have shape \(12,\), got \(5,\)"),
-        ([Curve(MEAN, MEAN[:3])], r"total_um must have shape \(12,\), got \(3,\)"),
+        ([Curve(MEAN, MEAN)], r"interval_um must have shape \(12, 2\), got \(12,\)"),
         ([Curve(MEAN, None, MEAN * np.nan)], "truth_um must be finite, got NaN or infinity"),
     ],
 )
@@ -255,4 +255,5 @@ def test_studies_without_maps_are_refused(draw):
 
 def test_the_same_figure_is_the_same_png():
     """Bit for bit, so that reports can be compared."""
-    assert save(figure_cdc([Curve(MEAN, 0.1 * MEAN)])) == save(figure_cdc([Curve(MEAN, 0.1 * MEAN)]))
+    curve = Curve(MEAN, linear_interval(MEAN, 0.1 * MEAN))
+    assert save(figure_cdc([curve])) == save(figure_cdc([curve]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.evaluation import LIMITS_UM
+from radlens.evaluation import LIMITS_UM, linear_interval, log_interval
 from radlens.figures import MEANING_OF_COLOURS, Box, Picture, ReportContent, report_content, report_page
 from radlens.images import to_png
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
@@ -20,7 +20,7 @@ CONTENT = ReportContent(
     title="Quality of one image",
     created="2026-11-21",
     mean_um=MEAN,
-    total_um=0.01 * MEAN,
+    interval_um=linear_interval(MEAN, 0.01 * MEAN),
     curve=Picture("the curve", PNG, "its caption"),
     maps=[Picture("the map", PNG), Picture("the overlay", PNG)],
     cutouts=[Picture("large disks", PNG), Picture("small disks", PNG)],
@@ -82,23 +82,37 @@ def test_all_diameters_are_listed_with_their_intervals():
         assert row in text
     assert text.count("no limit") == 8
     for limit in LIMITS_UM.values():
-        assert f"{limit.acceptable:.3f} {limit.achievable:.3f}" in text
+        assert re.search(f"{limit.acceptable:.3f} . (not )?met {limit.achievable:.3f} . (not )?met", text)
 
 
-def test_verdicts_are_stated_for_each_diameter_and_overall():
-    """0.25 mm fails with certainty, so does the image."""
+def test_both_limits_are_answered_for_each_diameter_and_overall():
+    """0.25 mm exceeds both limits; the tick stands only where a limit is met."""
     text = Outline(report_page(CONTENT)).text
-    assert "✗ Not acceptable The predicted curve exceeds the acceptable limit at 0.25 mm." in text
-    assert "✓ achievable, certain" in text
-    assert "✓ acceptable, certain" in text
-    assert "✗ not acceptable, certain" in text
+    assert "Acceptable limit ✗ Not met Achievable limit ✗ Not met" in text
+    assert "Acceptable limit: not met at 0.25 mm; met at the other diameters." in text
+    assert "0.091 ✓ met 0.056 ✓ met" in text
+    assert "0.150 ✓ met 0.103 ✗ not met" in text
+    assert "0.352 ✗ not met 0.244 ✗ not met" in text
 
 
-def test_an_uncertain_verdict_says_so_in_its_headline():
-    """Wide intervals."""
-    text = Outline(report_page(dataclasses.replace(CONTENT, total_um=MEAN))).text
-    assert "✗ Not acceptable (not certain)" in text
-    assert "this image alone does not settle the question" in text
+def test_a_limit_inside_an_interval_gets_a_question_mark():
+    """Wide intervals reach across all limits: there is no tick on the page."""
+    text = Outline(report_page(dataclasses.replace(CONTENT, interval_um=log_interval(MEAN, MEAN)))).text
+    assert "Acceptable limit ? Not settled Achievable limit ? Not settled" in text
+    assert "0.091 ? not settled 0.056 ? not settled" in text
+    assert "Acceptable limit: not settled by this image at any of the four diameters" in text
+    assert "✓" not in text
+
+
+@pytest.mark.parametrize("mean", [MEAN, MEAN - 0.06])
+def test_a_curve_that_is_not_positive_gets_no_verdict(mean):
+    """Of the lower end as of the mean: numbers, but no answer and no tick."""
+    page = report_page(dataclasses.replace(CONTENT, mean_um=mean, interval_um=linear_interval(mean, MEAN)))
+    text = Outline(page).text
+    assert "No verdict: a threshold, or an end of its interval, is not positive." in text
+    assert "✓" not in text
+    assert "no limit" not in text
+    assert f"{mean[0]:.3f} {mean[0] - 1.96 * MEAN[0]:.3f} to" in text
 
 
 def test_warnings_meaning_and_provenance_are_on_the_page():
@@ -133,13 +147,13 @@ def test_every_text_is_escaped(place):
     Outline(page)
 
 
-def test_pictures_that_are_none_are_refused():
+def test_other_pictures_are_refused():
     """A JPEG would be declared as PNG."""
     with pytest.raises(InvalidInput, match="picture must be a PNG, got 4 bytes of another type"):
         report_page(dataclasses.replace(CONTENT, maps=[Picture("map", b"JFIF")]))
 
 
-def test_a_curve_that_is_none_is_refused():
+def test_an_invalid_curve_is_refused():
     """As by the verdict."""
     with pytest.raises(InvalidInput, match=r"mean_um must have shape \(12,\), got \(3,\)"):
         report_page(dataclasses.replace(CONTENT, mean_um=MEAN[:3]))
@@ -153,7 +167,7 @@ def test_a_report_is_drawn_from_a_prediction_and_its_map():
         pixels,
         values,
         MEAN,
-        0.1 * MEAN,
+        log_interval(MEAN, 0.1 * MEAN),
         created="2026-11-21",
         provenance=PROVENANCE,
         boxes={"large disks": Box(0, 0, 20, 20), "small disks": Box(30, 10, 20, 20)},
@@ -170,6 +184,6 @@ def test_a_report_refuses_a_map_of_another_image():
     """Cut-outs of the two would show different places."""
     arguments = {"created": "", "provenance": {}, "boxes": {"x": Box(0, 0, 99, 9)}}
     with pytest.raises(InvalidInput, match=r"image and map must have the same shape, got \(6, 4\) and \(6, 5\)"):
-        report_content(np.zeros((6, 4)), np.zeros((6, 5)), MEAN, MEAN, **arguments)
+        report_content(np.zeros((6, 4)), np.zeros((6, 5)), MEAN, log_interval(MEAN, MEAN), **arguments)
     with pytest.raises(InvalidParameter, match="box must lie within 6x4 pixels"):
-        report_content(np.zeros((6, 4)), np.zeros((6, 4)), MEAN, MEAN, **arguments)
+        report_content(np.zeros((6, 4)), np.zeros((6, 4)), MEAN, log_interval(MEAN, MEAN), **arguments)

@@ -18,6 +18,7 @@ from sample_images import PATIENT, bad_images, dicom, every_format, noise
 from radlens import explainers
 from radlens.bundles import Bundle
 from radlens.errors import BundleError
+from radlens.evaluation import log_interval
 from radlens.images import downsample, to_npy, to_png
 from radlens.networks.cdmam import CdcPrediction
 from radlens.service import MAX_PLAIN_EVALUATIONS, Request, Service, request_from_http
@@ -47,14 +48,14 @@ def fields(response):
 
 
 def test_a_prediction_is_the_models_own(service, bundle):
-    """One draw of the bundle's sampler, normalised, through the ensemble; the interval is 1.96 deviations wide."""
+    """One draw of the bundle's sampler, normalised, through the ensemble, with the log-normal interval around it."""
     found = fields(answer(service, "predict", seed="3"))["prediction"]
     sample = downsample(noise().astype(np.float32), "stratified", seed=3).image
     expected = bundle.model().predict(bundle.preprocess(sample))
     for name, values in expected._asdict().items():
         # The same arithmetic in the same order, in a batch of one.
         np.testing.assert_array_equal(np.float32(found[f"{name}_um"]), values[0])
-    np.testing.assert_allclose(found["interval_um"], expected.interval[0], rtol=1e-6)
+    np.testing.assert_allclose(found["interval_um"], log_interval(expected.mean[0], expected.total[0]), rtol=1e-6)
     assert found["midpoint_um"] == pytest.approx(np.mean(found["mean_um"]))
     assert found["diameters_mm"] == list(bundle.manifest.diameters_mm)
 
@@ -63,8 +64,9 @@ def test_a_prediction_comes_with_a_verdict(service):
     """Against the European limits, at four diameters and in words."""
     verdict = fields(answer(service, "predict"))["verdict"]
     assert [point["diameter_mm"] for point in verdict["diameters"]] == [1.0, 0.5, 0.25, 0.1]
-    assert verdict["outcome"] in ("achievable", "acceptable", "not acceptable")
-    assert verdict["summary"].startswith("The predicted curve")
+    assert verdict["acceptable"] in ("met", "not met", "not settled")
+    assert verdict["achievable"] in ("met", "not met", "not settled")
+    assert verdict["summary"].startswith("Acceptable limit: ")
 
 
 def test_every_answer_says_where_it_comes_from(service, bundle):
@@ -238,7 +240,10 @@ def test_curves_below_zero_are_not_drawn(service, monkeypatch):
     refused = answer(service, "predict", accept="image/png")
     assert refused.status == 406
     assert "a curve can be drawn if it is above 0 um, got -0.1" in fields(refused)["message"]
-    assert fields(answer(service, "predict"))["prediction"]["mean_um"] == pytest.approx([-0.1] * 12)
+    found = fields(answer(service, "predict"))
+    assert found["verdict"] is None
+    assert found["prediction"]["mean_um"] == pytest.approx([-0.1] * 12)
+    np.testing.assert_allclose(found["prediction"]["interval_um"], [[-0.1 - 0.196, -0.1 + 0.196]] * 12, rtol=1e-6)
 
 
 def test_json_bodies_are_binary_bodies(service):
