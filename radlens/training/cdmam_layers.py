@@ -23,9 +23,18 @@ from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, noise_unit
 __all__ = ["NOISE_LEVELS", "LayerSet", "build_layers"]
 
 NOISE_LEVELS = (6.0, 32.0)
-"""Least and largest noise level of a training image, pixel values before the filter at `UNIT_SPACING_MM`."""
+"""Least and largest noise level of most training images, pixel values before the filter at `UNIT_SPACING_MM`."""
 
-N_LEVELS = 12
+MOST_NOISE = 120.0
+"""Largest noise level of the others, in which few disks can be seen, or none."""
+
+NOISY, EMPTY = 0.15, 0.03
+"""Parts of the images with more than usual noise, and without any disk: they get the largest curve that there is.
+
+Without them a network has no reason to call a phantom worse than the worst of its training.
+"""
+
+N_LEVELS = 16
 """Noise levels at which the curve of a phantom is computed, evenly spaced in their logarithm."""
 
 LINES = (0.3, 25.0)
@@ -40,6 +49,10 @@ OTHER_SPACINGS_MM = (0.05, 0.055, 0.06, 0.065, 0.08, 0.085, 0.09, 0.1)
 SHIFT_MM, TURN_DEG = 0.08, 0.04
 """Standard deviations of the registration error that training allows for, mm along either axis and degrees."""
 
+WITHOUT_DISKS = np.log(cdmam.THRESHOLD_RANGE_UM[1] * np.array(cdmam.HUMAN_FACTORS))
+"""Logarithm of the curve of a phantom in which no disk is found, (12,): the end of the read-out's range."""
+
+_RANGE = (NOISE_LEVELS[0], MOST_NOISE)
 _SHARE_AT_UNIT = 0.6
 _STEPS = 255
 _FILE, _TABLE = "{}.npy", "labels.npz"
@@ -81,13 +94,14 @@ class LayerSet:
             ``(250, 250)`` float32, compressed as `radlens.phantoms.cdmam.registered.compress` does, and the
             logarithm of its curve, ``(12,)``.
         """
-        level = math.exp(rng.uniform(*np.log(NOISE_LEVELS)))
+        level, is_empty = _draw_level(rng)
         unit = noise_unit(level)
         # The same noise power per area is spread over smaller or larger pixels.
         deviation = level * UNIT_SPACING_MM / self.spacing_mm[k] * self.white[k] / unit
         pixels = rng.standard_normal(SAMPLED_SHAPE, dtype=np.float32)
         pixels *= np.float32(deviation)
-        pixels += self.disks[k] * np.float32(self.exposure[k] / unit)
+        if not is_empty:
+            pixels += self.disks[k] * np.float32(self.exposure[k] / unit)
         for layer in (self.lines, self.writing):
             amplitude = _amplitude(rng)
             if amplitude:
@@ -95,10 +109,10 @@ class LayerSet:
         pixels *= np.float32(math.exp(rng.normal(0, 0.01)))
         pixels += _residue(rng)
         _hide_borders(pixels, rng)
-        return np.arcsinh(pixels, out=pixels), self._curve(k, level)
+        return np.arcsinh(pixels, out=pixels), WITHOUT_DISKS if is_empty else self._curve(k, level)
 
     def _curve(self, k: int, level: float) -> np.ndarray:
-        low, high = np.log(NOISE_LEVELS)
+        low, high = np.log(_RANGE)
         place = (math.log(level) - low) / (high - low) * (N_LEVELS - 1)
         node = min(int(place), N_LEVELS - 2)
         return self.curves[k, node] * (1 - place + node) + self.curves[k, node + 1] * (place - node)
@@ -160,7 +174,7 @@ def _draw(folder: Path, n: int, seed: int, report: Progress) -> None:
 
 
 def _curves(acquisitions: list[cdmam.Acquisition], spacings: np.ndarray) -> np.ndarray:
-    levels = np.exp(np.linspace(*np.log(NOISE_LEVELS), N_LEVELS))
+    levels = np.exp(np.linspace(*np.log(_RANGE), N_LEVELS))
     curves = np.empty((len(acquisitions), N_LEVELS, 12))
     for spacing in np.unique(spacings):
         chosen = np.flatnonzero(spacings == spacing)
@@ -170,6 +184,13 @@ def _curves(acquisitions: list[cdmam.Acquisition], spacings: np.ndarray) -> np.n
             ]
             curves[chosen, j] = np.log(cdmam.expected_cdc(noisy, float(spacing)))
     return curves
+
+
+def _draw_level(rng: np.random.Generator) -> tuple[float, bool]:
+    """Return a noise level, and whether the disks are left out."""
+    kind = rng.random()
+    low, high = (NOISE_LEVELS[1], MOST_NOISE) if EMPTY <= kind < EMPTY + NOISY else NOISE_LEVELS
+    return math.exp(rng.uniform(math.log(low), math.log(high))), bool(kind < EMPTY)
 
 
 def _amplitude(rng: np.random.Generator) -> float:

@@ -20,8 +20,8 @@ from radlens.training.cdmam_layers import LayerSet
 
 __all__ = ["RegisteredPreset", "train_member"]
 
-N_DIRECTIONS = 4
-"""Directions in which the logarithms of the 12 points vary; what is left of the curves beyond them is 0.4 %."""
+N_DIRECTIONS = 6
+"""Directions in which the logarithms of the 12 points vary; beyond them each point varies by 0.5 %."""
 
 _WARM_UP = 0.05
 _FROZEN_NORM_AFTER = 0.7

@@ -14,8 +14,9 @@ from radlens.phantoms.cdmam.geometry import (
 )
 from radlens.phantoms.cdmam.hits import MIN_IMAGES, read_out
 from radlens.phantoms.cdmam.observer import expected_hit_rates
-from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, ReadOut, expected_cdc, fit_thresholds
-from radlens.phantoms.cdmam.registration import locate
+from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, THRESHOLD_RANGE_UM, ReadOut, expected_cdc, fit_thresholds
+from radlens.phantoms.cdmam.registered import NoiseFindings, Registered, register
+from radlens.phantoms.cdmam.registration import Found, find, locate
 from radlens.phantoms.cdmam.signal import Changes, exposure_at, layers_at, signal_at
 from radlens.phantoms.cdmam.simulation import PhantomImage, sample_layout, simulate, simulate_sampled
 
@@ -29,19 +30,25 @@ __all__ = [
     "MIN_IMAGES",
     "SCENARIOS",
     "THICKNESSES_UM",
+    "THRESHOLD_RANGE_UM",
     "TRUE_CORNER",
     "Acquisition",
     "Changes",
+    "Found",
     "Layout",
+    "NoiseFindings",
     "PhantomImage",
     "ReadOut",
+    "Registered",
     "expected_cdc",
     "expected_hit_rates",
     "exposure_at",
+    "find",
     "fit_thresholds",
     "layers_at",
     "locate",
     "read_out",
+    "register",
     "sample_acquisition",
     "sample_layout",
     "signal_at",

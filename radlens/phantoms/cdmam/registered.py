@@ -85,7 +85,7 @@ class Registered:
     """An image of the phantom in the phantom's own coordinates.
 
     Attributes:
-        values: (h, w) float32, normalised and compressed, upright, attenuation bright; 0 where the image does not reach.
+        values: (h, w) float32, normalised and compressed, upright, attenuation bright; 0 beyond the image.
         source: (h, w) int64, flat index in C order of the pixel of the image that each value came from; -1 where the
             image does not reach.
         grid: layout of ``values``: the bounding box of the phantom, upright.

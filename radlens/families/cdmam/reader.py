@@ -1,0 +1,169 @@
+"""From a registered phantom to its curve: many samples of one image, averaged, with a calibrated interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from radlens.errors import InvalidInput
+from radlens.families.cdmam.calibration import Calibration
+from radlens.images.sampling import flat_indices
+from radlens.networks.cdmam import COVERAGE_FACTOR, CdcPrediction
+from radlens.phantoms.cdmam.registered import Registered
+
+__all__ = ["DEFAULT_SAMPLES", "Curve", "Model", "PhantomReader", "combined"]
+
+DEFAULT_SAMPLES = 16
+"""Samples that a prediction averages: what they leave of the sampling noise is a third of the interval at most."""
+
+_BATCH = 16
+
+
+class Model(Protocol):
+    """Predicts normalised samples ``(b, 1, 250, 250)``."""
+
+    def predict(self, images: Tensor) -> CdcPrediction:
+        """Return curves and uncertainty, each ``(b, 12)`` um of gold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A contrast-detail curve with its uncertainty; arrays are (12,) float64, um of gold, largest diameter first.
+
+    Attributes:
+        mean: the thresholds.
+        aleatoric: standard deviation that the members share, calibrated.
+        epistemic: standard deviation over the members.
+        total: root of the sum of their squares.
+        interval: (12, 2) 95 % interval of a log-normal, both ends above 0.
+        n_images: images behind it.
+        n_samples: samples of each image.
+    """
+
+    mean: NDArray[np.float64]
+    aleatoric: NDArray[np.float64]
+    epistemic: NDArray[np.float64]
+    total: NDArray[np.float64]
+    interval: NDArray[np.float64]
+    n_images: int = 1
+    n_samples: int = 1
+
+    @property
+    def midpoint(self) -> float:
+        """Mean of the 12 thresholds, um of gold (Amanova et al. 2022, section 2.3.1)."""
+        return float(self.mean.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomReader:
+    """Predicts the curve of registered phantoms.
+
+    Args:
+        model: an ensemble that predicts positive curves.
+        calibration: of the intervals; without it they rest on the noise that the members learned.
+        n_samples: samples of an image that are averaged, at least 1.
+        sampler: how pixels are chosen.
+    """
+
+    model: Model
+    calibration: Calibration | None = None
+    n_samples: int = DEFAULT_SAMPLES
+    sampler: str = "stratified"
+
+    def read(self, phantom: Registered, *, seed: int = 0) -> Curve:
+        """Return the curve of one image.
+
+        Args:
+            phantom: as `radlens.phantoms.cdmam.registered.register` returns it.
+            seed: of the sequence of samples.
+
+        Raises:
+            InvalidInput: the predicted curve is not positive and finite.
+        """
+        return self.read_values(phantom.values, seed=seed)
+
+    def read_values(self, values: NDArray[np.float32], *, seed: int = 0) -> Curve:
+        """Return the curve of ``values`` (h, w), normalised and compressed; errors as `read`."""
+        prediction = self.predict(values, seed=seed)
+        mean = prediction.mean.double().numpy().mean(axis=0)
+        if not (np.isfinite(mean).all() and mean.min() > 0):
+            raise InvalidInput("the predicted thresholds must be positive and finite")
+        learned = (prediction.aleatoric / prediction.mean).double().numpy().mean(axis=0)
+        epistemic = (prediction.epistemic / prediction.mean).double().numpy().mean(axis=0)
+        return curve(mean, learned, epistemic, self.calibration, n_samples=self.n_samples)
+
+    def predict(self, values: NDArray[np.float32], *, seed: int = 0) -> CdcPrediction:
+        """Return what the model says of each sample, ``(n_samples, 12)`` each."""
+        flat, shape = np.ascontiguousarray(values).reshape(-1), (values.shape[0], values.shape[1])
+        parts = []
+        for first in range(0, self.n_samples, _BATCH):
+            numbers = range(first, min(first + _BATCH, self.n_samples))
+            chosen = np.stack([flat_indices(shape, self.sampler, seed=seed, index=i) for i in numbers])
+            parts.append(self.model.predict(torch.from_numpy(flat[chosen])[:, None]))
+        fields = [torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "aleatoric", "epistemic")]
+        mean, aleatoric, epistemic = fields
+        return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
+
+
+def curve(
+    mean: NDArray[np.float64],
+    aleatoric: NDArray[np.float64],
+    epistemic: NDArray[np.float64],
+    calibration: Calibration | None,
+    *,
+    n_images: int = 1,
+    n_samples: int = 1,
+) -> Curve:
+    """Return a curve with its interval.
+
+    Args:
+        mean: (12,) predicted thresholds, um of gold, before the calibrated offset is taken off.
+        aleatoric: (12,) relative deviation that the members learned; used without a calibration.
+        epistemic: (12,) relative deviation over the members.
+        calibration: of the intervals.
+        n_images: images that were averaged.
+        n_samples: samples of each.
+    """
+    if calibration is not None:
+        aleatoric = calibration.deviation(float(mean.mean()), n_images)
+        mean = mean * np.exp(-np.array(calibration.offset))
+    total = np.sqrt(aleatoric**2 + epistemic**2)
+    factors = np.exp(COVERAGE_FACTOR * total)
+    return Curve(
+        mean=mean,
+        aleatoric=mean * aleatoric,
+        epistemic=mean * epistemic,
+        total=mean * total,
+        interval=np.stack([mean / factors, mean * factors], axis=-1),
+        n_images=n_images,
+        n_samples=n_samples,
+    )
+
+
+def combined(curves: Sequence[Curve], calibration: Calibration | None) -> Curve:
+    """Return the curve of several images of one exposure: the geometric mean of theirs.
+
+    What the images have in common does not average out: the shared part of the calibration and the disagreement of the
+    members stay, only the images' own errors shrink.
+
+    Args:
+        curves: at least one, each of one image.
+        calibration: the one they were made with.
+
+    Raises:
+        InvalidInput: no curves, or curves of different numbers of samples.
+    """
+    if not curves or len({each.n_samples for each in curves}) != 1 or any(each.n_images != 1 for each in curves):
+        raise InvalidInput("curves must be of single images with one number of samples, at least one")
+    offset = 0.0 if calibration is None else np.array(calibration.offset)
+    mean = np.exp(np.mean([np.log(each.mean) for each in curves], axis=0) + offset)
+    aleatoric = np.mean([each.aleatoric / each.mean for each in curves], axis=0)
+    epistemic = np.mean([each.epistemic / each.mean for each in curves], axis=0)
+    n_samples = curves[0].n_samples
+    return curve(mean, aleatoric, epistemic, calibration, n_images=len(curves), n_samples=n_samples)
