@@ -46,6 +46,23 @@ def test_faint_grid_is_found():
     assert misplaced_mm(cdmam.locate(image.pixels, SPACING_MM), layout) < 0.2
 
 
+@pytest.mark.parametrize("horizontal", [False, True])
+@pytest.mark.parametrize("grid", [0.0, 0.1])
+def test_phantom_without_grid_is_found_by_its_writing(grid, horizontal):
+    """Lines that are missing or faint are not needed, whatever the mirror image.
+
+    The tolerance is three times the registration error that training allows for, 0.08 mm along each axis.
+    """
+    layout = cdmam.Layout.with_margin(
+        4, SPACING_MM, shift_mm=(2.0, -1.0), mirror_horizontal=horizontal, mirror_vertical=True, rotation_deg=-1.2
+    )
+    image = cdmam.simulate(cdmam.SCENARIOS["2"], layout, 5, cdmam.Changes(grid=grid))
+    found = cdmam.find(image.pixels, SPACING_MM)
+    assert not found.is_transposed
+    assert (found.layout.mirror_horizontal, found.layout.mirror_vertical) == (horizontal, True)
+    assert misplaced_mm(found.layout, layout) < 0.24
+
+
 @pytest.mark.parametrize("noise", [0.0, 10.0])
 def test_noise_is_no_phantom(noise):
     """An image of noise, or of nothing at all, is refused."""

@@ -2,6 +2,7 @@
 
 The grid repeats itself from cell to cell and in a mirror, so that the first correlation finds its lines alone. Where
 they lie is then fitted, and only the cut corners and the writing decide among shifts by whole cells and mirror images.
+A phantom whose lines cannot be seen is searched by its writing and disks, in all four mirror images.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition
 from radlens.phantoms.cdmam.geometry import GRID_EXTENT_MM, HALF_DIAGONAL_MM, Layout
-from radlens.phantoms.cdmam.signal import signal_at
+from radlens.phantoms.cdmam.signal import UNCHANGED, Changes, signal_at
 
 __all__ = ["MAX_ROTATION_DEG", "MIN_CORRELATION", "Found", "find", "locate"]
 
@@ -34,6 +35,9 @@ On images of 3000 x 2400 pixels of 0.1 mm noise alone gave 0.02, the faintest im
 and the scenarios of the paper 0.75 and more.
 """
 
+_SURE_CORRELATION = 0.4
+"""Correlation below which a phantom without lines is looked for as well: writing alone correlates with 0.34 at most."""
+
 _COARSE_MM, _FINE_MM = 1.0, 0.5
 _WRITING_MM = 24.0
 _SMOOTH_MM = 4.0
@@ -42,6 +46,9 @@ _N_REFINEMENTS = 4
 _MAX_SETTLEMENTS = 6
 _N_STEPS = 2  # shifts by so many half diagonals of a cell to either side are tried at a time
 _MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
+_WITHOUT_LINES = Changes(grid=0.0)
+_UPRIGHT = ((False, False),)
+_MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 
 
 class _Binned(NamedTuple):
@@ -58,7 +65,8 @@ class Found(NamedTuple):
     Attributes:
         layout: how the phantom lies in the image, or in the transposed image.
         is_transposed: whether rows and columns must be exchanged first: the phantom lies on its side.
-        correlation: of image and noise-free phantom, at pixels of half a millimetre.
+        correlation: of image and noise-free phantom, at pixels of half a millimetre; a phantom without its lines if
+            the image does not show them.
     """
 
     layout: Layout
@@ -83,11 +91,20 @@ def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found
         UnreadableImage: the image is smaller than the grid, or no phantom is found in it.
     """
     pixels, layout = _checked(pixels, spacing_mm)
+    found = _found(pixels, layout, UNCHANGED)
+    if found.correlation < _SURE_CORRELATION:
+        found = max(found, _found(pixels, layout, _WITHOUT_LINES), key=lambda each: each.correlation)
+    _accepted(found.correlation)
+    return found
+
+
+def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
+    """Return what `find` finds, whether or not it is a phantom; ``changes`` say what is looked for."""
     coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
     sideways = Layout.on_detector(layout.image_shape[::-1], layout.spacing_mm[::-1])
     turned = _Binned(coarse.pixels.T, coarse.factors[::-1], coarse.spacing_mm[::-1])
     candidates = [
-        (*_find(image, start), is_transposed)
+        (*_find(image, start, changes), is_transposed)
         for image, start, is_transposed in ((coarse, layout, False), (turned, sideways, True))
         if _holds_grid(start)
     ]
@@ -95,8 +112,10 @@ def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found
         raise _too_small(layout)
     best, _, is_transposed = max(candidates, key=lambda candidate: candidate[1])
     fine = _bin(pixels.T if is_transposed else pixels, best.spacing_mm, _FINE_MM)
-    settled, correlation = _refine(fine, best)
-    return Found(settled, is_transposed, _accepted(correlation))
+    if changes.grid == 0:
+        best, _ = _refine(fine, best, changes)  # letters are less regular than lines: the steps go less far
+    settled, correlation = _refine(fine, best, changes)
+    return Found(settled, is_transposed, correlation)
 
 
 def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Layout:
@@ -141,16 +160,17 @@ def _too_small(layout: Layout) -> UnreadableImage:
     return UnreadableImage(f"image must show the whole grid of {need} mm, got {have} mm")
 
 
-def _accepted(correlation: float) -> float:
+def _accepted(correlation: float) -> None:
     if correlation < MIN_CORRELATION:
         raise UnreadableImage(
             f"no phantom was found: correlation must be at least {MIN_CORRELATION}, got {correlation:.2f}"
         )
-    return correlation
 
 
-def _find(image: _Binned, layout: Layout) -> tuple[Layout, float]:
+def _find(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tuple[Layout, float]:
     """Return the layout to a fraction of a line's width, and its correlation with the image."""
+    if changes.grid == 0:
+        return _refine(image, _search(image, layout, changes, _MIRRORS), changes)
     found, correlation = _refine(image, _search(image, layout))
     for _ in range(_MAX_SETTLEMENTS):
         settled = _settle(image, found)
@@ -192,26 +212,34 @@ def _on_bins(layout: Layout, binned: _Binned) -> Layout:
     return replace(layout, image_shape=shape, spacing_mm=binned.spacing_mm, centre_px=(row, col))
 
 
-def _model(layout: Layout) -> NDArray[np.float32]:
+def _model(layout: Layout, changes: Changes = UNCHANGED) -> NDArray[np.float32]:
     """Return the phantom as a layout shows it, without noise and slow background."""
     height, width = layout.image_shape
-    return _detrend(signal_at(_MODEL, layout, np.arange(height)[:, None], np.arange(width)), layout.spacing_mm)
+    return _detrend(signal_at(_MODEL, layout, np.arange(height)[:, None], np.arange(width), changes), layout.spacing_mm)
 
 
-def _search(image: _Binned, layout: Layout) -> Layout:
-    """Correlate with the upright phantom at all shifts and a grid of turns; return the best."""
+def _search(
+    image: _Binned,
+    layout: Layout,
+    changes: Changes = UNCHANGED,
+    mirrors: tuple[tuple[bool, bool], ...] = _UPRIGHT,
+) -> Layout:
+    """Correlate with the phantom in given mirror images, at all shifts and a grid of turns; return the best."""
     extent = [int((size + _WRITING_MM) / step) for size, step in zip(GRID_EXTENT_MM, image.spacing_mm, strict=True)]
     height, width = image.pixels.shape
     shape = (next_fast_len(height + extent[0], real=True), next_fast_len(width + extent[1], real=True))
     spectrum = np.conj(rfft2(image.pixels, shape))
     best, found = -np.inf, layout
-    for angle in _ANGLES_DEG.tolist():
-        template = _model(Layout.on_detector((extent[0], extent[1]), image.spacing_mm, rotation_deg=angle))
+    for angle, (horizontal, vertical) in product(_ANGLES_DEG.tolist(), mirrors):
+        turned = replace(layout, mirror_horizontal=horizontal, mirror_vertical=vertical, rotation_deg=angle)
+        middle = ((extent[0] - 1) / 2, (extent[1] - 1) / 2)
+        shown = replace(turned, image_shape=(extent[0], extent[1]), spacing_mm=image.spacing_mm, centre_px=middle)
+        template = _model(shown, changes)
         correlation = irfft2(spectrum * rfft2(template, shape), shape)
         place = np.unravel_index(correlation.argmax(), shape)
         if correlation[place] > best:
             best = float(correlation[place])
-            found = replace(layout, centre_px=_centre(place, shape, extent, image.factors), rotation_deg=angle)
+            found = replace(turned, centre_px=_centre(place, shape, extent, image.factors))
     return found
 
 
@@ -270,18 +298,18 @@ def _centre(
     return centre[0], centre[1]
 
 
-def _refine(image: _Binned, layout: Layout) -> tuple[Layout, float]:
+def _refine(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tuple[Layout, float]:
     """Fit shift, turn and contrast by Gauss-Newton steps; return the layout and its correlation with the image."""
     target = image.pixels.reshape(-1)
     for _ in range(_N_REFINEMENTS):
-        base = _model(_on_bins(layout, image)).reshape(-1)
+        base = _model(_on_bins(layout, image), changes).reshape(-1)
         moves = (_moved(layout, down=0.1), _moved(layout, right=0.1), _moved(layout, turn=0.05))
-        changes = [_model(_on_bins(moved, image)).reshape(-1) - base for moved in moves]
-        solution = np.linalg.lstsq(np.stack([base, *changes], axis=1), target, rcond=None)[0]
+        slopes = [_model(_on_bins(moved, image), changes).reshape(-1) - base for moved in moves]
+        solution = np.linalg.lstsq(np.stack([base, *slopes], axis=1), target, rcond=None)[0]
         # A contrast near zero is no phantom: steps stay within the reach of the linearisation.
         steps = np.clip(solution[1:] / max(solution[0], 1e-6), -5.0, 5.0)
         layout = _moved(layout, down=0.1 * steps[0], right=0.1 * steps[1], turn=0.05 * steps[2])
-    base = _model(_on_bins(layout, image)).reshape(-1)
+    base = _model(_on_bins(layout, image), changes).reshape(-1)
     return layout, float(base @ target / np.sqrt((base @ base) * (target @ target) + 1e-12))
 
 
