@@ -2,6 +2,8 @@
 
 from radlens.training.cdmam import PRESETS, Preset, TrainedRun, load_run, train
 from radlens.training.cdmam_data import TrainingSet, build_training_set
+from radlens.training.cdmam_paper import PaperPreset
+from radlens.training.cdmam_registered import RegisteredPreset
 from radlens.training.classifier import TrainedClassifier, load_classifier_run, train_classifier
 from radlens.training.classifier_presets import CLASSIFIER_PRESETS, ClassifierPreset, WarmUp
 
@@ -9,7 +11,9 @@ __all__ = [
     "CLASSIFIER_PRESETS",
     "PRESETS",
     "ClassifierPreset",
+    "PaperPreset",
     "Preset",
+    "RegisteredPreset",
     "TrainedClassifier",
     "TrainedRun",
     "TrainingSet",

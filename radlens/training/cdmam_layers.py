@@ -174,7 +174,7 @@ def _draw(folder: Path, n: int, seed: int, report: Progress) -> None:
 
 
 def _curves(acquisitions: list[cdmam.Acquisition], spacings: np.ndarray) -> np.ndarray:
-    levels = np.exp(np.linspace(*np.log(_RANGE), N_LEVELS))
+    levels = np.geomspace(*_RANGE, N_LEVELS)
     curves = np.empty((len(acquisitions), N_LEVELS, 12))
     for spacing in np.unique(spacings):
         chosen = np.flatnonzero(spacings == spacing)

@@ -4,21 +4,36 @@ What differs from Amanova et al. 2022, section 2.2, and why: `radlens.training.c
 `radlens.phantoms.cdmam.registered`. The network is that of Table 2.
 """
 
+import json
 import math
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from radlens.errors import InvalidParameter
-from radlens.networks import CdmamNet
-from radlens.training.cdmam_layers import LayerSet
+from radlens.families.cdmam.calibration import calibrate
+from radlens.families.cdmam.reader import DEFAULT_SAMPLES, PhantomReader
+from radlens.networks import CdmamNet, FoldedCdmamEnsemble
+from radlens.phantoms import cdmam
+from radlens.training.cdmam_layers import LayerSet, build_layers
 
-__all__ = ["RegisteredPreset", "train_member"]
+__all__ = ["OUTPUT", "RegisteredPreset", "condensed", "evaluate", "prepare", "train_member"]
+
+OUTPUT = "log um"
+"""What the members learn, as the record states it."""
+
+DATA_SEED = 1
+CALIBRATION_SEED = 4
+"""Phantoms of the calibration are drawn from another seed than those of the training, so none is in both."""
 
 N_DIRECTIONS = 6
 """Directions in which the logarithms of the 12 points vary; beyond them each point varies by 0.5 %."""
@@ -26,6 +41,8 @@ N_DIRECTIONS = 6
 _WARM_UP = 0.05
 _FROZEN_NORM_AFTER = 0.7
 _CHECKPOINT_EVERY = 200
+
+_IMAGES_PER_EXPOSURE = 2
 
 Report = Callable[[int, int], None]
 
@@ -67,24 +84,38 @@ class RegisteredPreset:
             raise InvalidParameter(f"n_phantoms must be at least batch_size, {self.batch_size}, got {self.n_phantoms}")
 
 
+def prepare(folder: Path, preset: RegisteredPreset, report: Report) -> dict[str, Any]:
+    """Draw the training phantoms of a run, or open them; return what the record says of them."""
+    layers = build_layers(folder / "data", preset.n_phantoms, DATA_SEED, report)
+    usual = np.exp(layers.curves[:, : layers.curves.shape[1] // 2])
+    return {
+        "output": OUTPUT,
+        "recordings": "none: trained on simulated images only",
+        "normalisation": {"mean": 0.0, "std": 1.0},
+        "label_mean_um": usual.mean(axis=(0, 1)).tolist(),
+    }
+
+
 def train_member(
-    checkpoint: Path, member: int, preset: RegisteredPreset, layers: LayerSet, device: str, report: Report
+    folder: Path, checkpoint: Path, member: int, preset: RegisteredPreset, device: str, report: Report
 ) -> tuple[CdmamNet, float]:
     """Train one member, or continue where ``checkpoint`` was written.
 
     Args:
+        folder: of the run, whose training phantoms are drawn.
         checkpoint: file that is written now and then, and removed by the caller.
         member: number of the member; seeds everything.
         preset: the recipe.
-        layers: the training phantoms.
         device: where to compute.
         report: called as ``report(step, n_steps)``.
 
     Returns:
         The member in evaluation mode, its output in the logarithm of um of gold, and the seconds it took.
     """
+    layers = build_layers(folder / "data", preset.n_phantoms, DATA_SEED)
     torch.manual_seed(1000 + member)
-    net = CdmamNet(preset.rank, preset.dropout).to(device, memory_format=torch.channels_last)
+    net = CdmamNet(preset.rank, preset.dropout).to(device)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), lr=preset.learning_rate, weight_decay=preset.weight_decay)
     curves = layers.curves.reshape(-1, layers.curves.shape[-1])
     mean, std = curves.mean(axis=0), curves.std(axis=0)
@@ -93,6 +124,7 @@ def train_member(
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"].cpu())
         first, seconds = state["step"], state["seconds"]
     begin = time.monotonic()
     net.train()
@@ -114,10 +146,11 @@ def train_member(
         report(step + 1, preset.n_steps)
         if (step + 1) % _CHECKPOINT_EVERY == 0:
             state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state["random"] = torch.get_rng_state()
             draft = checkpoint.with_suffix(".draft")
             torch.save(state | {"seconds": seconds + time.monotonic() - begin}, draft)
             draft.replace(checkpoint)
-    net = net.cpu().to(memory_format=torch.contiguous_format).eval()
+    net.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     net.scale_output(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
     return condensed(net, curves), seconds + time.monotonic() - begin
 
@@ -185,3 +218,92 @@ def _batches(
         rng = np.random.default_rng([member, 1, step])
         images, labels = zip(*(layers.image(k, rng) for k in chosen.tolist()), strict=True)
         yield step, (torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(np.stack(labels)).float())
+
+
+def evaluate(
+    folder: Path,
+    model: FoldedCdmamEnsemble,
+    preset: RegisteredPreset,
+    n_workers: int,
+    report: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Calibrate the intervals on phantoms drawn in full that no member saw, and say how well the curve is predicted.
+
+    Every phantom is simulated at full size, registered and read as a request is. What was read is appended to a file of
+    the run, so that an interrupted evaluation goes on.
+
+    Args:
+        folder: of the run.
+        model: the ensemble.
+        preset: the recipe.
+        n_workers: processes that work at the same time.
+        report: called as ``report(stage, done, total)``.
+
+    Returns:
+        ``calibration`` and ``evaluation`` of the record.
+    """
+    n = preset.n_calibration
+    predicted = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
+    true = cdmam.expected_cdc([_exposure(k)[0] for k in range(n)])
+    calibration = calibrate(predicted, true, n_samples=DEFAULT_SAMPLES)
+    errors = np.log(predicted.mean(axis=2) / true.mean(axis=1)[:, None])
+    found = {
+        "n_images": int(predicted.shape[0] * predicted.shape[1]),
+        "rms_log_midpoint": float(np.sqrt(np.mean(errors**2))),
+        "relative_error": np.sqrt(np.mean((np.log(predicted) - np.log(true)[:, None]) ** 2, axis=(0, 1))).tolist(),
+    }
+    return {"calibration": calibration.as_json(), "evaluation": {"calibration phantoms": found}}
+
+
+def _read_exposures(
+    file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
+) -> np.ndarray:
+    """Return the curves of all images of each exposure, (exposures, images, 12) um of gold."""
+    known: dict[int, Any] = {}
+    if file.exists():
+        known = {row["number"]: row["curves"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    missing = [k for k in numbers if k not in known]
+    with file.open("a", encoding="utf-8") as out, _readers(model, n_workers) as read_all:
+        for done, (k, curves) in enumerate(zip(missing, read_all(missing), strict=True), start=1):
+            known[k] = curves
+            out.write(json.dumps({"number": k, "curves": curves}) + "\n")
+            out.flush()
+            report("calibrating", len(numbers) - len(missing) + done, len(numbers))
+    return np.array([known[k] for k in numbers])
+
+
+@contextmanager
+def _readers(model: FoldedCdmamEnsemble, n_workers: int) -> Iterator[Callable[[list[int]], Iterable[Any]]]:
+    """Give a function that reads exposures, in this process or in several."""
+    if n_workers == 1:
+        _worker["model"] = model
+        yield lambda numbers: map(_read_exposure, numbers)
+        return
+    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_workers, context, initializer=_start_worker, initargs=(model,)) as pool:
+        yield lambda numbers: pool.map(_read_exposure, numbers)
+
+
+_worker: dict[str, FoldedCdmamEnsemble] = {}
+
+
+def _start_worker(model: FoldedCdmamEnsemble) -> None:
+    torch.set_num_threads(1)
+    _worker["model"] = model
+
+
+def _exposure(k: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
+    rng = np.random.default_rng([CALIBRATION_SEED, k])
+    acquisition = cdmam.sample_acquisition(rng)
+    return acquisition, [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
+
+
+def _read_exposure(k: int) -> list[list[float]]:
+    reader = PhantomReader(_worker["model"])
+    acquisition, layouts = _exposure(k)
+    curves = []
+    for i, layout in enumerate(layouts):
+        image = cdmam.simulate(acquisition, layout, seed=1_000 * k + i)
+        curves.append(reader.read(cdmam.register(image.pixels, layout.spacing_mm)).mean.tolist())
+    return curves

@@ -24,13 +24,13 @@ def test_prints_the_record(run, monkeypatch):
         return TrainedRun((), RECORD)
 
     monkeypatch.setattr(training, "train", train)
-    result = run("train", "runs/a", "--preset", "demo", "--members", "3", "--recordings", ".", "--device", "cpu")
+    result = run("train", "runs/a", "--preset", "paper-small", "--members", "3", "--recordings", ".", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     assert all(text in result.stdout for text in ("random", "200", "0.123", "3.46", "95.1%"))
     assert "member 1 of 3" in result.stderr
     assert seen == {
         "folder": Path("runs/a"),
-        "preset": replace(PRESETS["demo"], n_members=3),
+        "preset": replace(PRESETS["paper-small"], n_members=3),
         "recordings": Path("."),
         "device": "cpu",
     }
@@ -39,7 +39,7 @@ def test_prints_the_record(run, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--preset", "tiny"], "--preset must be one of paper, standard, demo, got 'tiny'"),
+        (["--preset", "tiny"], "--preset must be one of paper, paper-small, standard, demo, got 'tiny'"),
         (["--device", "tpu"], "--device must be one of cpu, cuda, got 'tpu'"),
     ],
 )

@@ -7,8 +7,9 @@ import torch
 from smallest_run import SMALLEST
 
 from radlens.errors import InvalidParameter, TrainingError
-from radlens.training import PRESETS, Preset, load_run, train
+from radlens.training import PRESETS, PaperPreset, cdmam_paper, load_run, train
 from radlens.training import cdmam as training
+from radlens.training.cdmam_data import TrainingSet
 
 
 def test_presets_hold_the_numbers_of_the_paper():
@@ -44,10 +45,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(smallest_folder
     """A member stopped after its second epoch and resumed equals one trained in one go, to the bit on one thread."""
     preset, threads = replace(SMALLEST, n_members=1), torch.get_num_threads()
     torch.set_num_threads(1)
-    data = training.build_training_set(
-        tmp_path / "data", n_simulated=preset.n_simulated, n_recorded=preset.n_recorded, seed=training.DATA_SEED
-    )
-    record = training._open_record(tmp_path, preset, data, recorded=False)
+    record = training._open_record(tmp_path, preset, None, lambda *state: None)
     saves = []
 
     def save_and_stop(state, file):
@@ -59,10 +57,13 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(smallest_folder
     save = torch.save
     monkeypatch.setattr(torch, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        training._train_member(tmp_path, 0, preset, data, record, "cpu", lambda *state: None)
-    training._train_member(tmp_path, 0, preset, data, record, "cpu", lambda *state: None)
+        cdmam_paper.train_member(tmp_path, tmp_path / "check.pt", 0, preset, record, "cpu", lambda *state: None)
+    net, seconds = cdmam_paper.train_member(
+        tmp_path, tmp_path / "check.pt", 0, preset, record, "cpu", lambda *state: None
+    )
     torch.set_num_threads(threads)
     assert saves == [0, 1, 2, 3]
+    training._save_member(tmp_path / "member-00.npz", net, seconds)
     with np.load(tmp_path / "member-00.npz") as resumed, np.load(smallest_folder / "member-00.npz") as straight:
         for name in set(resumed.files) - {"training_seconds"}:
             np.testing.assert_array_equal(resumed[name], straight[name])
@@ -73,7 +74,7 @@ def test_half_precision_members_come_back(smallest_folder):
     member = load_run(smallest_folder).members[0]
     file = smallest_folder / "again.npz"
     training._save_member(file, member, 1.0)
-    again = training._load_member(file, SMALLEST)
+    again = training._load_member(file, SMALLEST.dropout)
     file.unlink()
     for name, value in member.state_dict().items():
         largest = value.abs().max().item()
@@ -83,8 +84,8 @@ def test_half_precision_members_come_back(smallest_folder):
 def test_steps_join_as_in_appendix_d(smallest_folder):
     """Epoch by epoch: no margins, then smaller ones, then the largest, then recordings."""
     steps = np.load(smallest_folder / "data" / "steps.npy")
-    data = training.TrainingSet(np.empty((12, 1, 1)), np.empty((12, 12)), steps)
-    sizes = [len(training._images_of_epoch(data, SMALLEST, epoch)) for epoch in range(4)]
+    data = TrainingSet(np.empty((12, 1, 1)), np.empty((12, 12)), steps)
+    sizes = [len(cdmam_paper._images_of_epoch(data, SMALLEST, epoch)) for epoch in range(4)]
     assert steps.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert sizes == [3, 6, 9, 12]
 
@@ -94,7 +95,7 @@ def test_likelihood_is_the_gaussian_one():
     torch.manual_seed(0)
     mu, sigma, labels = torch.randn(3, 12), torch.rand(3, 12) + 0.1, torch.randn(3, 12)
     expected = -torch.distributions.Normal(mu, sigma).log_prob(labels).mean() - 0.5 * np.log(2 * np.pi)
-    torch.testing.assert_close(training.negative_log_likelihood(mu, sigma, labels), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(cdmam_paper.negative_log_likelihood(mu, sigma, labels), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_bad_runs_are_refused(smallest_folder, tmp_path):
@@ -109,4 +110,4 @@ def test_bad_runs_are_refused(smallest_folder, tmp_path):
     with pytest.raises(InvalidParameter, match="n_members must be at least 1, got 0"):
         replace(SMALLEST, n_members=0)
     with pytest.raises(InvalidParameter, match="epochs must be at least 4, one for each step, got 3"):
-        Preset(1, 1, 0, epochs=3, batch_size=1, learning_rate=1.0)
+        PaperPreset(1, 1, 0, epochs=3, batch_size=1, learning_rate=1.0)

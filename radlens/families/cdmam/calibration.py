@@ -70,10 +70,10 @@ class Calibration:
         Raises:
             KeyError, TypeError, ValueError: not the numbers of a calibration.
         """
-        curves = {name: tuple(float(each) for each in values[name]) for name in ("offset", "shared", "own")}
-        numbers = {name: float(values[name]) for name in ("slope", "midpoint_um", "factor")}
-        counts = {name: int(values[name]) for name in ("n_exposures", "n_images", "n_samples")}
-        return cls(**curves, **numbers, **counts)
+        found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in ("offset", "shared", "own")}
+        found |= {name: float(values[name]) for name in ("slope", "midpoint_um", "factor")}
+        found |= {name: int(values[name]) for name in ("n_exposures", "n_images", "n_samples")}
+        return cls(**found)
 
 
 def calibrate(predicted_um: ArrayLike, true_um: ArrayLike, *, n_samples: int) -> Calibration:

@@ -282,7 +282,7 @@ def _interpolated(
     """Return the background at each pixel, ``shape`` float32, linear between every fourth bin."""
     down, right = (_weights(size, factor, n) for size, factor, n in zip(shape, factors, background.shape, strict=True))
     coarse = background[::_STEP_BINS, ::_STEP_BINS].astype(np.float32)
-    return down @ coarse @ right.T
+    return np.asarray(down @ coarse @ right.T, np.float32)
 
 
 @lru_cache(maxsize=16)
