@@ -12,7 +12,8 @@ import engine_metrics
 from batch_reply import reply
 
 from radlens import bundles
-from radlens.service import open_service, request_from_http
+from radlens.families import open_service
+from radlens.service import request_from_http
 
 NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are no parameters: the body, and what ``/invocations`` chooses the model by."""

@@ -20,8 +20,9 @@ from radlens.cli.console import note
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidParameter
 from radlens.explainers import Checkpoint
-from radlens.service import Response, open_service, request_from_http
-from radlens.service.computing import Elsewhere
+from radlens.families import open_service
+from radlens.families.cdmam.computing import Elsewhere
+from radlens.service import Response, request_from_http
 from radlens.wire import JSON
 
 __all__ = [

@@ -13,9 +13,9 @@ from sample_images import dicom, noise
 
 from radlens.bundles import ClassifierBundle, save_classifier
 from radlens.cli import local
+from radlens.families import open_service
 from radlens.images import to_npy
 from radlens.server import Pid, Ports, State
-from radlens.service import open_service
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,8 +12,8 @@ from small_classifier import make_classifier
 from radlens import errors
 from radlens.archives import archive
 from radlens.client import Client, Version
+from radlens.families import open_service
 from radlens.images import to_npy
-from radlens.service import open_service
 from radlens.service.messages import Request
 from radlens.wire import array_from_json
 

@@ -2,5 +2,18 @@
 
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES, Curve, PhantomReader, combined
+from radlens.families.cdmam.rows import MAX_PLAIN_EVALUATIONS, MAX_STREAMED_EVALUATIONS
+from radlens.families.cdmam.service import Service
+from radlens.families.cdmam.streaming import Pace
 
-__all__ = ["DEFAULT_SAMPLES", "Calibration", "Curve", "PhantomReader", "combined"]
+__all__ = [
+    "DEFAULT_SAMPLES",
+    "MAX_PLAIN_EVALUATIONS",
+    "MAX_STREAMED_EVALUATIONS",
+    "Calibration",
+    "Curve",
+    "Pace",
+    "PhantomReader",
+    "Service",
+    "combined",
+]

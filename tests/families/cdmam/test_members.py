@@ -12,8 +12,9 @@ from tiny_bundle import make_bundle
 from radlens import ranges
 from radlens.cli.local import LocalTransport
 from radlens.client import Client
+from radlens.families.cdmam import Pace, Service
 from radlens.images import to_npy
-from radlens.service import Pace, Request, Service
+from radlens.service import Request
 from radlens.wire import array_from_json
 
 DATA = to_npy(noise())

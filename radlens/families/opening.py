@@ -4,8 +4,8 @@ from typing import Any
 
 from radlens.bundles import Bundle, ClassifierBundle
 from radlens.errors import InvalidInput
+from radlens.families.cdmam.service import Service
 from radlens.service.classifier import ClassifierService
-from radlens.service.core import Service
 
 __all__ = ["open_service"]
 

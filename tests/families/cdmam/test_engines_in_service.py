@@ -9,8 +9,9 @@ import pytest
 
 from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
 from radlens.errors import BundleError
+from radlens.families.cdmam import Service
 from radlens.images import to_npy
-from radlens.service import Service, request_from_http
+from radlens.service import request_from_http
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from sample_images import PATIENT, dicom, noise
 
 from radlens.explainers import Halves, UpsampledMap, merge
+from radlens.families.cdmam import Pace, Service
 from radlens.images import to_npy
-from radlens.service import Pace, Request, Service
+from radlens.service import Request
 from radlens.wire import array_from_json
 
 PARAMETERS = {"n_steps": "1", "n_samples": "20"}

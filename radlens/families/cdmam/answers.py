@@ -10,13 +10,13 @@ import numpy as np
 from radlens.errors import NotAcceptable
 from radlens.evaluation.cdc import describe, linear_interval, log_interval, verdict
 from radlens.explainers import UpsampledMap
+from radlens.families.cdmam.computing import Explanation, OneSample
+from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve, colorize, display_map, figure_cdc, overlay, save
 from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
-from radlens.service.computing import Explanation, OneSample
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value
-from radlens.service.rows import Row
 from radlens.wire import PROVENANCE, array_to_json
 
 __all__ = ["Context", "explanation_fields", "explanation_response", "prediction_response", "preview"]
@@ -48,7 +48,7 @@ class Context:
 
     Attributes:
         provenance: JSON values, see :func:`radlens.service.provenance.provenance`.
-        warnings: sentences, see :func:`radlens.service.cautions.cautions`.
+        warnings: sentences, see :func:`radlens.families.cdmam.cautions.cautions`.
         diameters_mm: of the points of a curve.
     """
 

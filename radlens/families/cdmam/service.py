@@ -14,14 +14,14 @@ from radlens import explainers
 from radlens.bundles import Bundle
 from radlens.engines import open_bundle
 from radlens.errors import BundleError
-from radlens.service.answers import Context, explanation_response, prediction_response
+from radlens.families.cdmam.answers import Context, explanation_response, prediction_response
+from radlens.families.cdmam.cautions import cautions
+from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
+from radlens.families.cdmam.rows import Row, Terms, open_row
+from radlens.families.cdmam.streaming import Pace, stream_explanation
 from radlens.service.batching import BatchService, Work
-from radlens.service.cautions import cautions
-from radlens.service.computing import Computer, Elsewhere, Explanation
 from radlens.service.messages import Request, Response
 from radlens.service.provenance import header_value, provenance
-from radlens.service.rows import Row, Terms, open_row
-from radlens.service.streaming import Pace, stream_explanation
 from radlens.wire import PROVENANCE
 
 __all__ = ["Service"]

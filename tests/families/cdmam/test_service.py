@@ -19,9 +19,10 @@ from radlens import explainers
 from radlens.bundles import Bundle
 from radlens.errors import BundleError
 from radlens.evaluation import log_interval
+from radlens.families.cdmam import MAX_PLAIN_EVALUATIONS, Service
 from radlens.images import downsample, to_npy, to_png
 from radlens.networks.cdmam import CdcPrediction
-from radlens.service import MAX_PLAIN_EVALUATIONS, Request, Service, request_from_http
+from radlens.service import Request, request_from_http
 from radlens.wire import PROVENANCE, array_from_json
 
 QUICK = {"n_steps": "2"}
@@ -376,7 +377,7 @@ def test_unexpected_errors_stay_in_their_row(service, monkeypatch, caplog):
 
 def test_answers_that_cannot_be_written_stay_in_their_row(service, monkeypatch):
     """Also when the computing went well."""
-    monkeypatch.setattr("radlens.service.answers.to_png", lambda array: 1 / 0)
+    monkeypatch.setattr("radlens.families.cdmam.answers.to_png", lambda array: 1 / 0)
     requests = [
         Request("explain", to_npy(noise()), parameters=QUICK, accept=a) for a in ("image/png", "application/x-npy")
     ]

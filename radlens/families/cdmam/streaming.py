@@ -16,12 +16,12 @@ from time import monotonic
 from typing import Any
 
 from radlens.explainers import Partial
-from radlens.service.answers import Context, explanation_fields, preview
-from radlens.service.computing import Computer
+from radlens.families.cdmam.answers import Context, explanation_fields, preview
+from radlens.families.cdmam.computing import Computer
+from radlens.families.cdmam.rows import Row
 from radlens.service.failures import failure
 from radlens.service.messages import Emit
 from radlens.service.parameters import Settings
-from radlens.service.rows import Row
 from radlens.wire import array_to_json
 
 __all__ = ["Pace", "stream_explanation"]

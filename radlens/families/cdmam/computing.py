@@ -12,9 +12,9 @@ from torch import Tensor
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.explainers import Checkpoint, Differentiable, Explainer, UpsampledMap, upsample
 from radlens.explainers.upsampling import Progress
+from radlens.families.cdmam.rows import Row
 from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
-from radlens.service.rows import Row
 
 __all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "Members", "Model", "OneSample"]
 
