@@ -20,6 +20,7 @@ from radlens.cli import (
     models,
     parity,
     predict,
+    read_out,
     reliability,
     report,
     reproduce,
@@ -104,6 +105,7 @@ for _module in (
     engines,
     serve,
     predict,
+    read_out,
     explain,
     report,
     figures,
@@ -112,7 +114,7 @@ for _module in (
     reliability,
     demo,
 ):
-    _name, _help = _module.__name__.rpartition(".")[2], _flowing(_module.command.__doc__)
+    _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), _flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
 app.add_typer(models.app)
 

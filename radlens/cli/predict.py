@@ -24,7 +24,7 @@ from radlens.cli.options import (
 )
 from radlens.errors import InvalidParameter
 
-__all__ = ["EPILOG", "command", "judged", "print_classes", "print_prediction", "write_prediction"]
+__all__ = ["EPILOG", "command", "print_classes", "print_curve", "print_prediction", "write_prediction"]
 
 EPILOG = examples(
     "radlens predict phantom.dcm",
@@ -82,17 +82,27 @@ def command(
 
 def print_prediction(answer: dict[str, Any]) -> None:
     """Print curve, verdict and warnings."""
-    found, verdict = answer["prediction"], answer["verdict"]
+    print_curve(answer["prediction"], answer["verdict"], "Predicted contrast-detail curve")
+    warn(answer["warnings"])
+
+
+def print_curve(found: Mapping[str, Any], verdict: Mapping[str, Any] | None, title: str) -> None:
+    """Print the thresholds of a curve with their intervals, and the answers to the limits.
+
+    Args:
+        found: ``diameters_mm``, ``mean_um`` and ``interval_um`` as JSON values.
+        verdict: a `radlens.evaluation.CdcVerdict` as JSON values, with its ``summary``; None where there is none.
+        title: above the table.
+    """
     limits = {point["diameter_mm"]: point for point in verdict["diameters"]} if verdict else {}
     curve = zip(found["diameters_mm"], found["mean_um"], found["interval_um"], strict=True)
     rows = [
-        (f"{diameter:.2f}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", *judged(limits.get(diameter)))
+        (f"{diameter:.2f}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}", *_judged(limits.get(diameter)))
         for diameter, mean, (low, high) in curve
     ]
-    columns = ["mm", "µm of gold", "95 % interval", "acceptable limit", "achievable limit"]
-    table(columns, rows, title="Predicted contrast-detail curve")
+    columns = ["mm", "µm gold", "95 % interval", "acceptable limit", "achievable limit"]
+    table(columns, rows, title=title)
     out.print(verdict["summary"] if verdict else _NO_VERDICT, soft_wrap=True)
-    warn(answer["warnings"])
 
 
 def print_classes(answer: dict[str, Any]) -> None:
@@ -127,12 +137,7 @@ def _drawn(answer: dict[str, Any]) -> bytes:
     return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["interval_um"]))]))
 
 
-def judged(point: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return the cells of a table that answer the acceptable and the achievable limit; blank without a limit.
-
-    Args:
-        point: the verdict of one diameter as JSON values, see `radlens.evaluation.DiameterVerdict`.
-    """
+def _judged(point: Mapping[str, Any] | None) -> tuple[str, str]:
     if point is None:
         return "", ""
     from radlens.evaluation import SIGNS

@@ -13,10 +13,12 @@ from radlens.figures.curves import Curve, figure_before_after, figure_cdc, figur
 from radlens.figures.faithfulness import ScoreCurves, figure_perturbation, figure_randomisation
 from radlens.figures.figure_map import figure_map
 from radlens.figures.maps import Box, colorize, cutout, cutout_map, display_grey, display_map, overlay, symmetric_limit
+from radlens.figures.not_assessable import figure_not_assessable
 from radlens.figures.page import MEANING_OF_COLOURS, Picture, ReportContent, report_page
 from radlens.figures.panels import save
 from radlens.figures.pictures import save_small
 from radlens.figures.pointing import PointingCase, figure_pointing, figure_regions
+from radlens.figures.read_out import figure_hits
 from radlens.figures.regions import LARGE_DISKS, SMALL_DISKS, region
 from radlens.figures.reliability import ReliabilityCurve, figure_reliability
 from radlens.figures.report import report_content
@@ -87,11 +89,13 @@ __all__ = [
     "figure_box_steps",
     "figure_cdc",
     "figure_error_uncertainty",
+    "figure_hits",
     "figure_iou_boxes",
     "figure_iou_curves",
     "figure_map",
     "figure_members",
     "figure_methods",
+    "figure_not_assessable",
     "figure_path_lengths",
     "figure_perturbation",
     "figure_pointing",
