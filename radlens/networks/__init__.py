@@ -1,6 +1,6 @@
 """The architectures, one file each."""
 
-from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet
+from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet, LogCdcPrediction
 from radlens.networks.cdmam_folded import FoldedCdmamEnsemble
 from radlens.networks.classifiers import CLASSIFIERS, ClassifierNetwork, create_classifier
 from radlens.networks.imagenet import load_imagenet
@@ -12,6 +12,7 @@ __all__ = [
     "CdmamNet",
     "ClassifierNetwork",
     "FoldedCdmamEnsemble",
+    "LogCdcPrediction",
     "create_classifier",
     "load_imagenet",
 ]

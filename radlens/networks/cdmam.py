@@ -16,7 +16,9 @@ __all__ = [
     "CdcPrediction",
     "CdmamEnsemble",
     "CdmamNet",
+    "LogCdcPrediction",
     "combine",
+    "thresholds",
 ]
 
 N_POINTS = 12
@@ -36,9 +38,9 @@ class CdcPrediction(NamedTuple):
     """A contrast-detail curve with its uncertainty; every field ``(b, 12)`` float32 in um of gold.
 
     Attributes:
-        mean: mean of the members' means.
+        mean: mean of the members' curves.
         aleatoric: standard deviation of the noise the members learned (root of the mean variance).
-        epistemic: population standard deviation of the members' means.
+        epistemic: population standard deviation of the members' curves.
         total: ``sqrt(aleatoric**2 + epistemic**2)``.
     """
 
@@ -47,11 +49,51 @@ class CdcPrediction(NamedTuple):
     epistemic: Tensor
     total: Tensor
 
+    @classmethod
+    def from_parts(
+        cls, mean: Tensor, aleatoric: Tensor, epistemic: Tensor, *, logarithmic: bool = False
+    ) -> "CdcPrediction":
+        """Return the prediction that consists of these parts, each ``(b, 12)`` um of gold.
+
+        Args:
+            mean: curve.
+            aleatoric: standard deviation of the noise.
+            epistemic: standard deviation between the members.
+            logarithmic: whether the members learned logarithms; the result is then a :class:`LogCdcPrediction`.
+        """
+        kind = LogCdcPrediction if logarithmic else cls
+        return kind(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the thresholds are log-normal, since the members learned their logarithms."""
+        return False
+
     @property
     def interval(self) -> Tensor:
         """The 95 % interval ``mean -+ 1.96 total``: ``(b, 12, 2)``, lower bound first, um of gold."""
         half = COVERAGE_FACTOR * self.total
         return torch.stack([self.mean - half, self.mean + half], dim=-1)
+
+
+class LogCdcPrediction(CdcPrediction):
+    """A prediction whose thresholds are log-normal; the standard deviations are still in um of gold."""
+
+    __slots__ = ()
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the thresholds are log-normal, since the members learned their logarithms."""
+        return True
+
+    @property
+    def interval(self) -> Tensor:
+        """The 95 % interval ``mean exp(-+1.96 total / mean)``: ``(b, 12, 2)``, positive, lower bound first, um of gold.
+
+        ``total / mean`` is the standard deviation of the logarithm to first order.
+        """
+        half = COVERAGE_FACTOR * self.total / self.mean
+        return self.mean[..., None] * torch.stack([-half, half], dim=-1).exp()
 
 
 class CdmamNet(nn.Module):
@@ -88,8 +130,8 @@ class CdmamNet(nn.Module):
             images: ``(b, 1, 250, 250)`` float32, normalised with the mean and standard deviation of the training set.
 
         Returns:
-            ``mu`` and ``sigma``, both ``(b, 12)``, in um of gold once :meth:`scale_output` has been called after
-            training, in standardised units while training.
+            ``mu`` and ``sigma``, both ``(b, 12)``, in the units of the training curves (um of gold, or its natural
+            logarithm) once :meth:`scale_output` has been called after training, in standardised units while training.
 
         Raises:
             InvalidInput: the images have another shape.
@@ -112,7 +154,7 @@ class CdmamNet(nn.Module):
 
     @torch.no_grad()
     def scale_output(self, mean: Tensor, std: Tensor) -> None:
-        """Fold ``y -> y * std + mean`` (both ``(12,)``, um of gold) into the output layers."""
+        """Fold ``y -> y * std + mean`` (both ``(12,)``, in the units of the training curves) into the output layers."""
         self.mu.weight.mul_(std[:, None])
         self.mu.bias.mul_(std).add_(mean)
         self.sigma.bias.add_(std.log())
@@ -160,12 +202,15 @@ class CdmamEnsemble(nn.Module):
     """A deep ensemble (Lakshminarayanan et al. 2016), each member evaluated on its own.
 
     Args:
-        members: at least one network that maps ``(b, 1, 250, 250)`` to ``mu, sigma``, both ``(b, 12)`` um of gold.
+        members: at least one network that maps ``(b, 1, 250, 250)`` to ``mu, sigma``, both ``(b, 12)``.
+        logarithmic: whether ``mu`` is the natural logarithm of um of gold, and ``sigma`` its standard deviation; both
+            are um of gold otherwise, as in the paper.
     """
 
-    def __init__(self, members: Iterable[nn.Module]) -> None:
+    def __init__(self, members: Iterable[nn.Module], *, logarithmic: bool = False) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.logarithmic = logarithmic
         if not len(self.members):
             raise InvalidInput("an ensemble needs at least 1 member, got 0")
         self.eval()
@@ -173,17 +218,18 @@ class CdmamEnsemble(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean, aleatoric and epistemic standard deviation, each ``(b, 12)`` um of gold."""
         outputs = [member(images) for member in self.members]
-        return combine(torch.stack([mu for mu, _ in outputs]), torch.stack([sigma for _, sigma in outputs]))
+        mu, sigma = (torch.stack(values) for values in zip(*outputs, strict=True))
+        return combine(mu, sigma, logarithmic=self.logarithmic)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> CdcPrediction:
         """Predict the curve and its uncertainty of normalised ``images`` ``(b, 1, 250, 250)``."""
-        mean, aleatoric, epistemic = self(images)
-        return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
+        return CdcPrediction.from_parts(*self(images), logarithmic=self.logarithmic)
 
     def score(self, images: Tensor) -> Tensor:
         """Return the midpoint of the curve ``(b,)`` in um of gold: the mean over its 12 points (section 2.3.1)."""
-        return torch.stack([member(images)[0] for member in self.members]).mean(dim=(0, 2))
+        mu = torch.stack([member(images)[0] for member in self.members])
+        return thresholds(mu, logarithmic=self.logarithmic).mean(dim=(0, 2))
 
     midpoint = score
 
@@ -195,9 +241,22 @@ class CdmamEnsemble(nn.Module):
         return gradient
 
 
-def combine(mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Combine members: ``mu`` and ``sigma`` ``(m, b, 12)`` to mean, aleatoric, epistemic ``(b, 12)``.
+def thresholds(mu: Tensor, *, logarithmic: bool) -> Tensor:
+    """Return the curves in um of gold of members whose output is ``mu``, any shape."""
+    return mu.exp() if logarithmic else mu
 
-    The variances of an ensemble add up: mean variance of the members plus variance of their means (Kendall & Gal 2017).
+
+def combine(mu: Tensor, sigma: Tensor, *, logarithmic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Combine members to mean, aleatoric and epistemic standard deviation, each ``(b, 12)`` um of gold.
+
+    The variances of an ensemble add up: mean variance of the members plus variance of their curves (Kendall & Gal
+    2017). The noise of a logarithm is relative, to first order.
+
+    Args:
+        mu: ``(m, b, 12)`` outputs of the members.
+        sigma: ``(m, b, 12)`` their standard deviations.
+        logarithmic: whether both are of the natural logarithm of um of gold.
     """
-    return mu.mean(dim=0), (sigma**2).mean(dim=0).sqrt(), mu.std(dim=0, correction=0)
+    curves = thresholds(mu, logarithmic=logarithmic)
+    mean, noise = curves.mean(dim=0), (sigma**2).mean(dim=0).sqrt()
+    return mean, mean * noise if logarithmic else noise, curves.std(dim=0, correction=0)

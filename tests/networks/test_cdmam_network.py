@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from radlens.errors import InvalidInput
-from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
+from radlens.networks import CdcPrediction, CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble, LogCdcPrediction
 
 TABLE_2 = {
     "conv1.weight": (8, 1, 3, 3),
@@ -75,9 +75,9 @@ def test_factors_multiplied_out_are_the_same_function(images):
     dense = member.multiplied_out()
     assert dense.dense1.weight.shape == (512, 123_008)
     torch.testing.assert_close(dense(images.float()), member(images.float()), rtol=1e-4, atol=1e-5)
-    # The dense layer itself folds as its factors do.
-    folded = [FoldedCdmamEnsemble.from_members([net]).weight for net in (member, dense)]
-    torch.testing.assert_close(*folded, rtol=1e-4, atol=1e-8)
+    # The dense layer itself folds as its factors do, multiplied out.
+    thin, full = (FoldedCdmamEnsemble.from_members([net]) for net in (member, dense))
+    torch.testing.assert_close(thin.weight @ thin.head, full.weight, rtol=1e-4, atol=1e-8)
 
 
 def test_scaling_the_output_gives_micrometres(images, members):
@@ -101,11 +101,40 @@ def test_uncertainties_add_up(images, members):
     torch.testing.assert_close(prediction.total**2, prediction.aleatoric**2 + prediction.epistemic**2)
     torch.testing.assert_close(prediction.interval[..., 1] - prediction.mean, 1.96 * prediction.total)
     torch.testing.assert_close(prediction.interval.mean(dim=-1), prediction.mean)
+    assert not prediction.logarithmic
 
 
-def test_gradient_is_that_of_the_midpoint(images, members):
+def test_members_that_learned_logarithms_predict_in_um(images, members):
+    """Mean and deviation of the members' exponentials; noise relative to the mean; an interval of log-normal ends."""
+    (low, low_noise), (high, high_noise) = (member(images) for member in members)
+    prediction = CdmamEnsemble(members, logarithmic=True).predict(images)
+    torch.testing.assert_close(prediction.mean, (low.exp() + high.exp()) / 2)
+    torch.testing.assert_close(prediction.epistemic, (low.exp() - high.exp()).abs() / 2)
+    noise = ((low_noise**2 + high_noise**2) / 2).sqrt()
+    torch.testing.assert_close(prediction.aleatoric, prediction.mean * noise)
+    torch.testing.assert_close(prediction.total**2, prediction.aleatoric**2 + prediction.epistemic**2)
+    assert prediction.logarithmic
+    lower, upper = prediction.interval.unbind(dim=-1)
+    assert (lower > 0).all()
+    torch.testing.assert_close((upper / prediction.mean).log(), 1.96 * prediction.total / prediction.mean)
+    torch.testing.assert_close(lower * upper, prediction.mean**2)
+
+
+def test_a_prediction_consists_of_its_parts():
+    """Both kinds are four tensors; the logarithmic one stays what it is when a field is replaced."""
+    mean, aleatoric, epistemic = torch.rand(3, 1, 12)
+    plain = CdcPrediction.from_parts(mean, aleatoric, epistemic)
+    logarithmic = CdcPrediction.from_parts(mean, aleatoric, epistemic, logarithmic=True)
+    assert len(plain) == len(logarithmic) == 4
+    assert all(torch.equal(a, b) for a, b in zip(plain, logarithmic, strict=True))
+    assert type(plain) is CdcPrediction
+    assert type(logarithmic._replace(total=mean)) is LogCdcPrediction
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_gradient_is_that_of_the_midpoint(images, members, logarithmic):
     """R(x) of eq. (1) against central differences of the mean over points and members, at ten pixels (float64)."""
-    ensemble = CdmamEnsemble(members)
+    ensemble = CdmamEnsemble(members, logarithmic=logarithmic)
     gradient = ensemble.gradient(images)
     step = 1e-6
     generator = torch.Generator().manual_seed(1)
@@ -118,18 +147,45 @@ def test_gradient_is_that_of_the_midpoint(images, members):
         torch.testing.assert_close(gradient[:, 0, row, col], slope, rtol=1e-4, atol=1e-9)
 
 
-def test_folded_ensemble_is_the_same_function(images, members):
-    """Prediction, midpoint and gradient of the folded form equal the member loop (float64, rounding only)."""
-    plain, folded = CdmamEnsemble(members), FoldedCdmamEnsemble.from_members(members)
-    for a, b in zip(plain.predict(images), folded.predict(images), strict=True):
+@pytest.mark.parametrize("logarithmic", [False, True])
+@pytest.mark.parametrize("rank", [1, 3, 12, 16])
+def test_folded_ensemble_is_the_same_function(images, rank, logarithmic):
+    """Prediction, midpoints and gradient of the folded form equal the member loop (float64, rounding only)."""
+    members = [random_member(seed, rank) for seed in (1, 2)]
+    plain = CdmamEnsemble(members, logarithmic=logarithmic)
+    folded = FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic)
+    found = folded.predict(images)
+    assert found.logarithmic == logarithmic
+    for a, b in zip(plain.predict(images), found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(plain.score(images), folded.score(images), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(plain.gradient(images), folded.gradient(images), rtol=1e-8, atol=1e-14)
+    for k, member in enumerate(members):
+        alone = CdmamEnsemble([member], logarithmic=logarithmic).score(images)
+        torch.testing.assert_close(folded.midpoints(images)[:, k], alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rank", "kept"), [(4, 4), (12, 12), (13, None), (None, None)])
+def test_folded_weights_are_as_thin_as_the_members(rank, kept):
+    """A rank up to the 12 points stays; other dense layers become one map of 12 columns, stored without a second."""
+    member = CdmamNet(rank) if rank else random_member(3).float().multiplied_out()
+    folded = FoldedCdmamEnsemble.from_members([member], logarithmic=True)
+    assert folded.rank == kept
+    assert folded.weight.shape == (1, 123_008, kept or 12)
+    assert ("head" in folded.state_dict()) == (kept is not None)
+    again = FoldedCdmamEnsemble(1, folded.rank, folded.logarithmic)
+    again.load_state_dict(folded.state_dict())
+    for name in ("weight", "head", "bias", "sigma"):
+        assert torch.equal(getattr(again, name), getattr(folded, name))
 
 
 def test_bad_input_is_refused(members):
-    """Wrong shapes and empty ensembles are named."""
+    """Wrong shapes, empty ensembles, ranks out of range and members of different ranks are named."""
     with pytest.raises(InvalidInput, match=r"shape \(b, 1, 250, 250\), got \(1, 3, 250, 250\)"):
         members[0](torch.zeros(1, 3, 250, 250))
     with pytest.raises(InvalidInput, match="at least 1 member, got 0"):
         CdmamEnsemble([])
+    with pytest.raises(InvalidInput, match="rank must be from 1 to 12, got 13"):
+        FoldedCdmamEnsemble(1, 13)
+    with pytest.raises(InvalidInput, match="members must have one rank, got 2, none"):
+        FoldedCdmamEnsemble.from_members([CdmamNet(2), CdmamNet(16)])
