@@ -10,15 +10,15 @@ from radlens.graphs.cdmam_kernel import mark
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 
 
-def write_gradient(file: Path, n_members: int) -> FoldedCdmamEnsemble:
+def write_gradient(file: Path, n_members: int, rank: int = 2, *, logarithmic: bool = False) -> FoldedCdmamEnsemble:
     """Write the marked graph; return the ensemble it belongs to."""
     torch.manual_seed(n_members)
-    members = [CdmamNet(rank=2).eval() for _ in range(n_members)]
+    members = [CdmamNet(rank).eval() for _ in range(n_members)]
     for member in members:
         for norm in (member.norm1, member.norm2, member.norm3):
             norm.running_mean.normal_(0, 0.1)
             norm.bias.data.normal_(0, 0.1)
-    ensemble = FoldedCdmamEnsemble.from_members(members)
+    ensemble = FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic)
     write_onnx(CdmamGradient(ensemble), torch.zeros(2, 1, 250, 250), file, ["score", "gradient"])
     mark(file)
     return ensemble

@@ -18,19 +18,22 @@ from radlens.engines.base import GraphEngine, Options, register
 from radlens.engines.graph_file import GraphFile
 from radlens.errors import InvalidInput, MissingDependency
 from radlens.graphs.cdmam_kernel import (
-    ENTRY,
+    BACKWARD,
+    FORWARD,
+    KERNEL,
+    MARK,
+    Member,
     MemberWeights,
     Scratch,
     kernel_text,
     load_members,
+    pointers,
     strands,
     unstrand,
 )
+from radlens.graphs.vector_ir import LANES
 
 __all__ = ["LlvmEngine", "LlvmGraphEngine"]
-
-_MARK = "radlens.kernel"
-"""Property of a graph that names the kernel which may compute it, see :func:`radlens.graphs.cdmam_kernel.mark`."""
 
 _TOGETHER = 2
 """Members one task computes. A constant, since it decides the order in which members are added."""
@@ -56,8 +59,10 @@ class LlvmEngine:
     precision = "f32"
 
     def __init__(self, path: Path, n_threads: int | None = None, at_once: int | None = None) -> None:
-        self._kernel = _Kernel(at_once)
-        self._members, self._offset = load_members(path, self._kernel.at_once)
+        # Four channels together need 32 vector registers of 16 numbers.
+        at_once = at_once or (4 if _llvm().get_host_cpu_features().get("avx512f") else 1)
+        self._members = load_members(path, at_once)
+        self._kernel = _Kernel(len(self._members[0].head), at_once)
         self._pool = ThreadPoolExecutor(n_threads or torch.get_num_threads(), thread_name_prefix="llvm")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -82,44 +87,50 @@ class LlvmEngine:
             tasks = [[self._pool.submit(self._kernel.add_up, image, group) for group in groups] for image in stored]
             for row, parts in enumerate(tasks, start=first):
                 results = [part.result() for part in parts]
-                scores[row] = sum(score for score, _ in results) + self._offset
+                scores[row] = sum(score for score, _ in results)
                 # Members are added in their order, whichever was done first.
                 gradients[row, 0] = unstrand(sum(gradient for _, gradient in results))  # type: ignore[arg-type]
         return {"score": scores, "gradient": gradients}
 
 
 class _Kernel:
-    """The compiled function, and scratch memory for each thread that calls it."""
+    """The compiled functions, and scratch memory for each thread that calls them."""
 
-    def __init__(self, at_once: int | None) -> None:
+    def __init__(self, rank: int, at_once: int) -> None:
         llvm = _llvm()
-        features = llvm.get_host_cpu_features()
-        # Four channels together need 32 vector registers of 16 numbers.
-        self.at_once = at_once or (4 if features.get("avx512f") else 1)
-        module = llvm.parse_assembly(kernel_text(self.at_once))
+        self._rank = rank
+        module = llvm.parse_assembly(kernel_text(rank, at_once))
         module.verify()
         # LLVM would split the vectors of some processors that have the long registers.
+        features = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit".lstrip(",")
         machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=f"{features.flatten()},-prefer-256-bit".lstrip(","), opt=3
+            cpu=llvm.get_host_cpu_name(), features=features, opt=3
         )
         _optimise(llvm, module, machine)
-        # The function lives as long as its compiler.
+        # The functions live as long as their compiler.
         self._compiler = llvm.create_mcjit_compiler(module, machine)
         self._compiler.finalize_object()
-        n_pointers = len(MemberWeights.__dataclass_fields__) + len(vars(Scratch())) + 3
+        n_pointers = len(MemberWeights.__dataclass_fields__) + len(vars(Scratch())) + 2
         kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_pointers)
-        self._call = kind(self._compiler.get_function_address(ENTRY))
+        self._forward, self._backward = (
+            kind(self._compiler.get_function_address(name)) for name in (FORWARD, BACKWARD)
+        )
         self._local = threading.local()
 
-    def add_up(self, image: np.ndarray, members: Sequence[MemberWeights]) -> tuple[float, np.ndarray]:
-        """Return the sum over ``members`` of midpoint and gradient, the gradient in strands."""
+    def add_up(self, image: np.ndarray, members: Sequence[Member]) -> tuple[float, np.ndarray]:
+        """Return the sum over ``members`` of their parts of midpoint and gradient, the gradient in strands."""
         if not hasattr(self._local, "scratch"):
             self._local.scratch = Scratch()
-        score, gradient = np.zeros((62, 16), np.float32), np.zeros_like(image)
+            self._local.addresses = pointers(self._local.scratch)
+        score, gradient = 0.0, np.zeros_like(image)
         for member in members:
-            arrays = [image, *vars(member).values(), *vars(self._local.scratch).values(), score, gradient]
-            self._call(*[array.ctypes.data for array in arrays])
-        return float(score.sum(dtype=np.float64)), gradient
+            shared = (*member.addresses, *self._local.addresses)
+            sums = np.zeros((62, self._rank, LANES), np.float32)
+            self._forward(*shared, image.ctypes.data, sums.ctypes.data)
+            part, coefficients = member.outcome(sums.sum(axis=(0, 2), dtype=np.float64))
+            self._backward(*shared, coefficients.ctypes.data, gradient.ctypes.data)
+            score += part
+        return score, gradient
 
 
 def _llvm() -> Any:
@@ -172,7 +183,7 @@ class LlvmGraphEngine(GraphEngine):
     @classmethod
     def opens(cls, graph: GraphFile) -> bool:
         """Return whether ``graph`` carries the mark of a CDMAM gradient."""
-        return any((entry.key, entry.value) == (_MARK, ENTRY) for entry in graph.model.metadata_props)
+        return any((entry.key, entry.value) == (MARK, KERNEL) for entry in graph.model.metadata_props)
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute one part."""

@@ -10,7 +10,10 @@ times a map. Design requirement: few bytes moved, since on a CPU the ensemble wa
 - ReLU, and the bias before it, commute with max pooling and are applied after it, to a quarter of the values.
 - Back through the first convolution, every pixel of a phase becomes 4x4 pixels around its window, 16 numbers from one
   1x1 convolution, which are added where they overlap.
-- The midpoint is linear in the last features, so their gradient is a constant where they are positive.
+- Where members predict um of gold, the midpoint is linear in the last features, so their gradient is a constant where
+  they are positive. Where members predict logarithms, it is a sum of few constant maps, one for each column of the
+  first factor of the affine map (see :class:`radlens.networks.FoldedCdmamEnsemble`), weighted by the thresholds: the
+  same products forward and back, and no array larger than the features.
 """
 
 from collections.abc import Sequence
@@ -21,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radlens.networks import FoldedCdmamEnsemble
+from radlens.networks.cdmam import N_FEATURES, N_POINTS
 
 __all__ = ["CdmamGradient", "CdmamMemberGradients"]
 
@@ -42,14 +46,22 @@ class CdmamGradient(nn.Module):
         # Two members as one dense group, half of it zeros, fill the vector registers: twice the sums, but faster.
         self.n_groups = m // 2 if m % 2 == 0 else m
         self.conv1, self.conv2, self.conv3 = ensemble.conv1, ensemble.conv2, ensemble.conv3
-        self.register_buffer("weight", ensemble.midpoint_weight().view(1, 32 * m, 62, 62))
-        self.register_buffer("bias", ensemble.bias.mean())
+        self.logarithmic, self.share = ensemble.logarithmic, 1 / m
+        if self.logarithmic:
+            self.register_buffer("weight", ensemble.weight)
+            self.register_buffer("head", ensemble.head)
+            self.register_buffer("bias", ensemble.bias)
+        else:
+            # The mean over points first: one column is left.
+            self.register_buffer("weight", ensemble.weight @ ensemble.head.mean(dim=2, keepdim=True))
+            self.register_buffer("bias", ensemble.bias.mean(dim=(1, 2)))
         self.register_buffer("bias1", _bias(ensemble.conv1))
         self.register_buffer("bias2", _bias(ensemble.conv2))
         self.register_buffer("patches", patch_kernels(ensemble.conv1.weight))
         self.register_buffer("back2", joined_groups(turned(ensemble.conv2.weight, m), m, self.n_groups))
         self.register_buffer("back3", turned(ensemble.conv3.weight, m))
         self.weight: Tensor
+        self.head: Tensor
         self.bias: Tensor
         self.bias1: Tensor
         self.bias2: Tensor
@@ -66,16 +78,25 @@ class CdmamGradient(nn.Module):
         phases2 = self._phases(active1, self.conv2, end=0)
         active2 = F.relu(largest(phases2) + self.bias2)
         features = F.relu(self.conv3(active2))
-        score = self._midpoint(features * self.weight)
-        gradient = torch.where(features > 0, self.weight, 0.0)
+        midpoints, slopes = self._midpoints(features.reshape(-1, self.n_members, N_FEATURES))
+        gradient = torch.where(features > 0, slopes.reshape(-1, *features.shape[1:]), 0.0)
         gradient = F.conv2d(gradient, self.back3, padding=1, groups=self.n_members)
         routed2 = interleaved(routed(phases2, torch.where(active2 > 0, gradient, 0.0)))
         gradient = F.conv2d(F.pad(routed2, (1, 2, 1, 2)), self.back2, groups=self.n_groups)
         routed1 = routed(phases1, torch.where(active1 > 0, gradient, 0.0))
-        return score, self._placed(routed1)
+        return self._score(midpoints), self._placed(routed1)
 
-    def _midpoint(self, contributions: Tensor) -> Tensor:
-        return contributions.sum(dim=(1, 2, 3)) + self.bias
+    def _midpoints(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the midpoint of each member, ``(b, m)``, and the derivative of the score by ``features (b, m, n)``."""
+        hidden = features.transpose(0, 1) @ self.weight
+        if not self.logarithmic:
+            return hidden.squeeze(2).T + self.bias, self.share * self.weight.squeeze(2)
+        curves = (hidden @ self.head + self.bias).exp()
+        slopes = (self.share / N_POINTS * curves) @ self.head.transpose(1, 2) @ self.weight.transpose(1, 2)
+        return curves.mean(dim=2).T, slopes.transpose(0, 1)
+
+    def _score(self, midpoints: Tensor) -> Tensor:
+        return midpoints.mean(dim=1)
 
     def _placed(self, phases: Sequence[Tensor]) -> Tensor:
         """Carry the gradient of the four phases of the first convolution back to the pixels."""
@@ -105,16 +126,15 @@ class CdmamMemberGradients(CdmamGradient):
     def __init__(self, ensemble: FoldedCdmamEnsemble) -> None:
         super().__init__(ensemble)
         m = ensemble.n_members
-        self.weight *= m
-        self.bias = ensemble.bias.mean(dim=(1, 2))
+        self.share = 1.0
         # (phase, pixel, member, channel, 1, 1): members as groups come first.
         kernels = self.patches.view(4, 16, m, 8, 1, 1).transpose(1, 2)
         self.patches = kernels.reshape(4, 16 * m, 8, 1, 1).contiguous()
         self.conv1 = deepcopy(ensemble.conv1)
         self.conv1.groups, self.conv1.in_channels = m, m
 
-    def _midpoint(self, contributions: Tensor) -> Tensor:
-        return contributions.flatten(2).unflatten(1, (self.n_members, 32)).sum(dim=(2, 3)) + self.bias
+    def _score(self, midpoints: Tensor) -> Tensor:
+        return midpoints
 
     def _placed(self, phases: Sequence[Tensor]) -> Tensor:
         m = self.n_members

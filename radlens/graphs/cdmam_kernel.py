@@ -3,7 +3,11 @@
 The engines wait for memory here: a gradient of ten members moves 200 MB through arrays that hold one operation each.
 This kernel computes one member after the other; whatever a member needs fits into a processor's second cache, and
 pooling, ReLU, routing and bias happen in registers, between two convolutions. It computes what
-:class:`radlens.graphs.CdmamGradient` computes, in the same six steps, and a test holds them against each other.
+:class:`radlens.graphs.CdmamGradient` computes, in the same steps, and a test holds them against each other.
+
+It is compiled as two functions. The first one goes from an image to the features of a member and their ``r`` weighted
+sums. :meth:`Member.outcome` makes of these few numbers the thresholds and the derivative of the midpoint with respect
+to each sum, in float64. The second function takes these *coefficients* back to the image.
 
 Design requirements: no compiler on the user's machine (LLVM comes as a wheel, see :mod:`radlens.engines.llvm`); the
 result of an image does not depend on what else is in the batch or on the number of threads.
@@ -17,6 +21,7 @@ Column ``c`` of ``n`` strands is place ``c // n`` of strand ``c % n``. In memory
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +32,32 @@ from onnx import numpy_helper
 from radlens.errors import BundleError
 from radlens.graphs.vector_ir import LANES, Index, IrWriter
 
-__all__ = ["ENTRY", "MemberWeights", "Scratch", "kernel_text", "load_members", "mark", "strands", "unstrand"]
+__all__ = [
+    "BACKWARD",
+    "FORWARD",
+    "KERNEL",
+    "MARK",
+    "Member",
+    "MemberWeights",
+    "Scratch",
+    "kernel_text",
+    "load_members",
+    "mark",
+    "pointers",
+    "strands",
+    "unstrand",
+]
 
-ENTRY = "cdmam_gradient"
-"""Name of the compiled function. Its pointers are the fields of MemberWeights and Scratch, see kernel_text."""
+FORWARD = "cdmam_forward"
+BACKWARD = "cdmam_backward"
+"""Names of the compiled functions."""
 
-_MARK = "radlens.kernel"
+MARK = "radlens.kernel"
+"""Property of an ONNX graph that names the kernel which may compute it."""
+
+KERNEL = "cdmam-gradient-2"
+"""Name of this kernel; the number rises when graphs of an earlier release hold other weights."""
+
 _NODES = "radlens.nodes"
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -60,7 +85,7 @@ class MemberWeights:
         bias2: ``(16,)``.
         kernel3: ``(32 / n, 16, 9, n)``.
         bias3: ``(32,)``.
-        head: ``(32, 62, 64)`` gradient of the midpoint with respect to the features.
+        columns: ``(r, 32, 62, 64)`` weights of the sums over the features.
         back3: like ``kernel3``, of the convolution back through it, 32 to 16 channels.
         back2: like ``kernel2``, 16 to 8 channels.
     """
@@ -71,9 +96,43 @@ class MemberWeights:
     bias2: np.ndarray
     kernel3: np.ndarray
     bias3: np.ndarray
-    head: np.ndarray
+    columns: np.ndarray
     back3: np.ndarray
     back2: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One member: what the kernel reads, and how its sums over the features become its part of the midpoint.
+
+    Attributes:
+        weights: for the kernel.
+        head: ``(r, n)`` float64, from sums to ``n`` outputs: 12 logarithms of um of gold, or the midpoint in um.
+        bias: ``(n,)`` float64.
+        share: part of this member in the midpoint of the ensemble.
+        logarithmic: whether the outputs are natural logarithms of um of gold.
+    """
+
+    weights: MemberWeights
+    head: np.ndarray
+    bias: np.ndarray
+    share: float
+    logarithmic: bool
+
+    @cached_property
+    def addresses(self) -> tuple[int, ...]:
+        """Addresses of the weights, in the order in which the kernel takes them."""
+        return pointers(self.weights)
+
+    def outcome(self, sums: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the part of the midpoint, um of gold, and its derivative ``(r,)`` float32 by the sums ``(r,)``."""
+        # An image of absurd values gives infinity, as it does in other engines.
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = sums @ self.head + self.bias
+            curve = np.exp(outputs) if self.logarithmic else outputs
+            slopes = curve if self.logarithmic else np.ones_like(outputs)
+            coefficients = self.share / len(outputs) * (self.head @ slopes)
+            return self.share * float(curve.mean()), coefficients.astype(np.float32)
 
 
 class Scratch:
@@ -84,38 +143,69 @@ class Scratch:
         self.winner1 = np.zeros((8, 126, 2, _PLAIN), np.int8)
         self.active2 = np.zeros((16, 64, _ROW), np.float32)
         self.winner2 = np.zeros((16, 62, _PLAIN), np.int8)
+        # The features, until their slopes take their place.
         self.slope3 = np.zeros((32, 64, _ROW), np.float32)
         self.slope2 = np.zeros((16, 128, 2, _ROW), np.float32)
         self.slope1 = np.zeros((8, 126, 2, _PLAIN), np.float32)
 
 
-def kernel_text(at_once: int = _AT_ONCE) -> str:
+def pointers(arrays: MemberWeights | Scratch) -> tuple[int, ...]:
+    """Return the addresses of the fields, in their order; they hold as long as ``arrays`` lives."""
+    return tuple(array.ctypes.data for array in vars(arrays).values())
+
+
+def kernel_text(rank: int, at_once: int = _AT_ONCE) -> str:
     """Return the kernel in LLVM's intermediate representation.
 
-    Its entry takes pointers to the image in strands ``(252, 4, 96)``, the fields of :class:`MemberWeights`, those of
-    :class:`Scratch`, ``(62, 16)`` to which parts of the midpoint are added, and the gradient in strands, to which the
-    member's is added; all but the winners are float32.
+    Both functions take pointers to the fields of :class:`MemberWeights`, then to those of :class:`Scratch`, then to two
+    arrays of their own; all but the winners are float32:
+
+    - :data:`FORWARD`: the image in strands ``(252, 4, 96)``, and ``(62, r, 16)`` to which parts of the sums over the
+      features are added;
+    - :data:`BACKWARD`: the coefficients ``(r,)``, and the gradient in strands, to which the member's is added. The
+      scratch must be as the first function left it.
 
     Args:
+        rank: number of sums over the features, r.
         at_once: output channels computed together, 1, 2 or 4; the weights must be packed for it.
     """
     ir = IrWriter()
-    steps = [
+    forward = [
         (_forward1, ("image", "kernel1", "bias1", "active1", "winner1")),
         (_forward2, ("active1", "kernel2", "bias2", "active2", "winner2")),
-        (_features, ("active2", "kernel3", "bias3", "head", "slope3", "score")),
+        (_features, ("active2", "kernel3", "bias3", "columns", "slope3", "sums")),
+    ]
+    backward = [
+        (_slopes, ("coefficients", "columns", "slope3")),
         (_backward3, ("slope3", "back3", "winner2", "slope2")),
         (_backward2, ("slope2", "back2", "slope1")),
         (_backward1, ("slope1", "winner1", "kernel1", "gradient")),
     ]
-    for step, pointers in steps:
-        ir.function(step.__name__.removeprefix("_"), pointers, lambda step=step: step(ir, at_once))  # type: ignore[misc]
-    pointers = ("image", *MemberWeights.__dataclass_fields__, *vars(Scratch()), "score", "gradient")
-    ir.entry(ENTRY, pointers, [(step.__name__.removeprefix("_"), passed) for step, passed in steps])
+    size = _Size(rank, at_once)
+    fields = (*MemberWeights.__dataclass_fields__, *vars(Scratch()))
+    for name, steps, own in (
+        (FORWARD, forward, ("image", "sums")),
+        (BACKWARD, backward, ("coefficients", "gradient")),
+    ):
+        for step, passed in steps:
+            ir.function(_name(step), passed, lambda step=step: step(ir, size))  # type: ignore[misc]
+        ir.entry(name, (*fields, *own), [(_name(step), passed) for step, passed in steps])
     return ir.text()
 
 
-def _forward1(ir: IrWriter, at_once: int) -> None:
+@dataclass(frozen=True)
+class _Size:
+    """What the text depends on, see :func:`kernel_text`."""
+
+    rank: int
+    at_once: int
+
+
+def _name(step: Callable[[IrWriter, _Size], None]) -> str:
+    return step.__name__.removeprefix("_")
+
+
+def _forward1(ir: IrWriter, size: _Size) -> None:
     """Image to ``relu(pool(conv1))``: the window of a pooling cell is 4x4 pixels of the image."""
     with ir.loop(125) as row, ir.loop(2) as parity, ir.loop(_BLOCKS) as block:
         window = [ir.load("image", at) for at in _image_window(ir, row, parity, block)]
@@ -130,7 +220,7 @@ def _forward1(ir: IrWriter, at_once: int) -> None:
             ir.store_bytes("winner1", _plain1(ir, channel, row, parity, block), winner)
 
 
-def _forward2(ir: IrWriter, at_once: int) -> None:
+def _forward2(ir: IrWriter, size: _Size) -> None:
     """``relu(pool(conv2))`` of the first activations."""
 
     def write(channel: Index, row: Index, block: Index, phases: list[str]) -> None:
@@ -139,25 +229,37 @@ def _forward2(ir: IrWriter, at_once: int) -> None:
         ir.store("active2", _stored2(ir, channel, row, block), active)
         ir.store_bytes("winner2", _plain2(ir, channel, row, block), winner)
 
-    layer = _Layer("active1", "kernel2", n_inputs=8, n_outputs=16, at_once=at_once)
+    layer = _Layer("active1", "kernel2", n_inputs=8, n_outputs=16, at_once=size.at_once)
     _phased_convolution(ir, layer, write, n_rows=62, stored_rows=127)
 
 
-def _features(ir: IrWriter, at_once: int) -> None:
-    """The midpoint, and its gradient before the last ReLU: a constant where that lets through."""
+def _features(ir: IrWriter, size: _Size) -> None:
+    """The last features and their weighted sums."""
 
     def write(channel: Index, row: Index, block: Index, value: str) -> None:
         value = ir.add(value, ir.splat("bias3", channel))
-        head = ir.load("head", _plain2(ir, channel, row, block))
-        passes = ir.above(value, ir.zero)
-        ir.store("slope3", _stored2(ir, channel, row, block), ir.where(passes, head))
-        part = ir.load("score", ir.index((row, LANES)))
-        ir.store("score", ir.index((row, LANES)), ir.multiply_add(ir.where(passes, value), head, part))
+        feature = ir.where(ir.above(value, ir.zero), value)
+        ir.store("slope3", _stored2(ir, channel, row, block), feature)
+        for column in range(size.rank):
+            at = ir.index((row, size.rank * LANES), (column, LANES))
+            weight = ir.load("columns", _column(ir, column, channel, row, block))
+            ir.store("sums", at, ir.multiply_add(feature, weight, ir.load("sums", at)))
 
-    _convolution(ir, _Layer("active2", "kernel3", n_inputs=16, n_outputs=32, at_once=at_once), write)
+    _convolution(ir, _Layer("active2", "kernel3", n_inputs=16, n_outputs=32, at_once=size.at_once), write)
 
 
-def _backward3(ir: IrWriter, at_once: int) -> None:
+def _slopes(ir: IrWriter, size: _Size) -> None:
+    """Derivatives by the features, in their place: sums of columns where the last ReLU let through."""
+    with ir.loop(32) as channel, ir.loop(62) as row, ir.loop(_BLOCKS) as block:
+        slope = ir.zero
+        for column in range(size.rank):
+            weight = ir.load("columns", _column(ir, column, channel, row, block))
+            slope = ir.multiply_add(ir.splat("coefficients", column), weight, slope)
+        at = _stored2(ir, channel, row, block)
+        ir.store("slope3", at, ir.where(ir.above(ir.load("slope3", at), ir.zero), slope))
+
+
+def _backward3(ir: IrWriter, size: _Size) -> None:
     """Back through conv3, ReLU and pooling: each value goes to the pixel that won its window."""
 
     def write(channel: Index, row: Index, block: Index, value: str) -> None:
@@ -167,21 +269,21 @@ def _backward3(ir: IrWriter, at_once: int) -> None:
             won = ir.where(ir.equal_bytes(winner, ir.bytes_of(phase)), value)
             ir.store("slope2", ir.index(*place, (((1 + below) * 2 + right) * _ROW + _MARGIN, 1)), won)
 
-    _convolution(ir, _Layer("slope3", "back3", n_inputs=32, n_outputs=16, at_once=at_once), write)
+    _convolution(ir, _Layer("slope3", "back3", n_inputs=32, n_outputs=16, at_once=size.at_once), write)
 
 
-def _backward2(ir: IrWriter, at_once: int) -> None:
+def _backward2(ir: IrWriter, size: _Size) -> None:
     """Back through conv2."""
 
     def write(channel: Index, row: Index, block: Index, phases: list[str]) -> None:
         for (below, right), value in zip(_PHASES, phases, strict=True):
             ir.store("slope1", _plain1(ir, channel, ir.index((row, 2), (below, 1)), right, block), value)
 
-    layer = _Layer("slope2", "back2", n_inputs=16, n_outputs=8, at_once=at_once)
+    layer = _Layer("slope2", "back2", n_inputs=16, n_outputs=8, at_once=size.at_once)
     _phased_convolution(ir, layer, write, n_rows=63, stored_rows=128)
 
 
-def _backward1(ir: IrWriter, at_once: int) -> None:
+def _backward1(ir: IrWriter, size: _Size) -> None:
     """Back through ReLU, pooling and conv1: every cell adds to the 4x4 pixels it was computed from."""
     with ir.loop(125) as row, ir.loop(2) as parity, ir.loop(_BLOCKS) as block:
         patch = ir.variables(16)
@@ -316,6 +418,10 @@ def _plain2(ir: IrWriter, channel: Index, row: Index, block: Index) -> Index:
     return ir.index((channel, 62 * _PLAIN), (row, _PLAIN), (block, LANES))
 
 
+def _column(ir: IrWriter, column: int, channel: Index, row: Index, block: Index) -> Index:
+    return ir.index((column, 32 * 62 * _PLAIN), (channel, 62 * _PLAIN), (row, _PLAIN), (block, LANES))
+
+
 def _stored2(ir: IrWriter, channel: Index, row: Index, block: Index) -> Index:
     return ir.index((channel, 64 * _ROW), (row, _ROW), (block, LANES), (_ROW + _MARGIN, 1))
 
@@ -341,12 +447,12 @@ def unstrand(stored: np.ndarray) -> np.ndarray:
 def mark(path: Path) -> None:
     """Write into the ONNX graph of a :class:`radlens.graphs.CdmamGradient` that this kernel may compute it."""
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {_MARK: ENTRY, _NODES: _digest(model)})
+    onnx.helper.set_model_props(model, {MARK: KERNEL, _NODES: _digest(model)})
     onnx.save(model, path)
 
 
-def load_members(path: Path, at_once: int = _AT_ONCE) -> tuple[list[MemberWeights], float]:
-    """Read the members of a marked ONNX graph, and the constant to be added to the midpoint, um of gold.
+def load_members(path: Path, at_once: int = _AT_ONCE) -> list[Member]:
+    """Read the members of a marked ONNX graph.
 
     Args:
         path: of the graph.
@@ -360,13 +466,13 @@ def load_members(path: Path, at_once: int = _AT_ONCE) -> tuple[list[MemberWeight
     except (OSError, DecodeError) as error:
         raise BundleError(f"{path.name} must be an ONNX graph, got {type(error).__name__}") from None
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    if properties.get(_MARK) != ENTRY:
+    if properties.get(MARK) != KERNEL:
         raise BundleError(f"engine llvm computes gradients of CDMAM ensembles only, got {path.name} without their mark")
     if properties.get(_NODES) != _digest(model):
         raise BundleError(f"{path.name} must be as it was exported, got other operations")
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     try:
-        return _members(tensors, at_once), float(tensors["bias"])
+        return _members(tensors, at_once)
     except (KeyError, ValueError) as error:
         raise BundleError(f"{path.name} must hold the weights of a CDMAM ensemble, got others") from error
 
@@ -375,28 +481,38 @@ def _digest(model: onnx.ModelProto) -> str:
     return hashlib.sha256(b"".join(node.SerializeToString(deterministic=True) for node in model.graph.node)).hexdigest()
 
 
-def _members(tensors: dict[str, np.ndarray], at_once: int) -> list[MemberWeights]:
+def _members(tensors: dict[str, np.ndarray], at_once: int) -> list[Member]:
+    # Only the graph of logarithms has a head: the midpoint in um is one sum.
+    logarithmic = "head" in tensors
+    n_members, _, rank = tensors["weight"].shape
+    head = tensors["head"] if logarithmic else np.ones((n_members, rank, 1))
+    head = head.astype(np.float64).reshape(n_members, rank, -1)
+    bias = tensors["bias"].astype(np.float64).reshape(n_members, head.shape[2])
+    columns = tensors["weight"].transpose(0, 2, 1).reshape(n_members, rank, 32, 62, 62)
+    columns = np.pad(columns, [(0, 0)] * 4 + [(0, _PLAIN - 62)])
+    weights = [_packed_weights(tensors, columns[m], m, n_members, at_once) for m in range(n_members)]
+    return [Member(weights[m], head[m], bias[m], 1 / n_members, logarithmic) for m in range(n_members)]
+
+
+def _packed_weights(
+    tensors: dict[str, np.ndarray], columns: np.ndarray, m: int, n_members: int, at_once: int
+) -> MemberWeights:
     kernels = [tensors[f"conv{layer}.weight"] for layer in (1, 2, 3)]
-    n_members = len(kernels[0]) // 8
     biases = [tensors["bias1"], tensors["bias2"], tensors["conv3.bias"]]
-    head = np.pad(tensors["weight"].reshape(n_members, 32, 62, 62), ((0, 0), (0, 0), (0, 0), (0, 2)))
-    members = []
-    for m in range(n_members):
-        one, two, three = (kernel.reshape(n_members, -1, *kernel.shape[1:])[m] for kernel in kernels)
-        bias1, bias2, bias3 = (bias.reshape(n_members, -1)[m] for bias in biases)
-        packed = (
-            one.reshape(8, 3, 3),
-            bias1,
-            _packed(two, at_once, taps_last=True),
-            bias2,
-            _packed(three, at_once, taps_last=False),
-            bias3,
-            head[m],
-            _packed(_turned(three), at_once, taps_last=False),
-            _packed(_turned(two), at_once, taps_last=True),
-        )
-        members.append(MemberWeights(*(np.ascontiguousarray(array, np.float32) for array in packed)))
-    return members
+    one, two, three = (kernel.reshape(n_members, -1, *kernel.shape[1:])[m] for kernel in kernels)
+    bias1, bias2, bias3 = (bias.reshape(n_members, -1)[m] for bias in biases)
+    packed = (
+        one.reshape(8, 3, 3),
+        bias1,
+        _packed(two, at_once, taps_last=True),
+        bias2,
+        _packed(three, at_once, taps_last=False),
+        bias3,
+        columns,
+        _packed(_turned(three), at_once, taps_last=False),
+        _packed(_turned(two), at_once, taps_last=True),
+    )
+    return MemberWeights(*(np.ascontiguousarray(array, np.float32) for array in packed))
 
 
 def _turned(kernel: np.ndarray) -> np.ndarray:

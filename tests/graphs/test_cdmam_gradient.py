@@ -1,8 +1,15 @@
+import math
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from radlens import engines
 from radlens.graphs import CdmamGradient, CdmamMemberGradients
+from radlens.graphs.cdmam_export import write_onnx
 from radlens.graphs.cdmam_gradient import (
     interleaved,
     joined_groups,
@@ -12,12 +19,17 @@ from radlens.graphs.cdmam_gradient import (
     routed,
     turned,
 )
-from radlens.networks import CdmamNet, FoldedCdmamEnsemble
+from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
+
+OUTPUTS = ["score", "gradient"]
+
+KINDS = [(2, False), (4, True), (16, True)]
+"""Rank and logarithm: as in the paper, as the registered recipe leaves them, and unfactored logarithms."""
 
 
-def _folded(n_members: int) -> FoldedCdmamEnsemble:
+def _members(n_members: int, rank: int = 2) -> list[CdmamNet]:
     torch.manual_seed(0)
-    return FoldedCdmamEnsemble.from_members([CdmamNet(rank=2).double().eval() for _ in range(n_members)])
+    return [CdmamNet(rank).double().eval() for _ in range(n_members)]
 
 
 def _windows(x: torch.Tensor) -> list[torch.Tensor]:
@@ -25,19 +37,71 @@ def _windows(x: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("n_members", [1, 2, 3])
-def test_written_out_backward_equals_autograd(n_members):
-    """Midpoint and R(x) of random members equal autograd's (float64, rounding only)."""
-    folded = _folded(n_members)
+@pytest.mark.parametrize(("rank", "logarithmic"), KINDS)
+def test_written_out_backward_equals_autograd(n_members, rank, logarithmic):
+    """Midpoint and R(x) of random members equal autograd's, member by member (float64, rounding only)."""
+    members = _members(n_members, rank)
+    ensemble = CdmamEnsemble(members, logarithmic=logarithmic)
     images = torch.randn(2, 1, 250, 250, dtype=torch.float64)
     with torch.no_grad():
-        score, gradient = CdmamGradient(folded)(images)
-        torch.testing.assert_close(score, folded.score(images), rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(gradient, folded.gradient(images), rtol=1e-8, atol=1e-14)
+        graph = CdmamGradient(FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic))
+        score, gradient = graph(images)
+        torch.testing.assert_close(score, ensemble.score(images), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient, ensemble.gradient(images), rtol=1e-8, atol=1e-14)
+
+
+def test_the_gradient_of_logarithms_depends_on_the_thresholds():
+    """Twice the thresholds, a bias of log 2, are twice the score and the gradient; a linear ensemble's would stay."""
+    members = _members(2, 4)
+    images = torch.randn(1, 1, 250, 250, dtype=torch.float64)
+    before = FoldedCdmamEnsemble.from_members(members, logarithmic=True)
+    after = deepcopy(before)
+    after.bias += math.log(2)
+    with torch.no_grad():
+        for a, b in zip(CdmamGradient(before)(images), CdmamGradient(after)(images), strict=True):
+            torch.testing.assert_close(2 * a, b)
+
+
+@pytest.mark.parametrize(("rank", "logarithmic"), KINDS)
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch"])
+def test_exported_graphs_compute_the_same(graphs, engine, rank, logarithmic):
+    """Both graphs in the engines, at batches other than the exported one (float32 against autograd in float64)."""
+    folder, members = graphs[rank, logarithmic]
+    images = torch.randn(3, 2, 250, 250, generator=torch.Generator().manual_seed(1))
+    first = images[:, :1].contiguous()
+    found = engines.open(folder / "gradient.onnx", engine=engine).run({"images": first.numpy()})
+    ensemble = CdmamEnsemble(members, logarithmic=logarithmic)
+    _assert_float32(found, ensemble.score(first.double()), ensemble.gradient(first.double()))
+    found = engines.open(folder / "members.onnx", engine=engine).run({"images": images.numpy()})
+    alone = [CdmamEnsemble([member], logarithmic=logarithmic) for member in members]
+    own = list(zip(alone, images.double().split(1, dim=1), strict=True))
+    scores = torch.stack([member.score(image) for member, image in own], dim=1)
+    _assert_float32(found, scores, torch.cat([member.gradient(image) for member, image in own], dim=1))
+
+
+def _assert_float32(found: dict[str, np.ndarray], score: torch.Tensor, gradient: torch.Tensor) -> None:
+    torch.testing.assert_close(torch.from_numpy(found["score"]).double(), score, rtol=1e-5, atol=1e-5)
+    # Float32 decides a few ReLUs and maxima differently.
+    assert (torch.from_numpy(found["gradient"]) - gradient).norm() < 1e-2 * gradient.norm()
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory) -> dict[tuple[int, bool], tuple[Path, list[CdmamNet]]]:
+    """Two exported members of each kind and the folder of their graphs."""
+    made = {}
+    for rank, logarithmic in KINDS:
+        folder, members = tmp_path_factory.mktemp("graphs"), _members(2, rank)
+        singles = [deepcopy(member).float() for member in members]
+        folded = FoldedCdmamEnsemble.from_members(singles, logarithmic=logarithmic)
+        write_onnx(CdmamGradient(folded), torch.zeros(2, 1, 250, 250), folder / "gradient.onnx", OUTPUTS)
+        write_onnx(CdmamMemberGradients(folded), torch.zeros(2, 2, 250, 250), folder / "members.onnx", OUTPUTS)
+        made[rank, logarithmic] = folder, members
+    return made
 
 
 def test_saturated_areas_get_the_gradient_that_autograd_gives_them():
     """Where all pixels of a window are equal, the first one gets the gradient: a plate partly at full scale."""
-    folded = _folded(2)
+    folded = FoldedCdmamEnsemble.from_members(_members(2))
     images = torch.randn(1, 1, 250, 250, dtype=torch.float64).clamp(max=0.3)
     images[:, :, :120, 60:] = 4.0
     with torch.no_grad():
@@ -98,14 +162,15 @@ def test_patches_go_back_through_the_first_convolution():
 
 
 @pytest.mark.parametrize("n_members", [1, 2, 3])
-def test_members_at_different_points_equal_each_by_itself(n_members):
+@pytest.mark.parametrize(("rank", "logarithmic"), KINDS)
+def test_members_at_different_points_equal_each_by_itself(n_members, rank, logarithmic):
     """Each member's midpoint and gradient at its own image, against autograd of an ensemble of one (float64)."""
-    torch.manual_seed(0)
-    members = [CdmamNet(rank=2).double().eval() for _ in range(n_members)]
+    members = _members(n_members, rank)
     images = torch.randn(2, n_members, 250, 250, dtype=torch.float64)
     with torch.no_grad():
-        scores, gradients = CdmamMemberGradients(FoldedCdmamEnsemble.from_members(members))(images)
+        folded = FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic)
+        scores, gradients = CdmamMemberGradients(folded)(images)
     for k, member in enumerate(members):
-        alone, own = FoldedCdmamEnsemble.from_members([member]), images[:, k : k + 1]
+        alone, own = CdmamEnsemble([member], logarithmic=logarithmic), images[:, k : k + 1]
         torch.testing.assert_close(scores[:, k], alone.score(own), rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(gradients[:, k : k + 1], alone.gradient(own), rtol=1e-8, atol=1e-14)
