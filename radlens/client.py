@@ -7,11 +7,12 @@ Parameters travel as ``X-Radlens-`` headers, because TorchServe 0.12 drops the q
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -24,6 +25,9 @@ from radlens.wire import ENCODING, JSON, NDJSON, PARAMETER_PREFIX, PROVENANCE, a
 __all__ = ["Answer", "Client", "Progress", "Version"]
 
 _PATHS = {"predict": "predictions", "explain": "explanations"}
+
+_OCTETS = "application/octet-stream"
+"""Media type of images: their bytes tell what they are; without a declared type, TorchServe takes them for a form."""
 
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 """TorchServe's names for a model or version it does not have."""
@@ -151,13 +155,16 @@ class Client:
         """Close all connections."""
         self._http.close()
 
-    def predict(self, image: bytes | Path, *, version: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Return what the model says of an image, with warnings and provenance.
+    def predict(
+        self, image: bytes | Path | Sequence[bytes | Path], *, version: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """Return what the model says of an image, or of several of one exposure, with warnings and provenance.
 
         Of CDMAM the curve with its uncertainty, and a verdict; of a classifier its ``classes`` and ``probabilities``.
 
         Args:
-            image: a DICOM, PNG, TIFF or ``.npy`` file, or its bytes.
+            image: a DICOM, PNG, TIFF or ``.npy`` file, or its bytes; of CDMAM also a sequence of them, whose curves are
+                combined.
             version: of the model; the server's default if None.
             parameters: such as ``seed`` of CDMAM; classifiers have none.
 
@@ -205,7 +212,8 @@ class Client:
                 elif kind == "member":
                     members.append(array_from_json(event["map"]))
                 elif kind == "result" and event.pop("complete", False):
-                    event["explanation"] |= {"members": members} if members else {}
+                    if members:
+                        event["explanation"] |= {"members": members}
                     return _decoded(event)
                 elif kind == "error":
                     raise _error(event)
@@ -340,20 +348,39 @@ class Client:
 
     @contextmanager
     def _ask(
-        self, kind: str, image: bytes | Path, version: str | None, accept: str, parameters: Mapping[str, Any]
+        self,
+        kind: str,
+        image: bytes | Path | Sequence[bytes | Path],
+        version: str | None,
+        accept: str,
+        parameters: Mapping[str, Any],
     ) -> Iterator[httpx.Response]:
         if kind not in _PATHS:
             raise InvalidParameter(f"kind must be one of {', '.join(_PATHS)}, got {kind!r}")
         url = f"{self.url}/{_PATHS[kind]}/{self.model}" + (f"/{version}" if version else "")
-        # The bytes tell what they are; without a declared type, TorchServe would take them for a form.
-        headers = {"Accept": accept, "Content-Type": "application/octet-stream", **self._headers}
+        content, content_type = _body(image)
+        headers = {"Accept": accept, "Content-Type": content_type, **self._headers}
         headers |= {PARAMETER_PREFIX + name.replace("_", "-"): _text(name, value) for name, value in parameters.items()}
-        content = image if isinstance(image, bytes) else image.read_bytes()
         with _reaching(self.url), self._http.stream("POST", url, content=content, headers=headers) as response:
             if response.is_error:
                 response.read()
             _require_success(response)
             yield response
+
+
+def _body(image: bytes | Path | Sequence[bytes | Path]) -> tuple[bytes, str]:
+    """Return the body of a request and its media type: an image as it is, or ``multipart/related`` of several."""
+    if isinstance(image, bytes | Path):
+        return _bytes(image), _OCTETS
+    boundary = uuid4().hex
+    head = f"--{boundary}\r\nContent-Type: {_OCTETS}\r\n\r\n".encode()
+    parts = [head + _bytes(each) + b"\r\n" for each in image]
+    content_type = f'multipart/related; type="{_OCTETS}"; boundary={boundary}'
+    return b"".join([*parts, b"--%b--\r\n" % boundary.encode()]), content_type
+
+
+def _bytes(image: bytes | Path) -> bytes:
+    return image if isinstance(image, bytes) else image.read_bytes()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ __all__ = [
     "MissingDependency",
     "ModelNotFound",
     "NotAcceptable",
+    "NotAssessable",
     "RadlensError",
     "ServerError",
     "TrainingError",
@@ -52,6 +53,10 @@ class NotAcceptable(InvalidInput):
     """The answer exists in none of the formats the client accepts."""
 
 
+class NotAssessable(InvalidInput):
+    """The model may not judge this image; the message says why."""
+
+
 class ModelNotFound(InvalidInput):
     """No model, or no version of it, has that name."""
 
@@ -83,6 +88,7 @@ class ServerError(RadlensError):
 _HTTP_STATUS: dict[type[RadlensError], int] = {
     InvalidParameter: 400,
     UnreadableImage: 422,
+    NotAssessable: 422,
     UnsupportedMediaType: 415,
     NotAcceptable: 406,
     ModelNotFound: 404,
@@ -97,6 +103,7 @@ _HTTP_STATUS: dict[type[RadlensError], int] = {
 }
 
 _EXIT_CODE: dict[type[RadlensError], int] = {
+    NotAssessable: 9,
     InvalidInput: 2,
     BundleError: 3,
     MissingDependency: 4,

@@ -1,9 +1,9 @@
-"""``radlens predict``: the contrast-detail curve of an image, or its class."""
+"""``radlens predict``: the contrast-detail curve of an image or of several, or the class of an image."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,6 @@ from rich.markup import escape
 from radlens.cli.console import err, examples, note, out, table, warn
 from radlens.cli.options import (
     BundleOption,
-    ImageArgument,
     LocalOption,
     ModelOption,
     ServerOption,
@@ -22,12 +21,13 @@ from radlens.cli.options import (
     connected,
     require,
 )
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidParameter, NotAssessable, exit_code
 
 __all__ = ["EPILOG", "command", "print_classes", "print_curve", "print_prediction", "write_prediction"]
 
 EPILOG = examples(
     "radlens predict phantom.dcm",
+    "radlens predict day-1/*.dcm",
     "radlens predict phantom.png --local",
     "radlens predict phantom.dcm -o prediction.json -o curve.png",
     "radlens predict phantom.dcm --server http://127.0.0.1:8080 --json | jq .verdict",
@@ -42,7 +42,15 @@ _COLOURS = {"met": "green", "not met": "red", "not settled": "yellow"}
 
 
 def command(
-    image: ImageArgument,
+    image: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...",
+            exists=True,
+            dir_okay=False,
+            help="DICOM, PNG, TIFF or .npy images; of CDMAM several of one exposure, whose curves are combined.",
+        ),
+    ],
     output: Annotated[
         list[Path] | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve as .png; repeatable."),
@@ -59,14 +67,15 @@ def command(
     """Predict the contrast-detail curve of an image, or the probabilities of its classes, whichever the model does.
 
     A curve comes with its 95 % interval and one answer for each European limit: met, not met, or not settled by this
-    image. Of an ensemble of classifiers, the spread of the members' probabilities is shown.
+    image. Of an ensemble of classifiers, the spread of the members' probabilities is shown. An image that the model
+    cannot judge gets no verdict: the reasons are printed, and the exit code is 9.
     """
     for file in output or ():
         require("--output", file.suffix.lower(), SUFFIXES)
     with connected(server, token, model, local, bundle) as client, err.status("predicting"):
         given = {} if seed is None else {"seed": seed}
-        answer = client.predict(image, version=model_version, **given)
-    is_classified = "classes" in answer["prediction"]
+        answer = client.predict(image if len(image) > 1 else image[0], version=model_version, **given)
+    is_classified = "classes" in (answer["prediction"] or {})
     if is_classified and any(file.suffix.lower() != ".json" for file in output or ()):
         raise InvalidParameter("--output must be .json for a classifier: classes have no curve")
     if as_json:
@@ -78,12 +87,41 @@ def command(
     for file in output or ():
         write_prediction(answer, file)
         note(f"wrote {file}")
+    if not answer.get("assessable", True):
+        raise typer.Exit(exit_code(NotAssessable()))
 
 
 def print_prediction(answer: dict[str, Any]) -> None:
-    """Print curve, verdict and warnings."""
-    print_curve(answer["prediction"], answer["verdict"], "Predicted contrast-detail curve")
+    """Print curve, verdict and warnings; of an image that cannot be judged, why."""
+    if answer["assessable"]:
+        n = answer["prediction"]["n_images"]
+        title = "Predicted contrast-detail curve" + (f" of {n} images" if n > 1 else "")
+        print_curve(answer["prediction"], answer["verdict"], title)
+    else:
+        out.print("[bold]Not assessable: no verdict.[/]")
+        for reason in answer["reasons"]:
+            out.print(f"- {escape(reason)}", soft_wrap=True)
+    if "images" in answer:
+        print_images(answer["images"])
     warn(answer["warnings"])
+
+
+def print_images(images: Sequence[Mapping[str, Any]]) -> None:
+    """Print the midpoint of each image, and which of them do not count."""
+    rows = []
+    for number, image in enumerate(images, start=1):
+        found = image["prediction"]
+        midpoint = "" if found is None else f"{found['midpoint_um']:.3f}"
+        rows.append((str(number), image["sop_instance_uid"] or image["sha256"][:12], midpoint, _standing(image)))
+    table(["image", "identity", "midpoint (µm)", "counts"], rows, title="Each image by itself")
+
+
+def _standing(image: Mapping[str, Any]) -> str:
+    if not image["assessable"]:
+        return f"no, not assessable: {escape('; '.join(image['reasons']))}"
+    if image["is_outlier"]:
+        return "no, outlier"
+    return "no, sent twice" if image["is_repeated"] else "yes"
 
 
 def print_curve(found: Mapping[str, Any], verdict: Mapping[str, Any] | None, title: str) -> None:
@@ -131,9 +169,12 @@ def write_prediction(answer: dict[str, Any], file: Path) -> None:
 def _drawn(answer: dict[str, Any]) -> bytes:
     import numpy as np
 
-    from radlens.figures import Curve, figure_cdc, save
+    from radlens.figures import Curve, figure_cdc, figure_not_assessable, save
+    from radlens.images import to_png
 
     found = answer["prediction"]
+    if not answer["assessable"]:
+        return to_png(figure_not_assessable(answer["reasons"]))
     return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["interval_um"]))]))
 
 

@@ -12,6 +12,7 @@ from radlens.figures.charts import figure_score_boxes, method_title
 from radlens.figures.curves import Curve, figure_before_after, figure_cdc, figure_error_uncertainty
 from radlens.figures.faithfulness import ScoreCurves, figure_perturbation, figure_randomisation
 from radlens.figures.figure_map import figure_map
+from radlens.figures.history import figure_history
 from radlens.figures.maps import Box, colorize, cutout, cutout_map, display_grey, display_map, overlay, symmetric_limit
 from radlens.figures.not_assessable import figure_not_assessable
 from radlens.figures.page import MEANING_OF_COLOURS, Picture, ReportContent, report_page
@@ -89,6 +90,7 @@ __all__ = [
     "figure_box_steps",
     "figure_cdc",
     "figure_error_uncertainty",
+    "figure_history",
     "figure_hits",
     "figure_iou_boxes",
     "figure_iou_curves",

@@ -1,9 +1,15 @@
-"""The body of a request: an image as it is, or a JSON object that holds one in base64 beside parameters (RFC 8259)."""
+"""The body of a request: an image as it is, several of them, or a JSON object that holds one beside parameters.
+
+Several images come as ``multipart/related`` (RFC 2387), one part an image, each with its media type. A JSON object
+(RFC 8259) holds an image in base64, or an array ``images`` of them.
+"""
 
 import base64
 import binascii
 import json
 from collections.abc import Mapping
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from typing import Any, NamedTuple, NoReturn
 
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
@@ -11,7 +17,7 @@ from radlens.service.messages import Request
 from radlens.service.parameters import shown
 from radlens.wire import JSON
 
-__all__ = ["Opened", "open_body"]
+__all__ = ["MAX_IMAGES", "ImagePart", "Opened", "open_body"]
 
 _REFUSED = {
     "multipart/form-data": "a form",
@@ -19,39 +25,100 @@ _REFUSED = {
 }
 """Media types that never hold the image as it is; TorchServe takes them apart before anyone can look at them."""
 
+MULTIPART = "multipart/related"
+
+MAX_IMAGES = 64
+"""Images of one request; physicists take 8 to 16, some 40."""
+
 _MAX_FIELDS = 64
 """Fields of a JSON body that are read; there are about ten parameters."""
+
+
+class ImagePart(NamedTuple):
+    """One image of a body.
+
+    Attributes:
+        data: the bytes of the image file.
+        content_type: their declared media type; None if they came in JSON.
+    """
+
+    data: bytes
+    content_type: str | None
 
 
 class Opened(NamedTuple):
     """What a body holds.
 
     Attributes:
-        data: the bytes of the image file.
-        content_type: their declared media type; None if they came in JSON.
+        images: at least one.
         parameters: those that came in JSON, as text by name.
     """
 
-    data: bytes
-    content_type: str | None
+    images: tuple[ImagePart, ...]
     parameters: dict[str, str]
 
 
 def open_body(request: Request) -> Opened:
-    """Take the image out of a body.
+    """Take the images out of a body.
 
     Raises:
         UnsupportedMediaType: the body is declared to be a form.
-        InvalidInput: the body is declared to be JSON and is not an object with an ``image`` in base64.
+        InvalidInput: the body is declared to be JSON and is not an object with an ``image`` or ``images`` in base64, it
+            is declared to be multipart and is not, or holds more than `MAX_IMAGES` images.
         InvalidParameter: another field of it is neither a number, a boolean nor a string.
     """
     declared = (request.content_type or "").partition(";")[0].strip().lower()
     if declared in _REFUSED:
         raise UnsupportedMediaType(f"expected the bytes of an image as the body, got {_REFUSED[declared]}")
+    if declared == MULTIPART:
+        return Opened(_limited(_parts(request)), {})
     if declared != JSON:
-        return Opened(request.body, request.content_type, {})
+        return Opened((ImagePart(request.body, request.content_type),), {})
     fields = _object(request.body)
-    return Opened(_image(fields.pop("image", None)), None, {name: _text(name, v) for name, v in fields.items()})
+    images = _limited(_images(fields))
+    return Opened(images, {name: _text(name, v) for name, v in fields.items()})
+
+
+def _limited(images: tuple[ImagePart, ...]) -> tuple[ImagePart, ...]:
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise InvalidInput(f"expected 1 to {MAX_IMAGES} images in the body, got {len(images)}")
+    return images
+
+
+def _parts(request: Request) -> tuple[ImagePart, ...]:
+    """Return the parts of a multipart body; the header of the request stands before it, as in a message."""
+    head = f"Content-Type: {request.content_type}\r\nMIME-Version: 1.0\r\n\r\n"
+    try:
+        message = message_from_bytes(head.encode("ascii") + request.body, policy=policy.HTTP)
+        parts = list(message.iter_parts()) if isinstance(message, EmailMessage) and message.is_multipart() else []
+        found = tuple(ImagePart(_payload(part), _media_type(part)) for part in parts)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        found, message = (), None
+    if not found or message is None or message.defects:
+        raise InvalidInput(f"expected {MULTIPART} with a boundary and one part an image, got {len(request.body)} bytes")
+    return found
+
+
+def _payload(part: EmailMessage) -> bytes:
+    if part.is_multipart():
+        raise ValueError("a part must not hold parts")
+    data = part.get_payload(decode=True)
+    return data if isinstance(data, bytes) else b""
+
+
+def _media_type(part: EmailMessage) -> str | None:
+    return None if part["content-type"] is None else part.get_content_type()
+
+
+def _images(fields: dict[str, Any]) -> tuple[ImagePart, ...]:
+    several = fields.pop("images", None)
+    if several is None:
+        return (ImagePart(_image(fields.pop("image", None)), None),)
+    if "image" in fields:
+        raise InvalidInput("expected the field image or the field images, got both")
+    if not isinstance(several, list):
+        raise InvalidInput(f"field images must be an array of base64 strings, got {_kind(several)}")
+    return tuple(ImagePart(_image(each), None) for each in several)
 
 
 def _object(body: bytes) -> dict[str, Any]:

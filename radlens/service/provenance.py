@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import radlens
 from radlens.engines import engine_versions
 from radlens.images import Image
+from radlens.images.header import acquired, unit
 
-__all__ = ["header_value", "library_versions", "provenance"]
+__all__ = ["header_value", "input_stated", "library_versions", "provenance"]
 
 
 class Stated(Protocol):
@@ -44,20 +45,27 @@ def provenance(
         request_id: of the request.
         time: of the answer, with a time zone.
     """
-    rows, columns = image.pixels.shape
     return {
         **model,
         **settings.stated(),
         "libraries": library_versions(),
-        "input": {
-            "sha256": image.sha256,
-            "sop_instance_uid": image.sop_instance_uid,
-            "media_type": image.media_type,
-            "shape": [rows, columns],
-            "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
-        },
+        "input": input_stated(image),
         "time": time.astimezone(UTC).isoformat(timespec="milliseconds"),
         "request_id": request_id,
+    }
+
+
+def input_stated(image: Image) -> dict[str, Any]:
+    """Return what is said of an image that was sent, as JSON values: no patient, but its unit and when it was taken."""
+    rows, columns = image.pixels.shape
+    return {
+        "sha256": image.sha256,
+        "sop_instance_uid": image.sop_instance_uid,
+        "media_type": image.media_type,
+        "shape": [rows, columns],
+        "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
+        "acquired": acquired(image.dataset),
+        **unit(image.dataset),
     }
 
 

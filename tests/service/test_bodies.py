@@ -20,7 +20,7 @@ def opened(body, content_type="application/json"):
 @pytest.mark.parametrize("content_type", [None, "", "application/dicom", "application/octet-stream", "image/png; a=b"])
 def test_a_body_is_the_image(content_type):
     """Whatever is declared, except JSON and forms."""
-    assert opened(b"abc", content_type) == (b"abc", content_type, {})
+    assert opened(b"abc", content_type) == (((b"abc", content_type),), {})
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8"])
@@ -29,8 +29,7 @@ def test_json_holds_an_image_and_parameters(content_type):
     image = base64.b64encode(b"\x00abc").decode()
     fields = {"image": image, "method": "omig", "n_steps": 5, "zscore": 2.5, "seed": 10**30, "trust": True}
     found = opened(json.dumps(fields).encode(), content_type)
-    assert found.data == b"\x00abc"
-    assert found.content_type is None
+    assert found.images == ((b"\x00abc", None),)
     text = {"method": "omig", "n_steps": "5", "zscore": "2.5", "seed": "1" + "0" * 30, "trust": "true"}
     assert found.parameters == text
 
@@ -72,6 +71,60 @@ def test_forms_are_refused(content_type):
         opened(b"abc", content_type)
 
 
+def test_json_holds_several_images():
+    """In an array, beside parameters."""
+    images = [base64.b64encode(data).decode() for data in (b"a", b"b")]
+    found = opened(json.dumps({"images": images, "seed": 3}).encode())
+    assert found == (((b"a", None), (b"b", None)), {"seed": "3"})
+
+
+def multipart(parts, boundary="frontier", media_type="application/dicom"):
+    """Write images as a client does: one part an image."""
+    head = f"--{boundary}\r\nContent-Type: {media_type}\r\n\r\n".encode()
+    return b"".join(head + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=5))
+def test_parts_of_a_multipart_body_are_images(parts):
+    """Every byte of every part comes back, whatever line ends it holds (RFC 2046, section 5.1)."""
+    parts = [part for part in parts if b"--frontier" not in part] or [b""]
+    found = opened(multipart(parts), 'multipart/related; type="application/dicom"; boundary=frontier')
+    assert found == (tuple((part, "application/dicom") for part in parts), {})
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"abc", "multipart/related; boundary=frontier"),
+        (b"", "multipart/related; boundary=frontier"),
+        (multipart([b"a"]), "multipart/related"),
+        (multipart([b"a"]), "multipart/related; boundary=other"),
+        (multipart([b"a"])[:-16], "multipart/related; boundary=frontier"),
+        (
+            multipart([multipart([b"a"], "inner")], media_type="multipart/related; boundary=inner"),
+            "multipart/related; boundary=frontier",
+        ),
+        (multipart([b"a"]), "multipart/related; boundary=\xe9"),
+    ],
+)
+def test_broken_multipart_is_refused(body, content_type):
+    """No boundary, another one, no end, parts within parts, a header that is not ASCII."""
+    with pytest.raises(InvalidInput, match="expected multipart/related with a boundary and one part an image"):
+        opened(body, content_type)
+
+
+def test_too_many_images_are_refused():
+    """A request holds at most 64; an empty array holds none."""
+    with pytest.raises(InvalidInput, match="expected 1 to 64 images in the body, got 65"):
+        opened(multipart([b"a"] * 65), "multipart/related; boundary=frontier")
+    with pytest.raises(InvalidInput, match="expected 1 to 64 images in the body, got 0"):
+        opened(b'{"images": []}')
+    with pytest.raises(InvalidInput, match="field images must be an array of base64 strings, got a string"):
+        opened(b'{"images": "AAAA"}')
+    with pytest.raises(InvalidInput, match="expected the field image or the field images, got both"):
+        opened(b'{"images": ["AAAA"], "image": "AAAA"}')
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
@@ -81,7 +134,7 @@ JSON_VALUES = st.recursive(
 def outcome(body):
     """Return the image of a body, or the message of the error that refused it."""
     try:
-        return opened(body).data
+        return opened(body).images[0].data
     except RadlensError as error:
         return str(error)
 

@@ -7,37 +7,47 @@ from typing import Any
 
 import numpy as np
 
-from radlens.errors import NotAcceptable
-from radlens.evaluation.cdc import describe, linear_interval, log_interval, verdict
+from radlens.bundles.cdmam import TASK
+from radlens.errors import NotAcceptable, NotAssessable
+from radlens.evaluation.cdc import describe, verdict
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam.computing import Explanation, OneSample
+from radlens.families.cdmam.judging import Judged, JudgedImage
+from radlens.families.cdmam.reader import Curve
 from radlens.families.cdmam.rows import Row
-from radlens.figures import Curve, colorize, display_map, figure_cdc, overlay, save
+from radlens.figures import Curve as DrawnCurve
+from radlens.figures import colorize, display_map, figure_cdc, figure_not_assessable, overlay, save
 from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
+from radlens.service.domain import Assessment
 from radlens.service.messages import Response
-from radlens.service.provenance import header_value
-from radlens.wire import PROVENANCE, array_to_json
+from radlens.service.provenance import header_value, input_stated
+from radlens.wire import NDJSON, PROVENANCE, array_to_json
 
-__all__ = ["Context", "explanation_fields", "explanation_response", "prediction_response", "preview"]
+__all__ = [
+    "Context",
+    "explanation_fields",
+    "explanation_response",
+    "prediction_response",
+    "preview",
+    "unassessable_response",
+]
 
 _PREVIEW_SIDE = 500
 """Largest number of rows and columns of a partial map."""
 
 _NORMALISED = "standard deviations of the training images' pixels"
 
-_UNITS = {
-    "omig": _NORMALISED,
-    "sensitivity": f"um of gold per {_NORMALISED}",
-    "occlusion": "um of gold",
-}
-"""Unit of a map, by method."""
+_OWN_NOISE = "standard deviations of the image's own noise, compressed by asinh"
+
+_UNITS = {"omig": "{image}", "sensitivity": "um of gold per {image}", "occlusion": "um of gold"}
+"""Unit of a map, by method; the unit of the image stands for the braces."""
 
 _MEANINGS = {
     "omig": "positive pixels must become brighter and negative ones darker, all at the same time, "
     "for the predicted curve to fall",
     "sensitivity": "how fast the midpoint of the predicted curve falls as a pixel becomes brighter",
-    "occlusion": "by how much the midpoint of the predicted curve rises when a pixel gets the training mean",
+    "occlusion": "by how much the midpoint of the predicted curve rises when a pixel becomes background",
 }
 """What the sign of a value says, by method (Amanova et al. 2022, section 2.3.1)."""
 
@@ -62,21 +72,61 @@ class Context:
         return replace(self, provenance=self.provenance | {"sampling": sampling})
 
 
-def prediction_response(row: Row, curves: np.ndarray, context: Context) -> Response:
+def prediction_response(row: Row, found: Judged, context: Context) -> Response:
     """Return a prediction as JSON, PNG or ``.npy``, whichever the row asks for.
+
+    JSON and a picture say why an image cannot be judged; numbers alone could not, so they are refused.
 
     Args:
         row: of the prediction.
-        curves: ``(4, 12)`` um of gold: mean, aleatoric, epistemic, total.
+        found: the curve and whether a verdict on it may be given.
         context: what else to say.
+
+    Raises:
+        NotAssessable: ``.npy`` is asked for and there is no curve.
     """
     if row.media_type == PNG:
-        body = _cdc_png(curves)
+        body = _cdc_png(found)
     elif row.media_type == NPY:
-        body = to_npy(curves)
+        if found.curve is None:
+            raise NotAssessable(not_assessable(found.assessment))
+        curve = found.curve
+        body = to_npy(np.stack([curve.mean, curve.aleatoric, curve.epistemic, curve.total]).astype(np.float32))
     else:
-        body = json.dumps(_prediction_fields(curves, context)).encode()
+        body = json.dumps(_prediction_fields(found, context)).encode()
     return _response(row, body, context)
+
+
+def unassessable_response(row: Row, found: Judged, context: Context) -> Response:
+    """Return the answer to an explanation of an image that the model may not judge: the reasons, and no map.
+
+    Raises:
+        NotAssessable: ``.npy`` is asked for, which can hold no reasons.
+    """
+    if row.media_type == NPY:
+        raise NotAssessable(not_assessable(found.assessment))
+    if row.media_type in (PNG, DICOM):
+        picture = figure_not_assessable(found.assessment.reasons)
+        if row.media_type == PNG:
+            return _response(row, to_png(picture), context)
+        title = "radlens: not assessable"
+        body = secondary_capture(picture, row.image, series_description=title, provenance=context.provenance)
+        return _response(row, body, context)
+    fields = {
+        "task": TASK,
+        **_assessed(found.assessment),
+        "explanation": None,
+        "warnings": context.warnings,
+        "provenance": context.provenance,
+    }
+    if row.media_type == NDJSON:
+        return _response(row, json.dumps({"event": "result", "complete": True, **fields}).encode() + b"\n", context)
+    return _response(row, json.dumps(fields).encode(), context)
+
+
+def not_assessable(assessment: Assessment) -> str:
+    """Return one sentence that says why."""
+    return f"not assessable: {'; '.join(assessment.reasons)}"
 
 
 def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:
@@ -117,13 +167,19 @@ def _explanation_fields(
         fields["members"] = [array_to_json(values) for values in members]
     described = {
         "method": method,
-        "unit": _UNITS.get(method, ""),
+        "unit": _UNITS.get(method, "").format(image=_OWN_NOISE if row.registered else _NORMALISED),
         "meaning": _MEANINGS.get(method, ""),
         "n_samples": settings.n_samples,
         "normalize": settings.normalize,
         **explanation.found(),
     }
-    return {"explanation": described | fields, "warnings": context.warnings, "provenance": context.provenance}
+    return {
+        "task": TASK,
+        **_assessed(row.assessment),
+        "explanation": described | fields,
+        "warnings": context.warnings,
+        "provenance": context.provenance,
+    }
 
 
 def preview(partial: UpsampledMap) -> dict[str, Any]:
@@ -131,33 +187,59 @@ def preview(partial: UpsampledMap) -> dict[str, Any]:
     return array_to_json(display_map(partial, max_side=_PREVIEW_SIDE).astype(np.float32))
 
 
-def _prediction_fields(curves: np.ndarray, context: Context) -> dict[str, Any]:
-    mean, aleatoric, epistemic, total = curves.astype(np.float64)
-    is_positive = mean.min() > 0
-    interval = log_interval(mean, total) if is_positive else linear_interval(mean, total)
-    found = verdict(mean, interval) if is_positive else None
-    numbers = {
-        "diameters_mm": context.diameters_mm,
-        "mean_um": mean.tolist(),
-        "aleatoric_um": aleatoric.tolist(),
-        "epistemic_um": epistemic.tolist(),
-        "total_um": total.tolist(),
-        "interval_um": interval.tolist(),
-        "midpoint_um": float(mean.mean()),
-    }
-    return {
-        "prediction": numbers,
-        "verdict": asdict(found) | {"summary": describe(found)} if found else None,
-        "warnings": context.warnings,
+def _assessed(assessment: Assessment) -> dict[str, Any]:
+    found = assessment.as_json()
+    return {"assessable": found["assessable"], "reasons": found["reasons"], "assessment": found["numbers"]}
+
+
+def _prediction_fields(found: Judged, context: Context) -> dict[str, Any]:
+    curve, is_judged = found.curve, found.assessment.assessable
+    judged = verdict(curve.mean, curve.interval) if curve is not None and is_judged else None
+    answer = {
+        "task": TASK,
+        **_assessed(found.assessment),
+        "prediction": None if curve is None else _curve_fields(curve) | {"diameters_mm": context.diameters_mm},
+        "verdict": asdict(judged) | {"summary": describe(judged)} if judged else None,
+        "warnings": [*context.warnings, *found.warnings],
         "provenance": context.provenance,
     }
+    if len(found.images) > 1:
+        answer["images"] = [_image_fields(image) for image in found.images]
+    return answer
 
 
-def _cdc_png(curves: np.ndarray) -> bytes:
-    mean, _, _, total = curves.astype(np.float64)
-    if mean.min() <= 0:
-        raise NotAcceptable(f"a curve can be drawn if it is above 0 um, got {mean.min():g}; JSON can hold it")
-    return save(figure_cdc([Curve(mean, log_interval(mean, total))]))
+def _curve_fields(curve: Curve) -> dict[str, Any]:
+    return {
+        "mean_um": curve.mean.tolist(),
+        "aleatoric_um": curve.aleatoric.tolist(),
+        "epistemic_um": curve.epistemic.tolist(),
+        "total_um": curve.total.tolist(),
+        "interval_um": curve.interval.tolist(),
+        "midpoint_um": curve.midpoint,
+        "n_images": curve.n_images,
+        "n_samples": curve.n_samples,
+    }
+
+
+def _image_fields(image: JudgedImage) -> dict[str, Any]:
+    return {
+        **input_stated(image.opened.image),
+        **_assessed(image.assessment),
+        "is_outlier": image.is_outlier,
+        "is_repeated": image.is_repeated,
+        "counts": image.counts,
+        "prediction": None if image.curve is None else _curve_fields(image.curve),
+    }
+
+
+def _cdc_png(found: Judged) -> bytes:
+    curve = found.curve
+    if not found.assessment.assessable and (curve is None or curve.n_samples > 1):
+        return to_png(figure_not_assessable(found.assessment.reasons))
+    if curve is None or curve.interval.min() <= 0:
+        lowest = "no curve" if curve is None else f"{curve.mean.min():g}"
+        raise NotAcceptable(f"a curve can be drawn if its interval is above 0 um, got {lowest}; JSON can hold it")
+    return save(figure_cdc([DrawnCurve(curve.mean, curve.interval)]))
 
 
 def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:

@@ -59,6 +59,14 @@ class Calibration:
         own = np.array(self.own) * growth
         return self.factor * np.sqrt(np.array(self.shared) ** 2 + own**2 / n_images)
 
+    def own_midpoint(self, midpoint_um: float) -> float:
+        """Return the standard deviation of the logarithm of an image's midpoint about that of its exposure.
+
+        The errors of the points of one image are alike, so the mean of their deviations stands for the midpoint.
+        """
+        growth = (midpoint_um / self.midpoint_um) ** self.slope
+        return float(self.factor * growth * np.mean(self.own))
+
     def as_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values."""
         return asdict(self)

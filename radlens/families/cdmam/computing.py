@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from radlens.errors import InvalidParameter, UnreadableImage
+from radlens.evaluation.cdc import linear_interval, log_interval
 from radlens.explainers import Checkpoint, Differentiable, Explainer, UpsampledMap, upsample
 from radlens.explainers.upsampling import Progress
+from radlens.families.cdmam.calibration import Calibration
+from radlens.families.cdmam.judging import Judged, judged
+from radlens.families.cdmam.opening import OpenedImage
+from radlens.families.cdmam.reader import Curve, PhantomReader
 from radlens.families.cdmam.rows import Row
 from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
@@ -59,24 +64,27 @@ class OneSample:
         shape: rows and columns of the image that was sent.
         sampled: ``(250, 250)`` float32, with the rows and columns its pixels came from.
         of_members: ``(m, 250, 250)`` float32, the maps whose mean it is; None where members were not told apart.
+        seen: ``(250, 250)`` bool, where the image has a pixel; None where it has them all.
     """
 
     shape: tuple[int, ...]
     sampled: Sampled
     of_members: np.ndarray | None = None
+    seen: np.ndarray | None = None
 
     def upsampled(self) -> UpsampledMap:
         """Return it on the grid of the image, 0 where no pixel was sampled: Algorithm 2 with N = 1.
 
         Built anew each time: a batch of full-size images would otherwise hold gigabytes.
         """
-        values, rows, cols = self.sampled
+        seen = ... if self.seen is None else self.seen
+        rows, cols = self.sampled.rows[seen], self.sampled.cols[seen]
         full, visits = np.zeros(self.shape), np.zeros(self.shape, dtype=np.int64)
-        full[rows, cols], visits[rows, cols] = values, 1
+        full[rows, cols], visits[rows, cols] = self.sampled.image[seen], 1
         if self.of_members is None:
             return UpsampledMap(full, visits, 1)
         members = np.zeros((len(self.of_members), *self.shape), dtype=np.float32)
-        members[:, rows, cols] = self.of_members
+        members[:, rows, cols] = self.of_members[:, seen] if self.seen is not None else self.of_members
         return UpsampledMap(full, visits, 1, members=members)
 
     def found(self) -> dict[str, Any]:
@@ -90,9 +98,11 @@ class ManySamples:
 
     Attributes:
         joined: on the grid of the image that was sent.
+        on_phantom: the same on the grid of the registered phantom; None where the network sees whole images.
     """
 
     joined: UpsampledMap
+    on_phantom: UpsampledMap | None = None
 
     def upsampled(self) -> UpsampledMap:
         """Return it."""
@@ -125,6 +135,7 @@ class Computer:
         checkpoint: where a run of many samples is saved and continued; for one run at a time.
         identity: what computes, as text by name; a checkpoint of something else is refused.
         elsewhere: explains many samples in place of this process.
+        reader: reads registered phantoms; None where the network sees images as they are.
     """
 
     model: Model
@@ -133,18 +144,44 @@ class Computer:
     checkpoint: Checkpoint | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Elsewhere | None = None
+    reader: PhantomReader | None = None
 
-    def predict(self, rows: Sequence[Row]) -> list[np.ndarray]:
-        """Return ``(4, 12)`` float32 um of gold for each row: mean, aleatoric, epistemic, total.
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the intervals."""
+        return None if self.reader is None else self.reader.calibration
+
+    def predict(self, rows: Sequence[Row]) -> list[Judged]:
+        """Return the curves of all images of each row, what may be said of them, and their combination.
+
+        Rows whose images the network sees as they are share a call of the model.
 
         Raises:
             UnreadableImage: an image's values are so large that the model's arithmetic overflows.
         """
-        prediction = self.model.predict(self._input([_sample(row) for row in rows]))
-        curves = torch.stack(list(prediction), dim=1).numpy()
-        if not np.isfinite(curves).all():
+        if self.reader is not None:
+            return [
+                judged(row.opened, [self._read(row, opened) for opened in row.opened], self.calibration) for row in rows
+            ]
+        samples = [_sample(row, opened) for row in rows for opened in row.opened]
+        curves = iter(self._plain_curves(self.model.predict(self._input(samples))))
+        return [judged(row.opened, [next(curves) for _ in row.opened], self.calibration) for row in rows]
+
+    def _read(self, row: Row, opened: OpenedImage) -> Curve | None:
+        if self.reader is None or opened.phantom is None:
+            return None
+        return self.reader.read(opened.phantom, seed=row.settings.seed)
+
+    def _plain_curves(self, prediction: CdcPrediction) -> list[Curve]:
+        """Return the curves of single samples as the model says them."""
+        mean, aleatoric, epistemic, total = (values.double().numpy() for values in prediction)
+        if not (np.isfinite(mean).all() and np.isfinite(total).all()):
             raise UnreadableImage("pixels must be small enough to predict from, got values that overflow the model")
-        return list(curves)
+        intervals = [
+            log_interval(curve, own) if curve.min() > 0 else linear_interval(curve, own)
+            for curve, own in zip(mean, total, strict=True)
+        ]
+        return [Curve(*values) for values in zip(mean, aleatoric, epistemic, total, intervals, strict=True)]
 
     def explain_once(self, rows: Sequence[Row]) -> list[OneSample]:
         """Explain one sample of each row; all rows have the same explainer and the same choice of members.
@@ -152,16 +189,15 @@ class Computer:
         Raises:
             InvalidParameter: a map is not finite.
         """
-        samples, each = [_sample(row) for row in rows], rows[0].settings.of_each
+        samples, each = [_sample(row, row.opened[0]) for row in rows], rows[0].settings.of_each
         maps = self._maps(_explainer(rows[0]), self._input(samples), each=each).numpy()
-        return [
-            OneSample(
-                row.image.pixels.shape,
-                Sampled(values.mean(axis=0), sample.rows, sample.cols),
-                values if each else None,
-            )
-            for row, sample, values in zip(rows, samples, maps, strict=True)
-        ]
+        found = []
+        for row, sample, values in zip(rows, samples, maps, strict=True):
+            placed_rows, placed_cols, seen = row.place(sample.rows, sample.cols)
+            shape, mean = row.image.pixels.shape, np.where(seen, values.mean(axis=0), 0)
+            placed = Sampled(mean, placed_rows, placed_cols)
+            found.append(OneSample(shape, placed, values if each else None, None if seen.all() else seen))
+        return found
 
     def explain_many(self, row: Row, on_progress: Progress | None = None) -> ManySamples:
         """Explain as many samples of one row as its settings ask for: Algorithm 2.
@@ -187,15 +223,15 @@ class Computer:
         if self.elsewhere is not None:
             if each:
                 raise InvalidParameter("members must be mean for samples that other processes explain, got each")
-            return ManySamples(self.elsewhere.upsample(row.image.pixels, explainer, **sampling))
+            return _on_image(row, self.elsewhere.upsample(row.pixels, explainer, **sampling))
         upsampled = upsample(
             # The pixels of some formats are a read-only view of the request, which torch warns about.
-            np.require(row.image.pixels, requirements="W"),
+            np.require(row.pixels, requirements="W"),
             lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy()), each=each),
             **sampling,
             n_members=self.model.members.n_members if each else 0,
         )
-        return ManySamples(upsampled)
+        return _on_image(row, upsampled)
 
     def _checkpoint(self, explainer: Explainer) -> Checkpoint | None:
         # An explainer's representation holds its name and every parameter.
@@ -220,5 +256,15 @@ def _explainer(row: Row) -> Explainer:
     return row.settings.explainer
 
 
-def _sample(row: Row) -> Sampled:
-    return downsample(row.image.pixels, row.settings.sampler, seed=row.settings.seed, index=row.settings.start)
+def _sample(row: Row, opened: OpenedImage) -> Sampled:
+    pixels = opened.phantom.values if row.registered and opened.phantom is not None else opened.image.pixels
+    return downsample(pixels, row.settings.sampler, seed=row.settings.seed, index=row.settings.start)
+
+
+def _on_image(row: Row, found: UpsampledMap) -> ManySamples:
+    """Carry a map of the phantom's grid to the image that was sent; its reliability stays that of the grid."""
+    if not row.registered:
+        return ManySamples(found)
+    members = None if found.members is None else row.on_image(found.members)
+    placed = replace(found, map=row.on_image(found.map), visits=row.on_image(found.visits), members=members)
+    return ManySamples(placed, on_phantom=found)

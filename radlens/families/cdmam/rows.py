@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 
-from radlens.errors import InvalidParameter
+import numpy as np
+
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.families.cdmam.judging import Judged
+from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.images import SAMPLED_SHAPE, Image, read, require_shape
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.bodies import open_body
+from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
 from radlens.service.parameters import Settings, evaluations, explanation_settings, prediction_settings
@@ -38,11 +43,15 @@ class Terms:
         sampler: the one it was trained with.
         methods: names of the explainers it allows.
         n_members: of the ensemble.
+        opener: finds the phantom in images.
+        registered: whether the network sees registered phantoms.
     """
 
     sampler: str
     methods: tuple[str, ...]
     n_members: int
+    opener: PhantomOpener
+    registered: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +60,48 @@ class Row:
 
     Attributes:
         request: as it came.
-        image: at least 250x250.
+        opened: the images, each at least 250x250, with their phantoms; several for a prediction alone.
         settings: what is asked for.
         media_type: what the answer will be.
+        registered: whether the network sees registered phantoms.
+        judged: what was found out before an explanation; None of a prediction, and of a network that sees every image.
     """
 
     request: Request
-    image: Image
+    opened: tuple[OpenedImage, ...]
     settings: Settings
     media_type: str
+    registered: bool = False
+    judged: Judged | None = None
+
+    @property
+    def assessment(self) -> Assessment:
+        """Whether the first image can be judged, as far as is known before a prediction."""
+        return self.opened[0].judged(None) if self.judged is None else self.judged.assessment
+
+    @property
+    def image(self) -> Image:
+        """The first image, which is the only one of an explanation."""
+        return self.opened[0].image
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """What samples are taken from: the registered values, or the pixels of the image, (h, w) float32."""
+        phantom = self.opened[0].phantom
+        return phantom.values if self.registered and phantom is not None else self.image.pixels
+
+    def place(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows and columns of the image for those of `pixels`, and where the image has such a pixel."""
+        phantom = self.opened[0].phantom
+        if not self.registered or phantom is None:
+            return rows, cols, np.ones(rows.shape, dtype=bool)
+        source = phantom.source[rows, cols]
+        return *np.divmod(np.maximum(source, 0), self.image.pixels.shape[1]), source >= 0
+
+    def on_image(self, values: np.ndarray) -> np.ndarray:
+        """Return values on the grid of `pixels`, (..., h, w), on the grid of the image."""
+        phantom = self.opened[0].phantom
+        return phantom.to_image(values) if self.registered and phantom is not None else values
 
     @property
     def is_streamed(self) -> bool:
@@ -78,14 +120,18 @@ def open_row(request: Request, terms: Terms) -> Row:
     Raises:
         InvalidInput: the request cannot be served; the kind of error says why.
     """
-    opened = open_body(request)
-    given = {**request.parameters, **opened.parameters}
+    body = open_body(request)
+    given = {**request.parameters, **body.parameters}
     settings = _settings(request, given, terms)
     media_type = _media_type(request, settings)
     _require_affordable(settings, media_type)
-    image = read(opened.data, opened.content_type)
-    require_shape(image, SAMPLED_SHAPE)
-    return Row(request, image, settings, media_type)
+    if request.kind != "predict" and len(body.images) > 1:
+        raise InvalidInput(f"an explanation is of one image, got {len(body.images)}")
+    images = [read(part.data, part.content_type) for part in body.images]
+    for image in images:
+        require_shape(image, SAMPLED_SHAPE)
+    opened = tuple(terms.opener.open(image) for image in images)
+    return Row(request, opened, settings, media_type, terms.registered)
 
 
 def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings:

@@ -7,6 +7,7 @@ answer of another.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,14 +15,24 @@ from radlens import explainers
 from radlens.bundles import Bundle
 from radlens.engines import open_bundle
 from radlens.errors import BundleError
-from radlens.families.cdmam.answers import Context, explanation_response, prediction_response
+from radlens.families.cdmam.answers import (
+    Context,
+    explanation_response,
+    prediction_response,
+    unassessable_response,
+)
+from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.cautions import cautions
 from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
+from radlens.families.cdmam.judging import Judged
+from radlens.families.cdmam.opening import PhantomOpener, spacing_caution
+from radlens.families.cdmam.reader import PhantomReader
 from radlens.families.cdmam.rows import Row, Terms, open_row
 from radlens.families.cdmam.streaming import Pace, stream_explanation
+from radlens.phantoms.cdmam.domain import Limits
 from radlens.service.batching import BatchService, Work
 from radlens.service.messages import Request, Response
-from radlens.service.provenance import header_value, provenance
+from radlens.service.provenance import header_value, input_stated, provenance
 from radlens.wire import PROVENANCE
 
 __all__ = ["Service"]
@@ -70,14 +81,33 @@ class Service(BatchService):
             "bundle_hash": bundle.bundle_hash,
             **stated,
         }
-        self._terms = Terms(manifest.input.sampler, methods, manifest.n_members)
+        spec = manifest.input
+        limits = Limits() if manifest.domain is None else Limits.from_json(manifest.domain)
+        opener = PhantomOpener(limits)
+        self._terms = Terms(spec.sampler, methods, manifest.n_members, opener, spec.registered)
         identity = {name: self._stated[name] for name in ("bundle_hash", "engine", "precision")}
         batch_size = max(Computer.batch_size, stated["batch_size"])
-        self._computer = Computer(self.engine, bundle.preprocess, batch_size, checkpoint, identity, elsewhere)
+        reader = PhantomReader(self.engine, _calibration(bundle), spec.n_samples, spec.sampler)
+        self._computer = Computer(
+            self.engine,
+            bundle.preprocess,
+            batch_size,
+            checkpoint,
+            identity,
+            elsewhere,
+            reader if spec.registered else None,
+        )
         self._now, self._pace = now, pace or Pace()
 
     def _open(self, request: Request) -> Row:
-        return open_row(request, self._terms)
+        """Open a request; a map is of the curve that is predicted first, and of an image that can be judged.
+
+        A model of the paper's recipe sees every image: its maps are shown beside what keeps it from judging them.
+        """
+        row = open_row(request, self._terms)
+        if row.settings.explainer is None or not row.registered:
+            return row
+        return replace(row, judged=self._computer.predict([row])[0])
 
     def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
         """Group rows by what can be computed together.
@@ -87,7 +117,9 @@ class Service(BatchService):
         """
         alike = defaultdict(list)
         for row in rows:
-            if row.is_streamed:
+            if row.judged is not None and not row.judged.assessment.assessable:
+                yield _what_was_judged, unassessable_response, [row]
+            elif row.is_streamed:
                 yield _nothing_yet, self._streamed, [row]
             elif row.settings.n_samples != 1:
                 yield self._explain_many, explanation_response, [row]
@@ -108,7 +140,26 @@ class Service(BatchService):
 
     def _context(self, row: Row) -> Context:
         stated = provenance(self._stated, row.image, row.settings, row.request.request_id, self._now())
-        return Context(stated, cautions(row.image, self._manifest.input), self._manifest.diameters_mm)
+        if len(row.opened) > 1:
+            stated["inputs"] = [input_stated(opened.image) for opened in row.opened]
+        if row.settings.explainer is None and row.registered:
+            stated["sampling"]["n_samples"] = self._manifest.input.n_samples
+        found = [text for opened in row.opened if (text := spacing_caution(opened))]
+        if not row.registered:
+            found = cautions(row.image, self._manifest.input)
+        return Context(stated, found, self._manifest.diameters_mm)
+
+
+def _calibration(bundle: Bundle) -> Calibration | None:
+    found = bundle.manifest.training.get("calibration")
+    try:
+        return None if found is None else Calibration.from_json(found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError("bundle must hold a readable calibration in its training record") from error
+
+
+def _what_was_judged(rows: Sequence[Row]) -> list[Judged]:
+    return [row.judged for row in rows if row.judged is not None]
 
 
 def _nothing_yet(rows: Sequence[Row]) -> list[None]:

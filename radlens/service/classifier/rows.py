@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from radlens.bundles import ClassifierManifest
 from radlens.datasets import Prepared
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidInput, InvalidParameter
 from radlens.images import Image, read
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.bodies import open_body
@@ -54,6 +54,8 @@ def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
         InvalidInput: the request cannot be served; the kind of error says why.
     """
     opened = open_body(request)
+    if len(opened.images) != 1:
+        raise InvalidInput(f"a classifier takes one image in a request, got {len(opened.images)}")
     given = {**request.parameters, **opened.parameters}
     if request.kind == "predict":
         settings = prediction_settings(given, request.hints)
@@ -62,7 +64,7 @@ def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
         settings = explanation_settings(given, request.hints, manifest)
         media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
         _require_affordable(settings, manifest)
-    image = read(opened.data, opened.content_type)
+    image = read(*opened.images[0])
     return ClassifierRow(request, image, manifest.input.prepare(image.pixels), settings, media_type)
 
 

@@ -240,7 +240,7 @@ def test_curves_below_zero_are_not_drawn(service, monkeypatch):
     monkeypatch.setattr(service._computer.model, "predict", lambda images: CdcPrediction(curve, -curve, -curve, -curve))
     refused = answer(service, "predict", accept="image/png")
     assert refused.status == 406
-    assert "a curve can be drawn if it is above 0 um, got -0.1" in fields(refused)["message"]
+    assert "a curve can be drawn if its interval is above 0 um, got -0.1" in fields(refused)["message"]
     found = fields(answer(service, "predict"))
     assert found["verdict"] is None
     assert found["prediction"]["mean_um"] == pytest.approx([-0.1] * 12)
