@@ -17,6 +17,7 @@ from radlens.cli import (
     explain,
     export,
     figures,
+    history,
     models,
     parity,
     predict,
@@ -116,6 +117,7 @@ for _module in (
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), _flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
+app.add_typer(history.app)
 app.add_typer(models.app)
 
 

@@ -89,12 +89,12 @@ class Series:
 
     Attributes:
         hits: one ``(16, 16)`` bool each, see `radlens.phantoms.cdmam.series.find_hits`.
-        inputs: name, hash and header of each, as JSON values.
+        images: name, hash and unit of each, as JSON values.
         warnings: sentences about images that were left out, and about images that differ.
     """
 
     hits: list[np.ndarray]
-    inputs: list[dict[str, Any]]
+    images: list[dict[str, Any]]
     warnings: list[str]
 
 
@@ -117,7 +117,7 @@ def read_series(files: Sequence[Path], spacing_mm: float | None = None) -> Serie
                 series.warnings.append(f"{file.name} is left out: {error}")
                 continue
             series.hits.append(hits)
-            series.inputs.append(_input(file, image))
+            series.images.append(_stated(file, image))
             settings.append(_setting(image))
         report("reading images", len(files), len(files))
     series.warnings.extend(_differences(settings))
@@ -140,7 +140,7 @@ def _read(file: Path, spacing_mm: float | None, seen: dict[str, str]) -> tuple[I
     return image, hits
 
 
-def _input(file: Path, image: Image) -> dict[str, Any]:
+def _stated(file: Path, image: Image) -> dict[str, Any]:
     from radlens.images.header import acquired, unit
 
     return {
@@ -150,7 +150,7 @@ def _input(file: Path, image: Image) -> dict[str, Any]:
         "shape": list(image.pixels.shape),
         "spacing_mm": None if image.spacing_mm is None else list(image.spacing_mm),
         "acquired": acquired(image.dataset),
-        "unit": unit(image.dataset),
+        **unit(image.dataset),
     }
 
 
@@ -182,6 +182,7 @@ def _result(found: SeriesReadOut, series: Series, warnings: Sequence[str]) -> di
         for row in zip(found.n_hits, CELL_EXISTS, strict=True)
     ]
     return {
+        "assessable": True,
         "read_out": {
             "n_images": found.n_images,
             "diameters_mm": list(CDC_DIAMETERS_MM),
@@ -195,8 +196,9 @@ def _result(found: SeriesReadOut, series: Series, warnings: Sequence[str]) -> di
             "bootstrap": {"over": "images", "n_resamples": N_RESAMPLES, "seed": SEED},
         },
         "verdict": asdict(judged) | {"summary": describe(judged, source=f"these {found.n_images} images")},
+        "images": series.images,
         "warnings": list(warnings),
-        "provenance": _provenance(series),
+        "provenance": _provenance(),
     }
 
 
@@ -214,9 +216,7 @@ def _cautions(automated_um: np.ndarray) -> Iterable[str]:
             yield f"the automated threshold at {at} mm is the {word} end of what is fitted, {end:g} µm of gold"
 
 
-def _provenance(series: Series) -> dict[str, Any]:
-    times = [item["acquired"] for item in series.inputs if item["acquired"]]
-    units = [item["unit"] for item in series.inputs]
+def _provenance() -> dict[str, Any]:
     return {
         "method": "automated read-out, EUREF supplement to the European Guidelines",
         "libraries": {
@@ -224,9 +224,6 @@ def _provenance(series: Series) -> dict[str, Any]:
             "python": platform.python_version(),
             **{package: version(package) for package in ("numpy", "scipy")},
         },
-        "inputs": series.inputs,
-        "unit": units[0] if all(unit == units[0] for unit in units) else None,
-        "acquired": min(times) if times else None,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 

@@ -8,18 +8,25 @@ import pytest
 from radlens import __version__, errors
 from radlens.cli import app, train
 
-COMMANDS = ("simulate", "train", "export", "serve", "predict", "explain", "report", "figures", "reliability", "demo")
+COMMANDS = (
+    *("simulate", "train", "export", "serve", "predict", "read-out", "explain", "report", "figures", "reliability"),
+    "demo",
+)
 
 
 def test_help_lists_every_command(run):
     """``radlens --help`` names all commands and shows examples."""
     result = run("--help")
     assert result.exit_code == 0
-    assert all(command in result.stdout for command in (*COMMANDS, "models"))
+    assert all(command in result.stdout for command in (*COMMANDS, "history", "models"))
     assert "$ radlens explain phantom.dcm --method omig --upsample 500 -o out/" in result.stdout
 
 
-@pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["models", "register"], ["models"]])
+@pytest.mark.parametrize(
+    "command",
+    [[name] for name in COMMANDS]
+    + [["models", "register"], ["models"], ["history"], ["history", "add"], ["history", "show"]],
+)
 def test_each_command_has_help_with_examples(run, command):
     """Each command says what it does; those of the first level show examples."""
     result = run(*command, "--help")

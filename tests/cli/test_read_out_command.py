@@ -80,7 +80,7 @@ def test_json_holds_everything(run, files, expected):
     lower, upper = np.array(numbers["interval_um"]).T
     assert np.all((lower <= numbers["mean_um"]) & (numbers["mean_um"] <= upper))
     assert [point["diameter_mm"] for point in found["verdict"]["diameters"]] == [1.0, 0.5, 0.25, 0.1]
-    inputs = found["provenance"]["inputs"]
+    inputs = found["images"]
     assert [item["name"] for item in inputs] == [file.name for file in files]
     assert [item["sop_instance_uid"] for item in inputs] == [pydicom.dcmread(file).SOPInstanceUID for file in files]
 
@@ -153,13 +153,23 @@ def test_images_of_another_setting_are_named(run, files, tmp_path):
     assert json.loads(result.stdout)["warnings"]
 
 
-def test_provenance_names_unit_and_time(run, files, tmp_path):
-    """The first acquisition, and the unit of all images."""
-    for i, file in enumerate(files):
-        dataset = pydicom.dcmread(file)
-        dataset.StationName, dataset.DeviceSerialNumber = "MG1", "4711"
-        dataset.AcquisitionDate, dataset.AcquisitionTime = "20260102", f"1000{30 - i:02d}"
-        dataset.save_as(tmp_path / file.name)
-    found = json.loads(run("read-out", *(file.name for file in files), "--json").stdout)["provenance"]
-    assert found["unit"] == {"station_name": "MG1", "device_serial_number": "4711"}
-    assert found["acquired"] == "2026-01-02T10:00:15"
+def test_images_are_stated_with_unit_and_time(run, files, tmp_path):
+    """From their headers."""
+    dataset = pydicom.dcmread(files[0])
+    dataset.StationName, dataset.DeviceSerialNumber = "MG1", "4711"
+    dataset.AcquisitionDate, dataset.AcquisitionTime = "20260102", "100030"
+    dataset.save_as(tmp_path / "first.dcm")
+    found = json.loads(run("read-out", "first.dcm", *files[1:], "--json").stdout)
+    names = ("station_name", "device_serial_number", "acquired")
+    assert [found["images"][0][name] for name in names] == ["MG1", "4711", "2026-01-02T10:00:30"]
+    assert [found["images"][1][name] for name in names] == [None, None, None]
+    assert found["provenance"]["time"].endswith("+00:00")
+
+
+def test_a_read_out_can_be_added_to_a_history(run, files):
+    """The file as it is written; a second time it is refused."""
+    assert run("read-out", *files, "-o", "out").exit_code == 0
+    added = run("history", "add", "unit.csv", "out/read-out.json")
+    assert added.exit_code == 0, added.stderr
+    assert "16" in run("history", "show", "unit.csv").stdout
+    assert run("history", "add", "unit.csv", "out/read-out.json").exit_code == 2
