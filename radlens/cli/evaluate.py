@@ -1,4 +1,4 @@
-"""``radlens evaluate``: all measures of a classifier and its maps, as a page, tables and pictures."""
+"""``radlens evaluate``: all measures of a classifier and its maps; what the answer of a phantom model rests on."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 
 from radlens.cli.console import examples, note, stages, table
 from radlens.cli.options import require
+from radlens.errors import InvalidParameter
 
 __all__ = ["EPILOG", "command"]
 
@@ -16,11 +17,13 @@ EPILOG = examples(
     "radlens evaluate runs/ultrasound -o evaluation/",
     "radlens evaluate runs/busi --data busi --root /data/Dataset_BUSI_with_GT -o evaluation/",
     "radlens evaluate model_store/bundles/patches-1.0 --simulated 20 --methods saliency,cam --measures iou -o e/",
+    "radlens evaluate model_store/bundles/cdmam-1.0 --causal --phantoms 20 --per-group 100 -o causal/",
 )
 
 _IMAGES = "Images"
 _BOXES = "Boxes"
 _FAITHFULNESS = "Faithfulness"
+_PHANTOMS = "Phantom models"
 
 
 def command(
@@ -30,7 +33,9 @@ def command(
             metavar="MODEL", exists=True, file_okay=False, help="Folder of a finished training run, or a bundle."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to; a classifier needs one.")
+    ] = None,
     simulated: Annotated[
         int, typer.Option(metavar="N", min=2, rich_help_panel=_IMAGES, help="Simulated images, half of them malignant.")
     ] = 40,
@@ -91,12 +96,46 @@ def command(
     n_steps: Annotated[
         int, typer.Option(min=1, rich_help_panel=_FAITHFULNESS, help="In which pixels are removed or put back.")
     ] = 25,
-    seed: Annotated[int, typer.Option(min=0, help="Of squares, noise and random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of squares, noise, phantoms and random weights.")] = 0,
     engine: Annotated[
         str, typer.Option(help="auto for the fastest, an engine by name, or eager: torch, without making graphs.")
     ] = "auto",
+    causal: Annotated[
+        bool,
+        typer.Option(
+            "--causal",
+            rich_help_panel=_PHANTOMS,
+            help="Print what the curve rests on: disks, noise, grid, place, ...",
+        ),
+    ] = False,
+    phantoms: Annotated[
+        int, typer.Option(metavar="N", min=2, rich_help_panel=_PHANTOMS, help="Phantoms whose causes are changed.")
+    ] = 8,
+    per_group: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            rich_help_panel=_PHANTOMS,
+            help="Phantoms of each scenario and of random exposures; by default as many as --phantoms.",
+        ),
+    ] = None,
+    spacing: Annotated[
+        float, typer.Option(metavar="MM", min=0.01, max=5, rich_help_panel=_PHANTOMS, help="Pixel spacing, mm.")
+    ] = 0.07,
+    max_error: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            rich_help_panel=_PHANTOMS,
+            help="Wanted root mean square of log(predicted / true) of the midpoint: 0.12, or 0.08 for preset standard.",
+        ),
+    ] = 0.12,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=_PHANTOMS, help="Processes that read phantoms.")
+    ] = 1,
 ) -> None:
-    """Measure a classifier and the maps of its explanations.
+    """Measure a classifier and the maps of its explanations, or, with --causal, a phantom model.
 
     Classification at the corner of the ROC curve; boxes from maps and their IoU (Sam Millan 2023); the pointing game
     (Byra et al. 2022); deletion, insertion, infidelity and max-sensitivity; the randomisation of the weights. A measure
@@ -104,7 +143,26 @@ def command(
 
     Writes index.html, results.json, tables as CSV, pictures as PNG, and the folder work, from which an interrupted
     evaluation goes on when the same command is given again.
+
+    With --causal, fresh phantoms are simulated and changed one cause at a time. Each quantity is printed beside its
+    wanted range; -o writes causal.json, and keeps the readings from which an interrupted evaluation goes on.
     """
+    if causal:
+        from radlens.cli.evaluate_causal import evaluate_causal
+
+        evaluate_causal(
+            model,
+            output,
+            n=phantoms,
+            n_coverage=per_group,
+            seed=seed,
+            spacing_mm=spacing,
+            max_error=max_error,
+            n_workers=workers,
+        )
+        return
+    if output is None:
+        raise InvalidParameter("--output must be given, got none")
     from radlens import studies
 
     require("--part", part, ("test", "all"))

@@ -89,13 +89,18 @@ NOTES = (
     "phantom, except where it is turned by 2 degrees: there it falls on other places.",
     "Out of distribution: one value of the exposure at a time. Epistemic growth: ratio of the epistemic part, relative "
     "to the threshold, to that of the same phantom unchanged; geometric mean over phantoms.",
-    "Errors and coverages are of the images that were not refused. Standard errors are over phantoms.",
+    "Refused: no verdict is given. Errors and coverages are of all images that have a curve, also of those that were "
+    "refused. Standard errors are over phantoms.",
 )
 """How the numbers were found, for readers of a record."""
 
 
 class Reading(Protocol):
-    """A predicted curve; arrays in um of gold, largest diameter first."""
+    """A predicted curve; arrays in um of gold, largest diameter first.
+
+    A reading may have an attribute ``assessable``, False where the curve comes without a verdict: such an image counts
+    as refused, and its curve is compared nevertheless.
+    """
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -111,7 +116,7 @@ class Reading(Protocol):
 
 
 Read = Callable[[NDArray[np.float32], float], Reading | None]
-"""``read(pixels, spacing_mm)``: pixels (H, W) float32, attenuation bright; None if the image is refused."""
+"""``read(pixels, spacing_mm)``: pixels (H, W) float32, attenuation bright; None where there is no curve."""
 
 Progress = Callable[[str, float, float], None]
 
@@ -164,7 +169,7 @@ class Elasticity:
     Attributes:
         predicted: of the model.
         true: of the expected read-out of the same phantoms.
-        n: phantoms of which neither image was refused.
+        n: phantoms of which both images have a curve.
     """
 
     predicted: Quantity
@@ -178,7 +183,7 @@ class Effect:
 
     Attributes:
         n: phantoms.
-        refused: share of the changed images that were refused.
+        refused: share of the changed images that get no verdict.
         within: share of the points that lie within the 95 % interval of the unchanged image.
         ratio: midpoint over that of the unchanged image, geometric mean.
         ratio_range: least and largest ratio; None where there is none.
@@ -197,11 +202,11 @@ class Effect:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Errors of phantoms of one kind, over the images that were not refused; None where all were.
+    """Errors of phantoms of one kind, over the images that have a curve; None where none has.
 
     Attributes:
         n: phantoms.
-        refused: share of images that were refused.
+        refused: share of images that get no verdict.
         rms_log_error: root mean square of log(predicted / true) of the midpoint.
         log_error: mean of the same.
         log_error_deviation: standard deviation of the same.
@@ -378,11 +383,12 @@ class _Curve:
     mean: list[float]
     interval: list[list[float]]
     epistemic: list[float]
+    assessable: bool = True
 
 
 @dataclass(frozen=True)
 class _Readings:
-    """Curves of the images of one phantom by name, None if refused, and the true ones as far as they are known."""
+    """Curves of the images of one phantom by name, None where there is none, and the true ones that are known."""
 
     curves: Mapping[str, _Curve | None]
     true: Mapping[str, list[float]]
@@ -448,7 +454,8 @@ def _curve(reading: Reading | None) -> _Curve | None:
             raise InvalidInput(f"{name} of a curve must be {shape} finite values, got {arrays[name].shape}")
     if arrays["mean"].min() <= 0:
         raise InvalidInput(f"mean of a curve must be positive, got {arrays['mean'].min():g}")
-    return _Curve(**{name: array.tolist() for name, array in arrays.items()})
+    assessable = bool(getattr(reading, "assessable", True))
+    return _Curve(**{name: array.tolist() for name, array in arrays.items()}, assessable=assessable)
 
 
 class _Kept:
@@ -521,15 +528,16 @@ def _effect(found: Sequence[_Readings], name: str) -> Effect:
 def _accuracy(found: Sequence[_Readings], name: str, reference: NDArray[np.float64]) -> Accuracy:
     read = [(curve, each.true[name]) for each in found if (curve := each.curves[name]) is not None]
     growth = None if name == UNCHANGED_IMAGE else _geometric_mean(_growths(found, name))
+    refused = _refused(found, name)
     if not read:
         none = Quantity(None, None)
-        return Accuracy(len(found), 1.0, none, none, None, None, None, none, None, None, growth)
+        return Accuracy(len(found), refused, none, none, None, None, None, none, None, None, growth)
     mean, true = np.array([curve.mean for curve, _ in read]), np.array([true for _, true in read])
     interval = np.array([curve.interval for curve, _ in read])
     errors = np.log(mean.mean(axis=1) / true.mean(axis=1))
     return Accuracy(
         n=len(found),
-        refused=_refused(found, name),
+        refused=refused,
         rms_log_error=_root_mean_square(errors),
         log_error=_mean(errors),
         log_error_deviation=float(errors.std(ddof=1)) if len(errors) > 1 else None,
@@ -543,7 +551,7 @@ def _accuracy(found: Sequence[_Readings], name: str, reference: NDArray[np.float
 
 
 def _pairs(found: Sequence[_Readings], first: str, second: str) -> list[tuple[_Curve, _Curve]]:
-    """Return the curves of two images of each phantom, where neither was refused."""
+    """Return the curves of two images of each phantom, where there are both."""
     return [
         (a, b) for each in found if (a := each.curves[first]) is not None and (b := each.curves[second]) is not None
     ]
@@ -559,7 +567,8 @@ def _relative_epistemic(curve: _Curve) -> float:
 
 
 def _refused(found: Sequence[_Readings], name: str) -> float:
-    return sum(each.curves[name] is None for each in found) / len(found)
+    judged = [curve for each in found if (curve := each.curves[name]) is not None and curve.assessable]
+    return 1 - len(judged) / len(found)
 
 
 def _midpoint(curve: Sequence[float]) -> float:

@@ -155,6 +155,20 @@ def test_refusals_are_counted(watched):
     assert failed(found) == {refused.name, "without the grid: points within the interval"}
 
 
+def test_a_curve_without_a_verdict_is_refused_and_compared(watched):
+    """The domain refuses a phantom without disks; what the model reads there counts nevertheless."""
+
+    @dataclass(frozen=True)
+    class Judged(Answer):
+        assessable: bool = True
+
+    found = record(lambda pixels: Judged(watched.almost(), assessable=watched.changes.disks > 0))
+    assert found.effects["without disks"].refused == 1
+    assert found.effects["without disks"].ratio_range[0] > 3
+    assert found.effects["mirrored"].refused == 0
+    assert found.holds
+
+
 def test_a_reader_of_pixel_values_fails(watched):
     """A curve that follows the mean of the pixels changes with gain and offset."""
     found = record(lambda pixels: Answer(watched.almost() * pixels.mean() / BACKGROUND))
