@@ -1,0 +1,117 @@
+"""What a report states of a unit and an exposure: PS3.3 C.7.5.1, C.8.7.1, C.8.7.2, C.8.7.8, C.8.11.4 and C.8.11.7.
+
+The attributes are chosen one by one, and none of them identifies a patient. One that is missing, or cannot be read,
+gives None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydicom import Dataset
+
+from radlens.images.dicom import quiet_pydicom
+from radlens.images.header import acquired
+
+__all__ = ["EXPOSURE", "exposure"]
+
+_MAX_LENGTH = 64
+_MGY_PER_DGY = 100.0
+_INTENTS = {"FOR PROCESSING": "raw (for processing)", "FOR PRESENTATION": "processed (for presentation)"}
+
+
+def exposure(dataset: Dataset | None) -> dict[str, str | None]:
+    """Return what a header states, as text with units, by the names and in the order of `EXPOSURE`.
+
+    Args:
+        dataset: header of a DICOM file; None for a file of another format, which states nothing.
+    """
+    if dataset is None:
+        return dict.fromkeys(EXPOSURE)
+    return {name: stated(dataset) for name, stated in EXPOSURE.items()}
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    with quiet_pydicom():
+        try:
+            return dataset.get(keyword)
+        except Exception:  # pydicom decodes on access, and raises anything on damaged bytes
+            return None
+
+
+def _text(dataset: Dataset, keyword: str) -> str | None:
+    value = _value(dataset, keyword)
+    parts = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    text = ", ".join(str(part).strip() for part in parts if part is not None)
+    return "".join(filter(str.isprintable, text)).strip()[:_MAX_LENGTH] or None
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    try:
+        number = float(_value(dataset, keyword))
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read(keyword: str) -> Callable[[Dataset], str | None]:
+    return lambda dataset: _text(dataset, keyword)
+
+
+def _measured(unit: str, *sources: tuple[str, float]) -> Callable[[Dataset], str | None]:
+    """Return what reads the first attribute that is stated; each keyword comes with the factor to ``unit``."""
+
+    def read(dataset: Dataset) -> str | None:
+        numbers = ((_number(dataset, keyword), factor) for keyword, factor in sources)
+        return next((f"{number * factor:.4g} {unit}" for number, factor in numbers if number is not None), None)
+
+    return read
+
+
+def _target_and_filter(dataset: Dataset) -> str | None:
+    found = [_text(dataset, keyword) for keyword in ("AnodeTargetMaterial", "FilterMaterial")]
+    return None if found == [None, None] else " / ".join(each.capitalize() if each else "not stated" for each in found)
+
+
+def _intent(dataset: Dataset) -> str | None:
+    text = _text(dataset, "PresentationIntentType")
+    return text and _INTENTS.get(text.upper(), text)
+
+
+def _acquired(dataset: Dataset) -> str | None:
+    moment = acquired(dataset)
+    return moment and moment.replace("T", " ")
+
+
+def _spacing(dataset: Dataset) -> str | None:
+    for keyword, where in (("PixelSpacing", ""), ("ImagerPixelSpacing", " at the detector")):
+        try:
+            down, right = (float(value) for value in _value(dataset, keyword) or ())
+        except (TypeError, ValueError):
+            continue
+        return f"{down:.4g} mm{where}" if down == right else f"{down:.4g} × {right:.4g} mm{where}"
+    return None
+
+
+EXPOSURE: Mapping[str, Callable[[Dataset], str | None]] = {
+    "Institution": _read("InstitutionName"),
+    "Department": _read("InstitutionalDepartmentName"),
+    "Manufacturer": _read("Manufacturer"),
+    "Model": _read("ManufacturerModelName"),
+    "Station": _read("StationName"),
+    "Device serial number": _read("DeviceSerialNumber"),
+    "Detector": _read("DetectorID"),
+    "Software": _read("SoftwareVersions"),
+    "Target / filter": _target_and_filter,
+    "Tube voltage": _measured("kV", ("KVP", 1.0)),
+    "Tube load": _measured("mAs", ("ExposureInuAs", 0.001), ("Exposure", 1.0)),
+    "Compressed thickness": _measured("mm", ("BodyPartThickness", 1.0)),
+    "Entrance dose": _measured("mGy", ("EntranceDoseInmGy", 1.0), ("EntranceDose", _MGY_PER_DGY)),
+    "Organ dose": _measured("mGy", ("OrganDose", _MGY_PER_DGY)),
+    "Acquired": _acquired,
+    "Raw or processed": _intent,
+    "Pixel spacing": _spacing,
+}
+"""Names of what is stated, each with what reads it from a header. Organ Dose and Entrance Dose are in dGy."""
