@@ -17,7 +17,7 @@ from radlens.phantoms.cdmam.registration import locate
 from radlens.phantoms.cdmam.signal import phantom_disks, total_blur_mm
 from radlens.phantoms.cdmam.simulation import PhantomImage
 
-__all__ = ["MIN_IMAGES", "corner_statistics", "find_corners", "read_out"]
+__all__ = ["MIN_IMAGES", "corner_statistics", "find_corners", "read_out", "templates_at"]
 
 MIN_IMAGES = 16
 """Fewest images of one setting that the read-out accepts (European Guidelines, supplement)."""
@@ -121,13 +121,27 @@ def _statistics(templates: csr_array, pixels: NDArray[Any]) -> NDArray[np.float6
 def _templates(layout: Layout) -> csr_array:
     """Return the statistics of all corners as one sparse matrix over the pixels: (205 * 4, H * W)."""
     x, y = corner_centres()
-    rows, cols = layout.to_pixels(x[CELL_EXISTS], y[CELL_EXISTS])
+    return templates_at(layout, x[CELL_EXISTS], y[CELL_EXISTS])
+
+
+def templates_at(layout: Layout, x: NDArray[np.float64], y: NDArray[np.float64]) -> csr_array:
+    """Return the statistics of places in every cell as one sparse matrix over the pixels: (205 * n, H * W).
+
+    Args:
+        layout: how the image lies on the phantom.
+        x: (205, n) places in each cell, mm in phantom coordinates, cells in the order of ``np.nonzero``.
+        y: the same, downwards.
+
+    Raises:
+        UnreadableImage: a place lies outside the image.
+    """
+    rows, cols = layout.to_pixels(x, y)
     height, width = layout.image_shape
     if rows.min() < 0 or cols.min() < 0 or rows.max() > height - 1 or cols.max() > width - 1:
         raise UnreadableImage("all cells of the phantom must lie within the image, got one that does not")
     row_index, col_index, distance = _neighbourhoods(rows.reshape(-1), cols.reshape(-1), layout.spacing_mm)
     inside = (row_index >= 0) & (row_index < height) & (col_index >= 0) & (col_index < width)
-    diameter = np.repeat(np.nonzero(CELL_EXISTS)[0], 4)
+    diameter = np.repeat(np.nonzero(CELL_EXISTS)[0], x.shape[1])
     weights = _weights(diameter, distance, inside, layout)
     corner, row, col = np.nonzero(weights)
     place = (row_index + np.zeros_like(col_index))[corner, row, col] * width

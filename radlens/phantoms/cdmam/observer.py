@@ -21,7 +21,7 @@ from radlens.phantoms.cdmam.acquisition import Acquisition
 from radlens.phantoms.cdmam.geometry import CELL_EXISTS, DIAMETERS_MM, THICKNESSES_UM, pair
 from radlens.phantoms.cdmam.signal import total_blur_mm
 
-__all__ = ["RING_MM", "TEMPLATE_BLUR_MM", "detectability", "expected_hit_rates", "four_alternatives"]
+__all__ = ["RING_MM", "TEMPLATE_BLUR_MM", "corner_moments", "detectability", "expected_hit_rates", "four_alternatives"]
 
 TEMPLATE_BLUR_MM = 0.1
 """Blur of the reader's template, mm, the pixel not included: a typical system, since a reader knows no better."""
@@ -52,7 +52,7 @@ def detectability(acquisitions: Sequence[Acquisition], spacing_mm: float | tuple
     white = np.array([item.noise_level for item in acquisitions])
     filters = np.array([item.noise_sigma_px for item in acquisitions])
     blur = np.array([total_blur_mm(item.blur_mm, spacing) for item in acquisitions])
-    response, deviation = _statistic(blur, filters, spacing)
+    response, deviation = corner_moments(blur, filters, spacing)
     with np.errstate(divide="ignore"):
         per_contrast = signal[:, None] * response / (white[:, None] * deviation)
     return per_contrast[:, :, None] * contrast[:, None, :]
@@ -67,10 +67,16 @@ def four_alternatives(d_prime: NDArray[Any]) -> NDArray[Any]:
     return np.interp(d_prime, grid, table)
 
 
-def _statistic(
+def corner_moments(
     blur_mm: NDArray[Any], filter_px: NDArray[Any], spacing: tuple[float, float]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the statistic at a disk of unit contrast and its deviation for white noise of 1: (n, 16) each."""
+    """Return the statistic at a disk of unit contrast and its deviation for white noise of 1: (n, 16) each.
+
+    Args:
+        blur_mm: (n,) blur of the detector and its pixels, mm.
+        filter_px: (n,) standard deviation of the filter of the noise, pixels.
+        spacing: (row, column) distance of pixels, mm.
+    """
     radius = np.array(DIAMETERS_MM)[None, :] / 2
     area, pixel = math.pi * radius**2, spacing[0] * spacing[1]
     template = total_blur_mm(TEMPLATE_BLUR_MM, spacing) ** 2

@@ -1,0 +1,222 @@
+"""What the clear parts of a phantom and its pixel values say: noise, its texture and evenness, clipping, steps.
+
+Clear parts hold neither gold nor lines: bins of half a millimetre in which background and noise were measured.
+Noise is described in units of the normalised image and in pixels, so that gain, offset and spacing do not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.phantoms.cdmam.geometry import CELL_EXISTS, Layout, phantom_to_cell
+from radlens.phantoms.cdmam.lines import N_CELLS, cell_of_bins
+from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, Registered
+from radlens.phantoms.cdmam.registered import _binned as binned
+from radlens.phantoms.cdmam.registered import _clear_bins as clear_bins
+from radlens.phantoms.cdmam.registered import _factors as bin_factors
+
+__all__ = ["Background", "Noise", "Values", "background", "noise", "stored_values"]
+
+_FAR = 6.0  # standard deviations that no pixel or bin of a phantom reaches by chance
+_LEAST_BINS = 30
+_N_LEVELS = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Noise of the clear parts.
+
+    Attributes:
+        deviation: Standard deviation of a bin, units.
+        white: Standard deviation of a pixel over that of a typical detector with the same noise power and pixels.
+        neighbours: (down, right) correlation of a pixel with the next one.
+        second: (down, right) correlation of a pixel with the second next one.
+        far_pixels: Share of pixels more than 6 standard deviations away.
+        far_bins: Number of bins more than 6 standard deviations away.
+        cells: (205,) standard deviation of pixels in each cell over that of all; nan where too little is seen.
+        parts: (3, 3) the same for parts of the phantom.
+        excess: Excess kurtosis of pixels that are not far away.
+        stripes: Largest mean of the clear pixels of an image row or column, over its standard deviation.
+    """
+
+    deviation: float
+    white: float
+    neighbours: tuple[float, float]
+    second: tuple[float, float]
+    far_pixels: float
+    far_bins: int
+    cells: NDArray[np.float64]
+    parts: NDArray[np.float64]
+    excess: float
+    stripes: float
+
+
+class Values(NamedTuple):
+    """What the pixel values inside the matrix say.
+
+    Attributes:
+        at_top: Pixels that have the largest value, and
+        below_top: the next smaller one.
+        at_bottom: Pixels that have the smallest value, and
+        above_bottom: the next larger one.
+        n_pixels: Pixels inside the matrix.
+        step: Usual distance of neighbouring values, in units of the normalised image.
+    """
+
+    at_top: int
+    below_top: int
+    at_bottom: int
+    above_bottom: int
+    n_pixels: int
+    step: float
+
+
+class Background(NamedTuple):
+    """The slow background, in units of the normalised image.
+
+    Attributes:
+        slope: Change along 100 mm in the direction of its steepest ascent.
+        bend: Range of what a plane leaves.
+    """
+
+    slope: float
+    bend: float
+
+
+def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
+    """Describe the noise.
+
+    Args:
+        values: (h, w) normalised image before compression.
+        phantom: what it was taken from.
+    """
+    grid, factors = phantom.grid, bin_factors(phantom.grid)
+    clear = clear_bins(grid) & (binned((phantom.source >= 0).astype(np.float32), factors) > 1 - 1e-6)
+    blocks = _blocks(values, factors)[clear]
+    means = blocks.mean(axis=(1, 2))
+    spread = _robust(blocks.reshape(-1)[:: max(1, blocks.size // 100_000)])
+    kept = np.abs(blocks) <= _FAR * spread
+    inliers = np.where(kept, blocks, 0.0)
+    power = (inliers**2).sum(axis=(1, 2), dtype=np.float64) / np.maximum(kept.sum(axis=(1, 2)), 1)
+    variance = float(power.mean())
+    deviation = _robust(means)
+    cell, part = cell_of_bins(grid)[clear], _parts(clear.shape)[clear]
+    pixel_mm = math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1])
+    return Noise(
+        deviation=float(means[np.abs(means) <= 4 * deviation].std()),
+        white=math.sqrt(variance) * pixel_mm / UNIT_SPACING_MM,
+        neighbours=(_correlation(inliers, 1, 0, variance), _correlation(inliers, 0, 1, variance)),
+        second=(_correlation(inliers, 2, 0, variance), _correlation(inliers, 0, 2, variance)),
+        far_pixels=float(np.mean(~kept)),
+        far_bins=int(np.count_nonzero(np.abs(means) > _FAR * deviation)),
+        cells=np.sqrt(_grouped(power, cell, N_CELLS) / variance),
+        parts=np.sqrt(_grouped(power, part, 9) / variance).reshape(3, 3),
+        excess=float((inliers.astype(np.float64) ** 4).mean() / max(variance, 1e-12) ** 2 - 3),
+        stripes=_stripes(blocks, _blocks(phantom.source, factors)[clear], phantom.image_shape, math.sqrt(variance)),
+    )
+
+
+def stored_values(pixels: NDArray[Any], phantom: Registered) -> Values:
+    """Describe the values of an image inside the matrix of its phantom.
+
+    Args:
+        pixels: (H, W), the image that was registered.
+        phantom: what was found in it.
+    """
+    inside = (phantom.source >= 0) & _matrix(phantom.grid)
+    values = np.asarray(pixels).reshape(-1)[phantom.source[inside]]
+    low, high = values.min(), values.max()
+    top, bottom = values == high, values == low
+    if low == high:
+        return Values(values.size, 0, values.size, 0, values.size, math.inf)
+    middle = np.unique(values[:: max(1, values.size // _N_LEVELS)])
+    steps = np.diff(middle.astype(np.float64))
+    return Values(
+        at_top=int(np.count_nonzero(top)),
+        below_top=int(np.count_nonzero(values == values[~top].max())),
+        at_bottom=int(np.count_nonzero(bottom)),
+        above_bottom=int(np.count_nonzero(values == values[~bottom].min())),
+        n_pixels=values.size,
+        step=float(np.median(steps)) / phantom.noise.unit if steps.size else math.inf,
+    )
+
+
+def background(pixels: NDArray[Any], values: NDArray[np.float32], phantom: Registered) -> Background:
+    """Describe the slow background.
+
+    Args:
+        pixels: (H, W), the image that was registered.
+        values: (h, w) normalised image before compression.
+        phantom: what was found in it.
+    """
+    clear = clear_bins(phantom.grid)
+    factors = bin_factors(phantom.grid)
+    row, col = (index * factor for index, factor in zip(np.nonzero(clear), factors, strict=True))
+    source = phantom.source[row, col]
+    seen = source >= 0
+    raw = np.asarray(pixels).reshape(-1)[source[seen]].astype(np.float64)
+    slow = raw / phantom.noise.unit - values[row[seen], col[seen]]
+    x, y = phantom.grid.to_phantom(row[seen], col[seen])
+    design = np.stack([x, y, np.ones_like(x)], axis=1).astype(np.float64)
+    plane, *_ = np.linalg.lstsq(design, slow, rcond=None)
+    return Background(100 * math.hypot(plane[0], plane[1]), float(np.ptp(slow - design @ plane)))
+
+
+@lru_cache(maxsize=2)
+def _matrix(grid: Layout) -> NDArray[np.bool_]:
+    """Return which pixels lie in an existing cell, (h, w)."""
+    height, width = grid.image_shape
+    a, b = phantom_to_cell(*grid.to_phantom(np.arange(height)[:, None], np.arange(width)))
+    r, c = np.floor(a).astype(np.intp), np.floor(b).astype(np.intp)
+    within = (r >= 0) & (r < 16) & (c >= 0) & (c < 16)
+    return within & CELL_EXISTS[np.clip(r, 0, 15), np.clip(c, 0, 15)]
+
+
+def _blocks(values: NDArray[Any], factors: tuple[int, int]) -> NDArray[Any]:
+    """Return the pixels of each bin, (bins down, bins right, pixels down, pixels right)."""
+    height, width = (size // factor for size, factor in zip(values.shape, factors, strict=True))
+    blocks = values[: height * factors[0], : width * factors[1]].reshape(height, factors[0], width, factors[1])
+    return blocks.swapaxes(1, 2)
+
+
+def _robust(values: NDArray[Any]) -> float:
+    return 1.4826 * float(np.median(np.abs(values - np.median(values)))) + 1e-12
+
+
+def _correlation(blocks: NDArray[Any], down: int, right: int, variance: float) -> float:
+    n_rows, n_cols = blocks.shape[1:]
+    products = blocks[:, down:, right:] * blocks[:, : n_rows - down, : n_cols - right]
+    return float(products.mean(dtype=np.float64)) / max(variance, 1e-12)
+
+
+def _grouped(power: NDArray[np.float64], group: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
+    counts = np.bincount(group, minlength=n_groups)
+    sums = np.bincount(group, power, minlength=n_groups)
+    return np.where(counts >= _LEAST_BINS, sums / np.maximum(counts, 1), np.nan)
+
+
+def _parts(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    down, right = (np.arange(size) * 3 // size for size in shape)
+    return 3 * down[:, None] + right
+
+
+def _stripes(blocks: NDArray[Any], source: NDArray[np.int64], image_shape: tuple[int, int], deviation: float) -> float:
+    """Return the largest mean of an image row or column over what noise gives it.
+
+    Sums of correlated noise along a line are about 1.7 times those of white noise; their own spread tells.
+    """
+    worst = 0.0
+    values = blocks.reshape(-1).astype(np.float64)
+    for index, size in ((source // image_shape[1], image_shape[0]), (source % image_shape[1], image_shape[1])):
+        counts = np.bincount(index.reshape(-1), minlength=size)
+        sums = np.bincount(index.reshape(-1), values, minlength=size)
+        score = sums[counts > 100] / np.sqrt(counts[counts > 100]) / max(deviation, 1e-12)
+        if score.size:
+            worst = max(worst, float(np.abs(score).max() / max(_robust(score), 1.0)))
+    return worst

@@ -1,0 +1,241 @@
+"""The numbers that tell whether an image shows a CDMAM 3.4 phantom that a model may judge."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.errors import UnreadableImage
+from radlens.phantoms.cdmam import clear_parts
+from radlens.phantoms.cdmam.geometry import GRID_EXTENT_MM
+from radlens.phantoms.cdmam.lines import Lines, lines, profile
+from radlens.phantoms.cdmam.registered import Registered
+from radlens.phantoms.cdmam.registered import _binned as binned
+from radlens.phantoms.cdmam.registered import _factors as bin_factors
+from radlens.phantoms.cdmam.registration import find
+from radlens.phantoms.cdmam.visibility import visibility
+
+__all__ = ["Findings", "findings"]
+
+_VISIBLE = 8.0
+"""Standard deviations above 0 at which the median contrast of the lines makes a grid of them."""
+
+_ODD_CONTRAST = 0.3
+"""Relative difference, beside 5 standard deviations, that makes the lines of a cell odd."""
+
+_SURE_SHIFT_MM = 0.1
+_LEAST_CONTRAST = 1.0
+_LEAST_CLIPPED = 30
+_WRITING_MM = 14.0
+
+_ROOM = 0.6
+"""Part of a phantom for which there must be room beside the one that was found before another is looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Numbers on which the decision rests; nan where something cannot be measured, such as the blur of absent lines.
+
+    Attributes:
+        correlation: Of image and noise-free phantom.
+        missing: Part of the bounding box that the image does not show.
+        hidden_cells: Cells of which the image shows too little.
+        second_phantom: Correlation of another phantom beside this one; 0 where there is none.
+        line_contrast: Median contrast of the lines over noise, units of the normalised image.
+        odd_cells: Cells whose lines have another contrast than most.
+        shift_mm: Root mean square of what the lines of single cells are off their places, mm.
+        line_misfit: What the lines differ from their shape, over their contrast.
+        blur_mm: Blur of the lines, the larger of both directions, mm.
+        line_noise: Noise on the lines over noise beside them.
+        white: Noise of single pixels over that of a typical detector with the same noise at low frequencies.
+        neighbours_down: Correlation of the noise of a pixel with that of its neighbour below.
+        neighbours_right: The same for the neighbour to the right.
+        second_down: The same for the second pixel below.
+        second_right: The same for the second pixel to the right.
+        unevenness: Largest over smallest noise of nine parts.
+        quietest_cell: Smallest noise of a cell over that of all.
+        noisiest_cell: Largest noise of a cell over that of all.
+        far_pixels: Share of clear pixels further than 6 standard deviations from the background.
+        far_bins: Half millimetres without gold further than 6 standard deviations from the background.
+        excess: Excess kurtosis of single pixels.
+        bin_excess: Excess kurtosis of means over half a millimetre.
+        stripes: Largest mean of a row or column of pixels, over what noise gives.
+        clipped_top: Share of pixels that have the largest value, if more than the next smaller one have it.
+        clipped_bottom: Share of pixels that have the smallest value, if more than the next larger one have it.
+        step: Distance of neighbouring pixel values, in units of the normalised image.
+        slope: Change of the background along 100 mm, in units.
+        bend: Range of the background beside a plane, in units.
+        visibility: Contrast-to-noise ratio of the disks over that of scenario 1.
+        corner_to_middle: Visibility of the disks in the corners over that of those in the middle.
+        thick_to_thin: Visibility of the disks of at least 0.36 um over that of the others.
+        disk_mismatch: Mean square of what the disks differ from the expected ones, over its variance.
+        other_corners: Mean square of what is seen where no disk should be, over its variance.
+        hits: Cells, of 205, in which the automated reader finds the true corner.
+        hit: (205,) bool, which they are, cells in the order of ``np.nonzero``.
+        spacing_mm: (row, column) distance of the pixels of the upright phantom.
+    """
+
+    correlation: float
+    missing: float
+    hidden_cells: int
+    second_phantom: float
+    line_contrast: float
+    odd_cells: int
+    shift_mm: float
+    line_misfit: float
+    blur_mm: float
+    line_noise: float
+    white: float
+    neighbours_down: float
+    neighbours_right: float
+    second_down: float
+    second_right: float
+    unevenness: float
+    quietest_cell: float
+    noisiest_cell: float
+    far_pixels: float
+    far_bins: int
+    excess: float
+    bin_excess: float
+    stripes: float
+    clipped_top: float
+    clipped_bottom: float
+    step: float
+    slope: float
+    bend: float
+    visibility: float
+    corner_to_middle: float
+    thick_to_thin: float
+    disk_mismatch: float
+    other_corners: float
+    hits: int
+    hit: NDArray[np.bool_]
+    spacing_mm: tuple[float, float]
+
+    def numbers(self) -> dict[str, float]:
+        """Return what could be measured, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_NUMBERS}
+        return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+_NOT_NUMBERS = ("hit", "spacing_mm")
+
+
+def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
+    """Measure everything on which the decision rests.
+
+    Args:
+        phantom: as `radlens.phantoms.cdmam.registered.register` returns it.
+        pixels: (H, W), the image that was registered.
+    """
+    values, factors = phantom.linear(), bin_factors(phantom.grid)
+    noise = clear_parts.noise(values, phantom)
+    seen = binned((phantom.source >= 0).astype(np.float32), factors) > 1 - 1e-6
+    found = lines(binned(values, factors), seen, noise.deviation, phantom.grid)
+    stored = clear_parts.stored_values(pixels, phantom)
+    slow = clear_parts.background(pixels, values, phantom)
+    disks = visibility(phantom)
+    return Findings(
+        correlation=phantom.correlation,
+        missing=phantom.missing,
+        second_phantom=_second_phantom(phantom, pixels),
+        **_line_numbers(found, noise.deviation, values, phantom),
+        white=noise.white,
+        neighbours_down=noise.neighbours[0],
+        neighbours_right=noise.neighbours[1],
+        second_down=noise.second[0],
+        second_right=noise.second[1],
+        unevenness=float(np.nanmax(noise.parts) / max(np.nanmin(noise.parts), 1e-6)),
+        quietest_cell=float(np.nanmin(noise.cells)),
+        noisiest_cell=float(np.nanmax(noise.cells)),
+        far_pixels=noise.far_pixels,
+        far_bins=noise.far_bins,
+        excess=noise.excess,
+        bin_excess=phantom.noise.excess,
+        stripes=noise.stripes,
+        clipped_top=_clipped(stored.at_top, stored.below_top, stored.n_pixels),
+        clipped_bottom=_clipped(stored.at_bottom, stored.above_bottom, stored.n_pixels),
+        step=stored.step,
+        slope=slow.slope,
+        bend=slow.bend,
+        visibility=(disks.middle + disks.corner) / 2,
+        corner_to_middle=disks.corner / disks.middle if disks.middle > 5 * disks.error else math.nan,
+        thick_to_thin=disks.thick / disks.thin if disks.thin > 10 * disks.thin_error else math.nan,
+        disk_mismatch=disks.mismatch,
+        other_corners=disks.others,
+        hits=int(np.count_nonzero(disks.hits)),
+        hit=disks.hits,
+        spacing_mm=phantom.grid.spacing_mm,
+    )
+
+
+def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], phantom: Registered) -> dict[str, Any]:
+    seen = np.isfinite(found.contrast)
+    hidden = int(np.count_nonzero(~seen))
+    if not seen.any():
+        nothing = dict.fromkeys(("line_contrast", "shift_mm", "line_misfit", "blur_mm", "line_noise"), math.nan)
+        return {**nothing, "hidden_cells": hidden, "odd_cells": 0}
+    contrast, error = found.contrast[seen], found.contrast_error[seen]
+    usual = float(np.median(contrast))
+    are_seen = usual > _VISIBLE * 1.25 * float(np.median(error)) / math.sqrt(len(contrast))
+    tolerance = _ODD_CONTRAST * abs(usual) if are_seen else 0.0
+    numbers = {
+        "hidden_cells": hidden,
+        "line_contrast": usual,
+        "odd_cells": int(np.count_nonzero(np.abs(contrast - usual * are_seen) > tolerance + 5 * error)),
+    }
+    shift = math.nan
+    if are_seen and float(np.median(found.shift_error_mm[seen])) < _SURE_SHIFT_MM:
+        square = found.shift_mm[seen] ** 2 - found.shift_error_mm[seen, None] ** 2
+        shift = math.sqrt(max(float(square.mean(axis=0).sum()), 0.0))
+    if not (are_seen and usual > _LEAST_CONTRAST):
+        return numbers | dict.fromkeys(("line_misfit", "blur_mm", "line_noise"), math.nan) | {"shift_mm": shift}
+    both = profile(values, phantom.grid)
+    return numbers | {
+        "shift_mm": shift,
+        "line_misfit": math.sqrt(max(found.misfit - 1, 0.0)) * deviation / usual,
+        "blur_mm": max(each.blur_mm for each in both),
+        "line_noise": max((each.noise for each in both), key=lambda noise: abs(math.log(max(noise, 1e-6)))),
+    }
+
+
+def _clipped(at_end: int, before_it: int, n_pixels: int) -> float:
+    """Return the share of pixels at the end of the values; 0 if they thin out towards it, as noise does."""
+    return at_end / n_pixels if at_end > _LEAST_CLIPPED and at_end > before_it else 0.0
+
+
+def _second_phantom(phantom: Registered, pixels: NDArray[Any]) -> float:
+    """Return the correlation of another phantom beside the one that was found, 0 if there is none, or no room."""
+    upright, layout = phantom.upright(np.asarray(pixels)), phantom.layout
+    half = [extent / 2 + _WRITING_MM for extent in GRID_EXTENT_MM]
+    x, y = np.array([-half[1], half[1], -half[1], half[1]]), np.array([-half[0], -half[0], half[0], half[0]])
+    part = tuple(
+        slice(max(0, math.floor(each.min())), min(size, math.ceil(each.max()) + 1))
+        for each, size in zip(layout.to_pixels(x, y), upright.shape, strict=True)
+    )
+    if not _has_room(upright.shape, part, layout.spacing_mm):
+        return 0.0
+    outside = np.ones(upright.shape, dtype=bool)
+    outside[part] = False
+    try:
+        return find(np.where(outside, upright, np.median(upright[outside])), layout.spacing_mm).correlation
+    except UnreadableImage:
+        return 0.0
+
+
+def _has_room(shape: tuple[int, ...], part: tuple[slice, ...], spacing_mm: tuple[float, float]) -> bool:
+    """Return whether one of the four strips around a part of an image can show most of a phantom."""
+    height, width = (size * step for size, step in zip(shape, spacing_mm, strict=True))
+    top, left = (each.start * step for each, step in zip(part, spacing_mm, strict=True))
+    below, right = ((size - each.stop) * step for size, each, step in zip(shape, part, spacing_mm, strict=True))
+    strips = [(top, width), (below, width), (height, left), (height, right)]
+    shown = [
+        min(across / GRID_EXTENT_MM[0], 1) * min(along / GRID_EXTENT_MM[1], 1)
+        for strip in strips
+        for across, along in (strip, strip[::-1])
+    ]
+    return max(shown) > _ROOM

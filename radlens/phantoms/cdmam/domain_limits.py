@@ -1,0 +1,91 @@
+"""Smallest and largest values that an image of the training range gives the numbers of `Findings`; part of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from radlens.errors import InvalidInput
+from radlens.phantoms.cdmam.geometry import CDC_DIAMETERS_MM
+
+__all__ = ["Limits", "Range"]
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Smallest and largest value of each number that `reasons` accepts; names as in `Findings`.
+
+    ``disagreement`` bounds the midpoint of a predicted curve over that of a phantom whose disks are as visible, and
+    ``hits_all``, ``hits_thick`` and ``hits_thin`` the hits of the automated reader against those the curve implies, in
+    standard deviations. ``curve_um`` holds the smallest and the largest threshold of the training curves at each
+    diameter.
+    """
+
+    missing: Range = (0.0, 0.035)
+    hidden_cells: Range = (0, 8)
+    second_phantom: Range = (0.0, 0.0)
+    line_contrast: Range = (-0.5, 60.0)
+    odd_cells: Range = (0, 4)
+    shift_mm: Range = (0.0, 0.15)
+    line_misfit: Range = (0.0, 0.08)
+    blur_mm: Range = (0.04, 0.17)
+    line_noise: Range = (0.8, 1.3)
+    white: Range = (0.75, 1.3)
+    neighbours_down: Range = (0.58, 0.80)
+    neighbours_right: Range = (0.58, 0.80)
+    second_down: Range = (0.12, 0.38)
+    second_right: Range = (0.12, 0.38)
+    unevenness: Range = (1.0, 1.15)
+    quietest_cell: Range = (0.8, 1.0)
+    noisiest_cell: Range = (1.0, 1.25)
+    far_pixels: Range = (0.0, 2e-5)
+    far_bins: Range = (0, 3)
+    excess: Range = (-0.15, 0.2)
+    bin_excess: Range = (-0.3, 0.4)
+    stripes: Range = (0.0, 6.0)
+    clipped_top: Range = (0.0, 0.0)
+    clipped_bottom: Range = (0.0, 0.0)
+    step: Range = (0.0, 1.4)
+    slope: Range = (0.0, 60.0)
+    bend: Range = (0.0, 60.0)
+    visibility: Range = (0.2, 2.3)
+    corner_to_middle: Range = (0.7, 1.4)
+    thick_to_thin: Range = (0.75, 1.33)
+    disk_mismatch: Range = (0.0, 1.6)
+    other_corners: Range = (0.0, 1.6)
+    disagreement: Range = (0.55, 1.8)
+    hits_all: Range = (-4.0, 4.0)
+    hits_thick: Range = (-4.5, 4.5)
+    hits_thin: Range = (-4.0, 4.0)
+    curve_um: tuple[Range, ...] = (
+        *((0.02, 0.31), (0.02, 0.38), (0.03, 0.48), (0.03, 0.62), (0.04, 0.81), (0.05, 1.12)),
+        *((0.07, 1.64), (0.1, 2.5), (0.15, 4.3), (0.21, 7.6), (0.31, 7.6), (0.48, 7.1)),
+    )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the limits as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Limits:
+        """Return what `as_json` wrote.
+
+        Raises:
+            InvalidInput: not the limits of a phantom.
+        """
+        try:
+            curve = tuple(_as_range(each) for each in values["curve_um"])
+            ranges = {each.name: _as_range(values[each.name]) for each in fields(cls) if each.name != "curve_um"}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput("limits must hold a pair of numbers for each name of Limits") from error
+        if len(curve) != len(CDC_DIAMETERS_MM):
+            raise InvalidInput(f"curve_um must have {len(CDC_DIAMETERS_MM)} pairs, got {len(curve)}")
+        return cls(**ranges, curve_um=curve)
+
+
+def _as_range(values: Any) -> Range:
+    low, high = values
+    return float(low), float(high)

@@ -1,0 +1,222 @@
+"""The lines of a registered phantom, cell by cell: whether they lie where they should, everywhere with one contrast.
+
+In each cell the strips along its four borders are fitted by the lines of the phantom: their contrast, a shift along
+either axis and a background. Bins of half a millimetre are fitted; shifts of up to some 0.2 mm are linear. Along the
+lines of each direction a profile across them is averaged over the phantom, which tells their blur, and the noise on
+them against that beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+from radlens.phantoms.cdmam.acquisition import Acquisition
+from radlens.phantoms.cdmam.geometry import CELL_EXISTS, CELL_MM, LINE_WIDTH_MM, Layout, phantom_to_cell
+from radlens.phantoms.cdmam.registered import _bin_centres as bin_centres
+from radlens.phantoms.cdmam.registered import _binned as binned
+from radlens.phantoms.cdmam.registered import _factors as bin_factors
+from radlens.phantoms.cdmam.signal import layers_at
+
+__all__ = ["Lines", "Profile", "cell_of_bins", "lines", "profile"]
+
+N_CELLS = int(np.count_nonzero(CELL_EXISTS))
+
+_STRIP_MM = 1.2  # no disk comes nearer than 1.5 mm to a border
+_N_SUB = 4
+_MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
+_LEAST_SEEN = 0.6
+_PROFILE_MM, _PROFILE_STEP_MM = 1.0, 0.05
+_CROSSING_MM = 1.5
+_NUMBER = np.where(CELL_EXISTS, np.cumsum(CELL_EXISTS).reshape(16, 16) - 1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Lines around each of the 205 cells, in the order of ``np.nonzero``; nan where the image does not show a cell.
+
+    Attributes:
+        contrast: (205,) contrast of the lines in units of the normalised image.
+        contrast_error: (205,) its standard deviation.
+        shift_mm: (205, 2) where the lines lie against where they should (right, down), mm.
+        shift_error_mm: (205,) its standard deviation along either axis.
+        misfit: Variance of what the fits leave over that of the noise.
+    """
+
+    contrast: NDArray[np.float64]
+    contrast_error: NDArray[np.float64]
+    shift_mm: NDArray[np.float64]
+    shift_error_mm: NDArray[np.float64]
+    misfit: float
+
+
+class Profile(NamedTuple):
+    """Mean profile across all lines of one direction.
+
+    Attributes:
+        contrast: Height of the lines before blur, in units.
+        blur_mm: Standard deviation of their blur, pixels not included, mm.
+        noise: Standard deviation of pixels on the lines over that beside them.
+    """
+
+    contrast: float
+    blur_mm: float
+    noise: float
+
+
+class _Frame(NamedTuple):
+    """What lines look like in the bins of the strips: basis (4, n), number of the cell (n,), index of the bin (n,)."""
+
+    basis: NDArray[np.float64]
+    cell: NDArray[np.intp]
+    place: NDArray[np.intp]
+
+
+@lru_cache(maxsize=4)
+def cell_of_bins(grid: Layout) -> NDArray[np.intp]:
+    """Return the number 0..204 of the cell in which the centre of each bin lies, -1 outside the matrix."""
+    return _numbers(*phantom_to_cell(*bin_centres(grid)))
+
+
+def lines(values: NDArray[Any], seen: NDArray[np.bool_], deviation: float, grid: Layout) -> Lines:
+    """Fit the lines around each cell.
+
+    Args:
+        values: bins of the normalised image before compression.
+        seen: which bins the image shows, of the same shape.
+        deviation: standard deviation of a bin by noise.
+        grid: layout of the normalised image.
+    """
+    frame = _frame(grid)
+    use = seen.reshape(-1)[frame.place]
+    basis, cell, target = frame.basis[:, use], frame.cell[use], values.reshape(-1)[frame.place[use]]
+    normal = np.empty((N_CELLS, 4, 4))
+    for i in range(4):
+        for j in range(i, 4):
+            normal[:, i, j] = normal[:, j, i] = _by_cell(basis[i] * basis[j], cell)
+    right_side = np.stack([_by_cell(each * target, cell) for each in basis], axis=1)
+    whole = _by_cell(np.ones(len(cell)), cell) >= _LEAST_SEEN * np.bincount(frame.cell, minlength=N_CELLS)
+    inverse = np.linalg.inv(normal + 1e-9 * np.eye(4))
+    fitted = np.einsum("kij,kj->ki", inverse, right_side)
+    left = target - np.einsum("in,ni->n", basis, fitted[cell])
+    errors = deviation * np.sqrt(np.einsum("kii->ki", inverse))
+    fitted[~whole], errors[~whole] = np.nan, np.nan
+    contrast = fitted[:, 0]
+    safe = np.where(np.abs(contrast) > 1e-6, contrast, np.nan)
+    return Lines(
+        contrast=contrast,
+        contrast_error=errors[:, 0],
+        shift_mm=-fitted[:, 1:3] / safe[:, None],
+        shift_error_mm=errors[:, 1:3].max(axis=1) / np.abs(safe),
+        misfit=float(np.mean(left[whole[cell]] ** 2)) / deviation**2 if whole.any() else math.nan,
+    )
+
+
+def profile(values: NDArray[np.float32], grid: Layout) -> tuple[Profile, Profile]:
+    """Return the profiles across the lines of both directions.
+
+    Args:
+        values: (h, w) normalised image before compression.
+        grid: its layout.
+    """
+    place, node = _crossings(grid)
+    n_nodes = _nodes().size
+    chosen = values.reshape(-1)[place].astype(np.float64)
+    counts = np.maximum(np.bincount(node, minlength=2 * n_nodes), 1)
+    means = np.bincount(node, chosen, minlength=2 * n_nodes) / counts
+    variances = np.bincount(node, (chosen - means[node]) ** 2, minlength=2 * n_nodes) / counts
+    first, second = (
+        _fit_profile(each, spread, math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1]))
+        for each, spread in zip(means.reshape(2, -1), variances.reshape(2, -1), strict=True)
+    )
+    return first, second
+
+
+def _fit_profile(means: NDArray[np.float64], variances: NDArray[np.float64], spacing_mm: float) -> Profile:
+    """Fit height, blur and place of a line to its mean profile.
+
+    Pixels are up to half of one off their places, and up to half a step from the middle of their node. That widens the
+    profile, and on its slopes it adds to the noise.
+    """
+    jitter = (spacing_mm**2 + _PROFILE_STEP_MM**2) / 12
+    nodes, best, shape = _nodes(), (math.inf, 0.0, 0.0), np.zeros_like(means)
+    for blur_mm in np.linspace(0.0, 0.6, 61):
+        sigma_mm = math.sqrt(blur_mm**2 + spacing_mm**2 / 12 + jitter)
+        for shift_mm in np.linspace(-0.2, 0.2, 9):
+            design = np.stack([line_profile(nodes - shift_mm, sigma_mm), np.ones_like(nodes)], axis=1)
+            solution, *_ = np.linalg.lstsq(design, means, rcond=None)
+            left = float(np.sum((means - design @ solution) ** 2))
+            if left < best[0]:
+                best, shape = (left, float(solution[0]), float(blur_mm)), design @ solution
+    variances = variances - np.gradient(shape, _PROFILE_STEP_MM) ** 2 * jitter
+    on, beside = np.abs(nodes) < 0.1, np.abs(nodes) > 0.7
+    return Profile(best[1], best[2], math.sqrt(max(variances[on].mean(), 0.0) / max(variances[beside].mean(), 1e-12)))
+
+
+def line_profile(distance_mm: NDArray[Any], sigma_mm: float) -> NDArray[Any]:
+    """Return the coverage by one blurred line at distances from its middle."""
+    scale, half = 1 / (math.sqrt(2.0) * sigma_mm), LINE_WIDTH_MM / 2
+    return 0.5 * (erf((distance_mm + half) * scale) - erf((distance_mm - half) * scale))
+
+
+def _nodes() -> NDArray[Any]:
+    n = round(2 * _PROFILE_MM / _PROFILE_STEP_MM)
+    return (np.arange(n) + 0.5) * _PROFILE_STEP_MM - _PROFILE_MM
+
+
+@lru_cache(maxsize=2)
+def _crossings(grid: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return flat indices of pixels near one line alone, of every second row, and the node of its profile."""
+    height, width = grid.image_shape
+    rows = np.arange(0, height, 2)
+    a, b = phantom_to_cell(*grid.to_phantom(rows[:, None], np.arange(width)))
+    exists = _numbers(a, b) >= 0
+    to_a, to_b = ((each - np.rint(each)) * np.float32(CELL_MM) for each in (a, b))
+    places, nodes = [], []
+    n_nodes = _nodes().size
+    for number, (across, along) in enumerate(((to_a, to_b), (to_b, to_a))):
+        near = exists & (np.abs(across) < _PROFILE_MM) & (np.abs(along) > _CROSSING_MM)
+        row, col = np.nonzero(near)
+        node = np.floor((across[near] + _PROFILE_MM) / _PROFILE_STEP_MM).astype(np.intp)
+        places.append(rows[row] * width + col)
+        nodes.append(np.clip(node, 0, n_nodes - 1) + number * n_nodes)
+    return np.concatenate(places), np.concatenate(nodes)
+
+
+@lru_cache(maxsize=2)
+def _frame(grid: Layout) -> _Frame:
+    rows, cols = (_positions(grid, axis, _N_SUB) for axis in (0, 1))
+    covered = layers_at(_MODEL, grid, rows, cols).lines
+    step = [factor * each / _N_SUB for factor, each in zip(bin_factors(grid), grid.spacing_mm, strict=True)]
+    down, right = np.gradient(covered, *step)
+    parts = (covered, right, down, np.ones_like(covered))
+    basis = np.stack([binned(np.asarray(each, np.float32), (_N_SUB, _N_SUB)) for each in parts])
+    a, b = phantom_to_cell(*bin_centres(grid))
+    number = _numbers(a, b)
+    border = np.minimum(np.abs(a - np.rint(a)), np.abs(b - np.rint(b))) * CELL_MM
+    strip = np.flatnonzero((number >= 0) & (border < _STRIP_MM))
+    return _Frame(basis.reshape(4, -1)[:, strip], number.reshape(-1)[strip], strip)
+
+
+def _positions(grid: Layout, axis: int, n_sub: int) -> NDArray[np.float64]:
+    """Return rows or columns of points within the bins, ``n_sub`` a bin, as a column or a row."""
+    size, factor = grid.image_shape[axis], bin_factors(grid)[axis]
+    places = (np.arange(size // factor * n_sub) + 0.5) * factor / n_sub - 0.5
+    return places[:, None] if axis == 0 else places
+
+
+def _numbers(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the number of the cell of each pair of cell coordinates, -1 where there is none."""
+    r, c = np.floor(a).astype(np.intp), np.floor(b).astype(np.intp)
+    within = (r >= 0) & (r < 16) & (c >= 0) & (c < 16)
+    return np.where(within, _NUMBER[np.clip(r, 0, 15), np.clip(c, 0, 15)], -1)
+
+
+def _by_cell(values: NDArray[Any], cell: NDArray[np.intp]) -> NDArray[np.float64]:
+    return np.bincount(cell, values, minlength=N_CELLS).astype(np.float64)

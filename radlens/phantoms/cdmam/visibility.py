@@ -1,0 +1,126 @@
+"""How well the disks of a registered phantom are seen, without any model: the automated reader at its five places.
+
+In each cell the reader's statistic (`radlens.phantoms.cdmam.hits`) is taken at the middle and at the four corners, over
+the standard deviation that the noise of the phantom gives it. Two of the five places hold a disk. What stands there is
+compared with detectability in scenario 1 of Amanova et al. 2022 as the reference: one factor, the *visibility*, scales
+its contrast-to-noise ratio to that of the image. A phantom with other disks, or none, does not follow it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from radlens.phantoms.cdmam.acquisition import SCENARIOS
+from radlens.phantoms.cdmam.geometry import CELL_EXISTS, TRUE_CORNER, Layout, cell_to_phantom, corner_centres
+from radlens.phantoms.cdmam.hits import templates_at
+from radlens.phantoms.cdmam.observer import TEMPLATE_BLUR_MM, corner_moments, detectability
+from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, Registered, noise_unit
+from radlens.phantoms.cdmam.signal import total_blur_mm
+
+__all__ = ["REFERENCE", "Visibility", "visibility"]
+
+REFERENCE = SCENARIOS["1"]
+"""Exposure whose disks have a visibility of 1."""
+
+MODEL_ERROR = 0.15
+"""Relative error of the expected statistic of a disk: blur and voltage change how it grows with thickness and diameter.
+
+Over the training range the statistics of all disks follow those of the reference within 12 %.
+"""
+
+_FILTER_PX = 0.85
+_N_ROUNDS = 3
+_ROWS, _COLUMNS = np.nonzero(CELL_EXISTS)
+_CELLS = np.arange(len(_ROWS))
+_FIRST_THICK = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Visibility:
+    """What the automated reader sees in one image.
+
+    Attributes:
+        middle: Contrast-to-noise ratio of the disks in the middles of the cells over that of the reference.
+        corner: The same for the disks in the true corners.
+        error: Standard deviation that noise gives each of the two.
+        thin: Visibility of disks thinner than 0.36 um.
+        thin_error: Standard deviation that noise gives it.
+        thick: Visibility of the others.
+        mismatch: Mean square of what the statistics at both disks differ from the expected ones, over their variance;
+            1 for a phantom of the training range.
+        others: Mean square of the statistics at the three corners without a disk, over their variance; about 1.
+        hits: (205,) bool, cells in which the true corner looks most like a disk.
+    """
+
+    middle: float
+    corner: float
+    error: float
+    thin: float
+    thin_error: float
+    thick: float
+    mismatch: float
+    others: float
+    hits: NDArray[np.bool_]
+
+
+def visibility(phantom: Registered) -> Visibility:
+    """Measure the disks of a registered phantom."""
+    seen = (_templates(phantom.grid) @ phantom.linear().reshape(-1)).reshape(-1, 5) / _deviation(phantom.grid)[:, None]
+    expected = detectability([REFERENCE], phantom.grid.spacing_mm)[0][CELL_EXISTS]
+    true = TRUE_CORNER[CELL_EXISTS]
+    middle, corners = seen[:, 0], seen[:, 1:]
+    at_true = corners[_CELLS, true]
+    wrong = np.ones_like(corners, dtype=bool)
+    wrong[_CELLS, true] = False
+    both, twice = np.concatenate([middle, at_true]), np.tile(expected, 2)
+    factor, _ = _factor(both, twice)
+    thick = np.tile(_COLUMNS >= _FIRST_THICK, 2)
+    thin, thin_error = _factor(both[~thick], twice[~thick])
+    return Visibility(
+        middle=_factor(middle, expected)[0],
+        corner=_factor(at_true, expected)[0],
+        error=_factor(at_true, expected)[1],
+        thin=thin,
+        thin_error=thin_error,
+        thick=_factor(both[thick], twice[thick])[0],
+        mismatch=float(np.mean((both - factor * twice) ** 2 * _weights(twice, factor))),
+        others=float(np.mean(corners[wrong] ** 2)),
+        hits=corners.argmax(axis=1) == true,
+    )
+
+
+def _factor(seen: NDArray[np.float64], expected: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the factor by which expected statistics fit those seen, and the deviation that noise gives it."""
+    factor, weights = 0.0, np.ones_like(seen)
+    for _ in range(_N_ROUNDS):
+        weights = _weights(expected, factor)
+        factor = float((weights * expected) @ seen / ((weights * expected) @ expected))
+    return factor, float(1 / math.sqrt((weights * expected) @ expected))
+
+
+def _weights(expected: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
+    return 1 / (1 + (MODEL_ERROR * factor * expected) ** 2)
+
+
+@lru_cache(maxsize=2)
+def _templates(grid: Layout) -> csr_array:
+    """Return the statistics of middle and corners of all cells: (205 * 5, h * w); some 20 MB."""
+    x, y = corner_centres()
+    middle = cell_to_phantom(_ROWS + 0.5, _COLUMNS + 0.5)
+    places = (np.concatenate([m[:, None], c[CELL_EXISTS]], axis=1) for m, c in zip(middle, (x, y), strict=True))
+    return templates_at(grid, *places).astype(np.float32)
+
+
+def _deviation(grid: Layout) -> NDArray[np.float64]:
+    """Return the standard deviation of the statistic in each cell, (205,), in units of the normalised image."""
+    blur = np.array([total_blur_mm(TEMPLATE_BLUR_MM, grid.spacing_mm)])
+    _, deviation = corner_moments(blur, np.array([_FILTER_PX]), grid.spacing_mm)
+    # White noise of one pixel of this spacing whose power per area is that of the unit.
+    white = UNIT_SPACING_MM / math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1]) / noise_unit(1.0)
+    return white * deviation[0, _ROWS]
