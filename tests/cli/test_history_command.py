@@ -1,14 +1,17 @@
 """``radlens history add`` and ``show``."""
 
 import csv
+import io
 import json
 import os
 import stat
 
+import pydicom
 import pytest
 from results import prediction, read_out
 
 from radlens.evaluation.history import parse_history
+from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 
 
 @pytest.fixture
@@ -42,6 +45,23 @@ def test_results_are_added(run, unit, write, tmp_path):
     result = run("history", "add", unit, write("r.json", read_out()))
     assert result.stderr == "added 1 to unit.csv; curves in it: 7\n"
     assert sorted(record.model for record in curves(tmp_path)) == ["cdmam"] * 6 + ["read-out"]
+
+
+def test_what_predict_writes_can_be_added(run, bundle, tmp_path):
+    """The answer of the service as it is, with the unit and the day of its image."""
+    image = simulate(SCENARIOS["1"], Layout.with_margin(0, 0.1))
+    dataset = pydicom.dcmread(io.BytesIO(to_dicom(image)))
+    dataset.StationName, dataset.AcquisitionDate = "MG2", "20260708"
+    dataset.save_as(tmp_path / "phantom.dcm")
+    assert run("predict", "phantom.dcm", "--bundle", bundle.path, "-o", "prediction.json").exit_code == 0
+    added = run("history", "add", "unit.csv", "prediction.json")
+    assert added.exit_code == 0, added.stderr
+    (record,) = curves(tmp_path)
+    answer = json.loads((tmp_path / "prediction.json").read_text())
+    assert record.mean_um.tolist() == answer["prediction"]["mean_um"]
+    assert record.images == (dataset.SOPInstanceUID,)
+    assert (record.station_name, f"{record.time:%Y-%m-%d}", record.time_of) == ("MG2", "2026-07-08", "acquisition")
+    assert (record.model, record.bundle_hash) == ("cdmam", bundle.bundle_hash)
 
 
 @pytest.mark.parametrize(
