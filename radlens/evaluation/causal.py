@@ -440,8 +440,7 @@ def _measure(read: Read, task: _Task, seed: int, spacing_mm: float) -> _Readings
     phantom = phantoms.draw(task.group, task.k, seed=seed, spacing_mm=spacing_mm)
     images = phantoms.variants(phantom) if task.is_changed else [phantoms.Image(UNCHANGED_IMAGE, phantom.image())]
     curves = {image.name: _curve(read(image.pixels, spacing_mm)) for image in images}
-    true = phantoms.true_curves(phantom)
-    return _Readings(curves, {name: curve for name, curve in true.items() if name in curves})
+    return _Readings(curves, phantoms.true_curves(phantom, curves.keys()))
 
 
 def _curve(reading: Reading | None) -> _Curve | None:

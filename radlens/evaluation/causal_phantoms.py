@@ -8,7 +8,7 @@ noise along. Only where it is turned by 2 degrees does the noise fall on other p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -193,15 +193,15 @@ def variants(phantom: DrawnPhantom) -> Iterator[Image]:
         yield Image(name, phantom.image(changes, **exposure))
 
 
-def true_curves(phantom: DrawnPhantom) -> dict[str, list[float]]:
-    """Return the expected curve, 12 thresholds in um of gold, of each image whose curve is known.
+def true_curves(phantom: DrawnPhantom, names: Collection[str]) -> dict[str, list[float]]:
+    """Return the expected curve, 12 thresholds in um of gold, of each image of ``names`` whose curve is compared.
 
     The read-out sees the contrast of a disk in units of the noise: disks of f times the contrast have the curve of a
     phantom with 1 / f times the noise.
     """
     exposures = {UNCHANGED_IMAGE: phantom.acquisition}
     for name, (changes, exposure) in _simulated(phantom.acquisition).items():
-        if name in OUTSIDE or name in _WITH_TRUTH:
+        if name in names and name in _WITH_TRUTH:
             changed = replace(phantom.acquisition, **exposure)
             exposures[name] = replace(changed, noise_level=changed.noise_level / changes.disks)
     curves = expected_cdc(list(exposures.values()), phantom.canvas.spacing_mm)
@@ -216,7 +216,7 @@ def mean_curve(seed: int, spacing_mm: float) -> NDArray[np.float64]:
 
 
 _FACTORS = (1 + STEP, 1 - STEP)
-_WITH_TRUTH = tuple(scaled(cause, factor) for cause in ("disks", "noise") for factor in _FACTORS)
+_WITH_TRUTH = (*OUTSIDE, *(scaled(cause, factor) for cause in ("disks", "noise") for factor in _FACTORS))
 
 
 def _simulated(acquisition: Acquisition) -> dict[str, tuple[Changes, dict[str, Any]]]:
