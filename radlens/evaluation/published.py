@@ -1,9 +1,10 @@
-"""What the two papers of the attribution suite print, to stand beside what is measured here.
+"""What the papers print, to stand beside what is measured here.
 
-Sam Millan, "Deep Learning Explainability for Breast Cancer Detection in Mammography", master thesis, Universitat de
+Amanova et al., "Explainability for deep learning in mammography image quality assessment", Machine Learning: Science
+and Technology 2022: a phantom, simulated as here and recorded. Sam Millan, "Deep Learning Explainability for Breast Cancer Detection in Mammography", master thesis, Universitat de
 Girona, 2023. Byra et al., "Explaining a deep learning based breast ultrasound image classifier with saliency maps",
-Journal of Ultrasonography 2022. All numbers are of patients' images; the classes, scanners and numbers of cases differ
-from any simulation.
+Journal of Ultrasonography 2022. All numbers of these two are of patients' images; the classes, scanners and numbers of
+cases differ from any simulation.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from typing import NamedTuple
 from radlens.evaluation.pointing import ANY_REGION
 
 __all__ = [
+    "AMANOVA_CITATION",
+    "AMANOVA_COVERAGE",
+    "AMANOVA_PARAMETERS",
     "BYRA_CITATION",
     "BYRA_CLASSIFICATION",
     "BYRA_DATASET",
@@ -25,6 +29,12 @@ __all__ = [
     "Published",
     "PublishedModel",
 ]
+
+AMANOVA_CITATION = (
+    "N. Amanova, J. Martin, C. Elster: Explainability for deep learning in mammography image quality assessment. "
+    "Machine Learning: Science and Technology 3 (2022) 025015."
+)
+"""The paper of OMIG."""
 
 SAM_MILLAN_CITATION = (
     "K. G. Sam Millan, R. Martí: Deep Learning Explainability for Breast Cancer Detection in Mammography. "
@@ -89,6 +99,25 @@ class ClassCounts(NamedTuple):
     validation: int
     total: int
 
+
+AMANOVA_PARAMETERS: Mapping[str, Published] = {
+    "c": Published(1.0, None, "section 2.3.1"),
+    "L": Published(50, None, "section 2.3.1"),
+    "t": Published(3.0, None, "section 2.3.1"),
+    "N": Published(5000, None, "section 3"),
+    "members": Published(10, None, "section 2.2"),
+}
+"""Length of the path (c), its steps (L), threshold of the Z-score (t), samples of an upsampled map (N), networks."""
+
+AMANOVA_COVERAGE: Mapping[str, Published] = {
+    "recorded": Published(1.0, None, "section 2.2"),
+    "scenario 1": Published(0.971, None, "section 2.2"),
+    "scenario 2": Published(0.991, None, "section 2.2"),
+    "scenario 3": Published(0.969, None, "section 2.2"),
+    "scenario 4": Published(0.61, None, "section 2.2"),
+    "OOD": Published(0.987, None, "section 2.2"),
+}
+"""Share of true thresholds within 1.96 total uncertainties. 24 recorded images, 1200 of each scenario, 200 of OOD."""
 
 _ICEBERG, _RSNA, _HOLOGIC = "OMI-DB, Iceberg Selection (patches)", "RSNA 2022 subset", "OMI-DB, Hologic subset"
 

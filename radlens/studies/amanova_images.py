@@ -1,0 +1,140 @@
+"""The images of Amanova et al. 2022: a recorded one, scenarios of Table 1, and the same turned by 90 degrees."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens import images
+from radlens.errors import InvalidInput
+from radlens.phantoms import cdmam
+from radlens.phantoms.cdmam.registered import Registered, register
+from radlens.studies.amanova_recipes import Recipe, View
+
+__all__ = ["RECORDED", "SCENARIO_TITLES", "StudyImage", "phantom_of", "recordings", "scenario", "stand_in", "turned"]
+
+RECORDED = "recorded"
+"""Name of the recorded images, and of those that stand for them."""
+
+SCENARIO_TITLES = {**{name: f"scenario {name}" for name in ("1", "2", "3", "4")}, "ood": "OOD"}
+"""Titles of the rows of Table 1, as published coverages are named."""
+
+_STAND_IN_SEED, _TEST_SEED = 51, 52
+_STAND_IN_MARGIN = 3
+_COMMON_SPACING_MM = 0.07
+
+
+@dataclass(frozen=True, eq=False)
+class StudyImage:
+    """An image of the phantom.
+
+    Attributes:
+        name: short.
+        title: for figures.
+        pixels: (H, W) float32, attenuation bright.
+        spacing_mm: between rows and between columns.
+        truth_um: (12,) thresholds of the automated read-out, um of gold.
+    """
+
+    name: str
+    title: str
+    pixels: NDArray[np.float32]
+    spacing_mm: tuple[float, float]
+    truth_um: NDArray[np.float64]
+
+    @cached_property
+    def phantom(self) -> Registered:
+        """The image registered.
+
+        Raises:
+            UnreadableImage: no phantom is found.
+        """
+        return register(self.pixels, self.spacing_mm)
+
+    def seen_by(self, recipe: Recipe) -> View:
+        """Return what a model sees of the image, with the phantom registered."""
+        return recipe.view(self.pixels, self.spacing_mm, self.phantom)
+
+
+def scenario(name: str, spacing_mm: float = _COMMON_SPACING_MM, *, seed: int = 0) -> StudyImage:
+    """Return an image of a row of Table 1 without margin, as in Fig. 1.
+
+    Args:
+        name: ``"1"`` to ``"4"`` or ``"ood"``.
+        spacing_mm: of its pixels.
+        seed: of the noise.
+    """
+    drawn = cdmam.simulate(cdmam.SCENARIOS[name], cdmam.Layout.with_margin(0, spacing_mm), seed)
+    return _simulated(SCENARIO_TITLES[name], SCENARIO_TITLES[name], drawn)
+
+
+def stand_in(spacing_mm: float = _COMMON_SPACING_MM) -> StudyImage:
+    """Return a simulated image that stands for a recorded one: another exposure, blur, margin and orientation."""
+    rng = np.random.default_rng(_STAND_IN_SEED)
+    acquisition = cdmam.sample_acquisition(rng)
+    layout = cdmam.sample_layout(rng, (_STAND_IN_MARGIN,), spacing_mm)
+    return _simulated(RECORDED, "stand-in for a recording", cdmam.simulate(acquisition, layout, _STAND_IN_SEED))
+
+
+def phantom_of(name: str, number: int, spacing_mm: float = _COMMON_SPACING_MM) -> StudyImage:
+    """Return a test image: margins in turn, mirrored, shifted and slightly turned at random.
+
+    Args:
+        name: row of Table 1, ``"1"`` to ``"4"`` or ``"ood"``; `RECORDED` for another exposure, as a recording has.
+        number: of the image; it seeds layout and noise.
+        spacing_mm: of its pixels.
+    """
+    rng = np.random.default_rng([_TEST_SEED, [RECORDED, *cdmam.SCENARIOS].index(name), number])
+    layout = cdmam.sample_layout(rng, (number % len(cdmam.MARGINS_MM),), spacing_mm)
+    acquisition = cdmam.sample_acquisition(rng) if name == RECORDED else cdmam.SCENARIOS[name]
+    title = SCENARIO_TITLES.get(name, name)
+    return _simulated(title, title, cdmam.simulate(acquisition, layout, int(rng.integers(2**31))))
+
+
+def turned(image: StudyImage) -> StudyImage:
+    """Return an image turned by 90 degrees, as in Fig. 7."""
+    pixels = np.ascontiguousarray(np.rot90(image.pixels))
+    title = f"{image.title}, turned by 90°"
+    return replace(image, name="turned", title=title, pixels=pixels, spacing_mm=image.spacing_mm[::-1])
+
+
+def recordings(folder: Path) -> list[StudyImage]:
+    """Read recordings with their curves.
+
+    Args:
+        folder: images that state their pixel spacing, and ``cdc.csv``: a header line, then one line per image with its
+            file name and its 12 thresholds in um of gold, largest disk first.
+
+    Raises:
+        InvalidInput: no usable ``cdc.csv``, or an image that is missing or has no pixel spacing.
+        UnreadableImage: a file that is not an image.
+    """
+    table = folder / "cdc.csv"
+    if not table.is_file():
+        raise InvalidInput("recordings must come with a file cdc.csv, which is missing")
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    if not rows or any(len(row) != 13 for row in rows):
+        raise InvalidInput("cdc.csv must hold lines of a file name and 12 thresholds under one header line")
+    return [_recording(folder / name, number, thresholds) for number, (name, *thresholds) in enumerate(rows, 1)]
+
+
+def _recording(file: Path, number: int, thresholds: list[str]) -> StudyImage:
+    if not file.is_file():
+        raise InvalidInput("cdc.csv names an image that is not in its folder")
+    image = images.read(file.read_bytes())
+    if image.spacing_mm is None:
+        raise InvalidInput(f"recordings must state their pixel spacing, number {number} does not")
+    pixels = np.asarray(image.pixels, np.float32)
+    truth = np.array([float(value) for value in thresholds])
+    return StudyImage(RECORDED, f"recording {number}", pixels, image.spacing_mm, truth)
+
+
+def _simulated(name: str, title: str, drawn: cdmam.PhantomImage) -> StudyImage:
+    truth = cdmam.expected_cdc([drawn.acquisition], drawn.layout.spacing_mm)[0]
+    return StudyImage(name, title, drawn.pixels, drawn.layout.spacing_mm, truth)

@@ -1,0 +1,292 @@
+"""Maps of one image and one model: the experiments behind the figures of Amanova et al. 2022.
+
+`radlens figures` draws them for any image, `radlens.studies.amanova` for those of the paper.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from radlens.explainers import Checkpoint, Explainer, Occlusion, Omig, Sensitivity, UpsampledMap, upsample
+from radlens.families.cdmam.disk_statistics import DiskContrast, DiskStatistic, disk_statistic, map_statement
+from radlens.studies.amanova_recipes import Predicted, Recipe, View
+from radlens.studies.store import Key, Store, digest
+
+__all__ = [
+    "METHODS",
+    "MapParameters",
+    "ShownMap",
+    "before_after",
+    "disks_of",
+    "sample_maps",
+    "upsampled",
+    "upsampled_with_twin",
+]
+
+METHODS = ("occlusion sensitivity", "sensitivity", "OMIG")
+"""Methods of Fig. 3, from left to right."""
+
+_WINDOW = 10
+
+OnSamples = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MapParameters:
+    """What maps are made with.
+
+    Args:
+        n_samples: samples behind an upsampled map (N).
+        n_steps: gradients on the path of OMIG (L).
+        path_length: length of the path (c).
+        zscore: threshold of the Z-score (t).
+        stride: distance of the squares of occlusion, pixels of a sample; each is 10 wide.
+        seed: of the samples.
+    """
+
+    n_samples: int = 5000
+    n_steps: int = 50
+    path_length: float = 1.0
+    zscore: float = 3.0
+    stride: int = 5
+    seed: int = 0
+
+    def omig(self, path_length: float | None = None) -> Omig:
+        """Return the explainer, with another length of the path if one is given."""
+        return Omig(self.n_steps, self.path_length if path_length is None else path_length, self.zscore)
+
+    def explainers(self) -> tuple[Explainer, ...]:
+        """Return the explainers of `METHODS`."""
+        return Occlusion(_WINDOW, self.stride, effect="rise"), Sensitivity(), self.omig()
+
+    def text(self, *names: str, **changes: Any) -> str:
+        """Return parameters as a sentence for a caption.
+
+        Args:
+            names: which of ``c``, ``L``, ``t``, ``N``, ``occlusion``, ``seed``.
+            **changes: values of some of these that a figure has instead.
+        """
+        values = {
+            "c": f"c = {self.path_length:g}",
+            "L": f"L = {self.n_steps}",
+            "t": f"t = {self.zscore:g}",
+            "N": f"N = {self.n_samples} samples",
+            "occlusion": f"squares of {_WINDOW} × {_WINDOW} pixels of the sample at a distance of {self.stride}",
+            "seed": f"seed {self.seed}",
+        }
+        given = {"N": "N = {} samples"}
+        values |= {name: given.get(name, name + " = {}").format(value) for name, value in changes.items()}
+        return ", ".join(values[name] for name in names)
+
+
+@dataclass(frozen=True, eq=False)
+class ShownMap:
+    """An upsampled map and what it says of disks.
+
+    Attributes:
+        found: the map, on the grid of the view that it was made from.
+        view: of the image.
+        statistic: what the map says of disks.
+        twin: what the map of the disk-free twin says.
+        reliability: of the map, nan where it is not known.
+    """
+
+    found: UpsampledMap
+    view: View
+    statistic: DiskStatistic
+    twin: DiskStatistic
+    reliability: float
+
+    @property
+    def on_image(self) -> UpsampledMap:
+        """The map on the grid of the image."""
+        return self.view.on_image(self.found)
+
+    @property
+    def sentence(self) -> str:
+        """What the two statistics say."""
+        return map_statement(self.statistic, self.twin, self.reliability).sentence
+
+    def as_json(self) -> dict[str, Any]:
+        """Return statistics and reliability as JSON values."""
+        numbers = {"disks": self.statistic.as_json(), "twin": self.twin.as_json()}
+        known = self.reliability if math.isfinite(self.reliability) else None
+        return {**numbers, "reliability": known, "n_samples": self.found.n_samples, "statement": self.sentence}
+
+
+def sample_maps(recipe: Recipe, view: View, parameters: MapParameters) -> list[NDArray[np.float64]]:
+    """Return the maps ``(250, 250)`` of `METHODS` of the first sample (Fig. 3)."""
+    sample = recipe.samples(view, seed=parameters.seed, n=1)
+    with torch.no_grad():
+        return [each.attribute(recipe.model, sample).numpy()[0, 0] for each in parameters.explainers()]
+
+
+def disks_of(recipe: Recipe, view: View, values: NDArray[Any], mean_um: ArrayLike, *, seed: int = 0) -> DiskStatistic:
+    """Return what the map of the first sample of a view says of disks.
+
+    Args:
+        recipe: that took the sample.
+        view: it was taken from.
+        values: ``(250, 250)`` map.
+        mean_um: (12,) curve that tells which disks should be visible.
+        seed: of the samples.
+    """
+    places = recipe.places(view, 0, seed)
+    total, visits = np.zeros(view.values.size), np.zeros(view.values.size, np.int64)
+    np.add.at(total, places.ravel(), values.ravel())
+    np.add.at(visits, places.ravel(), 1)
+    return _statistic(view, total.reshape(view.values.shape), visits.reshape(view.values.shape), mean_um)
+
+
+def before_after(recipe: Recipe, view: View, explainer: Explainer, *, seed: int = 0) -> tuple[Predicted, Predicted]:
+    """Return the curves of an image before and after each sample of it gets its own map added (Fig. 13)."""
+    samples = recipe.samples(view, seed=seed)
+    with torch.no_grad():
+        moved = samples + explainer.attribute(recipe.model, samples)
+    return recipe.curve(samples), recipe.curve(moved)
+
+
+def upsampled(
+    recipe: Recipe,
+    view: View,
+    explainer: Explainer,
+    *,
+    n_samples: int,
+    seed: int = 0,
+    checkpoint: Checkpoint | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> UpsampledMap:
+    """Return the upsampled map of a view, on its own grid (Algorithm 2).
+
+    Args:
+        recipe: the model.
+        view: of the image.
+        explainer: of the samples.
+        n_samples: N.
+        seed: of the samples.
+        checkpoint: where it is saved, and continued.
+        on_progress: as of `radlens.explainers.upsample`.
+    """
+
+    def explain(batch: Tensor) -> Tensor:
+        return explainer.attribute(recipe.model, batch)
+
+    with torch.no_grad():
+        return upsample(
+            np.ascontiguousarray(view.values),
+            explain,
+            n_samples=n_samples,
+            sampler=recipe.sampler,
+            seed=seed,
+            batch_size=max(1, min(getattr(recipe.model, "batch_size", 8), n_samples)),
+            on_progress=on_progress,
+            checkpoint=checkpoint,
+        )
+
+
+def upsampled_with_twin(
+    recipe: Recipe,
+    view: View,
+    explainer: Explainer,
+    mean_um: ArrayLike,
+    *,
+    n_samples: int,
+    store: Store,
+    key: Key,
+    seed: int = 0,
+    on_samples: OnSamples | None = None,
+) -> ShownMap:
+    """Return the upsampled map of a view and the disk statistics of map and twin; both are kept, and continued.
+
+    Args:
+        recipe: the model.
+        view: of the image.
+        explainer: of the samples.
+        mean_um: (12,) curve that tells which disks should be visible.
+        n_samples: N, of map and twin each.
+        store: keeps what is finished; checkpoints lie beside.
+        key: of the image.
+        seed: of the samples.
+        on_samples: called as ``on_samples(done, total)`` with samples of both.
+    """
+    report = on_samples or (lambda done, total: None)
+    own: dict[str, Any] = {
+        "explainer": repr(explainer),
+        "model": [recipe.identity, recipe.engine],
+        "n_samples": n_samples,
+        "seed": seed,
+        **key,
+    }
+
+    def computed(part: str) -> Mapping[str, NDArray[Any]]:
+        """Return map and statistic of the image, or the statistic alone of its twin, computed or as kept."""
+        is_twin = part == "twin"
+        before, whole = n_samples * is_twin, own | {"part": part}
+        if store.has("maps", whole):
+            report(before + n_samples, 2 * n_samples)
+            return store.load("maps", whole)
+        begin, restored = time.monotonic(), 0
+
+        def on_progress(done: int, total: int | None, partial: Any) -> None:
+            nonlocal restored
+            restored = partial.n_restored
+            report(before + done, 2 * n_samples)
+
+        file = store.folder / "maps" / f"{digest(whole)}.checkpoint.npz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seen = view.twin() if is_twin else view
+        found = upsampled(
+            recipe,
+            seen,
+            explainer,
+            n_samples=n_samples,
+            seed=seed,
+            checkpoint=Checkpoint(file, {name: str(value) for name, value in whole.items()}),
+            on_progress=on_progress,
+        )
+        arrays = _packed(found, _statistic(view, found.total, found.visits, mean_um), with_map=not is_twin)
+        # Samples of an earlier, interrupted run took as long as those of this one.
+        store.keep("maps", whole, arrays, (time.monotonic() - begin) * n_samples / max(1, n_samples - restored))
+        file.unlink(missing_ok=True)
+        return store.load("maps", whole)
+
+    shown, twin = computed("image"), computed("twin")
+    found = UpsampledMap(shown["map"].astype(np.float64), shown["visits"].astype(np.int64), n_samples)
+    return ShownMap(found, view, *map(_unpacked, (shown, twin)), float(shown["reliability"]))
+
+
+def _statistic(view: View, total: NDArray[Any], visits: NDArray[Any], mean_um: ArrayLike) -> DiskStatistic:
+    upright, grid = view.over_phantom(total)
+    return disk_statistic(upright, view.over_phantom(visits)[0], grid, mean_um)
+
+
+def _packed(found: UpsampledMap, statistic: DiskStatistic, *, with_map: bool) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {
+        "statistic": np.array(json.dumps(statistic.as_json())),
+        "reliability": np.float64(found.reliability),
+    }
+    if with_map:
+        arrays |= {
+            "map": found.map.astype(np.float32),
+            "visits": found.visits.astype(np.min_scalar_type(found.n_samples)),
+        }
+    return arrays
+
+
+def _unpacked(arrays: Mapping[str, NDArray[Any]]) -> DiskStatistic:
+    groups = json.loads(str(arrays["statistic"]))
+    known = {
+        group: {name: math.nan if value is None else value for name, value in numbers.items()}
+        for group, numbers in groups.items()
+    }
+    return DiskStatistic(**{group: DiskContrast(**numbers) for group, numbers in known.items()})

@@ -1,0 +1,299 @@
+"""How a model of either recipe sees an image of the phantom: the whole image, or the registered phantom.
+
+The paper's recipe (Amanova et al. 2022, section 2.2) normalises whole images by the mean and deviation of the training
+set, predicts from one sample and takes 1.96 total uncertainties to either side. The registered recipe finds the
+phantom, lays it over its own coordinates in units of its own noise, averages many samples and has calibrated intervals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from radlens.bundles import Bundle
+from radlens.errors import InvalidParameter
+from radlens.evaluation import linear_interval, log_interval
+from radlens.explainers import UpsampledMap
+from radlens.families.cdmam import Calibration
+from radlens.families.cdmam.reader import DEFAULT_SAMPLES, curve
+from radlens.families.cdmam.replacement import disk_free_twin
+from radlens.images.sampling import flat_indices
+from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
+from radlens.phantoms.cdmam.registered import Registered, register
+from radlens.training import TrainedRun, load_run
+
+__all__ = ["EagerEnsemble", "PhantomModel", "Predicted", "Recipe", "View", "bundle_recipe", "run_recipe"]
+
+SAMPLER = "stratified"
+"""How pixels are chosen where nothing else is stated."""
+
+_BATCH = 8
+"""Samples that torch computes together: autograd takes 25 MB for each member and sample."""
+
+
+class PhantomModel(Protocol):
+    """Predicts, scores and differentiates normalised samples ``(b, 1, 250, 250)``."""
+
+    def predict(self, images: Tensor) -> CdcPrediction:
+        """Return curves and uncertainty, each ``(b, 12)`` um of gold."""
+
+    def score(self, images: Tensor) -> Tensor:
+        """Return midpoints ``(b,)``, um of gold."""
+
+    def gradient(self, images: Tensor) -> Tensor:
+        """Return ``R(x)`` of eq. (1), ``(b, 1, 250, 250)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class EagerEnsemble:
+    """An ensemble computed by torch, a few samples at a time.
+
+    Attributes:
+        ensemble: the members.
+    """
+
+    ensemble: FoldedCdmamEnsemble
+    batch_size: int = _BATCH
+
+    def predict(self, images: Tensor) -> CdcPrediction:
+        """Return curves and uncertainty, each ``(b, 12)`` um of gold."""
+        parts = [self.ensemble.predict(batch) for batch in images.split(self.batch_size)]
+        return type(parts[0])(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def score(self, images: Tensor) -> Tensor:
+        """Return midpoints ``(b,)``, um of gold."""
+        return self.predict(images).mean.mean(dim=1)
+
+    def gradient(self, images: Tensor) -> Tensor:
+        """Return ``R(x)`` of eq. (1), ``(b, 1, 250, 250)``."""
+        return torch.cat([self.ensemble.gradient(batch) for batch in images.split(self.batch_size)])
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A predicted curve; arrays are (12,) float64, um of gold, largest diameter first.
+
+    Attributes:
+        mean: thresholds.
+        total: total uncertainty.
+        interval: (12, 2) ends of the 95 % interval.
+    """
+
+    mean: NDArray[np.float64]
+    total: NDArray[np.float64]
+    interval: NDArray[np.float64]
+
+    @property
+    def midpoint(self) -> float:
+        """Mean of the thresholds."""
+        return float(self.mean.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """An image as a model sees it.
+
+    Attributes:
+        values: (h, w) float32, normalised; samples are taken from it.
+        phantom: the registered phantom; None where the whole image is seen and no phantom was looked for.
+        is_registered: whether ``values`` are those of the registered phantom.
+    """
+
+    values: NDArray[np.float32]
+    phantom: Registered | None
+    is_registered: bool
+
+    def on_image(self, found: UpsampledMap) -> UpsampledMap:
+        """Return a map of ``values`` on the grid of the image that was sent."""
+        if not self.is_registered or self.phantom is None:
+            return found
+        carried = {name: self.phantom.to_image(getattr(found, name)) for name in ("map", "visits")}
+        return replace(found, **carried)
+
+    def twin(self) -> View:
+        """Return the same view with every disk of the phantom replaced by its surroundings.
+
+        Raises:
+            InvalidParameter: no phantom was looked for.
+        """
+        phantom = self._known_phantom()
+        free = disk_free_twin(phantom)
+        if self.is_registered:
+            return View(free.values, free, True)
+        changed = phantom.to_image(free.source != phantom.source)
+        donors = phantom.to_image(np.where(free.source < 0, phantom.source.clip(min=0), free.source))
+        values = np.where(changed, self.values.reshape(-1)[donors], self.values)
+        return View(values.astype(np.float32), free, False)
+
+    def over_phantom(self, values: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+        """Return values of the view upright, and the layout that says where the phantom lies in them.
+
+        Raises:
+            InvalidParameter: no phantom was looked for.
+        """
+        phantom = self._known_phantom()
+        return (values, phantom.grid) if self.is_registered else (phantom.upright(values), phantom.layout)
+
+    def _known_phantom(self) -> Registered:
+        if self.phantom is None:
+            raise InvalidParameter("phantom must be registered, got a view of an image without")
+        return self.phantom
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A model and how it sees images.
+
+    Attributes:
+        name: short, such as ``"registered"``.
+        model: the ensemble.
+        is_registered: whether it sees registered phantoms.
+        is_logarithmic: whether intervals are those of a log-normal.
+        normalisation: mean and deviation of the pixels of whole images.
+        n_samples: samples that a prediction averages.
+        calibration: of the intervals.
+        sampler: how pixels are chosen.
+        identity: of the weights, for keys and provenance.
+        engine: what computes it.
+        n_members: networks.
+        record: training record.
+    """
+
+    name: str
+    model: PhantomModel
+    is_registered: bool
+    is_logarithmic: bool
+    normalisation: tuple[float, float] = (0.0, 1.0)
+    n_samples: int = 1
+    calibration: Calibration | None = None
+    sampler: str = SAMPLER
+    identity: str = ""
+    engine: str = "torch"
+    n_members: int = 1
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def view(
+        self,
+        pixels: NDArray[Any],
+        spacing_mm: float | tuple[float, float] | None,
+        phantom: Registered | None = None,
+    ) -> View:
+        """Return what the model sees of an image.
+
+        Args:
+            pixels: (H, W), attenuation bright.
+            spacing_mm: of the image; may be None where the whole image is seen.
+            phantom: the image registered, if that was done before.
+
+        Raises:
+            UnreadableImage: the recipe needs a phantom and none is found.
+            InvalidParameter: it needs a spacing and there is none.
+        """
+        if not self.is_registered:
+            mean, std = (np.float32(value) for value in self.normalisation)
+            return View(((pixels - mean) / std).astype(np.float32, copy=False), phantom, False)
+        if phantom is None:
+            if spacing_mm is None:
+                raise InvalidParameter("spacing must be known to register the phantom, got an image without")
+            phantom = register(pixels, spacing_mm)
+        return View(np.ascontiguousarray(phantom.values), phantom, True)
+
+    def samples(self, view: View, *, seed: int = 0, n: int | None = None) -> Tensor:
+        """Return the samples that a prediction rests on, ``(n, 1, 250, 250)`` float32."""
+        chosen = np.stack([self.places(view, i, seed) for i in range(n or self.n_samples)])
+        return torch.from_numpy(np.ascontiguousarray(view.values).reshape(-1)[chosen])[:, None]
+
+    def places(self, view: View, index: int, seed: int = 0) -> NDArray[np.intp]:
+        """Return the flat indices ``(250, 250)`` of the pixels of a sample."""
+        shape = (view.values.shape[0], view.values.shape[1])
+        return flat_indices(shape, self.sampler, seed=seed, index=index)
+
+    def read(self, view: View, *, seed: int = 0) -> Predicted:
+        """Return the curve of an image."""
+        return self.curve(self.samples(view, seed=seed))
+
+    def curve(self, samples: Tensor) -> Predicted:
+        """Return the curve that samples of one image give together."""
+        found = self.model.predict(samples)
+        if not self.is_registered:
+            mean, total = (values.double().numpy().mean(axis=0) for values in (found.mean, found.total))
+            interval = log_interval if self.is_logarithmic else linear_interval
+            return Predicted(mean, total, interval(mean, total))
+        mean, learned, epistemic = (
+            values.double().numpy().mean(axis=0)
+            for values in (found.mean, found.aleatoric / found.mean, found.epistemic / found.mean)
+        )
+        read = curve(mean, learned, epistemic, self.calibration, n_samples=len(samples))
+        return Predicted(read.mean, read.total, read.interval)
+
+
+def run_recipe(
+    name: str, run: TrainedRun | Path, *, model: PhantomModel | None = None, engine: str = "torch"
+) -> Recipe:
+    """Return the recipe of a finished training run.
+
+    Args:
+        name: of the recipe.
+        run: the run or its folder.
+        model: what computes it; torch by default.
+        engine: its name.
+
+    Raises:
+        TrainingError: there is no run, or it is not finished.
+    """
+    identity = _identity(run) if isinstance(run, Path) else ""
+    run = load_run(run) if isinstance(run, Path) else run
+    return Recipe(
+        name=name,
+        model=EagerEnsemble(run.ensemble()) if model is None else model,
+        is_registered=run.registered,
+        is_logarithmic=run.logarithmic,
+        normalisation=(run.mean, run.std),
+        n_samples=DEFAULT_SAMPLES if run.registered else 1,
+        calibration=run.calibration,
+        identity=identity,
+        engine=engine,
+        n_members=len(run.members),
+        record=run.record,
+    )
+
+
+def bundle_recipe(name: str, bundle: Bundle, model: PhantomModel | None = None, *, engine: str = "torch") -> Recipe:
+    """Return the recipe of a bundle.
+
+    Args:
+        name: of the recipe.
+        bundle: the model.
+        model: what computes it; torch by default.
+        engine: its name.
+    """
+    manifest = bundle.manifest
+    calibration = manifest.training.get("calibration")
+    return Recipe(
+        name=name,
+        model=EagerEnsemble(bundle.model()) if model is None else model,
+        is_registered=manifest.input.registered,
+        is_logarithmic=manifest.logarithmic or manifest.input.registered,
+        normalisation=(manifest.input.mean, manifest.input.std),
+        n_samples=manifest.input.n_samples,
+        calibration=None if calibration is None else Calibration.from_json(calibration),
+        sampler=manifest.input.sampler,
+        identity=bundle.bundle_hash,
+        engine=engine,
+        n_members=manifest.n_members,
+        record=manifest.training,
+    )
+
+
+def _identity(folder: Path) -> str:
+    """Return a digest of the members and the record of a run."""
+    files = sorted([*folder.glob("member-*.npz"), *folder.glob("training.json")])
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
