@@ -119,6 +119,9 @@ def _train_ensemble(run: Path, preset: str, members: int | None, recordings: Pat
 
 
 def _print_record(record: dict[str, Any]) -> None:
+    if "calibration" in record:
+        _print_calibration(record)
+        return
     rows = [
         (group, str(found["n_images"]), f"{found['rmse_um']:.3f}", f"{found['skill']:.2f}", f"{found['coverage']:.1%}")
         for group, found in record["evaluation"].items()
@@ -126,3 +129,19 @@ def _print_record(record: dict[str, Any]) -> None:
     columns = ["test images", "number", "RMSE (µm)", "skill", "covered"]
     table(columns, rows, title="On images that no member has seen")
     note("skill: error of always predicting the mean curve over this error; covered: truths in the 95 % interval")
+
+
+def _print_calibration(record: dict[str, Any]) -> None:
+    from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
+
+    found = record["calibration"]
+    errors = record["evaluation"]["calibration phantoms"]
+    rows = [
+        (f"{diameter:.2f}", *(f"{value:.1%}" for value in values))
+        for diameter, *values in zip(
+            CDC_DIAMETERS_MM, errors["relative_error"], found["shared"], found["own"], strict=True
+        )
+    ]
+    columns = ["mm", "error", "of it shared by images of an exposure", "of one image"]
+    table(columns, rows, title=f"On {errors['n_images']} phantoms that no member has seen")
+    note(f"error of the midpoint {errors['rms_log_midpoint']:.1%}; next: radlens evaluate RUN --causal")

@@ -11,14 +11,19 @@ from radlens.bundles.cdmam import TASK
 from radlens.errors import NotAcceptable, NotAssessable
 from radlens.evaluation.cdc import describe, verdict
 from radlens.explainers import UpsampledMap
+from radlens.families.cdmam.ablation import Ablation
+from radlens.families.cdmam.asking import ABLATION
+from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.computing import Explanation, OneSample
 from radlens.families.cdmam.judging import Judged, JudgedImage
 from radlens.families.cdmam.reader import Curve
 from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve as DrawnCurve
 from radlens.figures import colorize, display_map, figure_cdc, figure_not_assessable, overlay, save
+from radlens.figures.ablation import AblatedCells, figure_ablation
 from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
+from radlens.phantoms.cdmam import DIAMETERS_MM, THICKNESSES_UM
 from radlens.service.domain import Assessment
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value, input_stated
@@ -26,6 +31,7 @@ from radlens.wire import NDJSON, PROVENANCE, array_to_json
 
 __all__ = [
     "Context",
+    "ablation_response",
     "explanation_fields",
     "explanation_response",
     "prediction_response",
@@ -37,6 +43,8 @@ _PREVIEW_SIDE = 500
 """Largest number of rows and columns of a partial map."""
 
 _NORMALISED = "standard deviations of the training images' pixels"
+
+_NO_MAP = ("No map", "What this map would show is not a finding.")
 
 _OWN_NOISE = "standard deviations of the image's own noise, compressed by asinh"
 
@@ -132,7 +140,13 @@ def not_assessable(assessment: Assessment) -> str:
 def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:
     """Return an explanation as JSON, PNG, ``.npy`` or DICOM, whichever the row asks for."""
     context = context.with_found(explanation)
-    if row.media_type == PNG:
+    silence = _silence(row, explanation)
+    if silence is not None and row.media_type == PNG:
+        body = to_png(figure_not_assessable([silence], *_NO_MAP))
+    elif silence is not None and row.media_type == DICOM:
+        picture, title = figure_not_assessable([silence], *_NO_MAP), "radlens: no map"
+        body = secondary_capture(picture, row.image, series_description=title, provenance=context.provenance)
+    elif row.media_type == PNG:
         body = to_png(_picture(row, explanation))
     elif row.media_type == NPY:
         found = explanation.upsampled()
@@ -143,6 +157,42 @@ def explanation_response(row: Row, explanation: Explanation, context: Context) -
     else:
         body = json.dumps(_explanation_fields(row, explanation, context)).encode()
     return _response(row, body, context)
+
+
+def _silence(row: Row, explanation: Explanation) -> str | None:
+    """Return the sentence that stands in place of a picture which would look like a finding; None if it is one."""
+    if not row.registered:
+        return None
+    if isinstance(explanation, OneSample):
+        return "A map of one sample visits one pixel in ninety: it shows no disks. Use more samples."
+    statement = None if explanation.disks is None else explanation.disks.statement
+    return None if statement is None or statement.marks_disks else statement.sentence
+
+
+def ablation_response(row: Row, found: Ablation, context: Context) -> Response:
+    """Return a disk ablation as JSON or as a picture, whichever the row asks for."""
+    if row.media_type == PNG:
+        phantom = row.opened[0].phantom
+        assert phantom is not None, "an ablation is of a registered phantom"
+        cells = AblatedCells(found.effect, found.significant, found.curve.mean, automated_um(found.curve.mean))
+        drawn = figure_ablation(cells, phantom.upright(row.image.pixels), phantom.layout)
+        return _response(row, save(drawn), context)
+    fields = {
+        "task": TASK,
+        **_assessed(row.assessment),
+        "explanation": {
+            "method": ABLATION,
+            "unit": "natural logarithm of the midpoint",
+            "meaning": "rise of the predicted midpoint when a cell loses its two disks; positive cells carried it",
+            "prediction": _curve_fields(found.curve),
+            "diameters_mm": list(DIAMETERS_MM),
+            "thicknesses_um": list(THICKNESSES_UM),
+            **found.as_json(),
+        },
+        "warnings": context.warnings,
+        "provenance": context.provenance,
+    }
+    return _response(row, json.dumps(fields).encode(), context)
 
 
 def explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
@@ -173,6 +223,9 @@ def _explanation_fields(
         "normalize": settings.normalize,
         **explanation.found(),
     }
+    if row.registered:
+        disks = None if isinstance(explanation, OneSample) else explanation.disks
+        described["disks"] = None if disks is None else disks.as_json()
     return {
         "task": TASK,
         **_assessed(row.assessment),

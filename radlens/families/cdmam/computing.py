@@ -13,10 +13,13 @@ from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.evaluation.cdc import linear_interval, log_interval
 from radlens.explainers import Checkpoint, Differentiable, Explainer, UpsampledMap, upsample
 from radlens.explainers.upsampling import Progress
+from radlens.families.cdmam.ablation import Ablation, ablate
 from radlens.families.cdmam.calibration import Calibration
+from radlens.families.cdmam.disk_statistics import CounterTest, disk_statistic
 from radlens.families.cdmam.judging import Judged, judged
 from radlens.families.cdmam.opening import OpenedImage
 from radlens.families.cdmam.reader import Curve, PhantomReader
+from radlens.families.cdmam.replacement import disk_free_twin
 from radlens.families.cdmam.rows import Row
 from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
@@ -98,11 +101,11 @@ class ManySamples:
 
     Attributes:
         joined: on the grid of the image that was sent.
-        on_phantom: the same on the grid of the registered phantom; None where the network sees whole images.
+        disks: what it and the map of the disk-free twin say of the disks; None where the network sees whole images.
     """
 
     joined: UpsampledMap
-    on_phantom: UpsampledMap | None = None
+    disks: CounterTest | None = None
 
     def upsampled(self) -> UpsampledMap:
         """Return it."""
@@ -115,6 +118,9 @@ class ManySamples:
 
 
 Explanation = OneSample | ManySamples
+
+COUNTER_SAMPLES = 400
+"""Most samples of a map of the disk-free twin: some 100 are enough to tell whether a map marks disks."""
 
 
 def stated_reliability(upsampled: UpsampledMap) -> dict[str, Any]:
@@ -220,18 +226,48 @@ class Computer:
             "max_samples": settings.max_samples,
             "checkpoint": self._checkpoint(explainer),
         }
-        if self.elsewhere is not None:
-            if each:
-                raise InvalidParameter("members must be mean for samples that other processes explain, got each")
-            return _on_image(row, self.elsewhere.upsample(row.pixels, explainer, **sampling))
-        upsampled = upsample(
-            # The pixels of some formats are a read-only view of the request, which torch warns about.
-            np.require(row.pixels, requirements="W"),
-            lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy()), each=each),
-            **sampling,
-            n_members=self.model.members.n_members if each else 0,
-        )
-        return _on_image(row, upsampled)
+        if self.elsewhere is not None and each:
+            raise InvalidParameter("members must be mean for samples that other processes explain, got each")
+
+        def drawn(pixels: np.ndarray, *, each: bool, **sampling: Any) -> UpsampledMap:
+            if self.elsewhere is not None:
+                return self.elsewhere.upsample(pixels, explainer, **sampling)
+            return upsample(
+                # The pixels of some formats are a read-only view of the request, which torch warns about.
+                np.require(pixels, requirements="W"),
+                lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy()), each=each),
+                **sampling,
+                n_members=self.model.members.n_members if each else 0,
+            )
+
+        found = drawn(row.pixels, each=each, **sampling)
+        return _on_image(row, found, self._counter_test(row, found, drawn, sampling))
+
+    def _counter_test(
+        self, row: Row, found: UpsampledMap, draw: Callable[..., UpsampledMap], sampling: Mapping[str, Any]
+    ) -> CounterTest | None:
+        """Draw the map of the disk-free twin from the same samples and compare what both say of the disks.
+
+        Of a map of more than `COUNTER_SAMPLES` samples, both are drawn again from so many of them.
+        """
+        phantom, curve = row.opened[0].phantom, None if row.judged is None else row.judged.curve
+        if not row.registered or phantom is None or curve is None:
+            return None
+        n_samples = min(found.n_samples, COUNTER_SAMPLES)
+        plain = {**sampling, "checkpoint": None, "on_progress": None, "n_samples": n_samples}
+        own = found if found.n_samples <= COUNTER_SAMPLES else draw(phantom.values, each=False, **plain)
+        twin = draw(disk_free_twin(phantom).values, each=False, **plain)
+        statistics = [disk_statistic(each.total, each.visits, phantom.grid, curve.mean) for each in (own, twin)]
+        return CounterTest(own if own.halves is not None else found, twin, *statistics)
+
+    def ablate(self, row: Row) -> Ablation:
+        """Take the disks of one cell after the other out of the image of a row that was found to be assessable."""
+        phantom = row.opened[0].phantom
+        assert self.reader is not None, "an ablation is of a model of registered phantoms"
+        assert phantom is not None, "an ablation is of a phantom that was found"
+        reader = replace(self.reader, sampler=row.settings.sampler)
+        assert isinstance(row.settings.n_samples, int), "an ablation has a number of samples"
+        return ablate(reader, phantom, n_samples=row.settings.n_samples, seed=row.settings.seed)
 
     def _checkpoint(self, explainer: Explainer) -> Checkpoint | None:
         # An explainer's representation holds its name and every parameter.
@@ -261,10 +297,10 @@ def _sample(row: Row, opened: OpenedImage) -> Sampled:
     return downsample(pixels, row.settings.sampler, seed=row.settings.seed, index=row.settings.start)
 
 
-def _on_image(row: Row, found: UpsampledMap) -> ManySamples:
+def _on_image(row: Row, found: UpsampledMap, disks: CounterTest | None) -> ManySamples:
     """Carry a map of the phantom's grid to the image that was sent; its reliability stays that of the grid."""
     if not row.registered:
         return ManySamples(found)
     members = None if found.members is None else row.on_image(found.members)
     placed = replace(found, map=row.on_image(found.map), visits=row.on_image(found.visits), members=members)
-    return ManySamples(placed, on_phantom=found)
+    return ManySamples(placed, disks)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.families.cdmam.reader import Curve
 from radlens.images import SAMPLED_SHAPE, Image
-from radlens.phantoms.cdmam import domain
+from radlens.phantoms.cdmam import CELL_MM, domain
+from radlens.phantoms.cdmam.lattice import lattice
 from radlens.phantoms.cdmam.registered import Registered, register
 from radlens.service.domain import Assessment
 
-__all__ = ["COMMON_SPACINGS_MM", "OpenedImage", "PhantomOpener"]
+__all__ = ["USUAL_SPACING_MM", "OpenedImage", "PhantomOpener", "spacing_caution"]
 
-COMMON_SPACINGS_MM = (0.07, 0.05, 0.065, 0.085, 0.0941, 0.1)
-"""Pixel spacings of mammography detectors, mm, tried in this order where an image states none."""
+USUAL_SPACING_MM = 0.07
+"""Pixel spacing, mm, that is tried where an image states none and no grid of lines tells it."""
 
 _KEPT = 2
 """Opened images that are kept for the next request: 40 MB each."""
@@ -51,7 +50,7 @@ class OpenedImage:
             curve: predicted from the image; None where it was not predicted.
         """
         reasons = list(self.reasons)
-        numbers = {} if self.findings is None else dict(self.findings.as_json())
+        numbers = {} if self.findings is None else dict(self.findings.numbers())
         if curve is not None and self.findings is not None:
             reasons += domain.contradictions(self.findings, curve.mean, curve.interval)
         return Assessment(not reasons, tuple(reasons), numbers)
@@ -65,11 +64,9 @@ class PhantomOpener:
 
     Args:
         limits: what training saw.
-        spacings_mm: tried in this order where an image states none.
     """
 
     limits: domain.Limits
-    spacings_mm: Sequence[float] = COMMON_SPACINGS_MM
     _kept: OrderedDict[str, OpenedImage] = field(default_factory=OrderedDict, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -94,36 +91,29 @@ class PhantomOpener:
             # Absurdly large pixels overflow; what comes of them is refused.
             with np.errstate(all="ignore"):
                 phantom, spacing_mm = self._registered(image)
-        except (UnreadableImage, InvalidParameter) as error:
+        except UnreadableImage as error:
+            return OpenedImage(image, reasons=(domain.unregistered(image.pixels, _spacing(image), error),))
+        except InvalidParameter as error:
             return OpenedImage(image, reasons=(str(error),))
         findings = domain.findings(phantom, image.pixels)
         return OpenedImage(image, phantom, spacing_mm, tuple(domain.reasons(findings, self.limits)), findings)
 
     def _registered(self, image: Image) -> tuple[Registered, tuple[float, float]]:
-        if image.spacing_mm is not None:
-            return register(image.pixels, image.spacing_mm), image.spacing_mm
-        for spacing in self.spacings_mm:
-            try:
-                return register(image.pixels, spacing), (spacing, spacing)
-            except UnreadableImage:
-                continue
-        tried = ", ".join(f"{spacing:g}" for spacing in self.spacings_mm)
-        raise UnreadableImage(f"the image states no pixel spacing, and no phantom was found with {tried} mm")
+        spacing_mm = _spacing(image)
+        return register(image.pixels, spacing_mm), spacing_mm
+
+
+def _spacing(image: Image) -> tuple[float, float]:
+    """Return the pixel spacing that an image states, or the one at which cells of its grid have their size."""
+    if image.spacing_mm is not None:
+        return image.spacing_mm
+    found = lattice(image.pixels, USUAL_SPACING_MM)
+    spacing = USUAL_SPACING_MM if found is None else USUAL_SPACING_MM * CELL_MM / found.pitch_mm
+    return spacing, spacing
 
 
 def spacing_caution(opened: OpenedImage) -> str | None:
     """Return what to say of a spacing that the image does not state."""
     if opened.image.spacing_mm is not None or opened.spacing_mm is None:
         return None
-    return f"the image states no pixel spacing; the grid of the phantom fits {opened.spacing_mm[0]:g} mm"
-
-
-def values_of(opened: OpenedImage) -> NDArray[np.float32]:
-    """Return the registered values of an image whose phantom was found.
-
-    Raises:
-        UnreadableImage: none was found.
-    """
-    if opened.phantom is None:
-        raise UnreadableImage("; ".join(opened.reasons))
-    return opened.phantom.values
+    return f"the image states no pixel spacing; the grid of the phantom fits {opened.spacing_mm[0]:.4f} mm"

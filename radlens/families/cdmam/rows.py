@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.families.cdmam.asking import ABLATION, AskedAblation, ablation_settings
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.images import SAMPLED_SHAPE, Image, read, require_shape
@@ -25,6 +26,8 @@ MAX_STREAMED_EVALUATIONS = 5_000_000
 """Evaluations of the network behind a stream: 100 000 samples of OMIG with the paper's 50 steps."""
 
 _PREDICTION_FORMATS = (JSON, PNG, NPY)
+
+_ABLATION_FORMATS = (JSON, PNG)
 
 _EXPLANATION_FORMATS = {
     "map": (JSON, NDJSON, PNG, NPY, DICOM),
@@ -137,6 +140,8 @@ def open_row(request: Request, terms: Terms) -> Row:
 def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings:
     if request.kind == "predict":
         return prediction_settings(given, request.hints, sampler=terms.sampler)
+    if ABLATION in terms.methods and given.get("method", request.hints.get("method")) == ABLATION:
+        return ablation_settings(given, request.hints, sampler=terms.sampler)
     return explanation_settings(
         given, request.hints, sampler=terms.sampler, methods=terms.methods, n_members=terms.n_members
     )
@@ -145,6 +150,8 @@ def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings
 def _media_type(request: Request, settings: Settings) -> str:
     if request.kind == "predict":
         return negotiate(request.accept, _PREDICTION_FORMATS)
+    if isinstance(settings.explainer, AskedAblation):
+        return negotiate(request.accept, _ABLATION_FORMATS)
     media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
     return NDJSON if media_type == JSON and settings.n_samples != 1 else media_type
 

@@ -15,12 +15,15 @@ from radlens import explainers
 from radlens.bundles import Bundle
 from radlens.engines import open_bundle
 from radlens.errors import BundleError
+from radlens.families.cdmam.ablation import Ablation
 from radlens.families.cdmam.answers import (
     Context,
+    ablation_response,
     explanation_response,
     prediction_response,
     unassessable_response,
 )
+from radlens.families.cdmam.asking import ABLATION, AskedAblation
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.cautions import cautions
 from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
@@ -79,9 +82,12 @@ class Service(BatchService):
             "model": manifest.name,
             "version": manifest.version,
             "bundle_hash": bundle.bundle_hash,
+            "training": {"recordings": manifest.training.get("recordings", "not stated")},
             **stated,
         }
         spec = manifest.input
+        if spec.registered:
+            methods = (*methods, ABLATION)
         limits = Limits() if manifest.domain is None else Limits.from_json(manifest.domain)
         opener = PhantomOpener(limits)
         self._terms = Terms(spec.sampler, methods, manifest.n_members, opener, spec.registered)
@@ -119,6 +125,8 @@ class Service(BatchService):
         for row in rows:
             if row.judged is not None and not row.judged.assessment.assessable:
                 yield _what_was_judged, unassessable_response, [row]
+            elif isinstance(row.settings.explainer, AskedAblation):
+                yield self._ablate, ablation_response, [row]
             elif row.is_streamed:
                 yield _nothing_yet, self._streamed, [row]
             elif row.settings.n_samples != 1:
@@ -130,6 +138,9 @@ class Service(BatchService):
                 yield self._computer.predict, prediction_response, group
             else:
                 yield self._computer.explain_once, explanation_response, group
+
+    def _ablate(self, rows: Sequence[Row]) -> list[Ablation]:
+        return [self._computer.ablate(row) for row in rows]
 
     def _explain_many(self, rows: Sequence[Row]) -> list[Explanation]:
         return [self._computer.explain_many(row) for row in rows]

@@ -1,0 +1,49 @@
+"""Disk ablation as something that can be asked for beside the explainers: `radlens.families.cdmam.ablation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
+from radlens.images.sampling import SAMPLERS
+from radlens.service.parameters import Choice, Integer, Parameter, Settings, read_parameters
+
+__all__ = ["ABLATION", "AskedAblation", "ablation_settings"]
+
+ABLATION = "ablation"
+"""Name of the method in requests."""
+
+_EVALUATIONS = 411
+"""Evaluations of the network for each sample: the image, and each of 205 cells with two different noises."""
+
+
+@dataclass(frozen=True)
+class AskedAblation:
+    """Disk ablation; it has no parameters beside its samples."""
+
+    name: ClassVar[str] = ABLATION
+    evaluations_per_sample: ClassVar[int] = _EVALUATIONS
+
+
+def ablation_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str) -> Settings:
+    """Read the parameters of a disk ablation.
+
+    Args:
+        given: text by name; each must be a parameter of it.
+        hints: used where they name a parameter that is not given.
+        sampler: the default sampler, the model's own.
+
+    Raises:
+        InvalidParameter: an unknown name, or text that is not as expected.
+    """
+    known: dict[str, Parameter] = {
+        "method": Choice((ABLATION,), ABLATION),
+        "n_samples": Integer(3, 128, DEFAULT_SAMPLES),
+        "sampler": Choice(SAMPLERS, sampler),
+        "seed": Integer(0, 2**32 - 1, 0),
+    }
+    values = read_parameters(f"explanations by {ABLATION}", known, given, hints)
+    del values["method"]
+    return Settings(explainer=AskedAblation(), **values)  # type: ignore[arg-type]
