@@ -35,23 +35,27 @@ def command(
     methods.png: occlusion, sensitivity and OMIG (Fig. 3); rotation.png: the image turned by 90 degrees (Fig. 7);
     before-after.png: the curve before and after the map is added to the image (Fig. 13); path-lengths.png: maps and
     midpoints over c (Fig. 14).
+
+    Maps of a registered phantom are carried back to the image. Each upsampled map states what it and the map of its
+    disk-free twin say of the disks. An image that the model cannot judge gets no map: exit code 9.
     """
     from radlens.cli.local import open_cdmam_bundle
     from radlens.cli.studies import Study
     from radlens.engines import open_bundle
     from radlens.images import read, require_shape
+    from radlens.studies.amanova_maps import MapParameters
 
     opened = read(image.read_bytes())
     require_shape(opened)
-    with open_cdmam_bundle(bundle, DEFAULT_STORE) as found:
-        study = Study(opened, found, open_bundle(found), n_steps=n_steps, n_samples=upsample, stride=stride, seed=seed)
-    output.mkdir(parents=True, exist_ok=True)
-    for file in draw(study, output):
+    parameters = MapParameters(upsample, n_steps, stride=stride, seed=seed)
+    with open_cdmam_bundle(bundle, DEFAULT_STORE) as found, stages() as report:
+        files = draw(Study(opened, found, open_bundle(found), parameters, report), output)
+    for file in files:
         note(f"wrote {file}")
 
 
 def draw(study: Study, folder: Path) -> list[Path]:
-    """Draw every figure of a study into ``folder``; return the files."""
+    """Draw every figure of a study into ``folder``, made when the first is drawn; return the files."""
     figures = {
         "methods.png": study.methods,
         "before-after.png": study.before_after,
@@ -59,10 +63,11 @@ def draw(study: Study, folder: Path) -> list[Path]:
         "rotation.png": study.rotation,
     }
     files = []
-    with stages() as report:
-        for i, (name, drawn) in enumerate(figures.items()):
-            report("drawing", i, len(figures))
-            (folder / name).write_bytes(drawn())
-            files.append(folder / name)
-        report("drawing", len(figures), len(figures))
+    for i, (name, drawn) in enumerate(figures.items()):
+        study.on_progress("drawing", i, len(figures))
+        content = drawn()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        files.append(folder / name)
+    study.on_progress("drawing", len(figures), len(figures))
     return files

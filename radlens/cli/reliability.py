@@ -68,20 +68,25 @@ def command(
 
     Two things are told of each sampler: the correlation of the maps of two seeds, which is what reliability means, and
     the estimate from the halves of one run, which is all that a user has. The paper draws rows and columns (grid).
+    Maps of a model of registered phantoms are compared on the phantom's own grid; an image that it cannot judge gets
+    none: exit code 9.
 
     Writes reliability.png, reliability.csv (the curves), needed.csv (samples for the same reliability) and the folder
     runs, from which an interrupted measurement goes on when the same command is given again.
     """
     from radlens.cli.local import open_cdmam_bundle
+    from radlens.cli.studies import assessed_view
     from radlens.engines import open_bundle
+    from radlens.studies.amanova_recipes import bundle_recipe
 
     given = {"n_steps": n_steps, "path_length": path_length, "zscore": zscore, "window": window, "stride": stride}
     explainer = _explainer(method, given)
     pixels = _image(image)
     with open_cdmam_bundle(bundle, DEFAULT_STORE) as found:
         engine = open_bundle(found)
+        view = assessed_view(pixels, found, bundle_recipe(found.manifest.name, found, engine, engine=engine.name))
         study = Study(
-            found.normalize(pixels.pixels),
+            view.values,
             lambda images: explainer.attribute(engine, images),
             identity={"explainer": repr(explainer), "model": found.bundle_hash, "engine": engine.name},
             n_samples=samples,

@@ -1,5 +1,6 @@
 """``radlens reproduce``: the study of a paper as one page, beside the paper's numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +13,17 @@ from radlens.errors import InvalidParameter
 __all__ = ["EPILOG", "command"]
 
 EPILOG = examples(
+    "radlens reproduce amanova -o studies/amanova --samples 200 --n-steps 10",
     "radlens reproduce byra -o studies/byra",
     "radlens reproduce sam-millan -o studies/sam-millan --run patch-resnet50=runs/patches",
     "radlens reproduce byra -o studies/busi --preset paper --data busi --root /data/Dataset_BUSI_with_GT",
 )
 
-STUDIES = ("sam-millan", "byra")
+STUDIES = ("amanova", "sam-millan", "byra")
 """What can be reproduced."""
+
+
+_AMANOVA = "amanova; defaults are the paper's where it states them"
 
 
 def command(
@@ -26,15 +31,16 @@ def command(
         str,
         typer.Argument(
             metavar="STUDY",
-            help="sam-millan: seven methods on mammograms (2023); byra: CAM on breast ultrasound (2022).",
+            help="amanova: OMIG on a contrast-detail phantom (2022); sam-millan: seven methods on mammograms (2023); "
+            "byra: CAM on breast ultrasound (2022).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the study.")],
     preset: Annotated[
         str,
         typer.Option(
-            help="demo: small recipes, hours of training on two cores at most; paper: the paper's numbers of images, "
-            "for a machine with a GPU."
+            help="sam-millan, byra: demo for small recipes, hours of training on two cores at most; paper for the "
+            "paper's numbers of images, on a machine with a GPU."
         ),
     ] = "demo",
     data: Annotated[
@@ -57,7 +63,11 @@ def command(
     ] = None,
     run: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL=DIR", help="Finished training run to use instead of training; may be repeated."),
+        typer.Option(
+            metavar="MODEL=DIR",
+            help="Finished training run to use instead of training; may be repeated. amanova: registered and paper, "
+            "run or bundle; registered=export/cdmam_demo by default.",
+        ),
     ] = None,
     quantile: Annotated[
         float, typer.Option(min=0, max=1, help="Boxes: pixels of a map above it are kept; the thesis prints none.")
@@ -65,6 +75,46 @@ def command(
     engine: Annotated[
         str, typer.Option(help="auto for the fastest, an engine by name, or eager: torch, without making graphs.")
     ] = "auto",
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, rich_help_panel=_AMANOVA, help="Samples behind an upsampled map (N).")
+    ] = 5000,
+    n_steps: Annotated[
+        int, typer.Option(min=1, rich_help_panel=_AMANOVA, help="OMIG: gradients on the path (L).")
+    ] = 50,
+    path_length: Annotated[float, typer.Option(rich_help_panel=_AMANOVA, help="OMIG: length of the path (c).")] = 1.0,
+    zscore: Annotated[
+        float, typer.Option(rich_help_panel=_AMANOVA, help="OMIG: gradients further out are dropped (t).")
+    ] = 3.0,
+    n_test: Annotated[
+        int,
+        typer.Option(min=1, rich_help_panel=_AMANOVA, help="Test images of each scenario, for Fig. 2 and coverage."),
+    ] = 40,
+    stride: Annotated[
+        int,
+        typer.Option(min=1, rich_help_panel=_AMANOVA, help="Distance of the squares of occlusion; each is 10 wide."),
+    ] = 5,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            rich_help_panel=_AMANOVA,
+            help="Recordings with their curves (cdc.csv, as of `radlens train`); a simulated image stands for them.",
+        ),
+    ] = None,
+    spacing_mm: Annotated[
+        float, typer.Option(min=0.03, max=0.5, rich_help_panel=_AMANOVA, help="Pixel spacing of simulated images, mm.")
+    ] = 0.07,
+    paper_recipe: Annotated[
+        bool,
+        typer.Option(
+            rich_help_panel=_AMANOVA,
+            help="Compare with the paper's own recipe, trained in the folder of the study where no run is given "
+            "(preset paper-small, 25 CPU minutes).",
+        ),
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, rich_help_panel=_AMANOVA, help="Seed of the samples.")] = 0,
 ) -> None:
     """Run the whole study of a paper: train, explain, measure, and write one page with each table and figure.
 
@@ -75,6 +125,26 @@ def command(
 
     require("STUDY", study, STUDIES)
     require("--preset", preset, ("demo", "paper"))
+    if study == "amanova":
+        if data is not None or root is not None or cases is not None or preset != "demo":
+            raise InvalidParameter("--preset, --data, --root and --cases are not for amanova; it has --recordings")
+        own = studies.AmanovaOptions(
+            n_samples=samples,
+            n_steps=n_steps,
+            path_length=path_length,
+            zscore=zscore,
+            n_test=n_test,
+            stride=stride,
+            spacing_mm=spacing_mm,
+            recordings=recordings,
+            runs={"registered": Path("export/cdmam_demo"), **dict(_named(text) for text in run or ())},
+            with_paper=paper_recipe,
+            engine=engine,
+            seed=seed,
+        )
+        with stages() as report:
+            _say(studies.reproduce_amanova(output, own, on_progress=report), output)
+        return
     if (data is None) != (root is None):
         raise InvalidParameter("--data and --root must be given together")
     options = studies.StudyOptions(
@@ -88,8 +158,11 @@ def command(
     )
     reproduce = {"sam-millan": studies.reproduce_sam_millan, "byra": studies.reproduce_byra}[study]
     with stages() as report:
-        files = reproduce(output, options, on_progress=report)
-    note(f"wrote {files[0]} and {len(files) - 1} more files in {output}")
+        _say(reproduce(output, options, on_progress=report), output)
+
+
+def _say(files: Sequence[Path], folder: Path) -> None:
+    note(f"wrote {files[0]} and {len(files) - 1} more files in {folder}")
 
 
 def _named(text: str) -> tuple[str, Path]:

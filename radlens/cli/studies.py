@@ -1,16 +1,21 @@
-"""The experiments behind the paper's comparisons: Amanova et al. 2022, Figs. 3, 7, 13 and 14."""
+"""The experiments behind the paper's comparisons for any image: Amanova et al. 2022, Figs. 3, 7, 13 and 14."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from radlens.bundles import Bundle
 from radlens.cli.results import regions
 from radlens.engines import BundleEngine
-from radlens.evaluation import linear_interval, log_interval
-from radlens.explainers import Explainer, Occlusion, Omig, Sensitivity, UpsampledMap, upsample
+from radlens.errors import NotAssessable
+from radlens.explainers import Explainer, UpsampledMap
+from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.figures import (
     Box,
     Curve,
@@ -22,15 +27,21 @@ from radlens.figures import (
     figure_rotation,
     save,
 )
-from radlens.images import Image, downsample
+from radlens.images import Image
+from radlens.phantoms.cdmam import domain
+from radlens.studies.amanova_maps import (
+    CLEAR_PATH_LENGTH,
+    PATH_LENGTHS,
+    MapParameters,
+    before_after,
+    sample_maps,
+    upsampled,
+    upsampled_with_twin,
+)
+from radlens.studies.amanova_recipes import Recipe, View, bundle_recipe
+from radlens.studies.store import Store
 
-__all__ = ["CLEAR_PATH_LENGTH", "PATH_LENGTHS", "Study", "turned"]
-
-PATH_LENGTHS = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""Values of c that are compared. The paper settles on 1; how far that leads depends on the scale of the gradient."""
-
-CLEAR_PATH_LENGTH = 100.0
-"""Value of c at which the curve falls visibly: with the demo members by a tenth, where c = 1 does by a thousandth."""
+__all__ = ["Study", "assessed_view", "turned"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,30 +52,37 @@ class Study:
         image: at least 250x250.
         bundle: the model.
         engine: runs it.
-        n_steps: gradients on the path of OMIG.
-        n_samples: samples behind each upsampled map.
-        stride: distance of the squares of occlusion.
-        seed: of the samples.
+        parameters: of the maps.
+        on_progress: called as ``on_progress(stage, done, total)``.
     """
 
     image: Image
     bundle: Bundle
     engine: BundleEngine
-    n_steps: int
-    n_samples: int
-    stride: int
-    seed: int
+    parameters: MapParameters
+    on_progress: Callable[[str, float, float], None] = lambda stage, done, total: None
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How the model sees images."""
+        return bundle_recipe(self.bundle.manifest.name, self.bundle, self.engine, engine=self.engine.name)
+
+    @cached_property
+    def view(self) -> View:
+        """What the model sees of the image; errors as `assessed_view`."""
+        return assessed_view(self.image, self.bundle, self.recipe)
 
     def methods(self) -> bytes:
         """Compare occlusion, sensitivity and OMIG on one sample (Fig. 3)."""
-        explainers = (Occlusion(10, self.stride, effect="rise"), Sensitivity(), self._omig(1.0))
-        maps = [each.attribute(self.engine, self._sample).numpy()[0, 0] for each in explainers]
-        return save(figure_methods([MethodsRow("one sample, 250×250", *maps)]))
+        label = "one sample of the registered phantom" if self.recipe.is_registered else "one sample, 250×250"
+        return save(figure_methods([MethodsRow(label, *sample_maps(self.recipe, self.view, self.parameters))]))
 
     def before_after(self) -> bytes:
-        """Compare the curves before and after the map is added to the sample (Fig. 13)."""
-        moved = self._sample + self._omig(CLEAR_PATH_LENGTH).attribute(self.engine, self._sample)
-        return save(figure_before_after(self._curve(self._sample), self._curve(moved)))
+        """Compare the curves before and after the map is added to the image (Fig. 13)."""
+        explainer = self.parameters.omig(CLEAR_PATH_LENGTH)
+        pair = before_after(self.recipe, self.view, explainer, seed=self.parameters.seed)
+        title = self.parameters.text("c", "L", "t", c=f"{CLEAR_PATH_LENGTH:g}")
+        return save(figure_before_after(*(Curve(each.mean, each.interval) for each in pair), title=title))
 
     def path_lengths(self) -> bytes:
         """Compare maps and midpoints over c (Fig. 14)."""
@@ -73,39 +91,74 @@ class Study:
     def rotation(self) -> bytes:
         """Explain the image turned by 90 degrees (Fig. 7)."""
         pixels = np.ascontiguousarray(np.rot90(self.image.pixels))
-        _, box = next(iter(regions(self.image).items()))
         spacing = None if self.image.spacing_mm is None else self.image.spacing_mm[::-1]
-        shown = self._upsampled(pixels, self._omig(1.0))
-        return save(figure_rotation(pixels, shown, turned(box, self.image.pixels.shape[1]), spacing_mm=spacing))
+        # The digest is that of the bytes of the unturned image, under which its phantom may be kept.
+        image = replace(self.image, pixels=pixels, spacing_mm=spacing, sha256=f"{self.image.sha256} turned")
+        phantom = _opened(image, self.bundle).phantom
+        view = self.recipe.view(pixels, spacing, phantom)
+        _, box = next(iter(regions(self.image).items()))
+        shown, note = self._upsampled(view, self.parameters.omig(), "turned by 90°")
+        box = turned(box, self.image.pixels.shape[1])
+        return save(figure_rotation(pixels, shown, box, spacing_mm=spacing, title=note or None))
 
     def _path_length(self, c: float) -> PathLength:
-        explainer = self._omig(c)
-        moved = self._sample + explainer.attribute(self.engine, self._sample)
-        before, after = (float(self.engine.score(images)[0]) for images in (self._sample, moved))
-        return PathLength(c, self._upsampled(self.image.pixels, explainer), before, after)
+        explainer = self.parameters.omig(c)
+        before, after = before_after(self.recipe, self.view, explainer, seed=self.parameters.seed)
+        shown, note = self._upsampled(self.view, explainer, f"c = {c:g}")
+        return PathLength(c, shown, before.midpoint, after.midpoint, note)
 
-    def _omig(self, path_length: float) -> Omig:
-        return Omig(self.n_steps, path_length)
+    def _upsampled(self, view: View, explainer: Explainer, stage: str) -> tuple[UpsampledMap, str]:
+        """Return a map on the grid of the image, and what it and its disk-free twin say of disks, if that is known."""
+        n, seed = self.parameters.n_samples, self.parameters.seed
+        curve = self.recipe.read(view, seed=seed).mean
+        if view.phantom is None or curve.min() <= 0:
+            return view.on_image(upsampled(self.recipe, view, explainer, n_samples=n, seed=seed)), ""
+        with tempfile.TemporaryDirectory() as folder:
+            found = upsampled_with_twin(
+                self.recipe,
+                view,
+                explainer,
+                curve,
+                n_samples=n,
+                store=Store(Path(folder)),
+                key={},
+                seed=seed,
+                on_samples=lambda done, total: self.on_progress(stage, done, total),
+            )
+        large, twin = found.statistic.large, found.twin.large
+        return found.on_image, f"t of {large.n} large disks {large.t:.1f}, of the disk-free twin {twin.t:.1f}"
 
-    def _upsampled(self, pixels: np.ndarray, explainer: Explainer) -> UpsampledMap:
-        return upsample(
-            self.bundle.normalize(pixels),
-            lambda batch: explainer.attribute(self.engine, batch),
-            n_samples=self.n_samples,
-            sampler=self.bundle.manifest.input.sampler,
-            seed=self.seed,
-        )
 
-    @cached_property
-    def _sample(self) -> Tensor:
-        """One sample of the image as the network sees it, ``(1, 1, 250, 250)``."""
-        sampled = downsample(self.image.pixels, self.bundle.manifest.input.sampler, seed=self.seed)
-        return self.bundle.preprocess(sampled.image)
+def assessed_view(image: Image, bundle: Bundle, recipe: Recipe) -> View:
+    """Return what a model sees of an image that it can judge.
 
-    def _curve(self, images: Tensor) -> Curve:
-        prediction = self.engine.predict(images)
-        mean, total = prediction.mean.double().numpy()[0], prediction.total.double().numpy()[0]
-        return Curve(mean, log_interval(mean, total) if mean.min() > 0 else linear_interval(mean, total))
+    A model of the paper's recipe sees every image; its phantom is looked for as well, to tell where disks lie.
+
+    Args:
+        image: as it was read.
+        bundle: the model.
+        recipe: how it sees images.
+
+    Raises:
+        NotAssessable: a model of registered phantoms cannot judge the image; the message says why.
+    """
+    opened = _opened(image, bundle)
+    if not recipe.is_registered:
+        return recipe.view(image.pixels, image.spacing_mm, opened.phantom)
+    reasons = list(opened.reasons)
+    if opened.phantom is None or opened.findings is None:
+        raise NotAssessable("; ".join(reasons))
+    view = recipe.view(image.pixels, opened.spacing_mm, opened.phantom)
+    read = recipe.read(view)
+    reasons += domain.contradictions(opened.findings, read.mean, read.interval)
+    if reasons:
+        raise NotAssessable("; ".join(reasons))
+    return view
+
+
+def _opened(image: Image, bundle: Bundle) -> OpenedImage:
+    limits = bundle.manifest.domain
+    return PhantomOpener(domain.Limits() if limits is None else domain.Limits.from_json(limits)).open(image)
 
 
 def turned(box: Box, n_columns: int) -> Box:

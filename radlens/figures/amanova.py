@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from radlens.errors import InvalidInput
 from radlens.explainers import UpsampledMap
@@ -121,11 +121,12 @@ def figure_changes(changes: Sequence[CurveChange]) -> Figure:
     figure = new_figure(_WIDTH if n_columns > 1 else 5.0, 4.6 * n_rows)
     grid = figure.subplots(2 * n_rows, n_columns, squeeze=False, sharex=True, height_ratios=[2, 1] * n_rows)
     ratios = np.array([change.after.mean_um / change.before.mean_um for change in changes])
-    reach = max(1e-4, 1.15 * np.abs(ratios - 1).max())
+    low, high = min(ratios.min(), 1.0), max(ratios.max(), 1.0)
+    edge = max(0.1 * (high - low), 1e-5)
     for number, (change, ratio) in enumerate(zip(changes, ratios, strict=True)):
         row, column = 2 * (number // n_columns), number % n_columns
         _draw_pair(grid[row, column], change)
-        _draw_ratio(grid[row + 1, column], ratio, reach)
+        _draw_ratio(grid[row + 1, column], ratio, (low - edge, high + edge))
     for number in range(len(changes), n_rows * n_columns):
         for axes in grid[2 * (number // n_columns) :, number % n_columns][:2]:
             axes.set_visible(False)
@@ -142,14 +143,17 @@ def _draw_pair(axes: Axes, change: CurveChange) -> None:
     axes.set(xscale="log", yscale="log")
     axes.set_title(change.label, size=9)
     axes.set_ylabel("threshold (µm of gold)", size=8)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=30))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")
     _plain(axes)
 
 
-def _draw_ratio(axes: Axes, ratio: np.ndarray, reach: float) -> None:
+def _draw_ratio(axes: Axes, ratio: np.ndarray, limits: tuple[float, float]) -> None:
     axes.axhline(1.0, color="0.4", linewidth=0.8)
     axes.plot(CDC_DIAMETERS_MM, ratio, "-o", color=_AFTER, markersize=3, linewidth=1.3)
-    axes.set(xscale="log", ylim=(1 - reach, 1 + reach))
+    axes.set(xscale="log", ylim=limits)
     axes.set_ylabel("after / before", size=8)
     axes.set_xlabel("disk diameter (mm)", size=8)
     axes.ticklabel_format(axis="y", useOffset=False)

@@ -78,13 +78,17 @@ def figure_reliability(
 
 def _draw_reliability(axes: Axes, curves: Sequence[ReliabilityCurve], wanted: float, scale_px: int | None) -> None:
     for curve, colour in zip(curves, _COLOURS, strict=False):
-        axes.plot(curve.n_samples, curve.agreement, color=colour, linewidth=1.8, label=f"{curve.label}, two seeds")
+        # Markers: a run of the fewest samples is looked at once, and a line of one point cannot be seen.
+        label = f"{curve.label}, two seeds"
+        axes.plot(curve.n_samples, curve.agreement, "-o", markersize=4, color=colour, linewidth=1.8, label=label)
         for i, estimate in enumerate(curve.estimates):
-            label = f"{curve.label}, halves of one" if i == 0 else None
-            axes.plot(curve.n_samples, estimate, ":", color=colour, linewidth=1.3, label=label)
+            own = f"{curve.label}, halves of one" if i == 0 else None
+            axes.plot(curve.n_samples, estimate, ":x", markersize=5, color=colour, linewidth=1.3, label=own)
     axes.axhline(wanted, color="0.5", linewidth=0.8)
     axes.text(0.01, wanted + 0.01, f"{wanted:g}", transform=axes.get_yaxis_transform(), size=8, color="0.4")
-    axes.set(xscale="log", ylim=(0, 1.02))
+    axes.set(xscale="log", ylim=(0, 1.02), xlim=_reach(curves))
+    if not any((curve.agreement > 0).any() or (curve.estimates > 0).any() for curve in curves):
+        _say(axes)
     of_bins = "" if scale_px is None else f", squares of {scale_px}×{scale_px} pixels"
     _label(axes, f"reliability{of_bins}")
     axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="lower right")
@@ -97,14 +101,29 @@ def _draw_needed(axes: Axes, curves: Sequence[ReliabilityCurve]) -> None:
     for curve, colour in zip(curves, _COLOURS, strict=False):
         points = np.array([(n, *needed(curve, min(float(r), 1 - 1e-9))) for n, r in reached]).reshape(-1, 3)
         measured = points[:, 2] == 0
-        axes.plot(points[:, 0], points[:, 1], "--", color=colour, linewidth=1.0)
-        axes.plot(points[measured, 0], points[measured, 1], color=colour, linewidth=1.8, label=curve.label)
-    axes.set(xscale="log", yscale="log")
+        axes.plot(points[:, 0], points[:, 1], "--o", markersize=4, markerfacecolor="none", color=colour, linewidth=1.0)
+        measured_points = points[measured, :2].T
+        axes.plot(*measured_points, "-o", markersize=4, color=colour, linewidth=1.8, label=curve.label)
+    axes.set(xscale="log", yscale="log", xlim=_reach(curves))
+    if not reached:
+        _say(axes)
     _label(axes, "samples for the same reliability")
     axes.set_xlabel(f"samples, {first.label}", size=10)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", title="dashed: extrapolated", title_fontsize=8)
+    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", title="dashed, open: extrapolated", title_fontsize=8)
+
+
+def _reach(curves: Sequence[ReliabilityCurve]) -> tuple[float, float]:
+    """Return a range of samples that holds all points inside the axes, also a single one."""
+    n_samples = np.concatenate([curve.n_samples for curve in curves])
+    return float(n_samples.min()) / 1.5, float(n_samples.max()) * 1.5
+
+
+def _say(axes: Axes) -> None:
+    """Say on empty axes why they are."""
+    text = "not known:\ntoo few samples for maps to agree"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", size=10, color="0.3")
 
 
 def _label(axes: Axes, y: str) -> None:

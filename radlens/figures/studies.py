@@ -36,12 +36,14 @@ class PathLength(NamedTuple):
         shown: its map.
         before_um: midpoint of the predicted curve, micrometres of gold.
         after_um: midpoint after adding the map to the image.
+        note: one more line above the map.
     """
 
     path_length: float
     shown: Shown
     before_um: float
     after_um: float
+    note: str = ""
 
 
 class MethodsRow(NamedTuple):
@@ -87,13 +89,14 @@ def figure_path_lengths(studies: Sequence[PathLength], *, n_columns: int = 4) ->
     _require(studies)
     n_columns = min(n_columns, len(studies))
     n_rows = -(-len(studies) // n_columns)
-    figure = new_figure(2.5 * n_columns, n_rows * (2.5 * _tallness(studies[0].shown) + 0.6))
+    figure = new_figure(3.1 * n_columns, n_rows * (3.1 * _tallness(studies[0].shown) + 0.75))
     for i, study in enumerate(studies):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
         limit = draw_map(axes, study.shown)
         _bare(axes)
         change = f"midpoint {study.before_um:.3f} → {study.after_um:.3f} µm"
-        axes.set_title(f"c = {study.path_length:g}\n{change}\nscale ±{limit:.2g}", size=8)
+        lines = [f"c = {study.path_length:g}", change, *([study.note] if study.note else []), f"scale ±{limit:.2g}"]
+        axes.set_title("\n".join(lines), size=8)
     return figure
 
 

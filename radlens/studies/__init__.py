@@ -1,5 +1,6 @@
 """Whole studies: models, images, maps, measures, and the page that shows them."""
 
+from radlens.studies.amanova import AmanovaOptions, reproduce_amanova
 from radlens.studies.byra import reproduce_byra
 from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
 from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of
@@ -16,6 +17,7 @@ from radlens.studies.store import Store
 __all__ = [
     "CHEAPER",
     "MEASURES",
+    "AmanovaOptions",
     "BoxRule",
     "CaseSet",
     "CaseSource",
@@ -45,6 +47,7 @@ __all__ = [
     "methods_of",
     "open_cases",
     "regions_of",
+    "reproduce_amanova",
     "reproduce_byra",
     "reproduce_sam_millan",
     "run_model",

@@ -61,7 +61,9 @@ from radlens.studies.amanova_images import (
     turned,
 )
 from radlens.studies.amanova_maps import (
+    CLEAR_PATH_LENGTH,
     METHODS,
+    PATH_LENGTHS,
     MapParameters,
     ShownMap,
     before_after,
@@ -117,8 +119,8 @@ class AmanovaOptions:
     zscore: float = AMANOVA_PARAMETERS["t"].value
     n_test: int = 40
     stride: int = 5
-    path_lengths: tuple[float, ...] = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-    clear_path_length: float = 100.0
+    path_lengths: tuple[float, ...] = PATH_LENGTHS
+    clear_path_length: float = CLEAR_PATH_LENGTH
     part_of_lengths: int = 10
     spacing_mm: float = 0.07
     recordings: Path | None = None

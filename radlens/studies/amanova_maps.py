@@ -23,7 +23,9 @@ from radlens.studies.amanova_recipes import Predicted, Recipe, View
 from radlens.studies.store import Key, Store, digest
 
 __all__ = [
+    "CLEAR_PATH_LENGTH",
     "METHODS",
+    "PATH_LENGTHS",
     "MapParameters",
     "ShownMap",
     "before_after",
@@ -32,6 +34,12 @@ __all__ = [
     "upsampled",
     "upsampled_with_twin",
 ]
+
+PATH_LENGTHS = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Values of c that are compared. The paper settles on 1; how far that leads depends on the scale of the gradient."""
+
+CLEAR_PATH_LENGTH = 100.0
+"""Value of c at which the curve falls visibly, where c = 1 moves it by a thousandth to a hundredth."""
 
 METHODS = ("occlusion sensitivity", "sensitivity", "OMIG")
 """Methods of Fig. 3, from left to right."""

@@ -54,6 +54,27 @@ def test_every_sampler_is_drawn():
     assert save(figure).startswith(b"\x89PNG")
 
 
+def test_a_single_look_is_drawn():
+    """A run of the fewest samples is one point: it has a marker that lies within both axes."""
+    points = [curve(name, of_one) for name, of_one in (("stratified", 0.05), ("grid", 0.01))]
+    first = [each._replace(n_samples=SAMPLES[:1], agreement=each.agreement[:1]) for each in points]
+    figure = figure_reliability([each._replace(estimates=each.estimates[:, :1]) for each in first])
+    for axes in figure.axes:
+        drawn = [line for line in axes.lines if 16 in np.asarray(line.get_xdata())]
+        assert len(drawn) >= 2
+        assert all(line.get_marker() in ("o", "x") for line in drawn)
+        low, high = axes.get_xlim()
+        assert low < 16 < high
+        assert not axes.texts or "not known" not in axes.texts[-1].get_text()
+
+
+def test_unknown_reliability_is_said():
+    """Where no two maps agree, both axes say so instead of staying empty."""
+    unknown = ReliabilityCurve("grid", SAMPLES[:1], np.array([math.nan]), np.full((2, 1), math.nan))
+    for axes in figure_reliability([unknown]).axes:
+        assert "not known" in axes.texts[-1].get_text()
+
+
 def test_bad_input_is_refused():
     """Each refusal says what was expected and what came."""
     with pytest.raises(InvalidInput, match="curves must hold at least one, got none"):
