@@ -12,12 +12,15 @@ from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 TYPICAL_CURVE_UM = (0.06, 0.08, 0.1, 0.13, 0.18, 0.25, 0.34, 0.48, 0.65, 0.9, 1.3, 1.9)
 
 
-def make_bundle(path: Path, *, version: str = "1.0", seed: int = 0, n_members: int = 2) -> Bundle:
+def make_bundle(
+    path: Path, *, version: str = "1.0", seed: int = 0, n_members: int = 2, rank: int = 2, logarithmic: bool = False
+) -> Bundle:
     """Write an ensemble of random members for images with values near 1000 to ``path`` and load it."""
     torch.manual_seed(seed)
-    members = [_member() for _ in range(n_members)]
+    members = [_member(rank, logarithmic) for _ in range(n_members)]
     path.mkdir(parents=True, exist_ok=True)
-    torch.save(FoldedCdmamEnsemble.from_members(members).state_dict(), path / bundles.WEIGHTS)
+    ensemble = FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic)
+    torch.save(ensemble.state_dict(), path / bundles.WEIGHTS)
     spec = InputSpec(
         mean=1000.0,
         std=100.0,
@@ -34,14 +37,19 @@ def make_bundle(path: Path, *, version: str = "1.0", seed: int = 0, n_members: i
         input=spec,
         explainers=("omig", "sensitivity", "occlusion"),
         n_members=n_members,
+        rank=ensemble.rank,
+        logarithmic=logarithmic,
         training={},
         parity={},
     )
     return bundles.save(path, manifest)
 
 
-def _member() -> CdmamNet:
-    member = CdmamNet(rank=2)
+def _member(rank: int, logarithmic: bool) -> CdmamNet:
+    member = CdmamNet(rank)
     mean = torch.tensor(TYPICAL_CURVE_UM)
-    member.scale_output(mean, 0.2 * mean)
+    if logarithmic:
+        member.scale_output(mean.log(), torch.full_like(mean, 0.2))
+    else:
+        member.scale_output(mean, 0.2 * mean)
     return member.eval()

@@ -24,6 +24,9 @@ PREDICTION_ONNX = "prediction.onnx"
 GRADIENT_ONNX = "gradient.onnx"
 MEMBERS_ONNX = "members.onnx"
 
+_LATER = ("rank", "logarithmic")
+"""Fields that manifests of the first releases do not have."""
+
 _GRAPHS = (PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX)
 
 
@@ -60,6 +63,8 @@ class Manifest:
         input: what the network expects.
         explainers: methods this model may be explained with.
         n_members: networks in the ensemble.
+        rank: features between the factors of the members' affine maps; None where they are not factored.
+        logarithmic: whether the members predict natural logarithms of um of gold; um of gold otherwise.
         training: the training record.
         parity: how far traced module, ONNX graph and eager module differ.
         files: SHA-256 of every other file of the bundle, by name.
@@ -75,6 +80,8 @@ class Manifest:
     n_members: int
     training: Mapping[str, Any]
     parity: Mapping[str, Any]
+    rank: int | None = None
+    logarithmic: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -122,11 +129,12 @@ class Bundle:
         Raises:
             BundleError: the weights do not fit the network.
         """
-        model = FoldedCdmamEnsemble(self.manifest.n_members)
+        manifest = self.manifest
         try:
+            model = FoldedCdmamEnsemble(manifest.n_members, manifest.rank, manifest.logarithmic)
             model.load_state_dict(torch.load(self.path / WEIGHTS, map_location="cpu", weights_only=True))
-        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            raise BundleError(f"{WEIGHTS} must hold {self.manifest.n_members} CDMAM members") from error
+        except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, InvalidInput) as error:
+            raise BundleError(f"{WEIGHTS} must hold {manifest.n_members} CDMAM members") from error
         return model
 
     def preprocess(self, pixels: np.ndarray) -> Tensor:
@@ -182,5 +190,5 @@ def _parse(document: dict[str, Any]) -> Manifest:
     spec = document["input"]
     ranges = {name: tuple(spec[name]) for name in ("pixel_mean_range", "pixel_std_range")}
     tuples = {name: tuple(document[name]) for name in ("diameters_mm", "explainers")}
-    known = {f.name: document[f.name] for f in fields(Manifest)}
+    known = {f.name: document[f.name] for f in fields(Manifest) if f.name in document or f.name not in _LATER}
     return Manifest(**(known | tuples | {"input": InputSpec(**(spec | ranges))}))

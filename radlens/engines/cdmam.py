@@ -66,10 +66,13 @@ class BundleEngine:
     Args:
         choices: of the prediction and the gradient, by name of the graph.
         open_members: opens the members one by one.
+        logarithmic: whether the members predict logarithms.
     """
 
-    def __init__(self, choices: Mapping[str, Choice], open_members: Callable[[], CdmamMembers]) -> None:
-        self._open_members = open_members
+    def __init__(
+        self, choices: Mapping[str, Choice], open_members: Callable[[], CdmamMembers], *, logarithmic: bool = False
+    ) -> None:
+        self._open_members, self._logarithmic = open_members, logarithmic
         self._prediction, self._gradient = (choices[name].engine for name in (PREDICTION_ONNX, GRADIENT_ONNX))
         self._peaks = [choice.peak for choice in choices.values()]
         self.name, self.precision = self._gradient.name, self._gradient.precision
@@ -82,8 +85,8 @@ class BundleEngine:
     def predict(self, images: Tensor) -> CdcPrediction:
         """Return curve and uncertainty, each ``(b, 12)`` um of gold."""
         found = self._prediction.run({"images": images.float().numpy()})
-        mean, aleatoric, epistemic = (torch.from_numpy(found[name]) for name in PREDICTION)
-        return CdcPrediction(mean, aleatoric, epistemic, (aleatoric**2 + epistemic**2).sqrt())
+        parts = (torch.from_numpy(found[name]) for name in PREDICTION)
+        return CdcPrediction.from_parts(*parts, logarithmic=self._logarithmic)
 
     def score(self, images: Tensor) -> Tensor:
         """Return the midpoint of the curve ``(b,)``, um of gold."""
@@ -207,6 +210,7 @@ def open_bundle(
             PREDICTION_ONNX: choose_for(PREDICTION_ONNX, PREDICTION, everything if alone else wanted),
         },
         open_members,
+        logarithmic=bundle.manifest.logarithmic,
     )
     log.info("engine %s computes gradients in batches of %d, in %s", opened.name, opened.batch_size, precision)
     return opened

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from radlens.engines.parity import ENGINES, measure
 from radlens.errors import BundleError
 from radlens.graphs.cdmam_gradient import CdmamGradient, CdmamMemberGradients
 from radlens.graphs.cdmam_kernel import mark
-from radlens.networks import CdmamEnsemble, FoldedCdmamEnsemble
+from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 from radlens.training import TrainedRun
 from radlens.training.cdmam_data import simulated_set
@@ -35,6 +36,10 @@ EXPLAINERS = ("occlusion", "omig", "sensitivity")
 
 N_GOLDEN = 2
 """Images whose float64 prediction and gradient are stored with the bundle."""
+
+_KINK_ERROR = 1e-3
+"""Least relative error of float32 that a gradient is measured by: what one ReLU or pooling window makes of it that
+rounding moves to the other side. In a few golden images it is chance whether one moves, in torch or in an engine."""
 
 _GOLDEN_SEED = 3
 _OPSET = 20
@@ -55,8 +60,9 @@ def export_bundle(
 
     The reference is the ensemble of Table 2, member by member with autograd, in float64. Errors are those of
     :func:`relative_error`. A form passes when its error is at most ten times that of the same eager ensemble in
-    float32, with a floor of 1e-5: ReLU and pooling switch at points that float32 places differently. The parity report
-    of the bundle also holds every engine of this machine in each of its precisions; one that fails is noted there.
+    float32, with a floor of 1e-5, of 1e-2 for gradients: ReLU and pooling switch at points that float32 places
+    differently. The parity report of the bundle also holds every engine of this machine in each of its precisions; one
+    that fails is noted there.
 
     Args:
         run: a finished training run.
@@ -73,7 +79,7 @@ def export_bundle(
     for old in folder.iterdir():
         old.unlink()
     report("tracing", 0, 4)
-    folded = FoldedCdmamEnsemble.from_members(run.members)
+    folded = FoldedCdmamEnsemble.from_members(run.members, logarithmic=run.logarithmic)
     images = _golden_images(run)
     _write_torch(folder, folded, images)
     report("exporting graphs", 1, 4)
@@ -86,12 +92,14 @@ def export_bundle(
     golden = _golden(run, images, folder)
     parity = _parity(run, folder, folded, images, golden)
     report("writing the bundle", 3, 4)
-    bundle = bundles.save(folder, _manifest(run, name, version, parity))
+    bundle = bundles.save(folder, _manifest(run, folded, name, version, parity))
     report("done", 4, 4)
     return bundle
 
 
-def _manifest(run: TrainedRun, name: str, version: str, parity: dict[str, Any]) -> Manifest:
+def _manifest(
+    run: TrainedRun, folded: FoldedCdmamEnsemble, name: str, version: str, parity: dict[str, Any]
+) -> Manifest:
     spec = InputSpec(
         mean=run.mean,
         std=run.std,
@@ -107,7 +115,9 @@ def _manifest(run: TrainedRun, name: str, version: str, parity: dict[str, Any]) 
         diameters_mm=CDC_DIAMETERS_MM,
         input=spec,
         explainers=EXPLAINERS,
-        n_members=len(run.members),
+        n_members=folded.n_members,
+        rank=folded.rank,
+        logarithmic=folded.logarithmic,
         training=run.record,
         parity=parity,
     )
@@ -133,7 +143,7 @@ def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, np.ndarr
         (bundles.PREDICTION_ONNX, predicted, PREDICTION),
         (bundles.GRADIENT_ONNX, derived, GRADIENT),
     ):
-        golden = Golden.measure(function, {"images": images.numpy()}, outputs)
+        golden = _with_kinks(Golden.measure(function, {"images": images.numpy()}, outputs))
         golden.save(folder / name)
         values |= golden.outputs
     return values
@@ -148,16 +158,28 @@ def _write_members(run: TrainedRun, folded: FoldedCdmamEnsemble, images: Tensor,
     write_onnx(CdmamMemberGradients(folded), each, file, list(GRADIENT))
 
     def derived(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        members = [CdmamEnsemble([deepcopy(member).to(dtype)]) for member in run.members]
+        members = [_ensemble([member], dtype, run.logarithmic) for member in run.members]
         pairs = list(zip(members, inputs["images"].split(1, dim=1), strict=True))
         scores = torch.stack([member.score(own) for member, own in pairs], dim=1)
         return scores, torch.cat([member.gradient(own) for member, own in pairs], dim=1)
 
-    Golden.measure(derived, {"images": each.numpy()}, GRADIENT).save(file)
+    _with_kinks(Golden.measure(derived, {"images": each.numpy()}, GRADIENT)).save(file)
+
+
+def _with_kinks(golden: Golden) -> Golden:
+    """Return golden values whose gradient, if there is one, allows for values that fall to the other side of a kink."""
+    errors = dict(golden.float32_errors)
+    if "gradient" in errors:
+        errors["gradient"] = max(errors["gradient"], _KINK_ERROR)
+    return replace(golden, float32_errors=errors)
 
 
 def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
-    return CdmamEnsemble([deepcopy(member).to(dtype) for member in run.members])
+    return _ensemble(run.members, dtype, run.logarithmic)
+
+
+def _ensemble(members: Sequence[CdmamNet], dtype: torch.dtype, logarithmic: bool) -> CdmamEnsemble:
+    return CdmamEnsemble([deepcopy(member).to(dtype) for member in members], logarithmic=logarithmic)
 
 
 def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> None:
@@ -233,7 +255,8 @@ def _parity(
 
 
 def _require_close(quantity: str, errors: Mapping[str, float]) -> None:
-    allowed = limit("f32", errors["eager"], is_map=quantity == "gradient")
+    is_map = quantity == "gradient"
+    allowed = limit("f32", max(errors["eager"], _KINK_ERROR if is_map else 0.0), is_map=is_map)
     for form, error in errors.items():
         if not error <= allowed:
             raise BundleError(f"{quantity} must be within {allowed:.1e} of float64, got {error:.1e} ({form})")

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny_bundle import make_bundle
 
 from radlens import explainers
 from radlens.engines import open_bundle
@@ -20,6 +21,12 @@ METHODS = {
 
 
 @pytest.fixture(scope="module")
+def logarithms(tmp_path_factory):
+    """A bundle of members that predict logarithms."""
+    return make_bundle(tmp_path_factory.mktemp("logarithms"), rank=4, logarithmic=True)
+
+
+@pytest.fixture(scope="module")
 def images(bundle):
     """Two normalised images."""
     return bundle.preprocess(np.random.default_rng(0).normal(1000, 100, (2, 250, 250)))
@@ -27,20 +34,22 @@ def images(bundle):
 
 def alone(ensemble, k):
     """Return member k as a model of one score."""
-    single = FoldedCdmamEnsemble(1)
+    single = FoldedCdmamEnsemble(1, ensemble.rank, ensemble.logarithmic)
     for layer, n in (("conv1", 8), ("conv2", 16), ("conv3", 32)):
         for name in ("weight", "bias"):
             whole, part = (getattr(getattr(each, layer), name) for each in (ensemble, single))
             part.copy_(whole[k * n : (k + 1) * n])
-    for name in ("weight", "bias", "sigma"):
+    for name in ("weight", "head", "bias", "sigma"):
         getattr(single, name).copy_(getattr(ensemble, name)[k : k + 1])
     return SimpleNamespace(score=torch.no_grad()(single.score), gradient=single.gradient)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("engine", ["torch", "auto"])
-def test_each_member_equals_an_ensemble_of_one(bundle, images, method, engine):
+@pytest.mark.parametrize("kind", ["bundle", "logarithms"])
+def test_each_member_equals_an_ensemble_of_one(request, kind, images, method, engine):
     """Every method, of every member at every image, to float32 rounding; auto has no graph here and takes torch."""
+    bundle = request.getfixturevalue(kind)
     explainer, ensemble = explainers.create(method, **METHODS[method]), bundle.model()
     found = open_bundle(bundle, engine).members.attribute(explainer, images)
     assert found.shape == (2, bundle.manifest.n_members, 250, 250)

@@ -1,18 +1,21 @@
 import json
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from tiny_bundle import TYPICAL_CURVE_UM
 
 from radlens import bundles
 from radlens.archives import archive
 from radlens.bundles import Bundle
-from radlens.engines import parity, relative_error
+from radlens.engines import open_bundle, parity, relative_error
 from radlens.errors import BundleError, InvalidInput, InvalidParameter
-from radlens.networks import CdmamEnsemble
-from radlens.training import load_run
+from radlens.graphs import export_bundle
+from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
+from radlens.training import TrainedRun, load_run
 
 
 @pytest.fixture
@@ -24,13 +27,13 @@ def copy(exported, tmp_path):
 
 
 def test_parity_holds_every_form_against_float64(exported):
-    """Traced and folded forms are no further from float64 than ten times eager float32 is."""
+    """Traced and folded forms are no further from float64 than ten times eager float32, or a few kinks, allow."""
     errors_of = exported.manifest.parity
     assert set(errors_of["prediction"]) == {"eager", "traced", "folded"}
     assert set(errors_of["gradient"]) == {"eager", "folded"}
-    for quantity in ("prediction", "gradient"):
+    for quantity, least in (("prediction", 1e-5), ("gradient", 1e-2)):
         errors = errors_of[quantity]
-        assert all(0 <= error <= max(10 * errors["eager"], 1e-5) for error in errors.values())
+        assert all(0 <= error <= max(10 * errors["eager"], least) for error in errors.values())
 
 
 @pytest.mark.parametrize("graph", [bundles.PREDICTION_ONNX, bundles.GRADIENT_ONNX])
@@ -72,6 +75,63 @@ def test_graphs_have_names_and_a_dynamic_batch(exported):
         assert {node.domain for node in model.graph.node} == {""}
 
 
+@pytest.fixture(scope="module")
+def logarithms(smallest_folder, tmp_path_factory):
+    """A run whose members predict logarithms of um, random ones of rank 4, and its bundle."""
+    torch.manual_seed(0)
+    members = tuple(CdmamNet(rank=4).eval() for _ in range(2))
+    for member in members:
+        member.scale_output(torch.tensor(TYPICAL_CURVE_UM).log(), torch.full((12,), 0.2))
+    run = TrainedRun(members, load_run(smallest_folder).record | {"output": "log um"})
+    return run, export_bundle(run, tmp_path_factory.mktemp("logarithms"))
+
+
+def test_a_run_of_logarithms_is_exported_as_such(logarithms):
+    """The manifest says what members predict; model and engines give the eager ensemble's um (float32)."""
+    run, made = logarithms
+    assert (made.manifest.rank, made.manifest.logarithmic) == (4, True)
+    assert Bundle.load(made.path) == made
+    images = torch.randn(3, 1, 250, 250, generator=torch.Generator().manual_seed(0))
+    reference = CdmamEnsemble(run.members, logarithmic=True)
+    expected = reference.predict(images)
+    for model in (made.model(), open_bundle(made)):
+        found = model.predict(images)
+        assert found.logarithmic
+        torch.testing.assert_close(found.interval, expected.interval, rtol=1e-4, atol=0)
+        torch.testing.assert_close(model.score(images), expected.mean.mean(dim=1), rtol=1e-4, atol=0)
+        gradient = reference.gradient(images)
+        assert (model.gradient(images) - gradient).norm() < 1e-2 * gradient.norm()
+
+
+@pytest.mark.parametrize("graph", [bundles.PREDICTION_ONNX, bundles.GRADIENT_ONNX, bundles.MEMBERS_ONNX])
+def test_every_engine_computes_logarithms(logarithms, graph):
+    """All float32 engines reproduce the golden values; the kernel computes the gradient."""
+    found = parity.stored(logarithms[1].manifest.parity, graph)
+    assert [each.form for each in found if each.precision == "f32" and each.reason] == []
+    engines = {each.engine for each in found}
+    assert engines >= {"onnxruntime", "openvino", "torch"}
+    assert ("llvm" in engines) == (graph == bundles.GRADIENT_ONNX)
+
+
+def test_manifests_of_the_first_releases_are_of_um(copy):
+    """Without rank and kind, the weights are 12 columns for each member and predict um of gold."""
+    made = Bundle.load(copy)
+    linear = made.model()
+    full = FoldedCdmamEnsemble(linear.n_members)
+    state = linear.state_dict() | {"weight": linear.weight @ linear.head}
+    full.load_state_dict({name: state[name] for name in full.state_dict()})
+    assert "head" not in full.state_dict()
+    torch.save(full.state_dict(), copy / bundles.WEIGHTS)
+    manifest = copy / "bundle.json"
+    document = json.loads(manifest.read_text())
+    del document["rank"], document["logarithmic"]
+    manifest.write_text(json.dumps(document))
+    old = Bundle.load(copy, verify=False)
+    assert (old.manifest.rank, old.manifest.logarithmic) == (None, False)
+    images = torch.randn(1, 1, 250, 250, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(old.model().predict(images).mean, linear.predict(images).mean, rtol=1e-4, atol=1e-6)
+
+
 def test_relative_error_is_a_norm():
     """Half as large again is an error of one half."""
     assert relative_error(np.array([1.5, 3.0]), np.array([1.0, 2.0])) == pytest.approx(0.5)
@@ -108,6 +168,11 @@ def test_altered_bundles_are_refused(copy):
     unverified = Bundle.load(copy, verify=False)
     with pytest.raises(BundleError, match=r"weights.pt must hold 2 CDMAM members"):
         unverified.model()
+    weights.write_bytes(intact)
+    for rank in (13, 3):
+        other = replace(unverified, manifest=replace(unverified.manifest, rank=rank))
+        with pytest.raises(BundleError, match=r"weights.pt must hold 2 CDMAM members"):
+            other.model()
     weights.unlink()
     with pytest.raises(BundleError, match=r"must hold weights.pt, which is missing"):
         Bundle.load(copy)
@@ -137,7 +202,7 @@ def test_archives_carry_handler_bundle_and_library(exported, tmp_path, form):
         "model-config.yaml",
         "bundle.json",
         "radlens/bundles/__init__.py",
-        "radlens/service/core.py",
+        "radlens/families/cdmam/service.py",
     }
     assert expected | set(exported.manifest.files) <= names
 
