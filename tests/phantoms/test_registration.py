@@ -63,6 +63,15 @@ def test_phantom_without_grid_is_found_by_its_writing(grid, horizontal):
     assert misplaced_mm(found.layout, layout) < 0.24
 
 
+@pytest.mark.parametrize("changes", [cdmam.Changes(other_writing=True), cdmam.Changes(writing=0)])
+def test_writing_does_not_decide_the_orientation(changes):
+    """Lines and disks do: letters upside down at the other sides, or none, change nothing."""
+    layout = cdmam.Layout.with_margin(4, SPACING_MM, mirror_horizontal=True, rotation_deg=0.7)
+    found = cdmam.find(cdmam.simulate(cdmam.SCENARIOS["3"], layout, 6, changes).pixels, SPACING_MM)
+    assert (found.layout.mirror_horizontal, found.layout.mirror_vertical) == (True, False)
+    assert misplaced_mm(found.layout, layout) < 0.1
+
+
 @pytest.mark.parametrize("noise", [0.0, 10.0])
 def test_noise_is_no_phantom(noise):
     """An image of noise, or of nothing at all, is refused."""
@@ -83,6 +92,12 @@ def test_cut_out_is_refused():
     """An image smaller than the grid cannot show the phantom."""
     with pytest.raises(UnreadableImage, match="image must show the whole grid of 212 x 134 mm, got 100 x 200 mm"):
         cdmam.locate(np.zeros((100, 200)), 1.0)
+
+
+def test_huge_image_is_not_searched():
+    """A wrong spacing must not keep a server busy for minutes: an image of ten metres is refused at once."""
+    with pytest.raises(UnreadableImage, match="image must measure at most 600 mm, got 10000 mm"):
+        cdmam.find(np.zeros((2000, 300)), 5.0)
 
 
 def test_pixels_must_form_one_image():

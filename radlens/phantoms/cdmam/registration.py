@@ -1,7 +1,8 @@
 """Find the phantom in an image: FFT correlation with its own noise-free image, then least squares.
 
 The grid repeats itself from cell to cell and in a mirror, so that the first correlation finds its lines alone. Where
-they lie is then fitted, and only the cut corners and the writing decide among shifts by whole cells and mirror images.
+they lie is then fitted, and only the cut corners and the disks decide among shifts by whole cells and mirror images:
+other phantoms have other writing.
 A phantom whose lines cannot be seen is searched by its writing and disks, in all four mirror images.
 """
 
@@ -35,6 +36,9 @@ On images of 3000 x 2400 pixels of 0.1 mm noise alone gave 0.02, the faintest im
 and the scenarios of the paper 0.75 and more.
 """
 
+MAX_EXTENT_MM = 600.0
+"""Longest side of an image that is searched, mm: twice that of a detector. Time grows with the area."""
+
 _SURE_CORRELATION = 0.4
 """Correlation below which a phantom without lines is looked for as well: writing alone correlates with 0.34 at most."""
 
@@ -46,7 +50,7 @@ _N_REFINEMENTS = 4
 _MAX_SETTLEMENTS = 6
 _N_STEPS = 2  # shifts by so many half diagonals of a cell to either side are tried at a time
 _MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
-_WITHOUT_LINES = Changes(grid=0.0)
+_WITHOUT_LINES, _WITHOUT_WRITING = Changes(grid=0.0), Changes(writing=0.0)
 _UPRIGHT = ((False, False),)
 _MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 
@@ -88,7 +92,7 @@ def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found
 
     Raises:
         InvalidParameter: pixels of another shape, or not finite.
-        UnreadableImage: the image is smaller than the grid, or no phantom is found in it.
+        UnreadableImage: the image is smaller than the grid or larger than 600 mm, or no phantom is found in it.
     """
     pixels, layout = _checked(pixels, spacing_mm)
     found = _found(pixels, layout, UNCHANGED)
@@ -132,7 +136,8 @@ def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Lay
 
     Raises:
         InvalidParameter: pixels of another shape, or not finite.
-        UnreadableImage: the image is smaller than the grid, no phantom is found in it, or one on its side.
+        UnreadableImage: the image is smaller than the grid or larger than 600 mm, no phantom is found in it, or one on
+            its side.
     """
     pixels, layout = _checked(pixels, spacing_mm)
     if not _holds_grid(layout):
@@ -151,7 +156,11 @@ def _checked(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> t
         raise InvalidParameter(f"pixels must have shape (H, W), got {pixels.shape}")
     if not np.all(np.isfinite(pixels)):
         raise InvalidParameter("pixels must be finite, got nan or infinity")
-    return pixels, Layout.on_detector((pixels.shape[0], pixels.shape[1]), spacing_mm)
+    layout = Layout.on_detector((pixels.shape[0], pixels.shape[1]), spacing_mm)
+    longest = max(size * step for size, step in zip(layout.image_shape, layout.spacing_mm, strict=True))
+    if longest > MAX_EXTENT_MM:
+        raise UnreadableImage(f"image must measure at most {MAX_EXTENT_MM:.0f} mm, got {longest:.0f} mm")
+    return pixels, layout
 
 
 def _too_small(layout: Layout) -> UnreadableImage:
@@ -257,7 +266,8 @@ def _score(image: _Binned, layout: Layout) -> float:
     """Return the correlation of image and phantom on a quarter of the pixels, up to the norm of the image."""
     height, width = image.pixels.shape
     rows, cols = np.arange(0, height, 2)[:, None], np.arange(0, width, 2)
-    model = signal_at(_MODEL, _on_bins(layout, image), rows, cols) - np.float32(MAX_VALUE - _MODEL.exposure_signal)
+    shown = signal_at(_MODEL, _on_bins(layout, image), rows, cols, _WITHOUT_WRITING)
+    model = shown - np.float32(MAX_VALUE - _MODEL.exposure_signal)
     return float(np.vdot(model, image.pixels[::2, ::2])) / (float(np.linalg.norm(model)) + 1e-12)
 
 
