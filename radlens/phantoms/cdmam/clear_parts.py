@@ -37,6 +37,7 @@ class Noise:
         white: Standard deviation of a pixel over that of a typical detector with the same noise power and pixels.
         neighbours: (down, right) correlation of a pixel with the next one.
         second: (down, right) correlation of a pixel with the second next one.
+        large: Standard deviation of the means of cells, over what independent bins would give them.
         far_pixels: Share of pixels more than 6 standard deviations away.
         far_bins: Number of bins more than 6 standard deviations away.
         cells: (205,) standard deviation of pixels in each cell over that of all; nan where too little is seen.
@@ -49,6 +50,7 @@ class Noise:
     white: float
     neighbours: tuple[float, float]
     second: tuple[float, float]
+    large: float
     far_pixels: float
     far_bins: int
     cells: NDArray[np.float64]
@@ -113,6 +115,7 @@ def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
         white=math.sqrt(variance) * pixel_mm / UNIT_SPACING_MM,
         neighbours=(_correlation(inliers, 1, 0, variance), _correlation(inliers, 0, 1, variance)),
         second=(_correlation(inliers, 2, 0, variance), _correlation(inliers, 0, 2, variance)),
+        large=_large(means, cell) / deviation,
         far_pixels=float(np.mean(~kept)),
         far_bins=int(np.count_nonzero(np.abs(means) > _FAR * deviation)),
         cells=np.sqrt(_grouped(power, cell, N_CELLS) / variance),
@@ -191,6 +194,8 @@ def _robust(values: NDArray[Any]) -> float:
 
 def _correlation(blocks: NDArray[Any], down: int, right: int, variance: float) -> float:
     n_rows, n_cols = blocks.shape[1:]
+    if down >= n_rows or right >= n_cols:
+        return math.nan
     products = blocks[:, down:, right:] * blocks[:, : n_rows - down, : n_cols - right]
     return float(products.mean(dtype=np.float64)) / max(variance, 1e-12)
 
@@ -199,6 +204,13 @@ def _grouped(power: NDArray[np.float64], group: NDArray[np.intp], n_groups: int)
     counts = np.bincount(group, minlength=n_groups)
     sums = np.bincount(group, power, minlength=n_groups)
     return np.where(counts >= _LEAST_BINS, sums / np.maximum(counts, 1), np.nan)
+
+
+def _large(means: NDArray[np.float64], cell: NDArray[np.intp]) -> float:
+    """Return the root mean square of the means of cells times the root of the number of their bins."""
+    counts = np.bincount(cell, minlength=N_CELLS)
+    sums = np.bincount(cell, means, minlength=N_CELLS)[counts >= _LEAST_BINS]
+    return math.sqrt(float(np.mean(sums**2 / counts[counts >= _LEAST_BINS])))
 
 
 def _parts(shape: tuple[int, ...]) -> NDArray[np.intp]:

@@ -44,6 +44,10 @@ class _Sentence(NamedTuple):
     high: str = ""
 
 
+_UPRIGHT_DEG = 30.0
+_SAME_PITCH = 0.02
+_CELLS_4_MM = (6.5, 11.0)
+
 _OTHER = "another version of the phantom, such as CDMAM 4.0, has other disks and is not judged"
 _SMOOTHED = "the image was smoothed, enlarged or compressed"
 _SHARPENED = "the image was sharpened, or its noise is not that of a detector"
@@ -55,6 +59,9 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
         "hidden_cells": _Sentence("{} of 205 cells lie outside the image", ".0f"),
         "second_phantom": _Sentence(
             "beside the phantom lies another one, with a correlation of {}", high="the image must show one alone"
+        ),
+        "pixel_mm": _Sentence(
+            "the pixels measure {} mm", ".3f", low="smaller ones were not trained", high="larger ones were not trained"
         ),
         "clipped_top": _Sentence(
             "{} of the pixels have the largest value of the phantom", ".2%", high="the image is saturated or clipped"
@@ -132,11 +139,21 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
         "neighbours_right": _Sentence(
             "the noise of pixels side by side is correlated by {}", low=_SHARPENED, high=_SMOOTHED
         ),
+        "anisotropy": _Sentence(
+            "the correlation of the noise along columns differs from that along rows by {}",
+            low="rows are missing or repeated",
+            high="the image is blurred by motion, or columns are missing or repeated",
+        ),
         "second_down": _Sentence(
             "the noise of pixels two rows apart is correlated by {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "second_right": _Sentence(
             "the noise of pixels two columns apart is correlated by {}", low=_SHARPENED, high=_SMOOTHED
+        ),
+        "large_noise": _Sentence(
+            "the noise of means over cells is {} times what that over half a millimetre implies",
+            low="large structures were pressed down, as processing for display does",
+            high="something else is in the image",
         ),
         "far_pixels": _Sentence(
             "{} of the pixels without gold are far from their surroundings",
@@ -195,12 +212,13 @@ def unregistered(pixels: NDArray[Any], spacing_mm: float | tuple[float, float], 
         return f"{error}; no grid of lines is seen"
     turn = min(found.angle_deg, 90 - found.angle_deg)
     cells = f"a grid with cells of {found.pitch_mm:.1f} mm"
-    if turn < 45 - 15:
+    if turn < _UPRIGHT_DEG:
+        version = ": CDMAM 4.0 has an upright grid" if _CELLS_4_MM[0] < found.pitch_mm < _CELLS_4_MM[1] else ""
         return (
-            f"the image shows {cells}, turned by {turn:.0f} degrees: CDMAM 4.0 has an upright grid; the model judges "
-            f"CDMAM 3.4 alone, with cells of {CELL_MM:.0f} mm turned by 45 degrees"
+            f"the image shows {cells} turned by {turn:.0f} degrees{version}; the model judges CDMAM 3.4 alone, whose "
+            f"cells measure {CELL_MM:.0f} mm and are turned by 45 degrees"
         )
-    if abs(found.pitch_mm / CELL_MM - 1) > 0.015:
+    if abs(found.pitch_mm / CELL_MM - 1) > _SAME_PITCH:
         return (
             f"the image shows {cells} instead of {CELL_MM:.1f} mm: the pixel spacing is wrong, the image is enlarged, "
             "or it shows another phantom than CDMAM 3.4"

@@ -45,6 +45,7 @@ class Findings:
         missing: Part of the bounding box that the image does not show.
         hidden_cells: Cells of which the image shows too little.
         second_phantom: Correlation of another phantom beside this one; 0 where there is none.
+        pixel_mm: Side of a pixel of the same area, mm.
         line_contrast: Median contrast of the lines over noise, units of the normalised image.
         odd_cells: Cells whose lines have another contrast than most.
         shift_mm: Root mean square of what the lines of single cells are off their places, mm.
@@ -54,8 +55,10 @@ class Findings:
         white: Noise of single pixels over that of a typical detector with the same noise at low frequencies.
         neighbours_down: Correlation of the noise of a pixel with that of its neighbour below.
         neighbours_right: The same for the neighbour to the right.
+        anisotropy: Their difference.
         second_down: The same for the second pixel below.
         second_right: The same for the second pixel to the right.
+        large_noise: Noise of means over cells, over what that of half a millimetre implies.
         unevenness: Largest over smallest noise of nine parts.
         quietest_cell: Smallest noise of a cell over that of all.
         noisiest_cell: Largest noise of a cell over that of all.
@@ -83,6 +86,7 @@ class Findings:
     missing: float
     hidden_cells: int
     second_phantom: float
+    pixel_mm: float
     line_contrast: float
     odd_cells: int
     shift_mm: float
@@ -92,8 +96,10 @@ class Findings:
     white: float
     neighbours_down: float
     neighbours_right: float
+    anisotropy: float
     second_down: float
     second_right: float
+    large_noise: float
     unevenness: float
     quietest_cell: float
     noisiest_cell: float
@@ -142,13 +148,16 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
     return Findings(
         correlation=phantom.correlation,
         missing=phantom.missing,
+        pixel_mm=math.sqrt(phantom.grid.spacing_mm[0] * phantom.grid.spacing_mm[1]),
         second_phantom=_second_phantom(phantom, pixels),
         **_line_numbers(found, noise.deviation, values, phantom),
         white=noise.white,
         neighbours_down=noise.neighbours[0],
         neighbours_right=noise.neighbours[1],
+        anisotropy=noise.neighbours[0] - noise.neighbours[1],
         second_down=noise.second[0],
         second_right=noise.second[1],
+        large_noise=noise.large,
         unevenness=float(np.nanmax(noise.parts) / max(np.nanmin(noise.parts), 1e-6)),
         quietest_cell=float(np.nanmin(noise.cells)),
         noisiest_cell=float(np.nanmax(noise.cells)),

@@ -34,6 +34,7 @@ _MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
 _LEAST_SEEN = 0.6
 _PROFILE_MM, _PROFILE_STEP_MM = 1.0, 0.05
 _CROSSING_MM = 1.5
+_LINE_ERROR = 0.03
 _NUMBER = np.where(CELL_EXISTS, np.cumsum(CELL_EXISTS).reshape(16, 16) - 1, -1)
 
 
@@ -155,8 +156,10 @@ def _fit_profile(means: NDArray[np.float64], variances: NDArray[np.float64], spa
             if left < best[0]:
                 best, shape = (left, float(solution[0]), float(blur_mm)), design @ solution
     variances = variances - np.gradient(shape, _PROFILE_STEP_MM) ** 2 * jitter
-    on, beside = np.abs(nodes) < 0.1, np.abs(nodes) > 0.7
-    return Profile(best[1], best[2], math.sqrt(max(variances[on].mean(), 0.0) / max(variances[beside].mean(), 1e-12)))
+    on, beside = float(variances[np.abs(nodes) < 0.1].mean()), float(variances[np.abs(nodes) > 0.7].mean())
+    # What single lines differ from their mean is no noise; it can only add to it.
+    on = min(on, max(on - (_LINE_ERROR * best[1]) ** 2, beside))
+    return Profile(best[1], best[2], math.sqrt(max(on, 0.0) / max(beside, 1e-12)))
 
 
 def line_profile(distance_mm: NDArray[Any], sigma_mm: float) -> NDArray[Any]:
