@@ -1,10 +1,11 @@
-"""``radlens report``: one page about one image, to be filed."""
+"""``radlens report``: two pages about an image or several, to be signed and filed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,31 +13,56 @@ from radlens.cli.console import err, examples, note
 from radlens.cli.explain import explained
 from radlens.cli.options import (
     BundleOption,
-    ImageArgument,
     LocalOption,
     ModelOption,
     ServerOption,
     TokenOption,
     VersionOption,
     connected,
+    require,
 )
+from radlens.errors import NotAssessable, exit_code
+
+if TYPE_CHECKING:
+    from radlens.client import Client
+    from radlens.images import Image
+    from radlens.phantoms.cdmam.registered import Registered
+    from radlens.phantoms.cdmam.series import SeriesReadOut
 
 __all__ = ["EPILOG", "command", "report_html"]
 
 EPILOG = examples(
     "radlens report phantom.dcm -o report.html",
-    "radlens report phantom.dcm -o report.html --upsample 1000 --local",
+    "radlens report phantom.dcm -o report.pdf --local",
+    "radlens report day-1/*.dcm -o report.pdf --upsample 1000",
+    "radlens report phantom.dcm -o report.html --ablation 8",
 )
 
 DEFAULT_SAMPLES = 200
 
+SUFFIXES = (".html", ".pdf")
+"""What a report can be written as."""
+
 
 def command(
-    image: ImageArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...",
+            exists=True,
+            dir_okay=False,
+            help="DICOM, PNG, TIFF or .npy images of one exposure setting; several are combined.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .html or .pdf.")],
     upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the map.")] = DEFAULT_SAMPLES,
     n_steps: Annotated[int | None, typer.Option(help="Gradients on the path of OMIG (L).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the samples.")] = None,
+    path_length: Annotated[float | None, typer.Option(help="Length of the path of OMIG (c).")] = None,
+    ablation: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=3, help="Also take away the disks of each cell in turn, in N samples; minutes."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     server: ServerOption = None,
     token: TokenOption = None,
     model: ModelOption = "cdmam",
@@ -44,52 +70,145 @@ def command(
     local: LocalOption = False,
     bundle: BundleOption = None,
 ) -> None:
-    """Write one self-contained HTML page about an image.
+    """Write a report about one image or several: two A4 pages, as HTML that needs no other file, or as PDF.
 
-    It holds the curve with its interval and limits, the verdict for each diameter, the map, its overlay, enlarged
-    regions of large and of small disks, and the provenance.
+    Page 1 holds the attributes of the exposure, lines to sign, the answers to both limits, the curve with its interval,
+    and what was checked. Page 2 holds the map with enlarged regions, what it says of the disks, each image's own curve,
+    and the provenance. With 16 or more images the curve of the automated read-out stands in the same plot. An image
+    that cannot be judged gets a grey page with the reasons, and the exit code is 9.
     """
+    require("--output", output.suffix.lower(), SUFFIXES)
+    is_pdf = output.suffix.lower() == ".pdf"
+    if is_pdf:
+        from radlens.figures.pdf import require_pdf
+
+        # A missing library is told before minutes of computing.
+        require_pdf()
     given = {} if seed is None else {"seed": seed}
+    of_map = {"n_steps": n_steps, "path_length": path_length, **given}
     with connected(server, token, model, local, bundle) as client:
         with err.status("predicting"):
-            predicted = client.predict(image, version=model_version, **given)
-        explanation = explained(client, image, model_version, {"n_steps": n_steps, **given}, n_samples=upsample)
-    output.parent.mkdir(parents=True, exist_ok=True)
+            predicted = client.predict(images if len(images) > 1 else images[0], version=model_version, **given)
+        shown = images[_shown(predicted)]
+        explanation = ablated = None
+        if predicted.get("assessable", True):
+            explanation = explained(client, shown, model_version, of_map, n_samples=upsample)
+            ablated = None if ablation is None else _ablated(client, shown, model_version, ablation, given)
+    read_out, warnings = _read_out(images) if predicted.get("assessable", True) else (None, [])
     with err.status("drawing"):
-        output.write_text(report_html(image.read_bytes(), predicted, explanation), encoding="utf-8")
+        page = report_html(
+            shown.read_bytes(),
+            predicted,
+            explanation,
+            headers=[_header(file) for file in images],
+            ablation=ablated,
+            read_out=read_out,
+            warnings=warnings,
+        )
+        _write(page, output, is_pdf=is_pdf)
     note(f"wrote {output}")
+    if not predicted.get("assessable", True):
+        for reason in predicted["reasons"]:
+            note(f"not assessable: {reason}")
+        raise typer.Exit(exit_code(NotAssessable()))
 
 
-def report_html(data: bytes, predicted: dict[str, Any], explanation: dict[str, Any]) -> str:
+def report_html(
+    data: bytes,
+    predicted: Mapping[str, Any],
+    explanation: Mapping[str, Any] | None,
+    *,
+    headers: Sequence[Mapping[str, str | None]] | None = None,
+    ablation: Mapping[str, Any] | None = None,
+    read_out: SeriesReadOut | None = None,
+    warnings: Sequence[str] = (),
+) -> str:
     """Return the page.
 
     Args:
-        data: the image file.
+        data: the image file that is shown: the only one, or the first of several that counts.
         predicted: answer to a prediction.
-        explanation: decoded answer to an explanation.
+        explanation: decoded answer to an explanation of that image; None where there is none.
+        headers: what the header of each image states; by default that of ``data``.
+        ablation: answer to a disk ablation of that image.
+        read_out: automated read-out of all images.
+        warnings: sentences beside those of the answers.
     """
-    import numpy as np
-
-    from radlens.cli.results import regions, upsampled_map
-    from radlens.figures import report_content, report_page
+    from radlens.cli.results import upsampled_map
+    from radlens.families.cdmam.disk_statistics import LEAST_RELIABILITY
+    from radlens.figures import report_page
+    from radlens.figures.report import ReportSources, report_content
     from radlens.images import read
+    from radlens.images.exposure import exposure
 
     image = read(data)
-    content = report_content(
-        image.pixels,
-        upsampled_map(explanation),
-        np.array(predicted["prediction"]["mean_um"]),
-        np.array(predicted["prediction"]["interval_um"]),
-        created=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
-        provenance=_provenance(predicted, explanation),
-        boxes=regions(image),
-        spacing_mm=image.spacing_mm,
-        warnings=list(dict.fromkeys([*predicted["warnings"], *explanation["warnings"]])),
+    phantom, failure = _registered(image)
+    has_map = explanation is not None and explanation["explanation"] is not None
+    sources = ReportSources(
+        predicted,
+        image,
+        headers or [exposure(image.dataset)],
+        datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        phantom=phantom,
+        failure=failure,
+        explanation=explanation,
+        shown=upsampled_map(dict(explanation)) if explanation is not None and has_map else None,
+        least_reliability=LEAST_RELIABILITY,
+        ablation=ablation,
+        read_out=read_out,
+        warnings=warnings,
     )
-    return report_page(content)
+    return report_page(report_content(sources))
 
 
-def _provenance(predicted: dict[str, Any], explanation: dict[str, Any]) -> dict[str, Any]:
-    """Return the provenance of the map, and of the prediction what differs from it."""
-    of_map, of_curve = explanation["provenance"], predicted["provenance"]
-    return of_map | {"prediction": {name: value for name, value in of_curve.items() if of_map.get(name) != value}}
+def _shown(predicted: Mapping[str, Any]) -> int:
+    """Return the place of the first image that counts; the first one where none does."""
+    return next((k for k, image in enumerate(predicted.get("images", ())) if image["counts"]), 0)
+
+
+def _registered(image: Image) -> tuple[Registered | None, str]:
+    """Return the phantom as the service registers it, or why there is none."""
+    from radlens.families.cdmam.opening import PhantomOpener
+    from radlens.phantoms.cdmam.domain import Limits
+
+    opened = PhantomOpener(Limits()).open(image)
+    return opened.phantom, "; ".join(opened.reasons) if opened.phantom is None else ""
+
+
+def _header(file: Path) -> dict[str, str | None]:
+    from radlens.images import read
+    from radlens.images.exposure import exposure
+
+    return exposure(read(file.read_bytes()).dataset)
+
+
+def _ablated(
+    client: Client, image: Path, version: str | None, n_samples: int, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    with err.status("taking away the disks of one cell after the other"):
+        return client.explain(image, version=version, method="ablation", n_samples=n_samples, **given)
+
+
+def _read_out(images: Sequence[Path]) -> tuple[SeriesReadOut | None, list[str]]:
+    """Return the automated read-out of at least 16 images, and what is to be said of the images left out."""
+    from radlens.cli.read_out import SEED, read_series
+    from radlens.phantoms.cdmam import MIN_IMAGES
+    from radlens.phantoms.cdmam.series import read_out_series
+
+    if len(images) < MIN_IMAGES:
+        return None, []
+    series = read_series(images)
+    said = [f"Automated read-out: {warning}." for warning in series.warnings]
+    if len(series.hits) < MIN_IMAGES:
+        return None, [*said, f"No automated read-out: {len(series.hits)} images can be used, {MIN_IMAGES} are needed."]
+    return read_out_series(series.hits, seed=SEED), said
+
+
+def _write(page: str, file: Path, *, is_pdf: bool) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if is_pdf:
+        from radlens.figures.pdf import to_pdf
+
+        file.write_bytes(to_pdf(page))
+    else:
+        file.write_text(page, encoding="utf-8")

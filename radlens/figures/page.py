@@ -1,16 +1,20 @@
-"""The report of one phantom image as a single HTML page that needs nothing else: no files, no scripts, no network."""
+"""The report of phantom images as a single HTML page that needs nothing else: no files, no scripts, no network."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from radlens.errors import InvalidInput
 from radlens.evaluation.cdc import SIGNS, Answer, CdcVerdict, DiameterVerdict, describe, verdict
 from radlens.figures.html import environment, flattened
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 
-__all__ = ["MEANING_OF_COLOURS", "Picture", "ReportContent", "report_page"]
+__all__ = ["MEANING_OF_COLOURS", "NOT_STATED", "DiskRow", "ImageRow", "Picture", "ReportContent", "report_page"]
+
+NOT_STATED = "not stated"
+"""What stands in place of an attribute that a header lacks."""
 
 MEANING_OF_COLOURS = (
     "The map answers one question: how would the image have to change for the network to predict a lower curve, that "
@@ -28,10 +32,7 @@ _NO_VERDICT = "No verdict: a threshold, or an end of its interval, is not positi
 _STYLES: Mapping[Answer, str] = {"met": "good", "not met": "bad", "not settled": "open"}
 """Style of an answer in the page's style sheet."""
 
-_FIELDS = (
-    *("Institution", "System, serial number", "Target / filter", "kVp / mAs"),
-    *("Date of exposure", "Phantom serial number", "Medical physicist", "Date, signature"),
-)
+_FIELDS = ("Phantom, serial number", "Name", "Date", "Signature")
 """Lines to be filled in by hand."""
 
 
@@ -49,33 +50,103 @@ class Picture(NamedTuple):
     caption: str = ""
 
 
+class DiskRow(NamedTuple):
+    """What the map and the map of the disk-free twin say of one group of disks; texts.
+
+    Attributes:
+        group: such as "large, 1 mm and more".
+        n: number of disks.
+        t: paired t of the disks against their rings.
+        redder: share of disks that are red against their ring.
+        twin_t: ``t`` of the disk-free twin.
+        twin_redder: ``redder`` of the disk-free twin.
+    """
+
+    group: str
+    n: str
+    t: str
+    redder: str
+    twin_t: str
+    twin_redder: str
+
+
+class ImageRow(NamedTuple):
+    """One image of several.
+
+    Attributes:
+        number: place among the images, from 1.
+        identity: the end of its SOP Instance UID, or the beginning of its hash.
+        acquired: date and time.
+        thresholds: midpoint and the 12 thresholds, micrometres of gold; dashes without a curve.
+        standing: whether it counts, and why not.
+        counts: whether it counts.
+    """
+
+    number: str
+    identity: str
+    acquired: str
+    thresholds: Sequence[str]
+    standing: str
+    counts: bool
+
+
 @dataclass(frozen=True, eq=False)
 class ReportContent:
     """Everything that the report shows. Texts are escaped; they may come from anywhere.
 
+    A report with ``reasons`` is the grey page of images that cannot be judged: it shows no verdict, curve or map.
+
     Attributes:
         title: of the page.
         created: date and time of the report.
-        mean_um: ``(12,)`` predicted thresholds, micrometres of gold.
+        provenance: JSON values; nested mappings become dotted names.
+        header: names and texts of what the images' headers state; None where they do not.
+        source: what the curve was determined from, such as "this image" or "these 8 images".
+        reasons: why the images cannot be judged; empty if they can.
+        mean_um: ``(12,)`` predicted thresholds, micrometres of gold; None without a curve.
         interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold.
+        training: sentence on the images that the model was trained on.
         curve: the contrast-detail curve.
-        maps: map and overlay.
+        checks: names and texts of what was checked about the registration.
+        numbers: names and values of further numbers on which the decision to judge rests.
+        origin: sentences on how the curve came about.
+        map_statement: what the map says of the disks, or the sentence that stands in place of its pictures.
+        maps: map and overlay; empty where a sentence stands in their place.
         cutouts: enlarged regions.
+        is_wide: whether the image is wider than high.
+        regions_note: sentence on the enlarged regions where the phantom could not be registered.
+        disks: statistic of the map beside that of its disk-free twin.
+        ablation: effects of the cells.
+        ablation_statement: what they say.
+        images: each image of several.
         warnings: sentences.
         meaning: what the colours mean.
-        provenance: JSON values; nested mappings become dotted names.
     """
 
     title: str
     created: str
-    mean_um: np.ndarray
-    interval_um: np.ndarray
-    curve: Picture
-    maps: Sequence[Picture]
-    cutouts: Sequence[Picture]
     provenance: Mapping[str, Any]
+    header: Sequence[tuple[str, str | None]] = ()
+    source: str = "this image"
+    reasons: Sequence[str] = ()
+    mean_um: np.ndarray | None = None
+    interval_um: np.ndarray | None = None
+    training: str = ""
+    curve: Picture | None = None
+    checks: Sequence[tuple[str, str]] = ()
+    numbers: Sequence[tuple[str, str]] = ()
+    origin: Sequence[str] = ()
+    map_statement: str = ""
+    maps: Sequence[Picture] = ()
+    cutouts: Sequence[Picture] = ()
+    is_wide: bool = False
+    regions_note: str = ""
+    disks: Sequence[DiskRow] = ()
+    ablation: Picture | None = None
+    ablation_statement: str = ""
+    images: Sequence[ImageRow] = ()
     warnings: Sequence[str] = ()
-    meaning: str = field(default=MEANING_OF_COLOURS)
+    meaning: str = MEANING_OF_COLOURS
 
 
 class _Row(NamedTuple):
@@ -86,27 +157,36 @@ class _Row(NamedTuple):
 
 
 def report_page(content: ReportContent) -> str:
-    """Return the page as HTML: on paper A4, on a screen a column of that width.
+    """Return the page as HTML: two A4 pages on paper, one column of that width on a screen.
 
     Raises:
-        InvalidInput: a picture that is not a PNG, or an invalid curve (see `radlens.evaluation.verdict`).
+        InvalidInput: a picture that is not a PNG, no curve of images that can be judged, or an invalid curve (see
+            `radlens.evaluation.verdict`).
     """
-    is_positive = np.min(content.mean_um) > 0 and np.min(content.interval_um) > 0
-    found = verdict(content.mean_um, content.interval_um) if is_positive else None
+    found = None if content.reasons else _verdict(content)
     return (
         environment()
         .get_template("report.html.j2")
         .render(
             content=content,
             fields=_FIELDS,
-            rows=_rows(content, found),
+            rows=[] if content.reasons else _rows(content, found),
             verdict=found,
-            verdict_text=describe(found) if found else _NO_VERDICT,
+            verdict_text=describe(found, source=content.source) if found else _NO_VERDICT,
             signs=SIGNS,
             styles=_STYLES,
+            diameters=[f"{diameter:.2f}" for diameter in CDC_DIAMETERS_MM],
+            not_stated=NOT_STATED,
             provenance=list(flattened(content.provenance)),
         )
     )
+
+
+def _verdict(content: ReportContent) -> CdcVerdict | None:
+    if content.mean_um is None or content.interval_um is None or content.curve is None:
+        raise InvalidInput("content must hold a curve, or the reasons why there is none, got neither")
+    is_positive = np.min(content.mean_um) > 0 and np.min(content.interval_um) > 0
+    return verdict(content.mean_um, content.interval_um) if is_positive else None
 
 
 def _rows(content: ReportContent, found: CdcVerdict | None) -> list[_Row]:

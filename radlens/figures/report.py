@@ -1,103 +1,181 @@
-"""The pictures of a report, drawn from a prediction and its map."""
+"""What a report shows, from the answers of a model and the images that were sent."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from radlens.errors import InvalidInput
+from radlens.errors import InvalidParameter
 from radlens.explainers import UpsampledMap
-from radlens.figures.curves import Curve, figure_cdc
-from radlens.figures.figure_map import figure_map
-from radlens.figures.maps import Box, display_map, overlay, symmetric_limit
-from radlens.figures.page import MEANING_OF_COLOURS, Picture, ReportContent
-from radlens.figures.panels import Spacing, add_color_bar, draw_cutout, new_figure, save
-from radlens.images import to_png
+from radlens.figures import report_texts as texts
+from radlens.figures.page import Picture, ReportContent
+from radlens.figures.report_pictures import (
+    ablation_picture,
+    curve_picture,
+    cutout_pictures,
+    disk_boxes,
+    map_pictures,
+)
+from radlens.images import Image
+from radlens.phantoms.cdmam.registered import Registered
+from radlens.phantoms.cdmam.series import SeriesReadOut
 
-__all__ = ["report_content"]
+__all__ = ["ReportSources", "report_content"]
 
-_QUANTILE = 0.995
+TITLE = "CDMAM image quality: predicted contrast-detail curve"
 
 
-def report_content(
-    pixels: np.ndarray,
-    shown: np.ndarray | UpsampledMap,
-    mean_um: np.ndarray,
-    interval_um: np.ndarray,
-    *,
-    created: str,
-    provenance: Mapping[str, Any],
-    boxes: Mapping[str, Box],
-    spacing_mm: Spacing = None,
-    warnings: Sequence[str] = (),
-    title: str = "CDMAM image quality: predicted contrast-detail curve",
-    meaning: str = MEANING_OF_COLOURS,
-) -> ReportContent:
-    """Draw everything a report shows.
+@dataclass(frozen=True, eq=False)
+class ReportSources:
+    """What a report is made from.
 
-    Args:
-        pixels: ``(H, W)`` the image.
-        shown: its map, ``(H, W)``.
-        mean_um: ``(12,)`` predicted thresholds, micrometres of gold.
-        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold.
+    Attributes:
+        predicted: answer to a prediction of one image or of several.
+        image: the image that is shown: the only one, or the first of several that counts.
+        headers: what the header of each image states, see `radlens.images.exposure.exposure`; at least one.
         created: date and time of the report.
-        provenance: of prediction and map.
-        boxes: regions to enlarge, by their names.
-        spacing_mm: of the pixels.
-        warnings: sentences about the image.
-        title: of the page.
-        meaning: what the colours mean.
+        phantom: registered in ``image``; None where that failed.
+        failure: why it failed.
+        explanation: decoded answer to an explanation of ``image``; None where there is none.
+        shown: the map of ``explanation``; None where it holds none.
+        least_reliability: of a map that is shown.
+        ablation: answer to a disk ablation of ``image``; None where none was asked for.
+        read_out: automated read-out of all images; None where there are too few.
+        warnings: sentences beside those of the answers.
+    """
+
+    predicted: Mapping[str, Any]
+    image: Image
+    headers: Sequence[Mapping[str, str | None]]
+    created: str
+    phantom: Registered | None = None
+    failure: str = ""
+    explanation: Mapping[str, Any] | None = None
+    shown: UpsampledMap | None = None
+    least_reliability: float = 0.5
+    ablation: Mapping[str, Any] | None = None
+    read_out: SeriesReadOut | None = None
+    warnings: Sequence[str] = ()
+
+
+def report_content(sources: ReportSources) -> ReportContent:
+    """Draw everything that a report shows; of images that cannot be judged, collect the reasons.
 
     Raises:
-        InvalidInput: image and map differ in shape, or one is not two-dimensional or not finite.
-        InvalidParameter: a box outside the image.
+        InvalidInput: image and map differ in shape, or one is not finite.
     """
-    shape = shown.map.shape if isinstance(shown, UpsampledMap) else shown.shape
-    if shape != pixels.shape:
-        raise InvalidInput(f"image and map must have the same shape, got {pixels.shape} and {shape}")
-    limit = symmetric_limit(display_map(shown), _QUANTILE)
-    curve = figure_cdc([Curve(np.asarray(mean_um), np.asarray(interval_um))], size=(5.6, 3.7))
+    predicted, images = sources.predicted, sources.predicted.get("images", ())
+    common: dict[str, Any] = {
+        "title": TITLE,
+        "created": sources.created,
+        "provenance": _provenance(sources),
+        "header": texts.header_rows(sources.headers),
+        "checks": texts.checks(sources.phantom, sources.failure),
+        "numbers": texts.numbers(_own_answer(sources).get("assessment", {})),
+        "images": texts.image_rows(images),
+        "warnings": _warnings(sources),
+    }
+    n_sent = max(len(images), 1)
+    if not predicted.get("assessable", True):
+        reasons = predicted["reasons"] or ["the model gives no reason"]
+        return ReportContent(**common, source=_source(n_sent), reasons=reasons)
+    found = predicted["prediction"]
+    source = _source(found.get("n_images", 1))
+    mean, interval = np.array(found["mean_um"]), np.array(found["interval_um"])
     return ReportContent(
-        title=title,
-        created=created,
-        mean_um=mean_um,
-        interval_um=interval_um,
-        curve=Picture(
-            "Contrast-detail curve with limits",
-            save(curve),
-            "Predicted threshold thickness over disk diameter with its 95 % interval; lower is better. "
-            "Limits connect the four diameters that have one.",
-        ),
-        maps=[
-            Picture(
-                "Map",
-                save(figure_map(shown, spacing_mm=spacing_mm, limit=limit)),
-                "Red: must become brighter. Blue: must become darker. Black: may stay.",
-            ),
-            Picture(
-                "Map over the image",
-                to_png(overlay(pixels, shown, limit=limit)),
-                "The image in grey; weak values are drawn stronger than on the left.",
-            ),
-        ],
-        cutouts=[
-            Picture(
-                name.capitalize(), _enlarged(pixels, shown, box, spacing_mm, limit), "Left the image, right the map."
-            )
-            for name, box in boxes.items()
-        ],
-        provenance=provenance,
-        warnings=warnings,
-        meaning=meaning,
+        **common,
+        source=source,
+        mean_um=mean,
+        interval_um=interval,
+        training=texts.training(predicted["provenance"]),
+        curve=curve_picture(mean, interval, source, sources.read_out),
+        origin=texts.origin(found, predicted["provenance"]),
+        **_explained(sources),
+        **_ablated(sources),
     )
 
 
-def _enlarged(
-    pixels: np.ndarray, shown: np.ndarray | UpsampledMap, box: Box, spacing_mm: Spacing, limit: float
-) -> bytes:
-    figure = new_figure(8.6, 4.0)
-    image, part = figure.subplots(1, 2)
-    draw_cutout(image, pixels, box, spacing_mm=spacing_mm, grey=True)
-    draw_cutout(part, shown, box, spacing_mm=spacing_mm, limit=limit)
-    add_color_bar(figure, [image, part], limit, "change of the pixel, standard deviations", shrink=0.8)
-    return save(figure)
+def _source(n_images: int) -> str:
+    return "this image" if n_images == 1 else f"these {n_images} images"
+
+
+def _own_answer(sources: ReportSources) -> Mapping[str, Any]:
+    """Return what the prediction says of the image that is shown."""
+    images = sources.predicted.get("images", ())
+    return next((each for each in images if each["sha256"] == sources.image.sha256), sources.predicted)
+
+
+def _warnings(sources: ReportSources) -> list[str]:
+    answers = [sources.predicted, sources.explanation or {}, sources.ablation or {}]
+    said = [warning for answer in answers for warning in answer.get("warnings", ())]
+    said += texts.left_out(sources.predicted.get("images", ()))
+    if sources.phantom is None and sources.predicted.get("assessable", True):
+        said.append(f"The phantom could not be registered for this report: {sources.failure}.")
+    return list(dict.fromkeys([*said, *sources.warnings]))
+
+
+def _explained(sources: ReportSources) -> dict[str, Any]:
+    """Return map, overlay, regions and disk statistic, or the sentence that stands in place of the pictures."""
+    answer = sources.explanation
+    found = None if answer is None else answer["explanation"]
+    if answer is None or found is None or sources.shown is None:
+        reasons = "; ".join(answer["reasons"]) if answer else "none was asked for"
+        return {"map_statement": f"No map: {reasons}."}
+    method = texts.method_line(found, answer["provenance"])
+    is_finding, statement = _judged(found, sources.least_reliability)
+    about: dict[str, Any] = {"disks": texts.disk_rows(found.get("disks"))}
+    if not is_finding:
+        return {**about, "map_statement": f"No map is shown. {statement} ({method}.)"}
+    image, shown = sources.image, sources.shown
+    boxes, note = _boxes(sources)
+    return {
+        **about,
+        "map_statement": statement,
+        "maps": map_pictures(image.pixels, shown, method=method, unit=found["unit"], spacing_mm=image.spacing_mm),
+        "cutouts": cutout_pictures(image.pixels, shown, boxes, method=method, spacing_mm=image.spacing_mm),
+        "regions_note": note,
+        "is_wide": image.pixels.shape[1] > image.pixels.shape[0],
+    }
+
+
+def _judged(found: Mapping[str, Any], least_reliability: float) -> tuple[bool, str]:
+    """Return whether a map may be shown as a finding, and the sentence that says so."""
+    disks, reliability = found.get("disks"), found.get("reliability")
+    if disks is not None:
+        return bool(disks["marks_disks"]), str(disks["sentence"])
+    if reliability is None or reliability < least_reliability:
+        known = "not known" if reliability is None else f"{reliability:.2f}"
+        needed = f"it must be at least {least_reliability:g}"
+        return False, f"This map is not reliable: its reliability is {known}, {needed}. Use more samples."
+    return True, "Whether this map marks the disks of this image was not tested: it states no disk statistic."
+
+
+def _boxes(sources: ReportSources) -> tuple[dict[str, Any], str]:
+    if sources.phantom is None:
+        return {}, "No regions are enlarged: the phantom could not be registered."
+    try:
+        return disk_boxes(sources.phantom), ""
+    except InvalidParameter:
+        return {}, "No regions are enlarged: the image does not show these disks."
+
+
+def _ablated(sources: ReportSources) -> dict[str, Any]:
+    found = None if sources.ablation is None else sources.ablation["explanation"]
+    if found is None:
+        return {}
+    picture: Picture | None = None
+    if sources.phantom is not None:
+        picture = ablation_picture(found, sources.image.pixels, sources.phantom)
+    return {"ablation": picture, "ablation_statement": found["statement"]}
+
+
+def _provenance(sources: ReportSources) -> dict[str, Any]:
+    """Return the provenance of the prediction, and of the map what differs from it."""
+    of_curve, found = sources.predicted["provenance"], {}
+    for name, answer in (("map", sources.explanation), ("ablation", sources.ablation)):
+        if answer is not None:
+            found[name] = {key: value for key, value in answer["provenance"].items() if of_curve.get(key) != value}
+    return texts.stated_inputs(of_curve) | found
