@@ -27,7 +27,7 @@ _PITCHES_MM = np.exp(np.linspace(np.log(4.0), np.log(16.0), 280))
 _ANGLES_DEG = np.arange(0.0, 90.0, 0.5)
 _N_HARMONICS = 4
 _LEAST_STRENGTH = 1.5
-_SAME, _NEAR = 0.85, 0.02
+_SAME, _NEAR = 0.7, 0.02
 
 
 class Lattice(NamedTuple):
@@ -64,7 +64,8 @@ def lattice(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> La
         return None
     # Single bright things, such as metal, have broad spectra.
     limited = np.clip(bins, *np.percentile(bins, (0.5, 99.5)))
-    strengths = _strengths(limited * np.hanning(bins.shape[0])[:, None] * np.hanning(bins.shape[1]), steps)
+    windowed = limited * np.hanning(bins.shape[0])[:, None] * np.hanning(bins.shape[1])
+    strengths = _strengths(windowed, steps)
     angle, pitch = (int(index) for index in np.unravel_index(strengths.argmax(), strengths.shape))
     best = float(strengths[angle, pitch])
     if best < _LEAST_STRENGTH:
@@ -76,7 +77,8 @@ def lattice(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> La
             pitch = int(near[strengths[angle, near].argmax()])
             break
     skewness = float(np.mean(limited**3)) / float(limited.std()) ** 3
-    return Lattice(float(_PITCHES_MM[pitch]), float(_ANGLES_DEG[angle]), best, skewness)
+    pitch_mm, angle_deg = _refined(windowed, steps, float(_PITCHES_MM[pitch]), float(_ANGLES_DEG[angle]))
+    return Lattice(pitch_mm, angle_deg, best, skewness)
 
 
 def _strengths(bins: NDArray[np.float64], steps: tuple[float, float]) -> NDArray[np.float64]:
@@ -95,3 +97,27 @@ def _strengths(bins: NDArray[np.float64], steps: tuple[float, float]) -> NDArray
             found = map_coordinates(shown, [(sign * down) % shape[0], sign * right], order=0, mode="grid-wrap")
             total[direction] += np.log10(found / np.median(found, axis=0))
     return total.min(axis=0) / _N_HARMONICS
+
+
+def _refined(
+    bins: NDArray[np.float64], steps: tuple[float, float], pitch_mm: float, angle_deg: float
+) -> tuple[float, float]:
+    """Return pitch and angle to hundredths of a per cent and of a degree, where the sum of the peaks is highest."""
+    for reach in (1.0, 0.3, 0.1):
+        pitches = pitch_mm * (1 + 0.008 * reach * np.linspace(-1, 1, 17))
+        pitch_mm = float(pitches[np.argmax([_power(bins, steps, each, angle_deg) for each in pitches])])
+        angles = angle_deg + 0.6 * reach * np.linspace(-1, 1, 13)
+        angle_deg = float(angles[np.argmax([_power(bins, steps, pitch_mm, each) for each in angles])])
+    return pitch_mm, angle_deg % 90
+
+
+def _power(bins: NDArray[np.float64], steps: tuple[float, float], pitch_mm: float, angle_deg: float) -> float:
+    """Return the sum of the amplitudes of all peaks of a lattice, from the Fourier sums at their frequencies."""
+    rows, cols = (np.arange(size) * step for size, step in zip(bins.shape, steps, strict=True))
+    total = 0.0
+    for turn in (0.0, 90.0):
+        angle = np.radians(angle_deg + turn)
+        frequency = 2 * np.pi * np.arange(1, _N_HARMONICS + 1)[:, None] / pitch_mm
+        down, right = np.exp(-1j * frequency * np.sin(angle) * rows), np.exp(-1j * frequency * np.cos(angle) * cols)
+        total += float(np.abs(np.einsum("kh,kh->k", down, right @ bins.T)).sum())
+    return total
