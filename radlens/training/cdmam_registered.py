@@ -243,22 +243,23 @@ def evaluate(
         ``calibration`` and ``evaluation`` of the record.
     """
     n = preset.n_calibration
-    predicted = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
+    found = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
+    predicted, epistemic = found[..., 0, :], found[..., 1, :]
     true = cdmam.expected_cdc([_exposure(k)[0] for k in range(n)])
-    calibration = calibrate(predicted, true, n_samples=DEFAULT_SAMPLES)
+    calibration = calibrate(predicted, epistemic, true, n_samples=DEFAULT_SAMPLES)
     errors = np.log(predicted.mean(axis=2) / true.mean(axis=1)[:, None])
-    found = {
+    measured = {
         "n_images": int(predicted.shape[0] * predicted.shape[1]),
         "rms_log_midpoint": float(np.sqrt(np.mean(errors**2))),
         "relative_error": np.sqrt(np.mean((np.log(predicted) - np.log(true)[:, None]) ** 2, axis=(0, 1))).tolist(),
     }
-    return {"calibration": calibration.as_json(), "evaluation": {"calibration phantoms": found}}
+    return {"calibration": calibration.as_json(), "evaluation": {"calibration phantoms": measured}}
 
 
 def _read_exposures(
     file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
 ) -> np.ndarray:
-    """Return the curves of all images of each exposure, (exposures, images, 12) um of gold."""
+    """Return what was read of all images of each exposure, (exposures, images, 2, 12): see `_read_exposure`."""
     known: dict[int, Any] = {}
     if file.exists():
         known = {row["number"]: row["curves"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
@@ -299,11 +300,13 @@ def _exposure(k: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
     return acquisition, [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
 
 
-def _read_exposure(k: int) -> list[list[float]]:
+def _read_exposure(k: int) -> list[list[list[float]]]:
+    """Return the curve of each image of an exposure, um of gold, and the relative disagreement of the members."""
     reader = PhantomReader(_worker["model"])
     acquisition, layouts = _exposure(k)
     curves = []
     for i, layout in enumerate(layouts):
         image = cdmam.simulate(acquisition, layout, seed=1_000 * k + i)
-        curves.append(reader.read(cdmam.register(image.pixels, layout.spacing_mm)).mean.tolist())
+        found = reader.read(cdmam.register(image.pixels, layout.spacing_mm))
+        curves.append([found.mean.tolist(), (found.epistemic / found.mean).tolist()])
     return curves

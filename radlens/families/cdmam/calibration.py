@@ -21,6 +21,8 @@ from radlens.errors import InvalidInput
 
 __all__ = ["Calibration", "calibrate"]
 
+_CURVES = ("offset", "shared", "own", "epistemic")
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -32,6 +34,7 @@ class Calibration:
         own: standard deviation of the error of one image at the mean curve.
         slope: by how much the logarithm of ``own`` grows with that of the midpoint.
         midpoint_um: midpoint at which ``own`` holds, um of gold.
+        epistemic: root mean square over the images of the members' disagreement, relative; it is part of both errors.
         factor: by which both are widened, so that 95 % of the calibration phantoms lie in their intervals.
         n_exposures: exposures behind these numbers.
         n_images: images of each.
@@ -43,6 +46,7 @@ class Calibration:
     own: tuple[float, ...]
     slope: float
     midpoint_um: float
+    epistemic: tuple[float, ...]
     factor: float
     n_exposures: int
     n_images: int
@@ -58,6 +62,15 @@ class Calibration:
         growth = (midpoint_um / self.midpoint_um) ** self.slope
         own = np.array(self.own) * growth
         return self.factor * np.sqrt(np.array(self.shared) ** 2 + own**2 / n_images)
+
+    def remaining(self, midpoint_um: float, n_images: int = 1) -> NDArray[np.float64]:
+        """Return the part of `deviation` that the members' usual disagreement does not explain, (12,).
+
+        Added to the disagreement of an image it gives `deviation` where the members disagree as usual, and more where
+        they disagree more. A third of the deviation is kept in any case.
+        """
+        whole = self.deviation(midpoint_um, n_images)
+        return np.sqrt(np.maximum(whole**2 - np.array(self.epistemic) ** 2, (whole / 3) ** 2))
 
     def own_midpoint(self, midpoint_um: float) -> float:
         """Return the standard deviation of the logarithm of an image's midpoint about that of its exposure.
@@ -78,17 +91,18 @@ class Calibration:
         Raises:
             KeyError, TypeError, ValueError: not the numbers of a calibration.
         """
-        found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in ("offset", "shared", "own")}
+        found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in _CURVES}
         found |= {name: float(values[name]) for name in ("slope", "midpoint_um", "factor")}
         found |= {name: int(values[name]) for name in ("n_exposures", "n_images", "n_samples")}
         return cls(**found)
 
 
-def calibrate(predicted_um: ArrayLike, true_um: ArrayLike, *, n_samples: int) -> Calibration:
+def calibrate(predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike, *, n_samples: int) -> Calibration:
     """Estimate the errors of predictions of several images of each of many exposures.
 
     Args:
         predicted_um: (exposures, images, 12) predicted curves, um of gold, at least 8 exposures of 2 images.
+        epistemic: relative disagreement of the members, of the same shape.
         true_um: (exposures, 12) their true curves.
         n_samples: samples averaged for each image.
 
@@ -96,6 +110,11 @@ def calibrate(predicted_um: ArrayLike, true_um: ArrayLike, *, n_samples: int) ->
         InvalidInput: other shapes, or values that are not positive and finite.
     """
     predicted, true = np.asarray(predicted_um, np.float64), np.asarray(true_um, np.float64)
+    disagreement = np.asarray(epistemic, np.float64)
+    if disagreement.shape != predicted.shape:
+        raise InvalidInput(
+            f"epistemic must have the shape of predicted_um, {predicted.shape}, got {disagreement.shape}"
+        )
     if predicted.ndim != 3 or predicted.shape[0] < 8 or predicted.shape[1] < 2:
         raise InvalidInput(f"predicted_um must be (8 or more, 2 or more, 12), got {predicted.shape}")
     if true.shape != (predicted.shape[0], predicted.shape[2]):
@@ -117,6 +136,7 @@ def calibrate(predicted_um: ArrayLike, true_um: ArrayLike, *, n_samples: int) ->
         own=tuple(np.sqrt((within / growth[:, None] ** 2).mean(axis=0)).tolist()),
         slope=slope,
         midpoint_um=centre,
+        epistemic=tuple(np.sqrt((disagreement**2).mean(axis=(0, 1))).tolist()),
         factor=1.0,
         n_exposures=n_exposures,
         n_images=n_images,

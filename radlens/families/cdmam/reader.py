@@ -131,7 +131,7 @@ def curve(
         n_samples: samples of each.
     """
     if calibration is not None:
-        aleatoric = calibration.deviation(float(mean.mean()), n_images)
+        aleatoric = calibration.remaining(float(mean.mean()), n_images)
         mean = mean * np.exp(-np.array(calibration.offset))
     total = np.sqrt(aleatoric**2 + epistemic**2)
     factors = np.exp(COVERAGE_FACTOR * total)
