@@ -16,7 +16,10 @@ from radlens.errors import BundleError, InvalidInput
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import FoldedCdmamEnsemble
 
-__all__ = ["Bundle", "InputSpec", "Manifest", "save"]
+__all__ = ["TASK", "Bundle", "InputSpec", "Manifest", "save"]
+
+TASK = "cdmam-cdc"
+"""What the model does, as the bundle states it."""
 
 WEIGHTS = "weights.pt"
 TRACED = "ensemble.traced.pt"
@@ -24,7 +27,7 @@ PREDICTION_ONNX = "prediction.onnx"
 GRADIENT_ONNX = "gradient.onnx"
 MEMBERS_ONNX = "members.onnx"
 
-_LATER = ("rank", "logarithmic")
+_LATER = ("rank", "logarithmic", "domain")
 """Fields that manifests of the first releases do not have."""
 
 _GRAPHS = (PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX)
@@ -41,6 +44,8 @@ class InputSpec:
         sampler: how images were downsampled in training.
         pixel_mean_range: smallest and largest mean pixel value of a training image.
         pixel_std_range: smallest and largest standard deviation of the pixel values of a training image.
+        registered: whether the network sees registered phantoms in units of their own noise; whole images otherwise.
+        n_samples: samples of an image that a prediction averages.
     """
 
     mean: float
@@ -49,6 +54,8 @@ class InputSpec:
     sampler: str
     pixel_mean_range: tuple[float, float]
     pixel_std_range: tuple[float, float]
+    registered: bool = False
+    n_samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Manifest:
         n_members: networks in the ensemble.
         rank: features between the factors of the members' affine maps; None where they are not factored.
         logarithmic: whether the members predict natural logarithms of um of gold; um of gold otherwise.
+        domain: limits of the images that the model may judge, see `radlens.phantoms.cdmam.domain.Limits`.
         training: the training record.
         parity: how far traced module, ONNX graph and eager module differ.
         files: SHA-256 of every other file of the bundle, by name.
@@ -82,6 +90,7 @@ class Manifest:
     parity: Mapping[str, Any]
     rank: int | None = None
     logarithmic: bool = False
+    domain: Mapping[str, Any] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -17,19 +17,24 @@ _WIDTH = 78
 _MOST_LINES = 16
 
 
-def figure_not_assessable(reasons: Sequence[str], title: str = "Not assessable") -> NDArray[np.uint8]:
+def figure_not_assessable(
+    reasons: Sequence[str],
+    title: str = "Not assessable",
+    sentence: str = "No verdict and no map is given for this image.",
+) -> NDArray[np.uint8]:
     """Return a grey page that says that an image cannot be judged, and why: (h, w, 3) uint8.
 
     Args:
         reasons: one sentence each.
         title: above them.
+        sentence: between both.
     """
     lines = [line for reason in reasons for line in wrap(f"- {reason}", _WIDTH, subsequent_indent="  ")]
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 1], "  ..."]
     figure = Figure(figsize=(8, 4.5), dpi=100, facecolor="#8a8a8a")
     figure.text(0.05, 0.88, title, fontsize=20, weight="bold", color="white")
-    figure.text(0.05, 0.80, "No verdict and no map is given for this image.", fontsize=11, color="white")
+    figure.text(0.05, 0.80, sentence, fontsize=11, color="white")
     figure.text(0.05, 0.74, "\n".join(lines), fontsize=10, color="white", va="top", family="monospace")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=figure.get_facecolor())

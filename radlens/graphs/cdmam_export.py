@@ -15,21 +15,22 @@ from torch import Tensor, nn
 
 from radlens import bundles
 from radlens.bundles import Bundle, InputSpec, Manifest
+from radlens.bundles.cdmam import TASK
 from radlens.engines.cdmam import GRADIENT, PREDICTION
 from radlens.engines.golden import Golden, limit, relative_error
 from radlens.engines.parity import ENGINES, measure
 from radlens.errors import BundleError
+from radlens.families.cdmam.reader import DEFAULT_SAMPLES
 from radlens.graphs.cdmam_gradient import CdmamGradient, CdmamMemberGradients
 from radlens.graphs.cdmam_kernel import mark
+from radlens.images import downsample
 from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
-from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
+from radlens.phantoms.cdmam import CDC_DIAMETERS_MM, SCENARIOS, Layout, register, simulate
+from radlens.phantoms.cdmam.domain import Limits
 from radlens.training import TrainedRun
 from radlens.training.cdmam_data import simulated_set
 
-__all__ = ["TASK", "export_bundle", "relative_error", "write_onnx"]
-
-TASK = "cdmam-cdc"
-"""What the model does, as the bundle states it."""
+__all__ = ["export_bundle", "relative_error", "write_onnx"]
 
 EXPLAINERS = ("occlusion", "omig", "sensitivity")
 """Methods of Amanova et al. 2022; the others explain classes."""
@@ -105,8 +106,10 @@ def _manifest(
         std=run.std,
         spacing_mm=0.07,
         sampler=_SAMPLER,
-        pixel_mean_range=tuple(run.record["pixel_mean_range"]),
-        pixel_std_range=tuple(run.record["pixel_std_range"]),
+        pixel_mean_range=_range(run, "pixel_mean_range"),
+        pixel_std_range=_range(run, "pixel_std_range"),
+        registered=run.registered,
+        n_samples=DEFAULT_SAMPLES if run.registered else 1,
     )
     return Manifest(
         name=name,
@@ -118,12 +121,24 @@ def _manifest(
         n_members=folded.n_members,
         rank=folded.rank,
         logarithmic=folded.logarithmic,
+        domain=Limits().as_json(),
         training=run.record,
         parity=parity,
     )
 
 
+def _range(run: TrainedRun, name: str) -> tuple[float, float]:
+    """Return a range of the training images; all numbers where each image is normalised by itself."""
+    low, high = run.record.get(name, (0.0, float(np.finfo(np.float32).max)))
+    return float(low), float(high)
+
+
 def _golden_images(run: TrainedRun) -> Tensor:
+    if run.registered:
+        phantom = simulate(SCENARIOS["1"], Layout.with_margin(1), _GOLDEN_SEED)
+        values = register(phantom.pixels, phantom.layout.spacing_mm).values
+        samples = [downsample(values, _SAMPLER, seed=_GOLDEN_SEED, index=i).image for i in range(N_GOLDEN)]
+        return torch.from_numpy(np.stack(samples))[:, None]
     pixels = simulated_set(N_GOLDEN, _GOLDEN_SEED).images.astype(np.float64)
     return torch.from_numpy(((pixels - run.mean) / run.std).astype(np.float32))[:, None]
 

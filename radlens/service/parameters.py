@@ -380,5 +380,7 @@ def _value(name: str, parameter: Parameter, given: Mapping[str, str], hints: Map
 def evaluations(settings: Settings) -> int:
     """Return how often the network is evaluated for an explanation at most: its cost to within a factor of about 3."""
     explainer = settings.explainer
+    if (each := getattr(explainer, "evaluations_per_sample", None)) is not None:
+        return settings.most_samples * int(each)
     n_windows = math.ceil(SAMPLED_SHAPE[0] / stride) if (stride := getattr(explainer, "stride", None)) else 1
     return settings.most_samples * getattr(explainer, "n_steps", 1) * n_windows**2
