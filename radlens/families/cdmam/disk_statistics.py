@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ from radlens.phantoms.cdmam.registered import Registered
 
 __all__ = [
     "CLEAR_T",
+    "EQUAL_SHARE",
     "LEAST_RELIABILITY",
-    "TWIN_SHARE",
+    "SMALL_SHARE",
     "CounterTest",
     "DiskContrast",
     "DiskStatistic",
@@ -48,13 +49,19 @@ CLEAR_T = 8.0
 """Least paired t of the large thick disks of a map that marks disks. Some 50 disks are compared; recipes that read the
 disks reached 8 to 24, members that ignored them stayed below 3."""
 
-TWIN_SHARE = 1 / 3
-"""Largest t of the twin, as a share of that of the map. Where disks are seen at all, a model would look as well: maps
-of models that read the disks left 0.25 to 0.36 of their t without disks."""
+SMALL_SHARE = 1 / 3
+"""Share of the map's t below which that of the twin does not qualify the finding. Prototypes of models that read the
+disks left 0.25 to 0.36 of it."""
+
+EQUAL_SHARE = 2 / 3
+"""Share of the map's t from which that of the twin makes a map empty: of a phantom without disks it was 0.9, of
+phantoms whose disks are read 0.4 to 0.6."""
 
 LEAST_RELIABILITY = 0.5
 """Least reliability of a map that is shown (`radlens.explainers.reliability`): below, more than half of the variance of
 its picture is chance."""
+
+Finding = Literal["marks disks", "marks disks in part", "empty", "not reliable"]
 
 _LARGE_MM, _SMALL_MM = 1.0, 0.4
 _THICK = math.log(2.0)
@@ -112,12 +119,17 @@ class MapStatement:
     """Whether a map may be shown as a finding, and why.
 
     Attributes:
-        marks_disks: Whether the map marks the disks of this image.
-        sentence: The finding, or what stands in place of the picture.
+        finding: What the map is; "in part" where the map of the twin is red at the places of the disks as well.
+        sentence: The finding in words, with its numbers. It stands in place of the picture unless `marks_disks`.
     """
 
-    marks_disks: bool
+    finding: Finding
     sentence: str
+
+    @property
+    def marks_disks(self) -> bool:
+        """Whether its picture may be shown: it looks like a finding and is one."""
+        return self.finding in ("marks disks", "marks disks in part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +160,7 @@ class CounterTest:
             "disks": self.statistic.as_json(),
             "twin": self.twin_statistic.as_json(),
             "reliability": reliability if math.isfinite(reliability) else None,
+            "marks_disks": self.statement.marks_disks,
             **asdict(self.statement),
         }
 
@@ -256,15 +269,19 @@ def map_statement(statistic: DiskStatistic, twin: DiskStatistic, reliability: fl
     if not reliability >= LEAST_RELIABILITY:
         known = f"{reliability:.2f}" if math.isfinite(reliability) else "not known"
         needed = f"it must be at least {LEAST_RELIABILITY:g}"
-        return MapStatement(False, f"This map is not reliable: its reliability is {known}, {needed}. Use more samples.")
+        sentence = f"This map is not reliable: its reliability is {known}, {needed}. Use more samples."
+        return MapStatement("not reliable", sentence)
     if not found >= CLEAR_T:
-        return MapStatement(False, f"This map is empty: it does not mark the disks of this image ({numbers}).")
-    if not without < TWIN_SHARE * found:
-        return MapStatement(
-            False, f"This map is empty: it shows where the model would look, with or without disks ({numbers})."
-        )
-    share = f"{statistic.large.redder:.0%} of them are red against their surroundings"
-    return MapStatement(True, f"This map marks the disks of this image ({numbers}; {share}).")
+        return MapStatement("empty", f"This map is empty: it does not mark the disks of this image ({numbers}).")
+    if not without < EQUAL_SHARE * found:
+        where = "it shows where the model would look, with or without disks"
+        return MapStatement("empty", f"This map is empty: {where} ({numbers}).")
+    marks = f"This map marks the disks of this image: {statistic.large.redder:.0%} of the large thick ones are red"
+    marks = f"{marks} against their surroundings ({numbers})."
+    if not without < SMALL_SHARE * found:
+        part = "Part of the red shows where the model would look, with or without disks."
+        return MapStatement("marks disks in part", f"{marks} {part}")
+    return MapStatement("marks disks", marks)
 
 
 def _disks(cells: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
