@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from radlens.errors import TrainingError
-from radlens.studies import BoxRule, StudyOptions
+from radlens.studies import AmanovaOptions, BoxRule, StudyOptions
 
 
 @pytest.fixture
@@ -45,6 +45,40 @@ def test_options_reach_the_study(run: Callable[..., Any], given: list[Any], tmp_
     assert given == [("byra", Path("out"), StudyOptions()), ("sam_millan", Path("out"), expected)]
 
 
+def test_options_reach_the_study_of_amanova(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Defaults are the paper's and the demo members; runs and smaller numbers are given by options."""
+    calls: list[AmanovaOptions] = []
+
+    def reproduce(folder: Path, options: AmanovaOptions, *, on_progress: Any) -> list[Path]:
+        calls.append(options)
+        return [folder / "index.html", folder / "results.json"]
+
+    monkeypatch.setattr("radlens.studies.reproduce_amanova", reproduce)
+    result = run("reproduce", "amanova", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert "wrote out/index.html and 1 more files in out" in result.stderr
+    small = ("--samples", 7, "--n-steps", 3, "--path-length", 2, "--zscore", 4, "--n-test", 5, "--stride", 9)
+    more = ("--recordings", tmp_path, "--spacing-mm", 0.1, "--no-paper-recipe", "--seed", 8, "--engine", "eager")
+    assert run("reproduce", "amanova", "-o", "out", *small, *more, "--run", f"registered={tmp_path}").exit_code == 0
+    expected = AmanovaOptions(
+        n_samples=7,
+        n_steps=3,
+        path_length=2.0,
+        zscore=4.0,
+        n_test=5,
+        stride=9,
+        spacing_mm=0.1,
+        recordings=tmp_path,
+        runs={"registered": tmp_path},
+        with_paper=False,
+        engine="eager",
+        seed=8,
+    )
+    assert calls == [AmanovaOptions(), expected]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -52,7 +86,11 @@ def test_options_reach_the_study(run: Callable[..., Any], given: list[Any], tmp_
         (("byra", "--run", "ultrasound-resnet=nowhere"), "--run must be MODEL=DIR with a folder that is there"),
         (("byra", "--data", "busi"), "--data and --root must be given together"),
         (("byra", "--preset", "giant"), "--preset must be one of demo, paper"),
-        (("amanova",), "STUDY must be one of sam-millan, byra"),
+        (("amanowa",), "STUDY must be one of amanova, sam-millan, byra"),
+        (("amanova", "--preset", "paper"), "are not for amanova; it has --recordings"),
+        (("amanova", "--run", "registered=nowhere"), "--run must be MODEL=DIR with a folder that is there"),
+        (("amanova", "--zscore", "0"), "zscore must be positive and finite, got 0.0"),
+        (("amanova",), "runs must hold a folder for registered, got export/cdmam_demo; give one with --run"),
     ],
 )
 def test_refusals(run: Callable[..., Any], arguments: tuple[str, ...], message: str) -> None:
