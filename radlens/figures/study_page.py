@@ -11,7 +11,7 @@ from PIL import Image
 from radlens.errors import InvalidInput
 from radlens.figures.html import environment, flattened
 
-__all__ = ["Cell", "PictureBlock", "Section", "StudyContent", "Table", "study_page"]
+__all__ = ["SIMULATED_NOTE", "Cell", "PictureBlock", "Section", "StudyContent", "Table", "study_page"]
 
 Cell = str | float | None
 """What stands in a table; None is shown as a dash."""
@@ -22,7 +22,9 @@ _CSS_PIXELS_PER_INCH = 100
 _DPI = 150  # of a picture that does not say
 
 _NUMBER = re.compile(r"[<>≤≥±+−-]?\s?\d|–$")
-_SIMULATED_NOTE = "Paper: images of patients. Here: simulated images; the two columns are not of the same thing."
+SIMULATED_NOTE = "Paper: images of patients. Here: simulated images; the two columns are not of the same thing."
+"""What is said below a table that compares patients with simulated images."""
+
 _NOT_COMPUTED = "not computed yet"
 
 
@@ -106,6 +108,7 @@ class StudyContent:
         how_to_read: paragraphs.
         limits: what the numbers do not show; paragraphs.
         warnings: sentences about this run.
+        published_note: what is said below tables with published columns where the images are simulated.
     """
 
     title: str
@@ -118,6 +121,7 @@ class StudyContent:
     how_to_read: Sequence[str] = ()
     limits: Sequence[str] = ()
     warnings: Sequence[str] = field(default=())
+    published_note: str = SIMULATED_NOTE
 
 
 def study_page(content: StudyContent) -> str:
@@ -136,7 +140,7 @@ def study_page(content: StudyContent) -> str:
         gaps=gaps,
         n_complete=n_complete,
         provenance=list(flattened(content.provenance)),
-        simulated_note=_SIMULATED_NOTE,
+        simulated_note=content.published_note,
     )
 
 

@@ -1,6 +1,7 @@
 """Whole studies: models, images, maps, measures, and the page that shows them."""
 
-from radlens.studies.amanova import AmanovaOptions, reproduce_amanova
+from radlens.studies.amanova import reproduce_amanova
+from radlens.studies.amanova_options import AmanovaOptions
 from radlens.studies.byra import reproduce_byra
 from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
 from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from radlens.bundles import MANIFEST, Bundle
 from radlens.engines import open_bundle
-from radlens.errors import InvalidParameter, UnreadableImage
-from radlens.evaluation import coverage
+from radlens.errors import InvalidParameter
 from radlens.evaluation.published import AMANOVA_CITATION, AMANOVA_COVERAGE, AMANOVA_PARAMETERS
 from radlens.explainers import Explainer, Sensitivity, UpsampledMap
 from radlens.families.cdmam.disk_statistics import DiskStatistic
@@ -54,102 +53,32 @@ from radlens.studies.amanova_images import (
     RECORDED,
     SCENARIO_TITLES,
     StudyImage,
-    phantom_of,
     recordings,
     scenario,
     stand_in,
     turned,
 )
 from radlens.studies.amanova_maps import (
-    CLEAR_PATH_LENGTH,
     METHODS,
-    PATH_LENGTHS,
-    MapParameters,
     ShownMap,
     before_after,
     disks_of,
     sample_maps,
     upsampled_with_twin,
 )
+from radlens.studies.amanova_options import PAPER, REGISTERED, AmanovaOptions
 from radlens.studies.amanova_recipes import Predicted, Recipe, bundle_recipe, run_recipe
+from radlens.studies.amanova_tested import GROUPS, TestedGroup, TestPhantoms
 from radlens.studies.output import Chapter, StudyReport, Written, times_table, write_study
 from radlens.studies.reproduction import Progress
 from radlens.studies.store import Store
-from radlens.training import PRESETS, Preset, load_run, train
+from radlens.training import load_run, train
 
-__all__ = ["PAPER", "RECIPES", "REGISTERED", "AmanovaOptions", "agreement", "reproduce_amanova"]
-
-REGISTERED, PAPER = RECIPES = ("registered", "paper")
-"""The two recipes, by the names that runs are given for."""
+__all__ = ["agreement", "reproduce_amanova"]
 
 _TITLES = {REGISTERED: "registered recipe", PAPER: "paper's recipe"}
-_GROUPS = (RECORDED, *SCENARIO_TITLES)
 _REDUCED = 50
-
-
-@dataclass(frozen=True)
-class AmanovaOptions:
-    """How the study is run; the defaults are the paper's where it states them.
-
-    Args:
-        n_samples: samples behind an upsampled map (N).
-        n_steps: gradients on the path of OMIG (L).
-        path_length: length of the path (c).
-        zscore: threshold of the Z-score (t).
-        n_test: test images of each scenario; the paper has 1200, and 200 out of distribution.
-        stride: distance of the squares of occlusion, pixels of a sample.
-        path_lengths: values of c that Fig. 14 compares.
-        clear_path_length: value of c of the second part of Fig. 13.
-        part_of_lengths: the maps of Fig. 14 have as many samples as those of the others, divided by this.
-        spacing_mm: of simulated images.
-        recordings: folder of real recordings, see `radlens.studies.amanova_images.recordings`.
-        runs: folders of runs or bundles, by recipe; the registered one is needed.
-        with_paper: whether the paper's own recipe is compared; it is trained where no run is given.
-        preset: of that training.
-        engine: of the graphs, see `radlens.engines.open_bundle`; ``"eager"`` for torch without graphs.
-        seed: of the samples.
-
-    Raises:
-        InvalidParameter: a number out of range, or a run for another recipe.
-    """
-
-    n_samples: int = int(AMANOVA_PARAMETERS["N"].value)
-    n_steps: int = int(AMANOVA_PARAMETERS["L"].value)
-    path_length: float = AMANOVA_PARAMETERS["c"].value
-    zscore: float = AMANOVA_PARAMETERS["t"].value
-    n_test: int = 40
-    stride: int = 5
-    path_lengths: tuple[float, ...] = PATH_LENGTHS
-    clear_path_length: float = CLEAR_PATH_LENGTH
-    part_of_lengths: int = 10
-    spacing_mm: float = 0.07
-    recordings: Path | None = None
-    runs: Mapping[str, Path] = field(default_factory=lambda: {REGISTERED: Path("export/cdmam_demo")})
-    with_paper: bool = True
-    preset: Preset = PRESETS["paper-small"]
-    engine: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name in ("n_samples", "n_steps", "n_test", "stride", "part_of_lengths"):
-            if getattr(self, name) < 1:
-                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
-        if unknown := [name for name in self.runs if name not in RECIPES]:
-            raise InvalidParameter(f"runs must be of {', '.join(RECIPES)}, got {', '.join(unknown)}")
-        if not self.path_lengths:
-            raise InvalidParameter("path_lengths must hold at least one value, got none")
-        self.parameters.omig()
-
-    @property
-    def parameters(self) -> MapParameters:
-        """What maps are made with."""
-        return MapParameters(self.n_samples, self.n_steps, self.path_length, self.zscore, self.stride, self.seed)
-
-    @property
-    def n_samples_of_lengths(self) -> int:
-        """Samples behind the maps of Fig. 14."""
-        return max(1, self.n_samples // self.part_of_lengths)
+_TRAINED_SPACING_MM = 0.07
 
 
 def reproduce_amanova(
@@ -194,12 +123,13 @@ class _Amanova:
         return StudyReport(
             title="OMIG maps of a contrast-detail phantom",
             citation=AMANOVA_CITATION,
-            simulated=self.options.recordings is None,
+            simulated=True,
             ran=self._ran,
             provenance=self._provenance,
-            warnings=lambda: [texts.STAND_IN] if self.options.recordings is None else [],
+            warnings=self._warnings,
             how_to_read=texts.READING,
             limits=texts.LIMITS,
+            published_note=texts.PUBLISHED,
         )
 
     def chapters(self) -> list[Chapter]:
@@ -301,6 +231,14 @@ class _Amanova:
             ),
         }
 
+    def _warnings(self) -> list[str]:
+        found = [] if self.recorded else [texts.STAND_IN]
+        if self.paper is not None and self.options.spacing_mm != _TRAINED_SPACING_MM:
+            found.append(texts.OTHER_SPACING.format(spacing=self.options.spacing_mm))
+        if self.registered.calibration is None:
+            found.append(texts.UNCALIBRATED)
+        return found
+
     def _provenance(self) -> Mapping[str, Any]:
         models = {recipe.name: {"sha256": recipe.identity, "engine": recipe.engine} for recipe in self.recipes}
         return {"parameters": vars(self.options.parameters), "models": models}
@@ -330,7 +268,7 @@ class _Amanova:
         table = Table(
             "Parameters", ("", "Paper", "Registered recipe", "Paper's recipe, here", "Source"), rows, published=(1, 4)
         )
-        return f"{self._departures()}\n\n{texts.RECORDINGS if self.recorded else texts.STAND_IN}", [table]
+        return f"{self._departures()}\n\n{texts.RECORDINGS}" if self.recorded else self._departures(), [table]
 
     def _departures(self) -> str:
         if self.paper is None:
@@ -378,7 +316,7 @@ class _Amanova:
             drawn.append(PictureBlock(f"Fig. 2 a: curves, {_TITLES[recipe.name]}", save_small(figure), caption))
         for recipe in self.recipes:
             tested = self.tested[recipe.name]
-            groups = [group for group in _GROUPS if len(tested[group])]
+            groups = [group for group in GROUPS if len(tested[group])]
             errors = np.concatenate([tested[group].mean - tested[group].truth for group in groups])
             totals = np.concatenate([tested[group].total for group in groups])
             names = [_group_title(group) for group in groups for _ in range(len(tested[group]))]
@@ -393,62 +331,25 @@ class _Amanova:
         return texts.FIG_2.format(registered_samples=self.registered.n_samples), drawn
 
     @cached_property
-    def tested(self) -> dict[str, dict[str, _Tested]]:
+    def tested(self) -> dict[str, dict[str, TestedGroup]]:
         """Curves of the test images, by recipe and group."""
-        found: dict[str, dict[str, _Tested]] = {recipe.name: {} for recipe in self.recipes}
-        counts = {RECORDED: len(self.recorded) or self.options.n_test}
-        counts |= dict.fromkeys(_GROUPS[1:], self.options.n_test)
-        done, total = 0, sum(counts.values())
-        for group, n in counts.items():
-            curves: dict[str, list[dict[str, NDArray[Any]]]] = {recipe.name: [] for recipe in self.recipes}
-            for number in range(n):
-                for name, values in self._test(group, number).items():
-                    curves[name].append(values)
-                done += 1
-                self.on_progress("test images", done, total)
-            for name, values in curves.items():
-                found[name][group] = _Tested.of(values)
-        return found
-
-    def _test(self, group: str, number: int) -> dict[str, dict[str, NDArray[Any]]]:
-        """Return what each recipe reads from a test image, computed or as kept; the image is drawn when needed."""
-        drawn: list[StudyImage] = []
-
-        def image() -> StudyImage:
-            if not drawn:
-                is_real = group == RECORDED and self.recorded
-                drawn.append(self.recorded[number] if is_real else phantom_of(group, number, self.options.spacing_mm))
-            return drawn[0]
-
-        def compute(recipe: Recipe) -> Callable[[], Mapping[str, NDArray[Any]]]:
-            def read() -> Mapping[str, NDArray[Any]]:
-                try:
-                    found = recipe.read(recipe.view(image().pixels, image().spacing_mm), seed=self.options.seed)
-                except UnreadableImage:
-                    return {"truth": image().truth_um}
-                return {**vars(found), "truth": image().truth_um}
-
-            return read
-
-        source = str(self.options.recordings) if group == RECORDED and self.recorded else self.options.spacing_mm
-        key = {"group": group, "number": number, "source": source, "seed": self.options.seed}
-        return {
-            recipe.name: self.store.arrays(
-                "test images", {**key, "model": recipe.identity, "engine": recipe.engine}, compute(recipe)
-            )
-            for recipe in self.recipes
-        }
+        phantoms = TestPhantoms(
+            self.options.n_test, self.options.spacing_mm, self.options.seed, self.recorded, str(self.options.recordings)
+        )
+        return phantoms.read(self.recipes, self.store, lambda done, total: self.on_progress("test images", done, total))
 
     def _counts(self, recipe: Recipe) -> str:
-        tested = self.tested[recipe.name]
-        return ", ".join(f"{len(tested[group])} of {_group_title(group)}" for group in _GROUPS)
+        counts = {group: len(self.tested[recipe.name][group]) for group in GROUPS}
+        if len(set(counts.values())) == 1:
+            return f"{counts[RECORDED]} of each row of Table 1 and of {RECORDED}"
+        return ", ".join(f"{n} of {_group_title(group)}" for group, n in counts.items())
 
     def _coverage(self, results: dict[str, Any]) -> Written:
         rows: list[Sequence[Cell]] = []
         columns = ["Test images", "Paper"]
         for recipe in self.recipes:
-            columns += [f"{_TITLES[recipe.name]}, here".capitalize(), "its training record"]
-        for group in _GROUPS:
+            columns += [f"{_TITLES[recipe.name]}, {where}".capitalize() for where in ("here", "training record")]
+        for group in GROUPS:
             row: list[Cell] = [_group_title(group), f"{AMANOVA_COVERAGE[_published_name(group)].value:.1%}"]
             for recipe in self.recipes:
                 tested = self.tested[recipe.name][group]
@@ -464,7 +365,7 @@ class _Amanova:
                 ]
             rows.append(row)
         counts = "; ".join(f"{_TITLES[recipe.name]}: {self._counts(recipe)}" for recipe in self.recipes)
-        refused = sum(self.tested[recipe.name][group].n_refused for recipe in self.recipes for group in _GROUPS)
+        refused = sum(self.tested[recipe.name][group].n_refused for recipe in self.recipes for group in GROUPS)
         note = (
             f"Share of true thresholds within their 95 % interval. Here: {counts}; {refused} images in which no "
             "phantom "
@@ -729,33 +630,6 @@ class _Amanova:
         return Table(title, ("Image", *_STATISTIC_COLUMNS), rows, _STATISTIC_NOTE)
 
 
-@dataclass(frozen=True, eq=False)
-class _Tested:
-    """Curves of test images, (n, 12), and of how many there is none."""
-
-    mean: NDArray[np.float64]
-    total: NDArray[np.float64]
-    interval: NDArray[np.float64]
-    truth: NDArray[np.float64]
-    n_refused: int
-
-    @classmethod
-    def of(cls, found: Sequence[Mapping[str, NDArray[Any]]]) -> _Tested:
-        read = [values for values in found if "mean" in values]
-        shapes = {"mean": (12,), "total": (12,), "interval": (12, 2), "truth": (12,)}
-        arrays = {
-            name: np.array([values[name] for values in read]).reshape(-1, *shape) for name, shape in shapes.items()
-        }
-        return cls(**arrays, n_refused=len(found) - len(read))
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    @property
-    def coverage(self) -> float:
-        return float(coverage(self.interval, self.truth))
-
-
 _STATISTIC_COLUMNS = ("large thick disks", "t", "t of the twin", "redder than their ring", "reliability")
 _STATISTIC_NOTE = (
     "t: paired t value of the large thick disks against their rings; the twin is the same image with every disk "
@@ -814,8 +688,7 @@ def _box(image: StudyImage, centre: tuple[float, float]) -> Box:
 
 
 def _turned_map(found: UpsampledMap) -> UpsampledMap:
-    turned_arrays = (np.rot90(values) for values in (found.map, found.visits))
-    return UpsampledMap(*turned_arrays, found.n_samples, found.normalize)
+    return UpsampledMap(np.rot90(found.map), np.rot90(found.visits), found.n_samples, found.normalize)
 
 
 def _reduced(found: UpsampledMap) -> NDArray[np.float64]:

@@ -35,11 +35,12 @@ __all__ = [
     "upsampled_with_twin",
 ]
 
-PATH_LENGTHS = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+PATH_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Values of c that are compared. The paper settles on 1; how far that leads depends on the scale of the gradient."""
 
-CLEAR_PATH_LENGTH = 100.0
-"""Value of c at which the curve falls visibly, where c = 1 moves it by a thousandth to a hundredth."""
+CLEAR_PATH_LENGTH = 10.0
+"""Value of c at which the curve falls visibly. With members that read the disks c = 1 lowers the midpoint by two
+hundredths and c = 100 to a quarter (scenario 1)."""
 
 METHODS = ("occlusion sensitivity", "sensitivity", "OMIG")
 """Methods of Fig. 3, from left to right."""
@@ -270,7 +271,7 @@ def upsampled_with_twin(
 
     shown, twin = computed("image"), computed("twin")
     found = UpsampledMap(shown["map"].astype(np.float64), shown["visits"].astype(np.int64), n_samples)
-    return ShownMap(found, view, *map(_unpacked, (shown, twin)), float(shown["reliability"]))
+    return ShownMap(found, view, _unpacked(shown), _unpacked(twin), float(shown["reliability"]))
 
 
 def _statistic(view: View, total: NDArray[Any], visits: NDArray[Any], mean_um: ArrayLike) -> DiskStatistic:
@@ -281,7 +282,7 @@ def _statistic(view: View, total: NDArray[Any], visits: NDArray[Any], mean_um: A
 def _packed(found: UpsampledMap, statistic: DiskStatistic, *, with_map: bool) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
         "statistic": np.array(json.dumps(statistic.as_json())),
-        "reliability": np.float64(found.reliability),
+        "reliability": np.array(found.reliability),
     }
     if with_map:
         arrays |= {
@@ -293,7 +294,7 @@ def _packed(found: UpsampledMap, statistic: DiskStatistic, *, with_map: bool) ->
 
 def _unpacked(arrays: Mapping[str, NDArray[Any]]) -> DiskStatistic:
     groups = json.loads(str(arrays["statistic"]))
-    known = {
+    known: dict[str, dict[str, Any]] = {
         group: {name: math.nan if value is None else value for name, value in numbers.items()}
         for group, numbers in groups.items()
     }

@@ -115,8 +115,7 @@ class View:
         """Return a map of ``values`` on the grid of the image that was sent."""
         if not self.is_registered or self.phantom is None:
             return found
-        carried = {name: self.phantom.to_image(getattr(found, name)) for name in ("map", "visits")}
-        return replace(found, **carried)
+        return replace(found, map=self.phantom.to_image(found.map), visits=self.phantom.to_image(found.visits))
 
     def twin(self) -> View:
         """Return the same view with every disk of the phantom replaced by its surroundings.

@@ -12,9 +12,12 @@ __all__ = [
     "FIG_13",
     "FIG_14",
     "LIMITS",
+    "OTHER_SPACING",
+    "PUBLISHED",
     "READING",
     "RECORDINGS",
     "STAND_IN",
+    "UNCALIBRATED",
 ]
 
 READING: tuple[str, ...] = (
@@ -43,6 +46,25 @@ LIMITS: tuple[str, ...] = (
     "again, and with which recipe.",
 )
 """What the numbers do not show."""
+
+PUBLISHED = (
+    "Paper: recorded and simulated phantoms and networks of its own. Here: the simulator and networks of radlens."
+)
+"""Below tables with the paper's numbers."""
+
+OTHER_SPACING = (
+    "The paper's recipe was trained with pixels of 0.07 mm, those of this run have {spacing:g} mm: its curves, "
+    "intervals "
+    "and maps are outside of what it learned. The registered recipe was trained with many spacings."
+)
+"""Warning of a run with other pixels."""
+
+UNCALIBRATED = (
+    "The registered model has no calibration: its intervals are those of the noise that its networks learned, which "
+    "are "
+    "too wide."
+)
+"""Warning of a model whose record lacks a calibration."""
 
 STAND_IN = (
     "No recordings of a phantom can be shipped. An image simulated with another exposure, blur, gold of the grid, "

@@ -14,6 +14,7 @@ import numpy as np
 
 from radlens import __version__
 from radlens.figures import PictureBlock, Section, StudyContent, Table, study_page
+from radlens.figures.study_page import SIMULATED_NOTE
 
 __all__ = ["PAGE", "RESULTS", "Chapter", "StudyReport", "Written", "times_table", "write_study"]
 
@@ -53,6 +54,7 @@ class StudyReport:
         warnings: likewise.
         how_to_read: paragraphs.
         limits: paragraphs.
+        published_note: below tables with published columns where the images are simulated.
     """
 
     title: str
@@ -63,6 +65,7 @@ class StudyReport:
     warnings: Callable[[], Sequence[str]] = field(default=lambda: ())
     how_to_read: Sequence[str] = ()
     limits: Sequence[str] = ()
+    published_note: str = SIMULATED_NOTE
 
 
 def write_study(folder: Path, report: StudyReport, chapters: Sequence[Chapter]) -> list[Path]:
@@ -118,6 +121,7 @@ def _page(report: StudyReport, sections: Sequence[Section]) -> str:
             how_to_read=report.how_to_read,
             limits=report.limits,
             warnings=report.warnings(),
+            published_note=report.published_note,
         )
     )
 

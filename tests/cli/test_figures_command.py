@@ -82,7 +82,7 @@ def test_before_and_after_are_the_curves_of_image_and_moved_image(study, monkeyp
     study.before_after()
     before, after = drawn["curves"]
     assert after.mean_um.mean() < before.mean_um.mean()
-    assert drawn["title"] == "c = 100, L = 1, t = 3"
+    assert drawn["title"] == "c = 10, L = 1, t = 3"
 
 
 def test_each_path_length_is_studied(study, monkeypatch):

@@ -24,9 +24,10 @@ from radlens.networks import CdmamNet
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 from radlens.phantoms.cdmam.geometry import cell_to_phantom
 from radlens.studies import AmanovaOptions, reproduce_amanova
-from radlens.studies.amanova import PAPER, REGISTERED, agreement
+from radlens.studies.amanova import agreement
 from radlens.studies.amanova_images import recordings, scenario, turned
 from radlens.studies.amanova_maps import MapParameters
+from radlens.studies.amanova_options import PAPER, REGISTERED
 from radlens.studies.amanova_recipes import run_recipe
 from radlens.training import RegisteredPreset
 from radlens.training.cdmam import _save_member
