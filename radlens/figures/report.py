@@ -134,9 +134,9 @@ def _explained(sources: ReportSources) -> dict[str, Any]:
     return {
         **about,
         "map_statement": statement,
-        "maps": map_pictures(image.pixels, shown, method=method, unit=found["unit"], spacing_mm=image.spacing_mm),
+        "maps": map_pictures(image.pixels, shown, method=method, spacing_mm=image.spacing_mm),
         "cutouts": cutout_pictures(image.pixels, shown, boxes, method=method, spacing_mm=image.spacing_mm),
-        "regions_note": note,
+        "regions_note": f"{note} Unit of the map: {found['unit']}.".strip(),
         "is_wide": image.pixels.shape[1] > image.pixels.shape[0],
     }
 

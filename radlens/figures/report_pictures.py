@@ -55,21 +55,18 @@ def curve_picture(
     drawn = figure_cdc(curves, size=(3.7, 3.4))
     axes = drawn.axes[0]
     axes.tick_params(labelsize=6)
-    axes.xaxis.label.set_size(8)
-    axes.yaxis.label.set_size(8)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)
     return Picture("Contrast-detail curve and limits", save(drawn, dpi=_DPI), caption)
 
 
-def map_pictures(
-    pixels: np.ndarray, shown: UpsampledMap, *, method: str, unit: str, spacing_mm: Spacing
-) -> list[Picture]:
+def map_pictures(pixels: np.ndarray, shown: UpsampledMap, *, method: str, spacing_mm: Spacing) -> list[Picture]:
     """Draw a map and its overlay, with one colour scale.
 
     Args:
         pixels: ``(H, W)`` the image.
         shown: its map.
         method: method, parameters, samples and reliability, which stand under each picture.
-        unit: of the map.
         spacing_mm: of the pixels.
 
     Raises:
@@ -91,7 +88,7 @@ def map_pictures(
         Picture(
             "Map",
             save(figure, dpi=_DPI),
-            f"Red: must become brighter. Blue: must become darker. {method}. Values: {unit}.",
+            f"Red: must become brighter. Blue: must become darker. {method}.",
         ),
         Picture(
             "Map over the image",
