@@ -118,6 +118,9 @@ def command(
 ) -> None:
     """Run the whole study of a paper: train, explain, measure, and write one page with each table and figure.
 
+    The maps of amanova take four million gradients with the paper's numbers of samples and steps, hours to days on two
+    cores; --samples and --n-steps make smaller runs.
+
     Models without a finished run are trained first, in the folder runs. The page is written anew whenever a part is
     done. A study that was interrupted goes on when the same command is given again.
     """

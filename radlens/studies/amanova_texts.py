@@ -1,5 +1,7 @@
 """What a reader of the study of Amanova et al. 2022 must know, and where it departs from the paper."""
 
+from radlens.families.cdmam.disk_statistics import CLEAR_T, EQUAL_SHARE, LEAST_RELIABILITY, SMALL_SHARE
+
 __all__ = [
     "DEPARTURES",
     "FIG_2",
@@ -32,8 +34,9 @@ READING: tuple[str, ...] = (
     "map "
     "is therefore compared with that of its disk-free twin, the same image with every disk replaced by its "
     "surroundings. t is the paired t value of the large thick disks (1 mm and more, at least twice as thick as the "
-    "threshold) against the ring around each. A map marks the disks if its t is at least 8 and that of the twin less "
-    "than a third of it.",
+    f"threshold) against the ring around each. A map marks the disks if its t is at least {CLEAR_T:g} and that of the "
+    f"twin less than {SMALL_SHARE:.2f} of it, in part up to {EQUAL_SHARE:.2f} of it; beyond, it is empty. A map of "
+    f"less reliability than {LEAST_RELIABILITY:g} is not one to look at.",
 )
 """How to read the page."""
 
@@ -110,10 +113,10 @@ FIG_3 = (
 
 FIG_4 = (
     "Paper: nearly all of the large disks are red, in a vertical strip where the lines of the grid are blue; not all "
-    "disks contribute, and the writing does. Here the registered recipe shows the phantom upright to its networks and "
+    "disks contribute, and the writing does. Here the registered recipe shows the phantom upright to its networks, and "
     "the map is carried back to the image that was sent; it was trained with a grid that says nothing about the curve, "
-    "so that the lines matter less than in the paper. The paper's recipe shows the grid, and whether it marks disks "
-    "says the comparison with the twin."
+    "so that lines and writing matter less than in the paper. Whether a map marks disks is said by the comparison with "
+    "its twin, below each figure and in the tables."
 )
 """Below Fig. 4."""
 
@@ -142,7 +145,8 @@ FIG_7 = (
 
 FIG_12 = (
     "Paper: upsampling shows no finer details in maps of sensitivity analysis. Here the gradient of the first step of "
-    "OMIG is drawn with its opposite sign, averaged over as many samples as the maps of Fig. 4."
+    "OMIG is drawn with its opposite sign, averaged over as many samples as the maps of Fig. 4. A path of c = 1 is "
+    "short for the registered recipe, so that its maps of OMIG and of sensitivity are alike and both show the disks."
 )
 """Below Fig. 12."""
 
