@@ -1,5 +1,6 @@
 """A bundle that is small, quick and untrained, and predicts curves of the right size all the same."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -8,8 +9,14 @@ from radlens import bundles
 from radlens.bundles import Bundle, InputSpec, Manifest
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
+from radlens.phantoms.cdmam.domain import Limits
 
 TYPICAL_CURVE_UM = (0.06, 0.08, 0.1, 0.13, 0.18, 0.25, 0.34, 0.48, 0.65, 0.9, 1.3, 1.9)
+
+
+_ALL = (-1e9, 1e9)
+EVERY_PHANTOM = {field.name: [_ALL] * 12 if field.name == "curve_um" else _ALL for field in fields(Limits)}
+"""Limits that every phantom keeps which is found: members that were not trained contradict any image."""
 
 
 def make_bundle(
@@ -39,6 +46,7 @@ def make_bundle(
         n_members=n_members,
         rank=ensemble.rank,
         logarithmic=logarithmic,
+        domain=EVERY_PHANTOM,
         training={},
         parity={},
     )

@@ -24,6 +24,9 @@ EPILOG = examples("radlens demo", "radlens demo --upsample 2000 --n-steps 50")
 
 NAME, VERSION = "cdmam", "1.0"
 
+ABLATED_SAMPLES = 3
+"""Samples of the ablation: the fewest that tell its error, and 1200 evaluations of the network."""
+
 
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path("demo"),
@@ -101,10 +104,10 @@ def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps:
     print_prediction(predicted)
     write_prediction(predicted, output / "prediction.json")
     write_prediction(predicted, output / "cdc.png")
-    single = explained(client, phantom, None, {"method": "omig"}, n_samples=1)
+    ablation = explained(client, phantom, None, {"method": "ablation"}, n_samples=ABLATED_SAMPLES)
     upsampled = explained(client, phantom, None, {"method": "omig", "n_steps": n_steps}, n_samples=n_samples)
     with err.status("drawing"):
-        write_explanation(single, data, output)
+        write_explanation(ablation, data, output, prefix="disk-")
         write_explanation(upsampled, data, output, prefix="upsampled-")
         page = report_html(data, predicted, upsampled)
     (output / "report.html").write_text(page, encoding="utf-8")
@@ -114,9 +117,9 @@ def _print_files(output: Path) -> None:
     described = {
         "report.html": "the page to file: curve, limits, map, enlarged regions, provenance",
         "cdc.png": "predicted curve with its 95 % interval and the European limits",
-        "map.png, overlay.png": "OMIG map of one 250x250 sample",
+        "disk-ablation.png, disk-ablation.csv": "which disks carried this prediction",
         "upsampled-map.png, upsampled-overlay.png": "OMIG map at full resolution, and upsampled-map.npy its values",
-        "prediction.json, explanation.json": "numbers and provenance",
+        "prediction.json, ...-explanation.json": "numbers and provenance",
         "phantom.dcm": "the image that was sent",
     }
     out.print(f"\n[bold]Written to {output}/[/bold]")
@@ -126,10 +129,11 @@ def _print_files(output: Path) -> None:
 
 def _print_calls(client: Client, phantom: Path) -> None:
     head = f'curl -H "Authorization: Bearer $(.venv/bin/radlens serve --key)" --data-binary @{phantom}'
+    overlay = f"{client.url}/explanations/{NAME}?n_samples=100&n_steps=2&output=overlay"
     calls = (
         f"{head} {client.url}/predictions/{NAME}",
         f'{head} -H "Accept: image/png" {client.url}/predictions/{NAME} -o curve.png',
-        f'{head} -H "Accept: image/png" "{client.url}/explanations/{NAME}?n_steps=20&output=overlay" -o overlay.png',
+        f'{head} -H "Accept: image/png" "{overlay}" -o overlay.png',
         f'{head} -N "{client.url}/explanations/{NAME}?n_samples=50&n_steps=10" | cut -c -150',
     )
     out.print("\n[bold]Call it yourself[/bold]")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from radlens.cli.console import err, examples, note, warn
@@ -25,7 +26,7 @@ from radlens.cli.options import (
     connected,
     limited,
 )
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidParameter, NotAssessable, exit_code
 
 if TYPE_CHECKING:
     from radlens import client as client_module
@@ -56,8 +57,8 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="CDMAM: omig, sensitivity or occlusion. Classifiers: integrated_gradients, saliency, smooth_grad, "
-            "deep_lift, occlusion, lime, shap, cam, grad_cam or guided_grad_cam, as far as the model allows them.",
+            help="CDMAM: omig, sensitivity, occlusion or ablation. Classifiers: integrated_gradients, saliency, "
+            "smooth_grad, deep_lift, occlusion, lime, shap, cam, grad_cam or guided_grad_cam, as far as the model allows them.",
             show_default="omig, or integrated_gradients",
         ),
     ] = None,
@@ -190,6 +191,10 @@ def command(
 ) -> None:
     """Explain the prediction for an image.
 
+    Of a phantom model, method ablation takes the disks of one cell after the other away and writes ablation.png and
+    ablation.csv. A map that does not mark the disks of the image is replaced by a sentence; an image that cannot be
+    judged gets none, and the exit code is 9.
+
     Writes map.npy (the values), map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study) and
     explanation.json; of CDMAM also visits.npy, of an ensemble that is explained with --members each members.npy,
     members.png, disagreement.npy and disagreement.png, and with --trust trust.json.
@@ -226,11 +231,25 @@ def command(
         answer = explained(client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server)
     from radlens.cli.results import print_trust, write_explanation
 
-    _tell_reliability(answer)
+    if answer["explanation"] is not None:
+        _tell_reliability(answer)
+        _tell_disks(answer["explanation"])
     print_trust(answer)
     warn(answer["warnings"])
     for file in write_explanation(answer, image.read_bytes(), output):
         note(f"wrote {file}")
+    if answer["explanation"] is None:
+        for reason in answer["reasons"]:
+            err.print(f"[yellow]not assessable:[/yellow] {escape(reason)}", soft_wrap=True)
+        raise typer.Exit(exit_code(NotAssessable()))
+
+
+def _tell_disks(found: Mapping[str, Any]) -> None:
+    """Say whether a map marks the disks of the image, and what an ablation found."""
+    if found.get("disks"):
+        note(found["disks"]["sentence"])
+    if "statement" in found:
+        note(found["statement"])
 
 
 def _further(pairs: Sequence[str], given: Sequence[str]) -> dict[str, str]:

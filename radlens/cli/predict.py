@@ -153,7 +153,8 @@ def print_classes(answer: dict[str, Any]) -> None:
     )
     rows = [(escape(name), *(f"{number:.4f}" for number in numbers)) for name, *numbers in values]
     rows.sort(key=lambda row: float(row[1]), reverse=True)
-    table(columns, rows, title=f"Predicted: {escape(found['predicted'])}")
+    title = f"Predicted: {escape(found['predicted'])}" if answer["assessable"] else "Not assessable: no class"
+    table(columns, rows, title=title)
     warn(answer["warnings"])
 
 

@@ -12,6 +12,8 @@ from skimage.transform import resize
 from radlens.cli.console import err, table
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.explainers import UpsampledMap
+from radlens.families.cdmam.asking import ABLATION
+from radlens.families.cdmam.cells import automated_um
 from radlens.figures import (
     LARGE_DISKS,
     SMALL_DISKS,
@@ -21,12 +23,14 @@ from radlens.figures import (
     display_map,
     figure_map,
     figure_members,
+    figure_not_assessable,
     overlay,
     region,
     save,
 )
+from radlens.figures.ablation import AblatedCells, figure_ablation
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
-from radlens.phantoms.cdmam import locate
+from radlens.phantoms.cdmam import locate, register
 
 __all__ = ["print_trust", "regions", "upsampled_map", "write_explanation"]
 
@@ -54,13 +58,51 @@ def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, pref
     Returns:
         What was written.
     """
-    image, is_of_class = read(data), "target_class" in answer["explanation"]
-    contents = _class_files(answer, image) if is_of_class else _cdmam_files(answer, image)
+    contents = _contents(answer, read(data))
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{prefix}{name}" for name in contents]
     for file, content in zip(files, contents.values(), strict=True):
         file.write_bytes(content)
     return files
+
+
+def _contents(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
+    if not answer.get("assessable", True) and answer["explanation"] is None:
+        return _silent_files(answer, image, answer["reasons"])
+    if answer["explanation"]["method"] == ABLATION:
+        return _ablation_files(answer, image)
+    return _class_files(answer, image) if "target_class" in answer["explanation"] else _cdmam_files(answer, image)
+
+
+def _silent_files(answer: dict[str, Any], image: Image, reasons: Sequence[str], *words: str) -> dict[str, bytes]:
+    """Return a grey page in place of the pictures of a map, and the answer itself."""
+    picture = figure_not_assessable(reasons, *words)
+    capture = secondary_capture(picture, image, series_description="radlens: no map", provenance=answer["provenance"])
+    page = to_png(picture)
+    return {
+        "map.png": page,
+        "overlay.png": page,
+        "overlay.dcm": capture,
+        "explanation.json": _described(answer).encode(),
+    }
+
+
+def _ablation_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
+    """Return the effect of each cell as a picture and as a table."""
+    found = answer["explanation"]
+    effect = np.array(found["effect"], dtype=np.float64)
+    mean = np.array(found["prediction"]["mean_um"])
+    cells = AblatedCells(effect, np.array(found["significant"]), mean, automated_um(mean))
+    phantom = register(image.pixels, image.spacing_mm or answer["provenance"]["input"]["spacing_mm"])
+    drawn = figure_ablation(cells, phantom.upright(image.pixels), phantom.layout)
+    header = ["diameter_mm", *(f"{thickness:g} um" for thickness in found["thicknesses_um"])]
+    rows = [[diameter, *row] for diameter, row in zip(found["diameters_mm"], found["effect"], strict=True)]
+    lines = [",".join("" if value is None else str(value) for value in row) for row in [header, *rows]]
+    return {
+        "ablation.png": save(drawn),
+        "ablation.csv": ("\n".join(lines) + "\n").encode(),
+        "explanation.json": _described(answer).encode(),
+    }
 
 
 def _cdmam_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
@@ -69,6 +111,10 @@ def _cdmam_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
     title = f"{found['method']}, {found['n_samples']} sample{'s' if found['n_samples'] > 1 else ''}"
     title += f", reliability {found['reliability']:.2f}" if found.get("reliability") is not None else ""
     of_members = [replace(shown, map=values) for values in found.get("members", ())]
+    disks = found.get("disks")
+    if disks is not None and not disks["marks_disks"]:
+        silent = _silent_files(answer, image, [disks["sentence"]], "No map", "This map is not a finding.")
+        return {"map.npy": to_npy(found["map"]), "visits.npy": to_npy(found["visits"]), **silent}
     return {
         **_member_files(found, image, of_members),
         "map.npy": to_npy(found["map"]),
@@ -162,7 +208,7 @@ def _described(answer: dict[str, Any]) -> str:
     in_files = {"members"}
     found = {
         name: value
-        for name, value in answer["explanation"].items()
+        for name, value in (answer["explanation"] or {}).items()
         if not isinstance(value, np.ndarray) and name not in in_files
     }
-    return json.dumps(answer | {"explanation": found}, indent=2) + "\n"
+    return json.dumps(answer | {"explanation": found or None}, indent=2) + "\n"

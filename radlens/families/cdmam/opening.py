@@ -35,6 +35,7 @@ class OpenedImage:
         spacing_mm: pixel spacing with which it was found; None where it was not.
         reasons: why no model may judge the image, found before any prediction; empty if it may.
         findings: the numbers that these reasons rest on.
+        limits: what training saw.
     """
 
     image: Image
@@ -42,6 +43,7 @@ class OpenedImage:
     spacing_mm: tuple[float, float] | None = None
     reasons: tuple[str, ...] = ()
     findings: domain.Findings | None = None
+    limits: domain.Limits | None = None
 
     def judged(self, curve: Curve | None) -> Assessment:
         """Return whether a verdict on ``curve`` may be given: the image can be judged and does not contradict it.
@@ -52,7 +54,7 @@ class OpenedImage:
         reasons = list(self.reasons)
         numbers = {} if self.findings is None else dict(self.findings.numbers())
         if curve is not None and self.findings is not None:
-            reasons += domain.contradictions(self.findings, curve.mean, curve.interval)
+            reasons += domain.contradictions(self.findings, curve.mean, curve.interval, self.limits)
         return Assessment(not reasons, tuple(reasons), numbers)
 
 
@@ -96,7 +98,7 @@ class PhantomOpener:
         except InvalidParameter as error:
             return OpenedImage(image, reasons=(str(error),))
         findings = domain.findings(phantom, image.pixels)
-        return OpenedImage(image, phantom, spacing_mm, tuple(domain.reasons(findings, self.limits)), findings)
+        return OpenedImage(image, phantom, spacing_mm, domain.reasons(findings, self.limits), findings, self.limits)
 
     def _registered(self, image: Image) -> tuple[Registered, tuple[float, float]]:
         spacing_mm = _spacing(image)

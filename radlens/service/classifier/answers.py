@@ -10,6 +10,7 @@ from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY
 from radlens.service.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.service.classifier.rows import ClassifierRow
+from radlens.service.domain import Assessment
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value
 from radlens.wire import JSON, PROVENANCE, array_to_json
@@ -41,11 +42,13 @@ class ClassContext:
         provenance: JSON values.
         warnings: sentences.
         manifest: of the model.
+        assessment: whether the model can judge the image at all.
     """
 
     provenance: dict[str, Any]
     warnings: list[str]
     manifest: ClassifierManifest
+    assessment: Assessment
 
 
 def response(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
@@ -68,7 +71,7 @@ def _prediction(row: ClassifierRow, found: ClassPrediction, context: ClassContex
 def _prediction_fields(found: ClassPrediction, context: ClassContext) -> dict[str, Any]:
     classes = context.manifest.classes
     fields: dict[str, Any] = {
-        "predicted": classes[found.predicted],
+        "predicted": classes[found.predicted] if context.assessment.assessable else None,
         "classes": list(classes),
         "probabilities": found.probabilities.tolist(),
         "logits": found.logits.mean(axis=0).tolist(),
@@ -140,4 +143,11 @@ def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: Cla
 
 
 def _ending(context: ClassContext) -> dict[str, Any]:
-    return {"warnings": context.warnings, "provenance": context.provenance}
+    found = context.assessment
+    return {
+        "task": context.manifest.task,
+        "assessable": found.assessable,
+        "reasons": list(found.reasons),
+        "warnings": context.warnings,
+        "provenance": context.provenance,
+    }

@@ -16,6 +16,7 @@ from radlens.service.batching import BatchService, Work
 from radlens.service.classifier.answers import ClassContext, response
 from radlens.service.classifier.computing import Computer
 from radlens.service.classifier.rows import ClassifierRow, open_row
+from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.provenance import provenance
 
@@ -79,6 +80,7 @@ class ClassifierService(BatchService):
             provenance(stated | self.stated(), row.image, row.settings, row.request.request_id, self._now()),
             _cautions(row),
             manifest,
+            _assessment(row),
         )
 
     def stated(self) -> dict[str, Any]:
@@ -110,6 +112,13 @@ def _cautions(row: ClassifierRow) -> list[str]:
     found = []
     if not row.prepared.has_frame:
         found.append("no breast was found in the image; all of it was used")
-    if not row.prepared.pixels.any():
-        found.append("all pixels have one value; there is nothing to see")
-    return found
+    return [*found, *_assessment(row).reasons]
+
+
+def _assessment(row: ClassifierRow) -> Assessment:
+    """Say whether there is anything in the image that a class could be told from.
+
+    The training record of a classifier holds no limits yet, so that this is the one image which is refused for sure.
+    """
+    reasons = () if row.prepared.pixels.any() else ("all pixels have one value; there is nothing to see",)
+    return Assessment(not reasons, reasons)

@@ -22,6 +22,7 @@ from radlens.evaluation import log_interval
 from radlens.families.cdmam import MAX_PLAIN_EVALUATIONS, Service
 from radlens.images import downsample, to_npy, to_png
 from radlens.networks.cdmam import CdcPrediction
+from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 from radlens.service import Request, request_from_http
 from radlens.wire import PROVENANCE, array_from_json
 
@@ -32,6 +33,12 @@ QUICK = {"n_steps": "2"}
 def service(bundle):
     """Return a service with the tiny bundle."""
     return Service(bundle)
+
+
+@pytest.fixture(scope="module")
+def phantom_file():
+    """A DICOM file of a phantom with pixels of 0.4 mm."""
+    return to_dicom(simulate(SCENARIOS["1"], Layout.with_margin(0, 0.4)))
 
 
 def answer(service, kind="explain", data=None, accept=None, **parameters):
@@ -61,13 +68,26 @@ def test_a_prediction_is_the_models_own(service, bundle):
     assert found["diameters_mm"] == list(bundle.manifest.diameters_mm)
 
 
-def test_a_prediction_comes_with_a_verdict(service):
+def test_a_prediction_of_a_phantom_comes_with_a_verdict(service, phantom_file):
     """Against the European limits, at four diameters and in words."""
-    verdict = fields(answer(service, "predict"))["verdict"]
+    found = fields(answer(service, "predict", data=phantom_file))
+    assert (found["task"], found["assessable"], found["reasons"]) == ("cdmam-cdc", True, [])
+    assert found["assessment"]["correlation"] > 0.5
+    verdict = found["verdict"]
     assert [point["diameter_mm"] for point in verdict["diameters"]] == [1.0, 0.5, 0.25, 0.1]
     assert verdict["acceptable"] in ("met", "not met", "not settled")
     assert verdict["achievable"] in ("met", "not met", "not settled")
     assert verdict["summary"].startswith("Acceptable limit: ")
+
+
+def test_an_image_without_a_phantom_gets_no_verdict(service):
+    """Noise: a model of the paper's recipe predicts a curve of anything; what keeps it from a verdict is said."""
+    found = fields(answer(service, "predict"))
+    assert (found["assessable"], found["verdict"]) == (False, None)
+    assert len(found["reasons"]) == 1
+    assert "image must show the whole grid" in found["reasons"][0]
+    explained = fields(answer(service))
+    assert (explained["assessable"], explained["reasons"]) == (False, found["reasons"])
 
 
 def test_every_answer_says_where_it_comes_from(service, bundle):

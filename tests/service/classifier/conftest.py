@@ -4,7 +4,8 @@ import pytest
 from small_classifier import EagerMember, class_methods, make_classifier
 
 from radlens.engines.classifier import EnsembleClassifier
-from radlens.service import ClassifierService, open_service
+from radlens.families import open_service
+from radlens.service import ClassifierService
 
 
 @pytest.fixture(scope="session")

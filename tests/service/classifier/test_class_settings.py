@@ -10,7 +10,8 @@ from small_classifier import make_classifier
 
 from radlens.bundles import save_classifier
 from radlens.errors import BundleError, InvalidInput
-from radlens.service import ClassifierService, open_service, request_from_http
+from radlens.families import open_service
+from radlens.service import ClassifierService, request_from_http
 from radlens.service.classifier.rows import MAX_EVALUATIONS
 from radlens.wire import PARAMETER_PREFIX
 
