@@ -58,7 +58,8 @@ def command(
         str | None,
         typer.Option(
             help="CDMAM: omig, sensitivity, occlusion or ablation. Classifiers: integrated_gradients, saliency, "
-            "smooth_grad, deep_lift, occlusion, lime, shap, cam, grad_cam or guided_grad_cam, as far as the model allows them.",
+            "smooth_grad, deep_lift, occlusion, lime, shap, cam, grad_cam or guided_grad_cam, as far as the model "
+            "allows them.",
             show_default="omig, or integrated_gradients",
         ),
     ] = None,

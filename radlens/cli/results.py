@@ -14,6 +14,7 @@ from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam.asking import ABLATION
 from radlens.families.cdmam.cells import automated_um
+from radlens.families.cdmam.opening import spacing_of
 from radlens.figures import (
     LARGE_DISKS,
     SMALL_DISKS,
@@ -93,7 +94,7 @@ def _ablation_files(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
     effect = np.array(found["effect"], dtype=np.float64)
     mean = np.array(found["prediction"]["mean_um"])
     cells = AblatedCells(effect, np.array(found["significant"]), mean, automated_um(mean))
-    phantom = register(image.pixels, image.spacing_mm or answer["provenance"]["input"]["spacing_mm"])
+    phantom = register(image.pixels, spacing_of(image))
     drawn = figure_ablation(cells, phantom.upright(image.pixels), phantom.layout)
     header = ["diameter_mm", *(f"{thickness:g} um" for thickness in found["thicknesses_um"])]
     rows = [[diameter, *row] for diameter, row in zip(found["diameters_mm"], found["effect"], strict=True)]

@@ -1,10 +1,10 @@
 """What the papers print, to stand beside what is measured here.
 
 Amanova et al., "Explainability for deep learning in mammography image quality assessment", Machine Learning: Science
-and Technology 2022: a phantom, simulated as here and recorded. Sam Millan, "Deep Learning Explainability for Breast Cancer Detection in Mammography", master thesis, Universitat de
-Girona, 2023. Byra et al., "Explaining a deep learning based breast ultrasound image classifier with saliency maps",
-Journal of Ultrasonography 2022. All numbers of these two are of patients' images; the classes, scanners and numbers of
-cases differ from any simulation.
+and Technology 2022: a phantom, simulated as here and recorded. Sam Millan, "Deep Learning Explainability for Breast
+Cancer Detection in Mammography", master thesis, Universitat de Girona, 2023. Byra et al., "Explaining a deep learning
+based breast ultrasound image classifier with saliency maps", Journal of Ultrasonography 2022. All numbers of these
+two are of patients' images; the classes, scanners and numbers of cases differ from any simulation.
 """
 
 from collections.abc import Mapping

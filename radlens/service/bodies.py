@@ -90,7 +90,8 @@ def _parts(request: Request) -> tuple[ImagePart, ...]:
     head = f"Content-Type: {request.content_type}\r\nMIME-Version: 1.0\r\n\r\n"
     try:
         message = message_from_bytes(head.encode("ascii") + request.body, policy=policy.HTTP)
-        parts = list(message.iter_parts()) if isinstance(message, EmailMessage) and message.is_multipart() else []
+        is_multipart = isinstance(message, EmailMessage) and message.is_multipart()
+        parts: list[Any] = list(message.iter_parts()) if is_multipart else []
         found = tuple(ImagePart(_payload(part), _media_type(part)) for part in parts)
     except (ValueError, LookupError, AttributeError, TypeError):
         found, message = (), None

@@ -16,7 +16,7 @@ from radlens.phantoms.cdmam.lattice import lattice
 from radlens.phantoms.cdmam.registered import Registered, register
 from radlens.service.domain import Assessment
 
-__all__ = ["USUAL_SPACING_MM", "OpenedImage", "PhantomOpener", "spacing_caution"]
+__all__ = ["USUAL_SPACING_MM", "OpenedImage", "PhantomOpener", "spacing_caution", "spacing_of"]
 
 USUAL_SPACING_MM = 0.07
 """Pixel spacing, mm, that is tried where an image states none and no grid of lines tells it."""
@@ -94,18 +94,18 @@ class PhantomOpener:
             with np.errstate(all="ignore"):
                 phantom, spacing_mm = self._registered(image)
         except UnreadableImage as error:
-            return OpenedImage(image, reasons=(domain.unregistered(image.pixels, _spacing(image), error),))
+            return OpenedImage(image, reasons=(domain.unregistered(image.pixels, spacing_of(image), error),))
         except InvalidParameter as error:
             return OpenedImage(image, reasons=(str(error),))
         findings = domain.findings(phantom, image.pixels)
         return OpenedImage(image, phantom, spacing_mm, domain.reasons(findings, self.limits), findings, self.limits)
 
     def _registered(self, image: Image) -> tuple[Registered, tuple[float, float]]:
-        spacing_mm = _spacing(image)
+        spacing_mm = spacing_of(image)
         return register(image.pixels, spacing_mm), spacing_mm
 
 
-def _spacing(image: Image) -> tuple[float, float]:
+def spacing_of(image: Image) -> tuple[float, float]:
     """Return the pixel spacing that an image states, or the one at which cells of its grid have their size."""
     if image.spacing_mm is not None:
         return image.spacing_mm
