@@ -1,4 +1,4 @@
-"""``radlens evaluate``: all measures of a classifier and its maps; what the answer of a phantom model rests on."""
+"""``radlens evaluate``: a classifier and its maps; what a phantom model rests on, and which images it judges."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,7 @@ EPILOG = examples(
     "radlens evaluate runs/busi --data busi --root /data/Dataset_BUSI_with_GT -o evaluation/",
     "radlens evaluate model_store/bundles/patches-1.0 --simulated 20 --methods saliency,cam --measures iou -o e/",
     "radlens evaluate model_store/bundles/cdmam-1.0 --causal --phantoms 20 --per-group 100 -o causal/",
+    "radlens evaluate model_store/bundles/cdmam-1.0 --domain --phantoms 200 -o domain/",
 )
 
 _IMAGES = "Images"
@@ -108,8 +109,22 @@ def command(
             help="Print what the curve rests on: disks, noise, grid, place, ...",
         ),
     ] = False,
+    domain: Annotated[
+        bool,
+        typer.Option(
+            "--domain",
+            rich_help_panel=_PHANTOMS,
+            help="Print what is refused of the training range, and what is judged of images that must be refused.",
+        ),
+    ] = False,
     phantoms: Annotated[
-        int, typer.Option(metavar="N", min=2, rich_help_panel=_PHANTOMS, help="Phantoms whose causes are changed.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=2,
+            rich_help_panel=_PHANTOMS,
+            help="Phantoms whose causes are changed; with --domain, images of the training range.",
+        ),
     ] = 8,
     per_group: Annotated[
         int | None,
@@ -117,7 +132,8 @@ def command(
             metavar="N",
             min=2,
             rich_help_panel=_PHANTOMS,
-            help="Phantoms of each scenario and of random exposures; by default as many as --phantoms.",
+            help="Phantoms of each scenario and of random exposures, by default as many as --phantoms; with --domain, "
+            "images of each other kind, by default 2.",
         ),
     ] = None,
     spacing: Annotated[
@@ -135,7 +151,7 @@ def command(
         int, typer.Option(metavar="N", min=1, rich_help_panel=_PHANTOMS, help="Processes that read phantoms.")
     ] = 1,
 ) -> None:
-    """Measure a classifier and the maps of its explanations, or, with --causal, a phantom model.
+    """Measure a classifier and the maps of its explanations, or, with --causal or --domain, a phantom model.
 
     Classification at the corner of the ROC curve; boxes from maps and their IoU (Sam Millan 2023); the pointing game
     (Byra et al. 2022); deletion, insertion, infidelity and max-sensitivity; the randomisation of the weights. A measure
@@ -146,6 +162,9 @@ def command(
 
     With --causal, fresh phantoms are simulated and changed one cause at a time. Each quantity is printed beside its
     wanted range; -o writes causal.json, and keeps the readings from which an interrupted evaluation goes on.
+
+    With --domain, the model is shown unseen images of the training range, of which it may refuse 1 %, and many kinds of
+    wrong images, of which it may judge none; -o writes domain.json and keeps the judgements.
     """
     if causal:
         from radlens.cli.evaluate_causal import evaluate_causal
@@ -160,6 +179,11 @@ def command(
             max_error=max_error,
             n_workers=workers,
         )
+    if domain:
+        from radlens.cli.evaluate_domain import evaluate_domain
+
+        evaluate_domain(model, output, n_trained=phantoms, n_each=per_group or 2, seed=seed, spacing_mm=spacing)
+    if causal or domain:
         return
     if output is None:
         raise InvalidParameter("--output must be given, got none")

@@ -276,10 +276,28 @@ def _one_thickness(source: Source) -> Pixels:
     return source.with_disks(disks._replace(thickness_um=np.full_like(disks.x, 0.4)))
 
 
-@_wrong("half of the disks")
+@_wrong("lower half without disks")
+def _lower_half_of_the_disks(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    return source.with_disks(other_phantoms.Disks(*(each[disks.y < 0] for each in disks)))
+
+
+@_wrong("without the disks that are best seen")
 def _half_of_the_disks(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
     return source.with_disks(other_phantoms.Disks(*(each[disks.x < 0] for each in disks)))
+
+
+@_wrong("no disks in the middle of the cells")
+def _corners_alone(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    return source.with_disks(other_phantoms.Disks(*(each[len(each) // 2 :] for each in disks)))
+
+
+@_wrong("no disks in the corners")
+def _middles_alone(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    return source.with_disks(other_phantoms.Disks(*(each[: len(each) // 2] for each in disks)))
 
 
 @_wrong("CDMAM 4.0")
@@ -713,6 +731,12 @@ def _mirrored(source: Source) -> Pixels:
 @_right("shifted by 5 mm")
 def _shifted(source: Source) -> Pixels:
     layout = cdmam.Layout.with_margin(2, source.spacing_mm, shift_mm=(5.0, -5.0))
+    return source.simulated(layout=layout)
+
+
+@_right("hardly any margin")
+def _margin(source: Source) -> Pixels:
+    layout = cdmam.Layout.with_margin(0, source.spacing_mm, shift_mm=(-2.0, 1.5), rotation_deg=0.5)
     return source.simulated(layout=layout)
 
 

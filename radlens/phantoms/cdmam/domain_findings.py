@@ -27,6 +27,9 @@ _VISIBLE = 8.0
 _ODD_CONTRAST = 0.3
 """Relative difference, beside 5 standard deviations, that makes the lines of a cell odd."""
 
+_SURE_RATIO = 15.0
+"""Visibility over its standard deviation from which the ratio of two visibilities is known to 10 %."""
+
 _SURE_SHIFT_MM = 0.1
 _LEAST_CONTRAST = 1.0
 _LEAST_CLIPPED = 30
@@ -172,7 +175,7 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         slope=slow.slope,
         bend=slow.bend,
         visibility=(disks.middle + disks.corner) / 2,
-        corner_to_middle=disks.corner / disks.middle if disks.middle > 5 * disks.error else math.nan,
+        corner_to_middle=disks.corner / disks.middle if disks.middle > _SURE_RATIO * disks.error else math.nan,
         thick_to_thin=disks.thick / disks.thin if disks.thin > 10 * disks.thin_error else math.nan,
         disk_mismatch=disks.mismatch,
         other_corners=disks.others,

@@ -103,10 +103,10 @@ def _refined(
     bins: NDArray[np.float64], steps: tuple[float, float], pitch_mm: float, angle_deg: float
 ) -> tuple[float, float]:
     """Return pitch and angle to hundredths of a per cent and of a degree, where the sum of the peaks is highest."""
-    for reach in (1.0, 0.3, 0.1):
-        pitches = pitch_mm * (1 + 0.008 * reach * np.linspace(-1, 1, 17))
+    for reach in (1.0, 0.2, 0.04):
+        pitches = pitch_mm * (1 + 0.02 * reach * np.linspace(-1, 1, 33))
         pitch_mm = float(pitches[np.argmax([_power(bins, steps, each, angle_deg) for each in pitches])])
-        angles = angle_deg + 0.6 * reach * np.linspace(-1, 1, 13)
+        angles = angle_deg + 0.8 * reach * np.linspace(-1, 1, 17)
         angle_deg = float(angles[np.argmax([_power(bins, steps, pitch_mm, each) for each in angles])])
     return pitch_mm, angle_deg % 90
 

@@ -1,0 +1,174 @@
+"""``radlens evaluate --domain``: what a phantom model refuses to judge, and whether it judges what it must not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.cli.console import note, out, stages, table
+from radlens.cli.evaluate_causal import ModelReader
+from radlens.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from radlens.evaluation.domain import Assess, DomainRecord, Judgement, Kind
+
+__all__ = ["FILE", "ModelAssessor", "evaluate_domain", "print_record"]
+
+FILE = "domain.json"
+"""Name of the record in the folder of an evaluation."""
+
+
+def evaluate_domain(
+    model: Path, output: Path | None, *, n_trained: int, n_each: int, seed: int, spacing_mm: float
+) -> None:
+    """Measure both sides of the domain of a bundle or a training run and print them.
+
+    Args:
+        model: folder of the bundle or the run.
+        output: folder of the record and of judgements from which an interrupted measurement goes on.
+        n_trained: see `radlens.evaluation.domain.domain_record`, as the other arguments.
+        n_each: images of each kind.
+        seed: of everything drawn.
+        spacing_mm: pixel spacing.
+
+    Raises:
+        BundleError: a damaged bundle, or that of a classifier.
+        TrainingError: no finished run of a phantom model.
+    """
+    from radlens.evaluation.domain import domain_record
+
+    assessor = ModelAssessor(model)
+    identity = assessor.identity()
+    with stages("opening the model") as report:
+        record = domain_record(
+            assessor,
+            n_trained=n_trained,
+            n_each=n_each,
+            seed=seed,
+            spacing_mm=spacing_mm,
+            folder=output,
+            identity=identity,
+            on_progress=report,
+        )
+    print_record(record)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / FILE).write_text(json.dumps({"model": identity, **record.as_json()}, indent=2) + "\n", "utf-8")
+        note(f"wrote {output / FILE}")
+
+
+@dataclass(frozen=True)
+class ModelAssessor:
+    """Asks the model of a folder whether it can judge images.
+
+    A bundle is asked as a client asks it, with a DICOM image. The members of a training run have no service yet: they
+    get the limits of `radlens.phantoms.cdmam.domain.Limits`.
+
+    Args:
+        folder: of a bundle or a finished training run.
+    """
+
+    folder: Path
+
+    def __call__(self, pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> Judgement:
+        """Return what the model says of an image; see `radlens.evaluation.domain.Assess`."""
+        return self._assess(pixels, spacing_mm)
+
+    def identity(self) -> str:
+        """Return a SHA-256 of the model; errors as `evaluate_domain`."""
+        return ModelReader(self.folder).identity()
+
+    @cached_property
+    def _assess(self) -> Assess:
+        from radlens.bundles import MANIFEST
+
+        return _with_service(self.folder) if (self.folder / MANIFEST).is_file() else _with_members(self.folder)
+
+
+def _with_service(folder: Path) -> Assess:
+    from radlens.bundles import load
+    from radlens.cli.local import LocalTransport
+    from radlens.client import Client
+    from radlens.evaluation.domain import Judgement
+
+    bundle = load(folder)
+    client = Client("http://local", model=bundle.manifest.name, transport=LocalTransport(bundle))
+
+    def assess(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> Judgement:
+        try:
+            answer = client.predict(_as_dicom(pixels, spacing_mm))
+        except InvalidInput as error:
+            return Judgement(False, (str(error),))
+        return Judgement(answer["assessable"], answer["reasons"])
+
+    return assess
+
+
+def _as_dicom(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> bytes:
+    import pydicom
+
+    from radlens.phantoms.cdmam import Acquisition, Layout, PhantomImage, to_dicom
+
+    layout = Layout.on_detector((pixels.shape[0], pixels.shape[1]), spacing_mm)
+    dataset = pydicom.dcmread(BytesIO(to_dicom(PhantomImage(pixels, Acquisition(), layout, 0))))
+    dataset.BitsStored, dataset.HighBit = 16, 15
+    # Nothing of this exposure is known but its pixels.
+    del dataset.KVP, dataset.Exposure, dataset.ExposureInuAs
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, dataset)
+    return buffer.getvalue()
+
+
+def _with_members(folder: Path) -> Assess:
+    from radlens.evaluation.domain import Judgement
+    from radlens.families.cdmam import PhantomReader
+    from radlens.phantoms.cdmam import domain, register
+    from radlens.training import load_run
+
+    run = load_run(folder)
+    reader, limits = PhantomReader(run.ensemble(), run.calibration), domain.Limits()
+
+    def assess(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> Judgement:
+        try:
+            phantom = register(pixels, spacing_mm)
+            findings = domain.findings(phantom, pixels)
+            reasons = domain.reasons(findings, limits)
+            if not reasons:
+                curve = reader.read(phantom)
+                reasons = domain.contradictions(findings, curve.mean, curve.interval, limits)
+        except InvalidInput as error:
+            return Judgement(False, (str(error),))
+        return Judgement(not reasons, reasons)
+
+    return assess
+
+
+def print_record(record: DomainRecord) -> None:
+    """Print what of each side is refused, and the usual reason."""
+    _print_kinds("Must be judged", {"training range": record.trained, **record.right}, is_right=True)
+    _print_kinds("Must be refused", record.wrong, is_right=False)
+    judged = sum(kind.n for kind in record.wrong.values())
+    trained = record.trained
+    out.print(
+        f"{'✓' if record.holds else '✗'} {trained.refused} of {trained.n} unseen images of the training range are "
+        f"refused ({record.share_refused:.1%}; at most 1 % is wanted); {record.passed} of {judged} wrong images of "
+        f"{len(record.wrong)} kinds are judged (none is wanted)",
+        soft_wrap=True,
+    )
+
+
+def _print_kinds(title: str, kinds: Mapping[str, Kind], *, is_right: bool) -> None:
+    rows = []
+    for name, kind in kinds.items():
+        wanted = kind.refused == 0 if is_right else kind.passed == 0
+        usual = next(iter(kind.reasons), "")
+        rows.append((f"{name}: {usual}" if usual else name, f"{kind.refused}/{kind.n}", "✓" if wanted else "✗"))
+    table(["kind: usual first reason", "refused", ""], rows, title=title)

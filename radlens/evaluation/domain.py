@@ -1,0 +1,266 @@
+"""Both sides of a phantom model's domain: images of the training range that it refuses, wrong ones that it passes.
+
+A refusal costs an image; a wrong image that passes gets a confident verdict on nothing. So at most 1 % of unseen
+phantoms of the training range may be refused, and of the kinds in `radlens.evaluation.wrong_phantoms` none may pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.evaluation.wrong_phantoms import RIGHT, WRONG, Made, Source
+
+__all__ = ["MAX_REFUSED", "TRAINED", "Assess", "DomainRecord", "Judgement", "Kind", "domain_record"]
+
+MAX_REFUSED = 0.01
+"""Wanted largest share of unseen images of the training range that are refused."""
+
+TRAINED = "training range"
+"""Name of the images drawn as for training, at the pixel spacings of training."""
+
+_SPACINGS_MM = (0.05, 0.055, 0.06, 0.065, 0.07, 0.08, 0.085, 0.09, 0.1)
+_UNIT_MM = 0.07
+_SHARE_AT_UNIT = 0.6
+_FORMAT = 1
+_STAGE = "judging images"
+
+
+class Judgement(NamedTuple):
+    """What a model says of an image.
+
+    Attributes:
+        assessable: Whether it gives a verdict.
+        reasons: Why not.
+    """
+
+    assessable: bool
+    reasons: Sequence[str] = ()
+
+
+Assess = Callable[[NDArray[np.float32], tuple[float, float]], Judgement]
+"""``assess(pixels, spacing_mm)``: pixels (H, W) float32, attenuation bright; spacing (row, column)."""
+
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Images of one kind.
+
+    Attributes:
+        n: Number of images.
+        refused: Number of those that got no verdict.
+        reasons: How often each first reason was given, the most frequent first; without its numbers.
+    """
+
+    n: int
+    refused: int
+    reasons: Mapping[str, int]
+
+    @property
+    def passed(self) -> int:
+        """Number of images that got a verdict."""
+        return self.n - self.refused
+
+
+@dataclass(frozen=True)
+class DomainRecord:
+    """What a model refuses and what it passes.
+
+    Attributes:
+        trained: Unseen images of the training range.
+        right: Unusual images that show a phantom of the training range, by kind.
+        wrong: Images that must be refused, by kind.
+        seed: Seed of everything drawn.
+    """
+
+    trained: Kind
+    right: Mapping[str, Kind]
+    wrong: Mapping[str, Kind]
+    seed: int
+
+    @property
+    def share_refused(self) -> float:
+        """Share of the images of the training range that were refused."""
+        return self.trained.refused / self.trained.n
+
+    @property
+    def passed(self) -> int:
+        """Number of wrong images that got a verdict."""
+        return sum(kind.passed for kind in self.wrong.values())
+
+    @property
+    def holds(self) -> bool:
+        """Whether both sides are as wanted."""
+        return self.share_refused <= MAX_REFUSED and self.passed == 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DomainRecord:
+        """Return what `as_json` wrote.
+
+        Raises:
+            InvalidInput: not a record.
+        """
+        try:
+            sides = {side: {name: Kind(**kind) for name, kind in values[side].items()} for side in ("right", "wrong")}
+            return cls(trained=Kind(**values["trained"]), **sides, seed=int(values["seed"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInput("a record of a domain must hold trained, right, wrong and seed") from error
+
+
+def domain_record(
+    assess: Assess,
+    *,
+    n_trained: int,
+    n_each: int = 1,
+    seed: int = 0,
+    spacing_mm: float = _UNIT_MM,
+    kinds: Sequence[str] | None = None,
+    folder: Path | None = None,
+    identity: str = "",
+    on_progress: Progress | None = None,
+) -> DomainRecord:
+    """Show images of all kinds to a model.
+
+    Args:
+        assess: the model.
+        n_trained: images of the training range, at least 1; each is another exposure and place.
+        n_each: images of each other kind, at least 1; each of another exposure.
+        seed: of everything drawn.
+        spacing_mm: pixel spacing of the other kinds, where the kind does not say.
+        kinds: the other kinds by name, all by default.
+        folder: where judgements are kept, so that an interrupted measurement goes on.
+        identity: of the model; judgements of another model in ``folder`` are left alone.
+        on_progress: called as ``on_progress(stage, done, total)``, in images.
+
+    Raises:
+        InvalidParameter: too few images, or an unknown kind.
+    """
+    for name, value in (("n_trained", n_trained), ("n_each", n_each)):
+        if value < 1:
+            raise InvalidParameter(f"{name} must be at least 1, got {value}")
+    for kind in kinds or ():
+        if kind not in RIGHT and kind not in WRONG:
+            raise InvalidParameter(f"unknown kind of image: {kind}")
+    sides = {side: [each for each in names if kinds is None or each in kinds] for side, names in _SIDES.items()}
+    tasks = [_Task(_TRAINED, TRAINED, k) for k in range(n_trained)]
+    tasks += [_Task(side, name, k) for k in range(n_each) for side, names in sides.items() for name in names]
+    found = _judged(
+        assess, tasks, _Kept(folder, json.dumps([identity, seed, spacing_mm])), seed, spacing_mm, on_progress
+    )
+    return DomainRecord(
+        trained=_kind(found, _TRAINED, TRAINED),
+        right={name: _kind(found, _RIGHT, name) for name in sides[_RIGHT]},
+        wrong={name: _kind(found, _WRONG, name) for name in sides[_WRONG]},
+        seed=seed,
+    )
+
+
+_TRAINED, _RIGHT, _WRONG = "trained", "right", "wrong"
+_SIDES = {_RIGHT: RIGHT, _WRONG: WRONG}
+
+
+class _Task(NamedTuple):
+    """An image to be judged: number ``k`` of its kind."""
+
+    side: str
+    kind: str
+    k: int
+
+
+def _judged(
+    assess: Assess, tasks: Sequence[_Task], kept: _Kept, seed: int, spacing_mm: float, on_progress: Progress | None
+) -> dict[_Task, Judgement]:
+    report = on_progress or (lambda stage, done, total: None)
+    found = kept.load()
+    report(_STAGE, sum(task in found for task in tasks), len(tasks))
+    source: Source | None = None
+    for done, task in enumerate(tasks, start=1):
+        if task not in found:
+            if task.side == _TRAINED:
+                image = trained_image(seed, task.k)
+            else:
+                # All kinds of one number share the simulated images of their source.
+                if source is None or source.seed != _source_seed(seed, task.k):
+                    source = Source(_source_seed(seed, task.k), spacing_mm)
+                image = _SIDES[task.side][task.kind](source)
+            found[task] = assess(*image)
+            kept.add(task, found[task])
+        report(_STAGE, done, len(tasks))
+    return {task: found[task] for task in tasks}
+
+
+def trained_image(seed: int, k: int) -> Made:
+    """Return image ``k`` of the training range: 60 % at 0.07 mm, the others at the other spacings of training."""
+    rng = np.random.default_rng([seed, k])
+    at_unit = rng.random() < _SHARE_AT_UNIT
+    spacing = _UNIT_MM if at_unit else float(rng.choice(_SPACINGS_MM))
+    return Source(int(rng.integers(1, 2**31)), spacing).pixels, (spacing, spacing)
+
+
+def _source_seed(seed: int, k: int) -> int:
+    return 1000 * seed + k + 1
+
+
+def _kind(found: Mapping[_Task, Judgement], side: str, name: str) -> Kind:
+    its = [judgement for task, judgement in found.items() if (task.side, task.kind) == (side, name)]
+    refused = [judgement for judgement in its if not judgement.assessable]
+    reasons = Counter(_general(judgement.reasons) for judgement in refused)
+    return Kind(len(its), len(refused), dict(reasons.most_common()))
+
+
+def _general(reasons: Sequence[str]) -> str:
+    """Return the first reason without its numbers, so that the same reason of two images counts as one."""
+    first = reasons[0] if reasons else "no reason is given"
+    return " ".join("#" if any(letter.isdigit() for letter in word) else word for word in first.split())
+
+
+class _Kept:
+    """Judgements in a file of JSON lines, one an image.
+
+    Args:
+        folder: of the file, None to keep nothing.
+        identity: what the judgements are of; each has a file of its own.
+    """
+
+    def __init__(self, folder: Path | None, identity: str) -> None:
+        digest = hashlib.sha256(f"{_FORMAT} {identity}".encode()).hexdigest()[:12]
+        self._file = None if folder is None else folder / f"domain-{digest}.jsonl"
+
+    def load(self) -> dict[_Task, Judgement]:
+        """Return what is there; a last line that an interruption left incomplete is removed."""
+        if self._file is None or not self._file.exists():
+            return {}
+        text = self._file.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            self._file.write_text(whole, encoding="utf-8")
+        return dict(_parsed(whole))
+
+    def add(self, task: _Task, judgement: Judgement) -> None:
+        """Append a line."""
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps([task, [judgement.assessable, list(judgement.reasons)]]) + "\n")
+
+
+def _parsed(text: str) -> Iterator[tuple[_Task, Judgement]]:
+    for line in text.splitlines():
+        task, judgement = json.loads(line)
+        yield _Task(*task), Judgement(judgement[0], tuple(judgement[1]))

@@ -1,0 +1,75 @@
+"""``radlens evaluate --domain``."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from radlens.bundles import Bundle, ClassifierBundle
+from radlens.cli.evaluate_domain import ModelAssessor, _as_dicom, _with_service
+from radlens.evaluation import domain
+from radlens.evaluation.domain import DomainRecord, Judgement
+from radlens.images import read
+from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate
+
+SPACING_MM = 1.0
+SMALL = ("--domain", "--phantoms", 2, "--per-group", 1, "--spacing", SPACING_MM)
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few kinds of small images."""
+    monkeypatch.setattr(domain, "_UNIT_MM", SPACING_MM)
+    monkeypatch.setattr(domain, "_SPACINGS_MM", (SPACING_MM,))
+    monkeypatch.setattr(
+        domain, "_SIDES", {side: dict(list(kinds.items())[:3]) for side, kinds in domain._SIDES.items()}
+    )
+
+
+def test_both_sides_are_printed_and_written(
+    run: Callable[..., Any], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is printed and written; the same command again judges no image."""
+    monkeypatch.setattr(
+        ModelAssessor,
+        "__call__",
+        lambda self, pixels, spacing_mm: Judgement(bool(np.ptp(pixels) > 0), ("nothing is seen",)),
+    )
+    result = run("evaluate", bundle.path, *SMALL, "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    written = json.loads(Path("out/domain.json").read_text())
+    record = DomainRecord.from_json(written)
+    assert written["model"] == bundle.bundle_hash
+    assert (record.trained.n, len(record.right), len(record.wrong), record.passed) == (2, 3, 3, 1)
+    assert "0 of 2 unseen images of the training range are refused (0.0%; at most 1 % is wanted)" in result.stdout
+    assert "1 of 3 wrong images of 3 kinds are judged" in result.stdout
+    assert "blank plate: nothing is seen" in result.stdout
+    monkeypatch.setattr(ModelAssessor, "__call__", lambda *image: pytest.fail("judged again"))
+    again = run("evaluate", bundle.path, *SMALL, "-o", "out")
+    assert again.exit_code == 0, again.stderr
+    assert again.stdout == result.stdout
+
+
+def test_classifier_is_refused(run: Callable[..., Any], classifier: ClassifierBundle) -> None:
+    """Its domain is another matter."""
+    result = run("evaluate", classifier.path, *SMALL)
+    assert result.exit_code == 3
+    assert "needs a contrast-detail model" in result.stderr
+
+
+def test_image_is_handed_on_whole() -> None:
+    """Pixel values beyond 12 bits and unequal spacings survive the file."""
+    pixels = 16 * simulate(SCENARIOS["1"], Layout.with_margin(0, (0.8, 1.0))).pixels
+    image = read(_as_dicom(pixels, (0.8, 1.0)))
+    np.testing.assert_array_equal(image.pixels, pixels)
+    assert image.spacing_mm == (0.8, 1.0)
+
+
+def test_service_is_asked(bundle: Bundle) -> None:
+    """What the service answers is what counts: a blank image is not judged."""
+    judgement = _with_service(bundle.path)(np.full((600, 500), 1000.0, np.float32), (0.4, 0.4))
+    assert not judgement.assessable
+    assert judgement.reasons
