@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from radlens.cli.export import export_run
 from radlens.cli.options import DEFAULT_STORE, workdir
 from radlens.cli.predict import print_prediction, write_prediction
 from radlens.cli.serve import make_server
+from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from radlens.client import Client
@@ -104,13 +105,22 @@ def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps:
     print_prediction(predicted)
     write_prediction(predicted, output / "prediction.json")
     write_prediction(predicted, output / "cdc.png")
-    ablation = explained(client, phantom, None, {"method": "ablation"}, n_samples=ABLATED_SAMPLES)
+    ablation = _ablation(client, phantom)
     upsampled = explained(client, phantom, None, {"method": "omig", "n_steps": n_steps}, n_samples=n_samples)
     with err.status("drawing"):
-        write_explanation(ablation, data, output, prefix="disk-")
+        if ablation is not None:
+            write_explanation(ablation, data, output, prefix="disk-")
         write_explanation(upsampled, data, output, prefix="upsampled-")
         page = report_html(data, predicted, upsampled)
     (output / "report.html").write_text(page, encoding="utf-8")
+
+
+def _ablation(client: Client, phantom: Path) -> dict[str, Any] | None:
+    """Return the disk ablation; None of a model of the paper's recipe, which registers no phantom."""
+    try:
+        return explained(client, phantom, None, {"method": "ablation"}, n_samples=ABLATED_SAMPLES)
+    except InvalidParameter:
+        return None
 
 
 def _print_files(output: Path) -> None:

@@ -7,6 +7,8 @@ import io
 from contextlib import redirect_stdout
 from typing import Any
 
+from PIL import ImageFile
+
 from radlens.errors import MissingDependency
 
 __all__ = ["require_pdf", "to_pdf"]
@@ -39,6 +41,9 @@ def require_pdf() -> Any:
         raise MissingDependency(
             f"a PDF needs shared libraries that are missing ({', '.join(missing)}): {_REMEDY}"
         ) from None
+    finally:
+        # WeasyPrint makes Pillow accept truncated pictures, in the whole process. Images of patients must not be.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
     return weasyprint
 
 

@@ -16,7 +16,7 @@ from radlens.images import read
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate
 
 SPACING_MM = 1.0
-SMALL = ("--domain", "--phantoms", 2, "--per-group", 1, "--spacing", SPACING_MM)
+SMALL = ("--domain", "--phantoms", 2, "--per-group", 2, "--spacing", SPACING_MM)
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,8 @@ def test_a_wrong_key_is_refused(run, phantom, server_url):
 
 
 def test_pictures_can_be_asked_about(run, phantom, bundle, tmp_path):
-    """The format of an image is told from its bytes."""
+    """The format of an image is told from its bytes; a picture states no spacing, and its cells of 25 px tell none."""
     (tmp_path / "no-suffix").write_bytes(to_png(read(phantom.read_bytes()).pixels.astype("uint16")))
-    assert run("predict", "no-suffix", "--bundle", bundle.path).exit_code == 0
+    result = run("predict", "no-suffix", "--bundle", bundle.path)
+    assert result.exit_code == 9
+    assert "image must show the whole grid" in result.stdout

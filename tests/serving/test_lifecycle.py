@@ -52,7 +52,7 @@ def test_a_server_outlives_the_process_that_started_it(store, workdir):
 
 def test_workers_that_crash_are_told(store, workdir, tmp_path):
     """With the reason, in seconds: TorchServe says Healthy and tries for five minutes."""
-    broken = {"radlens/service/core.py": "import nothing_of_that_name"}
+    broken = {"radlens/families/cdmam/service.py": "import nothing_of_that_name"}
     make_archive(make_bundle(tmp_path / "bundle"), store / "crashes.mar", changed=broken)
     crashing = Server(TOP / "config.properties", store, {"cdmam": "crashes.mar"}, workdir, ports=free_ports())
     with pytest.raises(ServerError, match="No module named 'nothing_of_that_name'"), crashing:

@@ -78,7 +78,9 @@ def test_corrupt_archives_are_refused(client, store):
 def test_archives_that_do_not_start_are_removed(client, store, tmp_path):
     """TorchServe would keep the version without a worker, and every request to it would hang."""
     bundle = make_bundle(tmp_path / "bundle", version="3.0")
-    make_archive(bundle, store / "broken.mar", changed={"radlens/service/core.py": "import nothing_of_that_name"})
+    make_archive(
+        bundle, store / "broken.mar", changed={"radlens/families/cdmam/service.py": "import nothing_of_that_name"}
+    )
     with pytest.raises(errors.ServerError, match=r"Failed to start workers for model cdmam version: 3\.0"):
         client.register("broken.mar")
     assert [version.version for version in client.models()] == ["1.0"]

@@ -228,7 +228,6 @@ def ablate(
     replacements = [replacement(phantom.grid, turn) for turn in _TURNS]
     shown = CELL_EXISTS & np.all([each.shown(phantom) for each in replacements], axis=0)
     samples = _Samples(phantom, replacements, np.flatnonzero(shown))
-    factors = np.ones(12) if reader.calibration is None else np.exp(-np.array(reader.calibration.offset))
     whole, without = _Predictions(n_samples), np.empty((len(_TURNS), n_samples, 256, 12))
     total = n_samples * (1 + len(_TURNS) * len(samples.cells))
     done = 0
@@ -243,6 +242,8 @@ def ablate(
             if on_progress is not None:
                 on_progress(done, total)
     read = curve(*whole.means(), reader.calibration, n_samples=n_samples)
+    # One correction for all: an effect is of the disks, not of a correction that changes with the curve.
+    factors = read.mean / (read.mean if read.predicted is None else read.predicted)
     return _found(whole.curves * factors, without * factors, shown, read, seed)
 
 

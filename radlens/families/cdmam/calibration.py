@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,64 +21,75 @@ from radlens.errors import InvalidInput
 
 __all__ = ["Calibration", "calibrate"]
 
-_CURVES = ("offset", "shared", "own", "epistemic")
+_CURVES = ("shared", "own", "epistemic")
+_NUMBERS = ("shared_slope", "own_slope", "midpoint_um", "factor")
+_DEGREE = 2
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Errors of the logarithm of the 12 thresholds.
+    """Errors of the logarithm of the 12 thresholds, which depend on how good the image is.
+
+    ``x`` is the logarithm of the predicted midpoint over ``midpoint_um``, kept inside ``midpoint_range``.
 
     Attributes:
-        offset: mean of predicted minus true logarithm, which is taken off every prediction.
-        shared: standard deviation of the error that all images of an exposure have in common.
-        own: standard deviation of the error of one image at the mean curve.
-        slope: by how much the logarithm of ``own`` grows with that of the midpoint.
-        midpoint_um: midpoint at which ``own`` holds, um of gold.
+        offset: three coefficients of each point: ``offset[0] + offset[1] x + offset[2] x**2`` is the mean of predicted
+            minus true logarithm, which is taken off every prediction.
+        shared: standard deviation of the error that all images of an exposure have in common, at ``x`` 0.
+        own: standard deviation of the error of one image, at ``x`` 0.
         epistemic: root mean square over the images of the members' disagreement, relative; it is part of both errors.
-        factor: by which both are widened, so that 95 % of the calibration phantoms lie in their intervals.
+        shared_slope: by how much the logarithm of ``shared`` grows with ``x``.
+        own_slope: by how much that of ``own`` does.
+        midpoint_um: geometric mean of the predicted midpoints, um of gold.
+        midpoint_range: smallest and largest ``x`` of the calibration images.
+        factor: of all parts, so that 95 % of the thresholds of the calibration images lie in their intervals.
         n_exposures: exposures behind these numbers.
         n_images: images of each.
         n_samples: samples averaged for each image.
     """
 
-    offset: tuple[float, ...]
+    offset: tuple[tuple[float, ...], ...]
     shared: tuple[float, ...]
     own: tuple[float, ...]
-    slope: float
-    midpoint_um: float
     epistemic: tuple[float, ...]
+    shared_slope: float
+    own_slope: float
+    midpoint_um: float
+    midpoint_range: tuple[float, float]
     factor: float
     n_exposures: int
     n_images: int
     n_samples: int
 
-    def deviation(self, midpoint_um: float, n_images: int = 1) -> NDArray[np.float64]:
-        """Return the standard deviation of the logarithm of each point, (12,).
+    def corrected(self, mean_um: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a predicted curve without its mean error, (12,) um of gold."""
+        x = self._place(float(mean_um.mean()))
+        return mean_um * np.exp(-(np.power(x, np.arange(len(self.offset))) @ np.array(self.offset)))
+
+    def parts(
+        self, midpoint_um: float, epistemic: NDArray[np.float64], n_images: int = 1
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the aleatoric and the epistemic standard deviation of the logarithm of each point, (12,) each.
+
+        The members' usual disagreement is part of the measured errors. What it does not explain is the aleatoric part;
+        so both together are as measured where the members disagree as usual, and more where they disagree more. A
+        third of the measured error is kept in any case.
 
         Args:
-            midpoint_um: predicted midpoint, um of gold.
+            midpoint_um: predicted midpoint before `corrected`, um of gold.
+            epistemic: relative disagreement of the members, (12,).
             n_images: images of one exposure that were combined.
         """
-        growth = (midpoint_um / self.midpoint_um) ** self.slope
-        own = np.array(self.own) * growth
-        return self.factor * np.sqrt(np.array(self.shared) ** 2 + own**2 / n_images)
-
-    def remaining(self, midpoint_um: float, n_images: int = 1) -> NDArray[np.float64]:
-        """Return the part of `deviation` that the members' usual disagreement does not explain, (12,).
-
-        Added to the disagreement of an image it gives `deviation` where the members disagree as usual, and more where
-        they disagree more. A third of the deviation is kept in any case.
-        """
-        whole = self.deviation(midpoint_um, n_images)
-        return np.sqrt(np.maximum(whole**2 - np.array(self.epistemic) ** 2, (whole / 3) ** 2))
+        whole = self._measured(self._place(midpoint_um), n_images)
+        rest = np.sqrt(np.maximum(whole**2 - np.array(self.epistemic) ** 2, (whole / 3) ** 2))
+        return self.factor * rest, self.factor * epistemic
 
     def own_midpoint(self, midpoint_um: float) -> float:
         """Return the standard deviation of the logarithm of an image's midpoint about that of its exposure.
 
         The errors of the points of one image are alike, so the mean of their deviations stands for the midpoint.
         """
-        growth = (midpoint_um / self.midpoint_um) ** self.slope
-        return float(self.factor * growth * np.mean(self.own))
+        return float(math.exp(self.own_slope * self._place(midpoint_um)) * np.mean(self.own))
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values."""
@@ -92,9 +103,19 @@ class Calibration:
             KeyError, TypeError, ValueError: not the numbers of a calibration.
         """
         found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in _CURVES}
-        found |= {name: float(values[name]) for name in ("slope", "midpoint_um", "factor")}
+        found["offset"] = tuple(tuple(map(float, each)) for each in values["offset"])
+        found["midpoint_range"] = tuple(map(float, values["midpoint_range"]))
+        found |= {name: float(values[name]) for name in _NUMBERS}
         found |= {name: int(values[name]) for name in ("n_exposures", "n_images", "n_samples")}
         return cls(**found)
+
+    def _place(self, midpoint_um: float) -> float:
+        return float(np.clip(math.log(midpoint_um / self.midpoint_um), *self.midpoint_range))
+
+    def _measured(self, x: float, n_images: int) -> NDArray[np.float64]:
+        shared = np.array(self.shared) * math.exp(self.shared_slope * x)
+        own = np.array(self.own) * math.exp(self.own_slope * x)
+        return np.sqrt(shared**2 + own**2 / n_images)
 
 
 def calibrate(predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike, *, n_samples: int) -> Calibration:
@@ -109,46 +130,63 @@ def calibrate(predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike,
     Raises:
         InvalidInput: other shapes, or values that are not positive and finite.
     """
-    predicted, true = np.asarray(predicted_um, np.float64), np.asarray(true_um, np.float64)
-    disagreement = np.asarray(epistemic, np.float64)
-    if disagreement.shape != predicted.shape:
-        raise InvalidInput(
-            f"epistemic must have the shape of predicted_um, {predicted.shape}, got {disagreement.shape}"
-        )
-    if predicted.ndim != 3 or predicted.shape[0] < 8 or predicted.shape[1] < 2:
-        raise InvalidInput(f"predicted_um must be (8 or more, 2 or more, 12), got {predicted.shape}")
-    if true.shape != (predicted.shape[0], predicted.shape[2]):
-        raise InvalidInput(f"true_um must be {(predicted.shape[0], predicted.shape[2])}, got {true.shape}")
-    if not (np.isfinite(predicted).all() and predicted.min() > 0 and np.isfinite(true).all() and true.min() > 0):
-        raise InvalidInput("predicted_um and true_um must be positive and finite")
+    predicted, disagreement, true = _checked(predicted_um, epistemic, true_um)
+    n_exposures, n_images, n_points = predicted.shape
+    log_midpoints = np.log(predicted.mean(axis=2))
+    centre = float(log_midpoints.mean())
+    x = log_midpoints - centre
     errors = np.log(predicted) - np.log(true)[:, None]
-    n_exposures, n_images, _ = errors.shape
-    offset = errors.mean(axis=(0, 1))
-    within = errors.var(axis=1, ddof=1)
-    between = errors.mean(axis=1).var(axis=0, ddof=1) - within.mean(axis=0) / n_images
-    midpoints = predicted.mean(axis=(1, 2))
-    centre = float(np.exp(np.log(midpoints).mean()))
-    slope = _slope(np.log(midpoints), within.mean(axis=1))
-    growth = (midpoints / centre) ** slope
+    powers = np.stack([x.ravel() ** k for k in range(_DEGREE + 1)], axis=1)
+    offset = np.linalg.lstsq(powers, errors.reshape(-1, n_points), rcond=None)[0]
+    errors = errors - (powers @ offset).reshape(errors.shape)
+    # Of an exposure: what its images have in common, and how they scatter about it.
+    common, within, place = errors.mean(axis=1), errors.var(axis=1, ddof=1), x.mean(axis=1)
+    own_slope = _slope(place, within.mean(axis=1))
+    shared_slope = _slope(place, (common**2).mean(axis=1))
+    own_growth, shared_growth = np.exp(own_slope * place), np.exp(shared_slope * place)
+    own = (within / own_growth[:, None] ** 2).mean(axis=0)
+    left = own * np.mean(own_growth**2 / shared_growth**2) / n_images
+    shared = (common**2 / shared_growth[:, None] ** 2).mean(axis=0) - left
     draft = Calibration(
-        offset=tuple(offset.tolist()),
-        shared=tuple(np.sqrt(between.clip(min=1e-6)).tolist()),
-        own=tuple(np.sqrt((within / growth[:, None] ** 2).mean(axis=0)).tolist()),
-        slope=slope,
-        midpoint_um=centre,
+        offset=tuple(tuple(each) for each in offset.tolist()),
+        shared=tuple(np.sqrt(shared.clip(min=1e-6)).tolist()),
+        own=tuple(np.sqrt(own).tolist()),
         epistemic=tuple(np.sqrt((disagreement**2).mean(axis=(0, 1))).tolist()),
+        shared_slope=shared_slope,
+        own_slope=own_slope,
+        midpoint_um=math.exp(centre),
+        midpoint_range=(float(x.min()), float(x.max())),
         factor=1.0,
         n_exposures=n_exposures,
         n_images=n_images,
         n_samples=n_samples,
     )
-    ratios = np.abs(errors - offset) / np.stack([draft.deviation(midpoint) for midpoint in midpoints])[:, None]
-    factor = float(np.quantile(ratios, 0.95)) / 1.96
-    return Calibration(**(asdict(draft) | {"factor": factor}))
+    expected = [
+        [np.hypot(*draft.parts(float(curve.mean()), own)) for curve, own in zip(*images, strict=True)]
+        for images in zip(predicted, disagreement, strict=True)
+    ]
+    return replace(draft, factor=float(np.quantile(np.abs(errors) / np.array(expected), 0.95)) / 1.96)
 
 
-def _slope(log_midpoints: NDArray[np.float64], variances: NDArray[np.float64]) -> float:
-    """Return the slope of the log deviation over the log midpoint; bounded, since it is a second-order effect."""
-    spread = log_midpoints - log_midpoints.mean()
-    slope = float(spread @ (0.5 * np.log(variances + 1e-12)) / max(float(spread @ spread), 1e-12))
+def _checked(
+    predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    predicted, true = np.asarray(predicted_um, np.float64), np.asarray(true_um, np.float64)
+    disagreement = np.asarray(epistemic, np.float64)
+    if predicted.ndim != 3 or predicted.shape[0] < 8 or predicted.shape[1] < 2:
+        raise InvalidInput(f"predicted_um must be (8 or more, 2 or more, 12), got {predicted.shape}")
+    if disagreement.shape != predicted.shape:
+        expected = f"the shape of predicted_um, {predicted.shape}"
+        raise InvalidInput(f"epistemic must have {expected}, got {disagreement.shape}")
+    if true.shape != (predicted.shape[0], predicted.shape[2]):
+        raise InvalidInput(f"true_um must be {(predicted.shape[0], predicted.shape[2])}, got {true.shape}")
+    if not (np.isfinite(predicted).all() and predicted.min() > 0 and np.isfinite(true).all() and true.min() > 0):
+        raise InvalidInput("predicted_um and true_um must be positive and finite")
+    return predicted, disagreement, true
+
+
+def _slope(places: NDArray[np.float64], variances: NDArray[np.float64]) -> float:
+    """Return the slope of a log deviation over the log midpoint; bounded, since it is a second-order effect."""
+    spread = places - places.mean()
+    slope = float(spread @ (0.5 * np.log(variances + 1e-6))) / max(float(spread @ spread), 1e-12)
     return min(max(slope, -1.0), 1.0) if math.isfinite(slope) else 0.0

@@ -42,6 +42,8 @@ class Curve:
         epistemic: standard deviation over the members.
         total: root of the sum of their squares.
         interval: (12, 2) 95 % interval of a log-normal, both ends above 0.
+        predicted: the thresholds before the calibration, as the members mean them; None where there is no calibration.
+        disagreement: relative standard deviation over the members before the calibration.
         n_images: images behind it.
         n_samples: samples of each image.
     """
@@ -51,6 +53,8 @@ class Curve:
     epistemic: NDArray[np.float64]
     total: NDArray[np.float64]
     interval: NDArray[np.float64]
+    predicted: NDArray[np.float64] | None = None
+    disagreement: NDArray[np.float64] | None = None
     n_images: int = 1
     n_samples: int = 1
 
@@ -123,16 +127,17 @@ def curve(
     """Return a curve with its interval.
 
     Args:
-        mean: (12,) predicted thresholds, um of gold, before the calibrated offset is taken off.
+        mean: (12,) predicted thresholds, um of gold, before the mean error of the calibration is taken off.
         aleatoric: (12,) relative deviation that the members learned; used without a calibration.
         epistemic: (12,) relative deviation over the members.
         calibration: of the intervals.
         n_images: images that were averaged.
         n_samples: samples of each.
     """
+    predicted, disagreement = mean, epistemic
     if calibration is not None:
-        aleatoric = calibration.remaining(float(mean.mean()), n_images)
-        mean = mean * np.exp(-np.array(calibration.offset))
+        aleatoric, epistemic = calibration.parts(float(mean.mean()), epistemic, n_images)
+        mean = calibration.corrected(mean)
     total = np.sqrt(aleatoric**2 + epistemic**2)
     factors = np.exp(COVERAGE_FACTOR * total)
     return Curve(
@@ -141,6 +146,8 @@ def curve(
         epistemic=mean * epistemic,
         total=mean * total,
         interval=np.stack([mean / factors, mean * factors], axis=-1),
+        predicted=predicted,
+        disagreement=disagreement,
         n_images=n_images,
         n_samples=n_samples,
     )
@@ -161,9 +168,11 @@ def combined(curves: Sequence[Curve], calibration: Calibration | None) -> Curve:
     """
     if not curves or len({each.n_samples for each in curves}) != 1 or any(each.n_images != 1 for each in curves):
         raise InvalidInput("curves must be of single images with one number of samples, at least one")
-    offset = 0.0 if calibration is None else np.array(calibration.offset)
-    mean = np.exp(np.mean([np.log(each.mean) for each in curves], axis=0) + offset)
+    logs = [np.log(each.mean if each.predicted is None else each.predicted) for each in curves]
     aleatoric = np.mean([each.aleatoric / each.mean for each in curves], axis=0)
-    epistemic = np.mean([each.epistemic / each.mean for each in curves], axis=0)
+    epistemic = np.mean(
+        [each.epistemic / each.mean if each.disagreement is None else each.disagreement for each in curves], axis=0
+    )
     n_samples = curves[0].n_samples
+    mean = np.exp(np.mean(logs, axis=0))
     return curve(mean, aleatoric, epistemic, calibration, n_images=len(curves), n_samples=n_samples)
