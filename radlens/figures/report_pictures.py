@@ -83,6 +83,7 @@ def map_pictures(pixels: np.ndarray, shown: UpsampledMap, *, method: str, spacin
     axes.set_axis_off()
     scale = figure.add_axes((0.12, 0.65 * bar / (height + bar), 0.76, 0.2 * bar / (height + bar)))
     add_color_bar(figure, axes, limit, "", cax=scale, orientation="horizontal")
+    scale.set_xticks([-limit, 0.0, limit], [f"{-limit:.2g}", "0", f"{limit:.2g}"])
     scale.tick_params(labelsize=5.5, length=2, pad=1)
     return [
         Picture(
