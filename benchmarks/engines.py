@@ -4,9 +4,10 @@
     python benchmarks/engines.py --models all --output benchmarks/results/engines.json
 
 For the CDMAM ensemble the first way is what a user writes from the paper: Table 2 as it stands, one member after the
-other, autograd for each. For the other networks it is one image after the other. All ways get the same weights and the
-same images. Times are milliseconds for one image; a ratio says how many times faster than the first way at the same
-batch, and than the first way at batch 1. Peak memory is that of the whole process.
+other, autograd for each. With ``--logarithmic`` members predict logarithms, by a first dense layer of rank 4. For the
+other networks it is one image after the other. All ways get the same weights and the same images. Times are
+milliseconds for one image; a ratio says how many times faster than the first way at the same batch, and than the first
+way at batch 1. Peak memory is that of the whole process.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from measuring import PeakMemory, fastest, floors, in_process, machine, machine_line, merged, save, show
@@ -25,7 +26,17 @@ MODELS = ("cdmam", *NETWORKS)
 BY_HAND = {"cdmam": ("per member", "batched", "folded")} | dict.fromkeys(MODELS[1:], ("one by one", "batched"))
 """Ways with autograd; the first is what ratios refer to."""
 
+N_DIRECTIONS = 4
+"""Rank of members that predict logarithms, as training leaves them."""
+
 SHAPES = {"cdmam": (1, 250, 250)} | dict.fromkeys(MODELS[1:], (3, 224, 224))
+
+
+class Ensemble(NamedTuple):
+    """Which members the CDMAM ensemble has."""
+
+    n_members: int
+    logarithmic: bool
 
 
 def main() -> None:
@@ -33,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["cdmam"], choices=[*MODELS, "all"], help="networks")
     parser.add_argument("--members", type=int, default=10, help="members of the CDMAM ensemble (default 10)")
+    parser.add_argument("--logarithmic", action="store_true", help="they predict logarithms, not um")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="images at once (default 1 8 32)")
     parser.add_argument("--engines", nargs="+", help="engines, by default all that start")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts (default 2)")
@@ -40,7 +52,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     models = MODELS if "all" in options.models else options.models
-    results = {"machine": machine(), "floors": floors(), "members": options.members, "models": {}}
+    results = {
+        "machine": machine(),
+        "floors": floors(),
+        "members": options.members,
+        "logarithmic": options.logarithmic,
+        "models": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         for model in models:
             results["models"][model] = rows = _measured(model, Path(folder), options)
@@ -52,8 +70,8 @@ def main() -> None:
 def _measured(model: str, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     from radlens import engines
 
-    graph = folder / f"{model}.onnx"
-    flop = in_process(_write_graph, model, options.members, graph)
+    graph, ensemble = folder / f"{model}.onnx", Ensemble(options.members, options.logarithmic)
+    flop = in_process(_write_graph, model, ensemble, graph)
     if isinstance(flop, dict):
         raise SystemExit(f"{model}: {flop['error']}")
     ways = [*BY_HAND[model], *(options.engines or engines.names())]
@@ -63,9 +81,7 @@ def _measured(model: str, folder: Path, options: argparse.Namespace) -> list[dic
         for _ in range(options.rounds):
             for way in ways:
                 progress.update(task, description=f"{model}: {way}")
-                found = in_process(
-                    _time_way, model, way, options.members, graph, sorted(options.batches), options.seconds
-                )
+                found = in_process(_time_way, model, way, ensemble, graph, sorted(options.batches), options.seconds)
                 if isinstance(found, dict):
                     progress.console.print(f"{model}: {way} left out: {found['error']}", soft_wrap=True, markup=False)
                     found = []
@@ -87,7 +103,8 @@ def _show(model: str, rows: list[dict[str, Any]], results: dict[str, Any]) -> No
     ceiling = results["floors"]
     gflop = rows[0]["gflop"]
     first = BY_HAND[model][0]
-    members = f" of {results['members']} members" if model == "cdmam" else ""
+    kind = ", logarithmic" if results["logarithmic"] else ""
+    members = f" of {results['members']} members{kind}" if model == "cdmam" else ""
     show(
         f"{model}{members}, output and gradient. {machine_line(results['machine'])}",
         ["way", "batch", "ms an image", f"x {first}", f"x {first}, batch 1", "peak MiB"],
@@ -99,7 +116,7 @@ def _show(model: str, rows: list[dict[str, Any]], results: dict[str, Any]) -> No
     )
 
 
-def _write_graph(model: str, n_members: int, path: Path) -> float:
+def _write_graph(model: str, ensemble: Ensemble, path: Path) -> float:
     """Write the gradient graph; return the arithmetic of one gradient with autograd, in GFLOP."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -108,9 +125,8 @@ def _write_graph(model: str, n_members: int, path: Path) -> float:
         from radlens.graphs import CdmamGradient
         from radlens.graphs.cdmam_export import write_onnx
         from radlens.graphs.cdmam_kernel import mark
-        from radlens.networks import FoldedCdmamEnsemble
 
-        folded = FoldedCdmamEnsemble.from_members(_members(n_members))
+        folded = _folded(ensemble)
         write_onnx(CdmamGradient(folded), torch.zeros(2, 1, 250, 250), path, ["score", "gradient"])
         mark(path)
     else:
@@ -118,17 +134,18 @@ def _write_graph(model: str, n_members: int, path: Path) -> float:
 
         network = _network(model)
         gradient_graph(network, (torch.zeros(2, *SHAPES[model]),), _first_class).to_onnx(path)
-    run = _by_hand(model, BY_HAND[model][0], min(n_members, 2))
+    few = ensemble._replace(n_members=min(ensemble.n_members, 2))
+    run = _by_hand(model, BY_HAND[model][0], few)
     with FlopCounterMode(display=False) as counter:
         run(np.zeros((1, *SHAPES[model]), np.float32))
-    return counter.get_total_flops() / 1e9 * (n_members / min(n_members, 2) if model == "cdmam" else 1)
+    return counter.get_total_flops() / 1e9 * (ensemble.n_members / few.n_members if model == "cdmam" else 1)
 
 
 def _time_way(
-    model: str, way: str, n_members: int, graph: Path, batches: Sequence[int], seconds: float
+    model: str, way: str, ensemble: Ensemble, graph: Path, batches: Sequence[int], seconds: float
 ) -> list[dict[str, Any]]:
     peak = PeakMemory()
-    run = _by_hand(model, way, n_members) if way in BY_HAND[model] else _by_engine(model, way, graph)
+    run = _by_hand(model, way, ensemble) if way in BY_HAND[model] else _by_engine(model, way, graph)
     rows = []
     for batch in batches:
         images = np.random.default_rng(0).normal(size=(batch, *SHAPES[model])).astype(np.float32)
@@ -146,24 +163,24 @@ def _by_engine(model: str, way: str, graph: Path) -> Callable[[np.ndarray], obje
     return lambda images: engine.run({name: images})
 
 
-def _by_hand(model: str, way: str, n_members: int) -> Callable[[np.ndarray], object]:
+def _by_hand(model: str, way: str, ensemble: Ensemble) -> Callable[[np.ndarray], object]:
     """Return what computes gradients of a batch with autograd."""
     import torch
 
-    compute = _of_members(way, n_members) if model == "cdmam" else _of_network(way, _network(model))
+    compute = _of_members(way, ensemble) if model == "cdmam" else _of_network(way, _network(model))
     return lambda images: compute(torch.from_numpy(images))
 
 
-def _of_members(way: str, n_members: int) -> Callable[[Any], object]:
-    from radlens.networks import CdmamEnsemble, FoldedCdmamEnsemble
+def _of_members(way: str, ensemble: Ensemble) -> Callable[[Any], object]:
+    from radlens.networks import CdmamEnsemble
 
     if way == "folded":
-        return FoldedCdmamEnsemble.from_members(_members(n_members)).gradient
-    members = [member.multiplied_out().requires_grad_(False) for member in _members(n_members)]
+        return _folded(ensemble).gradient
+    members = [member.multiplied_out().requires_grad_(False) for member in _members(ensemble)]
     if way == "batched":
-        return CdmamEnsemble(members).gradient
-    midpoints = [partial(_midpoint, member) for member in members]
-    return lambda images: sum(_gradient(midpoint, images) for midpoint in midpoints) / n_members
+        return CdmamEnsemble(members, logarithmic=ensemble.logarithmic).gradient
+    midpoints = [partial(_midpoint, member, ensemble.logarithmic) for member in members]
+    return lambda images: sum(_gradient(midpoint, images) for midpoint in midpoints) / ensemble.n_members
 
 
 def _of_network(way: str, network: Any) -> Callable[[Any], object]:
@@ -181,21 +198,29 @@ def _gradient(score: Callable[[Any], Any], images: Any) -> Any:
     return images.grad
 
 
-def _midpoint(member: Any, images: Any) -> Any:
-    return member(images)[0].mean(dim=1)
+def _midpoint(member: Any, logarithmic: bool, images: Any) -> Any:
+    mu, _ = member(images)
+    return (mu.exp() if logarithmic else mu).mean(dim=1)
 
 
 def _first_class(output: Any) -> Any:
     return output[:, 0]
 
 
-def _members(n_members: int) -> list[Any]:
+def _folded(ensemble: Ensemble) -> Any:
+    from radlens.networks import FoldedCdmamEnsemble
+
+    return FoldedCdmamEnsemble.from_members(_members(ensemble), logarithmic=ensemble.logarithmic)
+
+
+def _members(ensemble: Ensemble) -> list[Any]:
     import torch
 
     from radlens.networks import CdmamNet
 
     torch.manual_seed(0)
-    return [CdmamNet(rank=8).eval() for _ in range(n_members)]
+    rank = N_DIRECTIONS if ensemble.logarithmic else 8
+    return [CdmamNet(rank).eval() for _ in range(ensemble.n_members)]
 
 
 def _network(model: str) -> Any:
