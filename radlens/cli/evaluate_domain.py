@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from radlens.cli.console import note, out, stages, table
 from radlens.cli.evaluate_causal import ModelReader
-from radlens.errors import InvalidInput
+from radlens.errors import BundleError, InvalidInput
 
 if TYPE_CHECKING:
     from radlens.evaluation.domain import Assess, DomainRecord, Judgement, Kind
@@ -84,13 +84,21 @@ class ModelAssessor:
 
     def identity(self) -> str:
         """Return a SHA-256 of the model; errors as `evaluate_domain`."""
+        from radlens.bundles import ClassifierBundle, load
+
+        if self._is_bundle and isinstance(bundle := load(self.folder), ClassifierBundle):
+            raise BundleError(f"--domain needs a contrast-detail model, got the classifier {bundle.manifest.name}")
         return ModelReader(self.folder).identity()
+
+    @property
+    def _is_bundle(self) -> bool:
+        from radlens.bundles import MANIFEST
+
+        return (self.folder / MANIFEST).is_file()
 
     @cached_property
     def _assess(self) -> Assess:
-        from radlens.bundles import MANIFEST
-
-        return _with_service(self.folder) if (self.folder / MANIFEST).is_file() else _with_members(self.folder)
+        return _with_service(self.folder) if self._is_bundle else _with_members(self.folder)
 
 
 def _with_service(folder: Path) -> Assess:

@@ -43,9 +43,9 @@ def test_both_sides_are_printed_and_written(
     written = json.loads(Path("out/domain.json").read_text())
     record = DomainRecord.from_json(written)
     assert written["model"] == bundle.bundle_hash
-    assert (record.trained.n, len(record.right), len(record.wrong), record.passed) == (2, 3, 3, 1)
+    assert (record.trained.n, len(record.right), len(record.wrong), record.passed) == (2, 3, 3, 2)
     assert "0 of 2 unseen images of the training range are refused (0.0%; at most 1 % is wanted)" in result.stdout
-    assert "1 of 3 wrong images of 3 kinds are judged" in result.stdout
+    assert "2 of 6 wrong images of 3 kinds are judged" in result.stdout
     assert "blank plate: nothing is seen" in result.stdout
     monkeypatch.setattr(ModelAssessor, "__call__", lambda *image: pytest.fail("judged again"))
     again = run("evaluate", bundle.path, *SMALL, "-o", "out")
@@ -57,7 +57,7 @@ def test_classifier_is_refused(run: Callable[..., Any], classifier: ClassifierBu
     """Its domain is another matter."""
     result = run("evaluate", classifier.path, *SMALL)
     assert result.exit_code == 3
-    assert "needs a contrast-detail model" in result.stderr
+    assert "--domain needs a contrast-detail model, got the classifier" in " ".join(result.stderr.split())
 
 
 def test_image_is_handed_on_whole() -> None:

@@ -38,6 +38,10 @@ _LINE_ERROR = 0.03
 _NUMBER = np.where(CELL_EXISTS, np.cumsum(CELL_EXISTS).reshape(16, 16) - 1, -1)
 
 
+_NODES = (np.arange(round(2 * _PROFILE_MM / _PROFILE_STEP_MM)) + 0.5) * _PROFILE_STEP_MM - _PROFILE_MM
+_ON, _BESIDE = np.abs(_NODES) < 0.1, np.abs(_NODES) > 0.7
+
+
 @dataclass(frozen=True, eq=False)
 class Lines:
     """Lines around each of the 205 cells, in the order of ``np.nonzero``; nan where the image does not show a cell.
@@ -127,7 +131,7 @@ def profile(values: NDArray[np.float32], grid: Layout) -> tuple[Profile, Profile
         grid: its layout.
     """
     place, node = _crossings(grid)
-    n_nodes = _nodes().size
+    n_nodes = _NODES.size
     chosen = values.reshape(-1)[place].astype(np.float64)
     counts = np.maximum(np.bincount(node, minlength=2 * n_nodes), 1)
     means = np.bincount(node, chosen, minlength=2 * n_nodes) / counts
@@ -146,31 +150,26 @@ def _fit_profile(means: NDArray[np.float64], variances: NDArray[np.float64], spa
     profile, and on its slopes it adds to the noise.
     """
     jitter = (spacing_mm**2 + _PROFILE_STEP_MM**2) / 12
-    nodes, best, shape = _nodes(), (math.inf, 0.0, 0.0), np.zeros_like(means)
+    best, shape = (math.inf, 0.0, 0.0), np.zeros_like(means)
     for blur_mm in np.linspace(0.0, 0.6, 61):
         sigma_mm = math.sqrt(blur_mm**2 + spacing_mm**2 / 12 + jitter)
         for shift_mm in np.linspace(-0.2, 0.2, 9):
-            design = np.stack([line_profile(nodes - shift_mm, sigma_mm), np.ones_like(nodes)], axis=1)
+            design = np.stack([line_profile(_NODES - shift_mm, sigma_mm), np.ones_like(_NODES)], axis=1)
             solution, *_ = np.linalg.lstsq(design, means, rcond=None)
             left = float(np.sum((means - design @ solution) ** 2))
             if left < best[0]:
                 best, shape = (left, float(solution[0]), float(blur_mm)), design @ solution
-    variances = variances - np.gradient(shape, _PROFILE_STEP_MM) ** 2 * jitter
-    on, beside = float(variances[np.abs(nodes) < 0.1].mean()), float(variances[np.abs(nodes) > 0.7].mean())
-    # What single lines differ from their mean is no noise; it can only add to it.
-    on = min(on, max(on - (_LINE_ERROR * best[1]) ** 2, beside))
-    return Profile(best[1], best[2], math.sqrt(max(on, 0.0) / max(beside, 1e-12)))
+    on, beside = float(variances[_ON].mean()), float(variances[_BESIDE].mean())
+    # What pixels differ from the mean profile because of their places is no noise; it can only add to it.
+    misplaced = float(np.mean((np.gradient(shape, _PROFILE_STEP_MM) ** 2 * jitter)[_ON]))
+    on = min(on, max(on - misplaced - (_LINE_ERROR * best[1]) ** 2, beside))
+    return Profile(best[1], best[2], math.sqrt(on / max(beside, 1e-12)))
 
 
 def line_profile(distance_mm: NDArray[Any], sigma_mm: float) -> NDArray[Any]:
     """Return the coverage by one blurred line at distances from its middle."""
     scale, half = 1 / (math.sqrt(2.0) * sigma_mm), LINE_WIDTH_MM / 2
     return 0.5 * (erf((distance_mm + half) * scale) - erf((distance_mm - half) * scale))
-
-
-def _nodes() -> NDArray[Any]:
-    n = round(2 * _PROFILE_MM / _PROFILE_STEP_MM)
-    return (np.arange(n) + 0.5) * _PROFILE_STEP_MM - _PROFILE_MM
 
 
 @lru_cache(maxsize=2)
@@ -182,7 +181,7 @@ def _crossings(grid: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     exists = _numbers(a, b) >= 0
     to_a, to_b = ((each - np.rint(each)) * np.float32(CELL_MM) for each in (a, b))
     places, nodes = [], []
-    n_nodes = _nodes().size
+    n_nodes = _NODES.size
     for number, (across, along) in enumerate(((to_a, to_b), (to_b, to_a))):
         near = exists & (np.abs(across) < _PROFILE_MM) & (np.abs(along) > _CROSSING_MM)
         row, col = np.nonzero(near)
