@@ -106,10 +106,13 @@ def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps:
     write_prediction(predicted, output / "prediction.json")
     write_prediction(predicted, output / "cdc.png")
     ablation = _ablation(client, phantom)
+    single = _single(client, phantom) if ablation is None else None
     upsampled = explained(client, phantom, None, {"method": "omig", "n_steps": n_steps}, n_samples=n_samples)
     with err.status("drawing"):
         if ablation is not None:
             write_explanation(ablation, data, output, prefix="disk-")
+        if single is not None:
+            write_explanation(single, data, output)
         write_explanation(upsampled, data, output, prefix="upsampled-")
         page = report_html(data, predicted, upsampled)
     (output / "report.html").write_text(page, encoding="utf-8")
@@ -121,6 +124,11 @@ def _ablation(client: Client, phantom: Path) -> dict[str, Any] | None:
         return explained(client, phantom, None, {"method": "ablation"}, n_samples=ABLATED_SAMPLES)
     except InvalidParameter:
         return None
+
+
+def _single(client: Client, phantom: Path) -> dict[str, Any]:
+    """Return the map of one sample, as a model of the paper's recipe sees it."""
+    return explained(client, phantom, None, {"method": "omig"}, n_samples=1)
 
 
 def _print_files(output: Path) -> None:

@@ -252,12 +252,6 @@ def _transposed_disks(source: Source) -> Pixels:
     return source.with_disks(disks._replace(x=-disks.x))
 
 
-@_wrong("matrix of disks upside down")
-def _upside_down(source: Source) -> Pixels:
-    disks = other_phantoms.true_disks()
-    return source.with_disks(disks._replace(y=-disks.y))
-
-
 @_wrong("holes instead of gold")
 def _holes(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
