@@ -206,7 +206,7 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
         shift = math.sqrt(max(float(square.mean(axis=0).sum()), 0.0))
     if not (are_seen and usual > _LEAST_CONTRAST):
         return numbers | dict.fromkeys(("line_misfit", "blur_mm", "line_noise"), math.nan) | {"shift_mm": shift}
-    both = profile(values, phantom.grid)
+    both = profile(values, phantom.source >= 0, phantom.grid)
     return numbers | {
         "shift_mm": shift,
         "line_misfit": math.sqrt(max(found.misfit - 1, 0.0)) * deviation / usual,

@@ -33,7 +33,7 @@ class Limits:
     shift_mm: Range = (0.0, 0.15)
     line_misfit: Range = (0.0, 0.06)
     blur_mm: Range = (0.05, 0.15)
-    line_noise: Range = (0.85, 1.2)
+    line_noise: Range = (0.85, 1.15)
     white: Range = (0.85, 1.17)
     neighbours_down: Range = (0.63, 0.77)
     neighbours_right: Range = (0.63, 0.77)

@@ -39,7 +39,7 @@ _NUMBER = np.where(CELL_EXISTS, np.cumsum(CELL_EXISTS).reshape(16, 16) - 1, -1)
 
 
 _NODES = (np.arange(round(2 * _PROFILE_MM / _PROFILE_STEP_MM)) + 0.5) * _PROFILE_STEP_MM - _PROFILE_MM
-_ON, _BESIDE = np.abs(_NODES) < 0.1, np.abs(_NODES) > 0.7
+_ON, _BESIDE = np.abs(_NODES) < 0.05, np.abs(_NODES) > 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +123,17 @@ def lines(values: NDArray[Any], seen: NDArray[np.bool_], deviation: float, grid:
     )
 
 
-def profile(values: NDArray[np.float32], grid: Layout) -> tuple[Profile, Profile]:
+def profile(values: NDArray[np.float32], seen: NDArray[np.bool_], grid: Layout) -> tuple[Profile, Profile]:
     """Return the profiles across the lines of both directions.
 
     Args:
         values: (h, w) normalised image before compression.
+        seen: (h, w) which of its pixels the image shows.
         grid: its layout.
     """
     place, node = _crossings(grid)
+    shown = seen.reshape(-1)[place]
+    place, node = place[shown], node[shown]
     n_nodes = _NODES.size
     chosen = values.reshape(-1)[place].astype(np.float64)
     counts = np.maximum(np.bincount(node, minlength=2 * n_nodes), 1)
