@@ -213,7 +213,7 @@ def ablate(
     """Take away the disks of one cell after the other and state by how much the predicted thresholds rise.
 
     Args:
-        reader: Its model, sampler and calibrated offsets are used; its own number of samples is not.
+        reader: Its model, sampler and calibration are used; its own number of samples is not.
         phantom: As `radlens.phantoms.cdmam.registered.register` returns it.
         n_samples: Samples that are read again without each cell, at least 3. Stratified samples share no pixel until
             each was taken once, after some 90 samples of a full-size image; more would repeat the same noise.

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from radlens.errors import InvalidParameter
-from radlens.families.cdmam import Calibration, PhantomReader
+from radlens.families.cdmam import PhantomReader
 from radlens.families.cdmam.ablation import ablate
+from radlens.families.cdmam.calibration import calibrate
 from radlens.families.cdmam.cells import distance_from_line
 from radlens.families.cdmam.replacement import replacement
 from radlens.images.sampling import flat_indices
@@ -205,24 +206,26 @@ def test_progress_ends_at_the_number_of_evaluations(phantom, true_um):
     assert seen[-1] == (model.n_evaluations, model.n_evaluations) == (3 * 411, 3 * 411)
 
 
-def test_calibrated_offsets_are_taken_off(oracle, phantom, found):
-    """Effects are those of the curve that the reader states."""
-    some = (0.1,) * 12
-    calibration = Calibration(
-        offset=(1.0,) * 6 + (0.0,) * 6,
-        shared=some,
-        own=some,
-        slope=0.0,
-        midpoint_um=0.4,
-        epistemic=some,
-        factor=1.0,
-        n_exposures=10,
-        n_images=2,
-        n_samples=16,
-    )
-    calibrated = ablate(PhantomReader(oracle, calibration), phantom, n_samples=N_SAMPLES)
-    assert calibrated.curve.mean[0] == pytest.approx(found.curve.mean[0] / np.e)
-    np.testing.assert_allclose(calibrated.effect, found.effect, atol=1e-9)
+def test_calibrated_offsets_are_taken_off(phantom):
+    """Effects are those of the curve that the reader states: a point that is corrected upwards weighs more."""
+
+    class OnePoint(Oracle):
+        def predict(self, images):
+            curve = self._curve.repeat(len(images), 1)
+            curve[:, 0] *= torch.exp(-STEP * self.visible(images).sum(dim=1))
+            return prediction(curve)
+
+    model = OnePoint(phantom, np.ones(12))
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.9, 1.1, (8, 1)) * np.ones(12)
+    predicted = true[:, None] * np.exp(rng.normal(0, 1e-3, (8, 2, 12)))
+    predicted[..., 0] /= 4
+    calibration = calibrate(predicted, np.full(predicted.shape, 0.01), true, n_samples=3)
+    plain, calibrated = (ablate(PhantomReader(model, each), phantom, n_samples=3) for each in (None, calibration))
+    moved = plain.effect > STEP / 100
+    assert calibrated.curve.mean[0] == pytest.approx(4 * plain.curve.mean[0], rel=0.05)
+    assert np.all(calibrated.effect[moved] > 2 * plain.effect[moved])
+    np.testing.assert_allclose(calibrated.point_effect, plain.point_effect, atol=1e-9)
 
 
 def test_cells_that_the_image_does_not_show_are_not_known(oracle, phantom):
