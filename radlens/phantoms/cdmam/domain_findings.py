@@ -30,6 +30,7 @@ _ODD_CONTRAST = 0.3
 _SURE_RATIO = 15.0
 """Visibility over its standard deviation from which the ratio of two visibilities is known to 10 %."""
 
+_SURE_DISKS = 5.0
 _SURE_SHIFT_MM = 0.1
 _LEAST_CONTRAST = 1.0
 _LEAST_CLIPPED = 30
@@ -47,7 +48,7 @@ class Findings:
         correlation: Of image and noise-free phantom.
         missing: Part of the bounding box that the image does not show.
         hidden_cells: Cells of which the image shows too little.
-        second_phantom: Correlation of another phantom beside this one; 0 where there is none.
+        second_phantom: Correlation of another phantom beside this one; 0 where there is none, or no disk is seen in this.
         pixel_mm: Side of a pixel of the same area, mm.
         line_contrast: Median contrast of the lines over noise, units of the normalised image.
         odd_cells: Cells whose lines have another contrast than most.
@@ -152,7 +153,7 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         correlation=phantom.correlation,
         missing=phantom.missing,
         pixel_mm=math.sqrt(phantom.grid.spacing_mm[0] * phantom.grid.spacing_mm[1]),
-        second_phantom=_second_phantom(phantom, pixels),
+        second_phantom=_second_phantom(phantom, pixels) if disks.middle > _SURE_DISKS * disks.error else 0.0,
         **_line_numbers(found, noise.deviation, values, phantom),
         white=noise.white,
         neighbours_down=noise.neighbours[0],
