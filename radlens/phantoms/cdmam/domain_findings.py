@@ -48,7 +48,8 @@ class Findings:
         correlation: Of image and noise-free phantom.
         missing: Part of the bounding box that the image does not show.
         hidden_cells: Cells of which the image shows too little.
-        second_phantom: Correlation of another phantom beside this one; 0 where there is none, or no disk is seen in this.
+        second_phantom: Correlation of another phantom beside this one; 0 where there is none, or where no disk of
+            this one is seen.
         pixel_mm: Side of a pixel of the same area, mm.
         line_contrast: Median contrast of the lines over noise, units of the normalised image.
         odd_cells: Cells whose lines have another contrast than most.

@@ -18,8 +18,8 @@ Range = tuple[float, float]
 class Limits:
     """Smallest and largest value of each number that `reasons` accepts; names as in `Findings`.
 
-    The defaults are wider than the extremes of 260 phantoms drawn as for training, with pixels of 0.05 to 0.1 mm and gains
-    of 0.5 and 1, by more than the standard deviation over these phantoms.
+    The defaults are wider than the extremes of 260 phantoms drawn as for training, with pixels of 0.05 to 0.1 mm and
+    gains of 0.5 and 1, by more than the standard deviation over these phantoms.
 
     ``disagreement`` bounds the midpoint of a predicted curve over that of a phantom whose disks are as visible, and
     ``hits_all``, ``hits_thick`` and ``hits_thin`` the hits of the automated reader against those the curve implies, in
