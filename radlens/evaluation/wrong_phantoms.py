@@ -605,9 +605,17 @@ def _slightly_large(source: Source) -> tuple[Pixels, tuple[float, float]]:
     return source.pixels, (1.01 * source.spacing_mm, 1.01 * source.spacing_mm)
 
 
-@_wrong("spacing twice too large")
+@_wrong("spacing of a detector that joins two by two pixels")
 def _twice(source: Source) -> tuple[Pixels, tuple[float, float]]:
-    return source.pixels, (2 * source.spacing_mm, 2 * source.spacing_mm)
+    """The file states the spacing before they were joined."""
+    height, width = (size // 2 * 2 for size in source.pixels.shape)
+    joined = source.pixels[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+    return 4 * joined, (source.spacing_mm, source.spacing_mm)
+
+
+@_wrong("spacing a fifth too large")
+def _a_fifth(source: Source) -> tuple[Pixels, tuple[float, float]]:
+    return source.pixels, (1.2 * source.spacing_mm, 1.2 * source.spacing_mm)
 
 
 @_wrong("stretched")
