@@ -51,11 +51,11 @@ disks reached 8 to 24, members that ignored them stayed below 3."""
 
 SMALL_SHARE = 1 / 3
 """Share of the map's t below which that of the twin does not qualify the finding. Prototypes of models that read the
-disks left 0.25 to 0.36 of it. A t has no scale: a trace of the map that is alike at all disks keeps a large one."""
+disks left 0.25 to 0.36 of it."""
 
-EQUAL_SHARE = 3 / 4
-"""Share of the map's t from which that of the twin makes a map empty. Measured with four members: 0.44 to 0.64 of a
-phantom of scenario 1, depending on the path length, and 0.86 of the same phantom without disks."""
+EQUAL_SHARE = 2 / 3
+"""Share of the map's t from which that of the twin makes a map empty: of a phantom without disks it was 0.9, of
+phantoms whose disks are read 0.4 to 0.6."""
 
 LEAST_RELIABILITY = 0.5
 """Least reliability of a map that is shown (`radlens.explainers.reliability`): below, more than half of the variance of

@@ -120,7 +120,7 @@ def statistic(t):
     [
         (12.0, 3.0, 0.9, "marks disks", "98% of the large thick ones are red against their surroundings"),
         (12.0, 5.0, 0.9, "marks disks in part", "with the disks removed 5.0"),
-        (12.0, 9.5, 0.9, "empty", "it shows where the model would look, with or without disks"),
+        (12.0, 9.0, 0.9, "empty", "it shows where the model would look, with or without disks"),
         (7.9, 0.0, 0.9, "empty", "does not mark the disks of this image"),
         (math.nan, math.nan, 0.9, "empty", "does not mark the disks of this image"),
         (12.0, 3.0, 0.4, "not reliable", "its reliability is 0.40, it must be at least 0.5"),
