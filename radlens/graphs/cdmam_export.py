@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from radlens import bundles
 from radlens.bundles import Bundle, InputSpec, Manifest
 from radlens.bundles.cdmam import TASK
 from radlens.engines.cdmam import GRADIENT, PREDICTION
-from radlens.engines.golden import Golden, limit, relative_error
+from radlens.engines.golden import Deviation, Golden, deviation
 from radlens.engines.parity import ENGINES, measure
 from radlens.errors import BundleError
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES
@@ -30,17 +29,13 @@ from radlens.phantoms.cdmam.domain import Limits
 from radlens.training import TrainedRun
 from radlens.training.cdmam_data import simulated_set
 
-__all__ = ["export_bundle", "relative_error", "write_onnx"]
+__all__ = ["export_bundle", "write_onnx"]
 
 EXPLAINERS = ("occlusion", "omig", "sensitivity")
 """Methods of Amanova et al. 2022; the others explain classes."""
 
 N_GOLDEN = 2
 """Images whose float64 prediction and gradient are stored with the bundle."""
-
-_KINK_ERROR = 1e-3
-"""Least relative error of float32 that a gradient is measured by: what one ReLU or pooling window makes of it that
-rounding moves to the other side. In a few golden images it is chance whether one moves, in torch or in an engine."""
 
 _GOLDEN_SEED = 3
 _OPSET = 20
@@ -59,11 +54,11 @@ def export_bundle(
 ) -> Bundle:
     """Write a bundle and check that every form of the model computes the same.
 
-    The reference is the ensemble of Table 2, member by member with autograd, in float64. Errors are those of
-    :func:`relative_error`. A form passes when its error is at most ten times that of the same eager ensemble in
-    float32, with a floor of 1e-5, of 1e-2 for gradients: ReLU and pooling switch at points that float32 places
-    differently. The parity report of the bundle also holds every engine of this machine in each of its precisions; one
-    that fails is noted there.
+    The reference is the ensemble of Table 2, member by member with autograd, in float64. A form passes when its
+    relative error is at most ten times that of the same eager ensemble in float32, with a floor of 1e-5. That holds for
+    95 % of each gradient; over all of it 1e-2 is allowed, since ReLU and pooling switch at points that float32 places
+    differently (`radlens.engines.golden.body_error`). The parity report of the bundle also holds every engine of this
+    machine in each of its precisions; one that fails is noted there.
 
     Args:
         run: a finished training run.
@@ -143,8 +138,8 @@ def _golden_images(run: TrainedRun) -> Tensor:
     return torch.from_numpy(((pixels - run.mean) / run.std).astype(np.float32))[:, None]
 
 
-def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, np.ndarray]:
-    """Write the golden values of both graphs; return the outputs of both, float64, by name."""
+def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, Golden]:
+    """Write the golden values of both graphs, and return them by the graph's name."""
 
     def predicted(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
         return _eager(run, dtype).predict(inputs["images"])[:3]
@@ -153,14 +148,14 @@ def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, np.ndarr
         reference = _eager(run, dtype)
         return reference.score(inputs["images"]), reference.gradient(inputs["images"])
 
-    values: dict[str, np.ndarray] = {}
+    values: dict[str, Golden] = {}
     for name, function, outputs in (
         (bundles.PREDICTION_ONNX, predicted, PREDICTION),
         (bundles.GRADIENT_ONNX, derived, GRADIENT),
     ):
-        golden = _with_kinks(Golden.measure(function, {"images": images.numpy()}, outputs))
+        golden = Golden.measure(function, {"images": images.numpy()}, outputs, _maps(outputs))
         golden.save(folder / name)
-        values |= golden.outputs
+        values[name] = golden
     return values
 
 
@@ -178,15 +173,12 @@ def _write_members(run: TrainedRun, folded: FoldedCdmamEnsemble, images: Tensor,
         scores = torch.stack([member.score(own) for member, own in pairs], dim=1)
         return scores, torch.cat([member.gradient(own) for member, own in pairs], dim=1)
 
-    _with_kinks(Golden.measure(derived, {"images": each.numpy()}, GRADIENT)).save(file)
+    Golden.measure(derived, {"images": each.numpy()}, GRADIENT, _maps(GRADIENT)).save(file)
 
 
-def _with_kinks(golden: Golden) -> Golden:
-    """Return golden values whose gradient, if there is one, allows for values that fall to the other side of a kink."""
-    errors = dict(golden.float32_errors)
-    if "gradient" in errors:
-        errors["gradient"] = max(errors["gradient"], _KINK_ERROR)
-    return replace(golden, float32_errors=errors)
+def _maps(outputs: Sequence[str]) -> list[str]:
+    """Return the outputs that have kinks, and are held to `Golden.body_errors`."""
+    return [name for name in outputs if name == "gradient"]
 
 
 def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
@@ -236,7 +228,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _parity(
-    run: TrainedRun, folder: Path, folded: FoldedCdmamEnsemble, images: Tensor, golden: dict[str, np.ndarray]
+    run: TrainedRun, folder: Path, folded: FoldedCdmamEnsemble, images: Tensor, golden: Mapping[str, Golden]
 ) -> dict[str, Any]:
     """Return the relative errors of every form, those of every engine on this machine among them.
 
@@ -251,30 +243,31 @@ def _parity(
             "traced": traced(images),
             "folded": folded.predict(images)[:3],
         }
-    reference = np.stack([golden[key] for key in PREDICTION])
-    report: dict[str, Any] = {
+    curves, gradient = golden[bundles.PREDICTION_ONNX], golden[bundles.GRADIENT_ONNX]
+    found: dict[str, dict[str, dict[str, Deviation]]] = {
         "prediction": {
-            form: relative_error(np.stack([np.asarray(value) for value in values]), reference)
+            form: {key: deviation(value, curves.outputs[key]) for key, value in zip(PREDICTION, values, strict=True)}
             for form, values in predictions.items()
         },
         "gradient": {
-            form: relative_error(model.gradient(images), golden["gradient"])
+            form: {"gradient": deviation(model.gradient(images), gradient.outputs["gradient"])}
             for form, model in (("eager", eager), ("folded", folded))
         },
+    }
+    for quantity, reference in (("prediction", curves), ("gradient", gradient)):
+        for form, deviations in found[quantity].items():
+            objection = reference.objection("f32", deviations)
+            if objection:
+                raise BundleError(f"{quantity}: {objection} ({form})")
+    errors = {
+        quantity: {form: max(each.error for each in deviations.values()) for form, deviations in forms.items()}
+        for quantity, forms in found.items()
+    }
+    return errors | {
         "n_images": len(images),
         "reference": "eager ensemble of Table 2, float64",
+        ENGINES: _engines(folder),
     }
-    for quantity in ("prediction", "gradient"):
-        _require_close(quantity, report[quantity])
-    return report | {ENGINES: _engines(folder)}
-
-
-def _require_close(quantity: str, errors: Mapping[str, float]) -> None:
-    is_map = quantity == "gradient"
-    allowed = limit("f32", max(errors["eager"], _KINK_ERROR if is_map else 0.0), is_map=is_map)
-    for form, error in errors.items():
-        if not error <= allowed:
-            raise BundleError(f"{quantity} must be within {allowed:.1e} of float64, got {error:.1e} ({form})")
 
 
 def _engines(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -3,7 +3,7 @@ import pytest
 from onnx_graphs import filtered, images
 
 from radlens.engines import Golden, TorchEngine, golden_values, parity
-from radlens.engines.golden import Deviation, correlation, limit, relative_error
+from radlens.engines.golden import Deviation, body_error, correlation, deviation, limit, relative_error
 from radlens.errors import BundleError
 
 
@@ -66,7 +66,7 @@ def test_reports_are_stored_as_json_and_read_back(graph):
 
 
 @pytest.mark.parametrize(
-    ("precision", "deviation", "objection"),
+    ("precision", "found", "objection"),
     [
         ("f32", Deviation(9e-3, 0.5), None),
         ("f32", Deviation(1.1e-2, 1.0), r"map must be within 1.0e-02 of the golden values, got 1.1e-02"),
@@ -78,11 +78,55 @@ def test_reports_are_stored_as_json_and_read_back(graph):
         ("tf32", Deviation(0.03, None), r"map must be within 2.0e-02"),
     ],
 )
-def test_the_rule(precision, deviation, objection):
+def test_the_rule(precision, found, objection):
     """Ten times torch float32 in full precision; correlation and error in less."""
     golden = Golden({}, {"map": np.zeros(1)}, {"map": 1e-3})
-    found = golden.objection(precision, {"map": deviation})
+    found = golden.objection(precision, {"map": found})
     assert found == objection if objection is None else objection in found
+
+
+@pytest.mark.parametrize(
+    ("n_moved", "by", "objection"),
+    [
+        (0, 0.0, None),
+        (50, 0.04, None),
+        (50, 0.06, "map must be within 1.0e-02 of the golden values, got 1.3e-02"),
+        (51, 0.04, "95% of map must be within 1.0e-05 of the golden values, got 1.3e-03"),
+        (1000, 2e-5, "95% of map must be within 1.0e-05 of the golden values, got 1.9e-05"),
+        (1, np.nan, "map must be within 1.0e-02 of the golden values, got nan"),
+        (51, np.nan, "95% of map must be within 1.0e-05 of the golden values, got nan"),
+    ],
+)
+def test_a_few_values_may_lie_beyond_a_kink(n_moved, by, objection):
+    """A twentieth of a map may be off by what rounding at kinks does; the rest is held to float32, and none is nan."""
+    exact = np.ones((1, 1000))
+    found = exact.copy()
+    found[:, :n_moved] += by
+    golden = Golden({}, {"map": exact}, {"map": 1e-7}, {"map": 1e-7})
+    assert golden.objection("f32", {"map": deviation(found, exact)}) == objection
+    assert golden.objection("bf16", {"map": Deviation(0.1, 0.999, 0.05)}) is None
+
+
+def test_golden_values_keep_the_errors_of_the_body(tmp_path):
+    """What a graph is held to comes back from its file, also without such errors."""
+    for body in ({}, {"map": 2e-7}):
+        golden = Golden({"images": np.ones((1, 2))}, {"map": np.ones((1, 64))}, {"map": 1e-4}, body)
+        golden.save(tmp_path / "graph.onnx")
+        assert Golden.load(tmp_path / "graph.onnx").body_errors == body
+
+
+def test_measured_golden_values_know_the_body():
+    """The larger of two computations in float32, over the nearest 95 % of each sample."""
+
+    def function(dtype, inputs):
+        return (inputs["images"].exp(),)
+
+    images = np.random.default_rng(0).standard_normal((2, 100)).astype(np.float32)
+    golden = Golden.measure(function, {"images": images}, ["map"], ["map"])
+    assert 0 < golden.body_errors["map"] < golden.float32_errors["map"] < 1e-6
+    moved = golden.outputs["map"].copy()
+    moved[0, 7] += 100
+    assert body_error(moved, golden.outputs["map"]) == 0
 
 
 def test_limits_have_a_floor():

@@ -27,7 +27,7 @@ def copy(exported, tmp_path):
 
 
 def test_parity_holds_every_form_against_float64(exported):
-    """Traced and folded forms are no further from float64 than ten times eager float32, or a few kinks, allow."""
+    """Traced and folded forms are no further from float64 than ten times eager float32, or kinks in some pixels."""
     errors_of = exported.manifest.parity
     assert set(errors_of["prediction"]) == {"eager", "traced", "folded"}
     assert set(errors_of["gradient"]) == {"eager", "folded"}
@@ -45,7 +45,10 @@ def test_parity_holds_every_engine_against_float64(exported, graph):
     # The weights in the file are float32, folded: a few maxima and ReLUs decide otherwise.
     assert found["torch f64"].error < 5e-3
     if graph == bundles.GRADIENT_ONNX:
-        assert found["openvino f32"].deviations["gradient"].correlation > 0.9999
+        for form in ("openvino f32", "onnxruntime f32", "torch f32"):
+            gradient = found[form].deviations["gradient"]
+            assert gradient.correlation > 0.9999
+            assert gradient.body < 1e-5
     assert found["torch bf16"].error > 10 * found["torch f32"].error
 
 
