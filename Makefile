@@ -11,9 +11,9 @@ LOCK := $(if $(filter gpu,$(ACCELERATOR)),requirements-gpu.lock,requirements.loc
 OTHERS := $(if $(filter gpu,$(ACCELERATOR)),onnxruntime openvino,onnxruntime-gpu tensorrt)
 INSTALLED := $(VENV)/.installed-$(ACCELERATOR)
 
-# Of the demo: samples behind the upsampled map, gradients of each of them, where to write.
+# Of the demo: samples behind the upsampled map, gradients of each of them (by default the model's own), where to write.
 SAMPLES ?= 200
-STEPS ?= 4
+STEPS ?=
 OUT ?= demo
 
 # Of the load test: simultaneous users, seconds, folder of the report.
@@ -42,7 +42,7 @@ install: $(INSTALLED) ## install into .venv what radlens runs with; ACCELERATOR=
 install-dev: $(VENV)/.installed-dev ## install what checks it as well
 
 demo: install ## serve the demo model, send it a phantom as DICOM, write what comes back to demo/
-	@$(BIN)/radlens demo --output $(OUT) --upsample $(SAMPLES) --n-steps $(STEPS)
+	@$(BIN)/radlens demo --output $(OUT) --upsample $(SAMPLES) $(if $(STEPS),--n-steps $(STEPS))
 
 stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi

@@ -33,7 +33,10 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path("demo"),
     members: Annotated[Path, typer.Option(metavar="RUN", help="Training run to serve.")] = Path("export/cdmam_demo"),
     upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the upsampled map.")] = 200,
-    n_steps: Annotated[int, typer.Option(min=1, help="Gradients on the path of OMIG of each of them.")] = 4,
+    n_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Gradients on the path of OMIG of each of them.", show_default="the model's own"),
+    ] = None,
     store: Annotated[Path, typer.Option(metavar="DIR", help="Model store.")] = DEFAULT_STORE,
     config: Annotated[Path, typer.Option(metavar="FILE", help="TorchServe's configuration.")] = Path(
         "config.properties"
@@ -95,7 +98,7 @@ def _phantom(file: Path) -> Path:
     return file
 
 
-def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps: int) -> None:
+def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps: int | None) -> None:
     from radlens.cli.report import report_html
     from radlens.cli.results import write_explanation
 
@@ -147,12 +150,12 @@ def _print_files(output: Path) -> None:
 
 def _print_calls(client: Client, phantom: Path) -> None:
     head = f'curl -H "Authorization: Bearer $(.venv/bin/radlens serve --key)" --data-binary @{phantom}'
-    overlay = f"{client.url}/explanations/{NAME}?n_samples=100&n_steps=2&output=overlay"
+    overlay = f"{client.url}/explanations/{NAME}?n_samples=50&output=overlay"
     calls = (
         f"{head} {client.url}/predictions/{NAME}",
         f'{head} -H "Accept: image/png" {client.url}/predictions/{NAME} -o curve.png',
         f'{head} -H "Accept: image/png" "{overlay}" -o overlay.png',
-        f'{head} -N "{client.url}/explanations/{NAME}?n_samples=50&n_steps=10" | cut -c -150',
+        f'{head} -N "{client.url}/explanations/{NAME}?n_samples=50" | cut -c -150',
     )
     out.print("\n[bold]Call it yourself[/bold]")
     for call in calls:

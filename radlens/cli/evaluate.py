@@ -150,6 +150,14 @@ def command(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, rich_help_panel=_PHANTOMS, help="Processes that read phantoms.")
     ] = 1,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            rich_help_panel=_PHANTOMS,
+            help="With --causal and a training run: write the record into training.json, which an export holds.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a classifier and the maps of its explanations, or, with --causal or --domain, a phantom model.
 
@@ -178,6 +186,7 @@ def command(
             spacing_mm=spacing,
             max_error=max_error,
             n_workers=workers,
+            is_kept=keep,
         )
     if domain:
         from radlens.cli.evaluate_domain import evaluate_domain

@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radlens.cli.console import note, out, stages, table
-from radlens.errors import BundleError, InvalidInput
+from radlens.errors import BundleError, InvalidInput, InvalidParameter
 
 if TYPE_CHECKING:
     from radlens.evaluation import CausalRecord, Criterion, Quantity
     from radlens.evaluation.causal import Read, Reading
 
-__all__ = ["FILE", "ModelReader", "evaluate_causal", "print_record"]
+__all__ = ["CAUSAL", "FILE", "ModelReader", "evaluate_causal", "print_record"]
+
+CAUSAL = "causal"
+"""Name of the record in that of a training run, and so in a bundle."""
 
 FILE = "causal.json"
 """Name of the record in the folder of an evaluation."""
@@ -37,6 +40,7 @@ def evaluate_causal(
     spacing_mm: float,
     max_error: float,
     n_workers: int,
+    is_kept: bool = False,
 ) -> None:
     """Measure the causal record of a bundle or a training run, print it, and write it to a folder if one is given.
 
@@ -49,13 +53,17 @@ def evaluate_causal(
         spacing_mm: pixel spacing.
         max_error: wanted error of the midpoint.
         n_workers: processes.
+        is_kept: whether to write the record into that of the training run.
 
     Raises:
         BundleError: a damaged bundle, or that of a classifier.
+        InvalidParameter: the record of a bundle is to be kept, which is as it was exported.
         TrainingError: no finished run of a phantom model.
     """
     from radlens.evaluation import causal_record
 
+    if is_kept and _is_bundle(model):
+        raise InvalidParameter("--keep needs a training run, whose next export holds the record; got a bundle")
     reader = ModelReader(model)
     identity = reader.identity()
     with stages("opening the model") as report:
@@ -72,10 +80,15 @@ def evaluate_causal(
             on_progress=report,
         )
     print_record(record)
+    found = {"model": identity, **record.as_json()}
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        (output / FILE).write_text(json.dumps({"model": identity, **record.as_json()}, indent=2) + "\n", "utf-8")
+        (output / FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
         note(f"wrote {output / FILE}")
+    if is_kept:
+        from radlens.training import keep_in_record
+
+        note(f"wrote {keep_in_record(model, CAUSAL, found)}, from which radlens export takes it")
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,7 @@ class ModelReader:
     """Reads images with the model of a folder, which each process opens when it reads the first.
 
     A bundle is asked as a client asks it, with a DICOM image: whatever gets no verdict from the service is refused
-    here. The members of a training run have no service yet, and refuse only what cannot be registered.
+    here. The members of a training run have no service yet; their images are opened and judged by the same code.
 
     Args:
         folder: of a bundle or a finished training run.
@@ -106,9 +119,12 @@ class ModelReader:
             return str(_bundle(self.folder).bundle_hash)
         from radlens.training import load_run
 
-        load_run(self.folder)
-        files = [*sorted(self.folder.glob("member-*.npz")), self.folder / "training.json"]
-        return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+        record = dict(load_run(self.folder).record)
+        # The record of what was measured is no part of the model.
+        record.pop(CAUSAL, None)
+        parts = [file.read_bytes() for file in sorted(self.folder.glob("member-*.npz"))]
+        parts.append(json.dumps(record, sort_keys=True).encode())
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,22 +195,30 @@ def _as_dicom(pixels: NDArray[np.float32], spacing_mm: float) -> bytes:
 
 
 def _read_with_members(folder: Path) -> Read:
+    from radlens import images
     from radlens.families.cdmam import PhantomReader
-    from radlens.phantoms.cdmam import register
+    from radlens.families.cdmam.opening import PhantomOpener
+    from radlens.images.image import DICOM
+    from radlens.phantoms.cdmam.domain import Limits
     from radlens.training import load_run
 
     run = load_run(folder)
-    reader = PhantomReader(run.ensemble(), run.calibration)
+    reader, opener = PhantomReader(run.ensemble(), run.calibration), PhantomOpener(Limits())
 
-    def read(pixels: NDArray[np.float32], spacing_mm: float) -> Reading | None:
+    def read_registered(pixels: NDArray[np.float32], spacing_mm: float) -> Reading | None:
+        opened = opener.open(images.read(_as_dicom(pixels, spacing_mm), DICOM))
+        if opened.phantom is None:
+            return None
+        curve = reader.read(opened.phantom)
+        return _Answer(curve.mean, curve.interval, curve.epistemic, opened.judged(curve).assessable)
+
+    def read_plain(pixels: NDArray[np.float32], spacing_mm: float) -> Reading | None:
         try:
-            if run.registered:
-                return reader.read(register(pixels, spacing_mm))
             return reader.read_values((pixels - np.float32(run.mean)) / np.float32(run.std))
         except InvalidInput:
             return None
 
-    return read
+    return read_registered if run.registered else read_plain
 
 
 def print_record(record: CausalRecord) -> None:

@@ -65,13 +65,27 @@ def command(
     ] = None,
     n_steps: Annotated[
         int | None,
-        typer.Option(rich_help_panel=_METHOD, help="OMIG (L), integrated gradients: gradients on the path."),
+        typer.Option(
+            rich_help_panel=_METHOD,
+            help="OMIG (L), integrated gradients: gradients on the path.",
+            show_default="of a registered phantom 8, otherwise 50",
+        ),
     ] = None,
     path_length: Annotated[
-        float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: length of the path (c).")
+        float | None,
+        typer.Option(
+            rich_help_panel=_METHOD,
+            help="OMIG: length of the path (c).",
+            show_default="of a registered phantom 250, otherwise 1",
+        ),
     ] = None,
     zscore: Annotated[
-        float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients further out are dropped (t).")
+        float | None,
+        typer.Option(
+            rich_help_panel=_METHOD,
+            help="OMIG: gradients further out are dropped (t).",
+            show_default="of a registered phantom 10, otherwise 3",
+        ),
     ] = None,
     window: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the square.")] = None,
     stride: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance of squares.")] = None,

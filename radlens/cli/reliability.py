@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from pathlib import Path
@@ -53,7 +53,8 @@ def command(
     scale_px: Annotated[int, typer.Option(min=1, help="Side of the squares that are compared, pixels.")] = 8,
     method: Annotated[str, typer.Option(help="omig, sensitivity or occlusion.")] = "omig",
     n_steps: Annotated[
-        int | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients on the path (L).", show_default="4")
+        int | None,
+        typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients on the path (L).", show_default="8, or 4"),
     ] = None,
     path_length: Annotated[
         float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: length of the path (c).")
@@ -80,9 +81,9 @@ def command(
     from radlens.studies.amanova_recipes import bundle_recipe
 
     given = {"n_steps": n_steps, "path_length": path_length, "zscore": zscore, "window": window, "stride": stride}
-    explainer = _explainer(method, given)
     pixels = _image(image)
     with open_cdmam_bundle(bundle, DEFAULT_STORE) as found:
+        explainer = _explainer(method, given, registered=found.manifest.input.registered)
         engine = open_bundle(found)
         view = assessed_view(pixels, found, bundle_recipe(found.manifest.name, found, engine, engine=engine.name))
         study = Study(
@@ -302,12 +303,14 @@ def _curve(sampler: str, runs: Sequence[Sequence[_Look]]) -> ReliabilityCurve:
     return ReliabilityCurve(sampler, np.array(n_samples), np.array(agreement), np.array(estimates))
 
 
-def _explainer(method: str, given: dict[str, Any]) -> Explainer:
+def _explainer(method: str, given: dict[str, Any], *, registered: bool) -> Explainer:
     from radlens.explainers import create
+    from radlens.families.cdmam.asking import WALK
 
     parameters = {name: value for name, value in given.items() if value is not None}
-    defaults = {"omig": {"n_steps": 4}, "occlusion": {"window": 10, "stride": 10}}.get(method, {})
-    return create(method, **(defaults | parameters))
+    walk = WALK["omig"] if registered else {"n_steps": 4}
+    defaults: Mapping[str, Any] = {"omig": walk, "occlusion": {"window": 10, "stride": 10}}.get(method, {})
+    return create(method, **{**defaults, **parameters})
 
 
 def _image(file: Path | None) -> Image:

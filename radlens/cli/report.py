@@ -56,8 +56,12 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .html or .pdf.")],
     upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the map.")] = DEFAULT_SAMPLES,
-    n_steps: Annotated[int | None, typer.Option(help="Gradients on the path of OMIG (L).")] = None,
-    path_length: Annotated[float | None, typer.Option(help="Length of the path of OMIG (c).")] = None,
+    n_steps: Annotated[
+        int | None, typer.Option(help="Gradients on the path of OMIG (L).", show_default="the model's own")
+    ] = None,
+    path_length: Annotated[
+        float | None, typer.Option(help="Length of the path of OMIG (c).", show_default="the model's own")
+    ] = None,
     ablation: Annotated[
         int | None,
         typer.Option(metavar="N", min=3, help="Also take away the disks of each cell in turn, in N samples; minutes."),

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_type_hints
 
 from radlens import explainers
@@ -14,9 +15,11 @@ from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
 
 __all__ = [
     "MEMBERS",
+    "NO_DEFAULTS",
     "OUTPUTS",
     "Choice",
     "Count",
+    "Defaults",
     "Integer",
     "Parameter",
     "Positive",
@@ -38,6 +41,12 @@ deviation over the members."""
 
 MEMBERS = ("mean", "each")
 """Explain the mean score of all members, or each member by itself."""
+
+Defaults = Mapping[str, Mapping[str, Any]]
+"""Defaults of a model's own, by method and parameter."""
+
+NO_DEFAULTS: Defaults = MappingProxyType({})
+"""Those of a model that has none: the methods' own hold."""
 
 _MAX_SHOWN = 40
 """Characters of what a client sent that a message repeats."""
@@ -160,7 +169,7 @@ _OF_AUTO: dict[str, Parameter] = {
 }
 """Parameters that mean something with ``n_samples=auto`` alone."""
 
-_METHOD_PARAMETERS: dict[str, Parameter] = {
+_METHOD_PARAMETERS: dict[str, Integer] = {
     "n_steps": Integer(1, 1000, 50),
     "window": Integer(1, SAMPLED_SHAPE[0], 10),
     "stride": Integer(1, SAMPLED_SHAPE[0], 10),
@@ -182,8 +191,17 @@ def prediction_parameters(sampler: str) -> dict[str, Parameter]:
     return {"sampler": Choice(SAMPLERS, sampler), "seed": _SEED}
 
 
-def explanation_parameters(sampler: str, methods: Sequence[str], method: str) -> dict[str, Parameter]:
-    """Return the parameters of an explanation by ``method``, one of ``methods``, by name."""
+def explanation_parameters(
+    sampler: str, methods: Sequence[str], method: str, defaults: Defaults = NO_DEFAULTS
+) -> dict[str, Parameter]:
+    """Return the parameters of an explanation by ``method``, one of ``methods``, by name.
+
+    Args:
+        sampler: the default sampler, the model's own.
+        methods: that the model allows.
+        method: one of them.
+        defaults: the model's own for parameters of methods, by method and name.
+    """
     return {
         "method": Choice(tuple(methods), _default_method(methods)),
         "n_samples": Count(1, _MAX_SAMPLES, 1),
@@ -193,7 +211,7 @@ def explanation_parameters(sampler: str, methods: Sequence[str], method: str) ->
         "normalize": Choice(NORMALIZATIONS, NORMALIZATIONS[0]),
         "members": Choice(MEMBERS, MEMBERS[0]),
         "output": Choice(OUTPUTS, OUTPUTS[0]),
-        **_own_parameters(method),
+        **_own_parameters(method, defaults),
     }
 
 
@@ -201,14 +219,17 @@ def _default_method(methods: Sequence[str]) -> str:
     return "omig" if "omig" in methods else methods[0]
 
 
-def _own_parameters(method: str) -> dict[str, Parameter]:
+def _own_parameters(method: str, defaults: Defaults) -> Mapping[str, Parameter]:
     kind = explainers.get(method)
     types = get_type_hints(kind)
     own = [field for field in fields(kind) if field.name not in _INTERNAL]  # type: ignore[arg-type]
-    return {field.name: _METHOD_PARAMETERS.get(field.name) or _of(types[field.name], field.default) for field in own}
+    known: dict[str, Integer | Positive] = {
+        field.name: _METHOD_PARAMETERS.get(field.name) or _of(types[field.name], field.default) for field in own
+    }
+    return known | {name: replace(known[name], default=value) for name, value in defaults.get(method, {}).items()}
 
 
-def _of(kind: type, default: Any) -> Parameter:
+def _of(kind: type, default: Any) -> Integer | Positive:
     return Integer(0, 2**31 - 1, default) if kind is int else Positive(default)
 
 
@@ -292,7 +313,13 @@ def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str], *, s
 
 
 def explanation_settings(
-    given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str, methods: Sequence[str], n_members: int
+    given: Mapping[str, str],
+    hints: Mapping[str, str],
+    *,
+    sampler: str,
+    methods: Sequence[str],
+    n_members: int,
+    defaults: Defaults = NO_DEFAULTS,
 ) -> Settings:
     """Read the parameters of an explanation; arguments and errors as in `prediction_settings`.
 
@@ -302,13 +329,14 @@ def explanation_settings(
         sampler: see there.
         methods: names of the explainers that the model allows, at least one.
         n_members: of the model.
+        defaults: the model's own for parameters of methods, by method and name.
     """
     choice = Choice(tuple(methods), _default_method(methods))
     method = _value("method", choice, given, hints)
-    known = explanation_parameters(sampler, methods, method)
+    known = explanation_parameters(sampler, methods, method, defaults)
     _require_auto(_value("n_samples", known["n_samples"], given, hints), given)
     values = read_parameters(f"explanations by {method}", known, given, hints)
-    own = {name: values.pop(name) for name in _own_parameters(method)}
+    own = {name: values.pop(name) for name in _own_parameters(method, defaults)}
     del values["method"]
     values["members"] = require_members(values["members"], values["output"], n_members)
     settings = Settings(explainer=explainers.create(method, **own, **_SETTLED.get(method, {})), **values)

@@ -1,6 +1,6 @@
 """How each network is trained: resumable, with a written record."""
 
-from radlens.training.cdmam import PRESETS, Preset, TrainedRun, load_run, train
+from radlens.training.cdmam import PRESETS, Preset, TrainedRun, keep_in_record, load_run, train
 from radlens.training.cdmam_data import TrainingSet, build_training_set
 from radlens.training.cdmam_paper import PaperPreset
 from radlens.training.cdmam_registered import RegisteredPreset
@@ -19,6 +19,7 @@ __all__ = [
     "TrainingSet",
     "WarmUp",
     "build_training_set",
+    "keep_in_record",
     "load_classifier_run",
     "load_run",
     "train",

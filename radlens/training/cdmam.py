@@ -28,7 +28,7 @@ from radlens.training import cdmam_paper, cdmam_registered
 from radlens.training.cdmam_paper import PaperPreset
 from radlens.training.cdmam_registered import RegisteredPreset
 
-__all__ = ["PRESETS", "Preset", "TrainedRun", "load_run", "train"]
+__all__ = ["PRESETS", "Preset", "TrainedRun", "keep_in_record", "load_run", "train"]
 
 RECORD = "training.json"
 
@@ -153,6 +153,21 @@ def load_run(folder: Path) -> TrainedRun:
             f"the run must have {preset.n_members} trained members, got {preset.n_members - len(missing)}"
         )
     return TrainedRun(_load_members(folder, preset), record)
+
+
+def keep_in_record(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
+    """Write what was measured of a finished run into its record, from which an export takes it; return the file.
+
+    Args:
+        folder: of the run.
+        name: key of the record that gets ``found``; what it held before is replaced.
+        found: JSON values.
+
+    Raises:
+        TrainingError: no finished run.
+    """
+    _write_record(folder, {**load_run(folder).record, name: dict(found)})
+    return folder / RECORD
 
 
 def _claim(folder: Path, preset: Preset) -> None:

@@ -1,6 +1,7 @@
 """``radlens evaluate --causal``."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from radlens.evaluation import CausalRecord, causal_record
 from radlens.families.cdmam import PhantomReader
 from radlens.images import read
 from radlens.networks import CdmamNet
-from radlens.phantoms.cdmam import SCENARIOS, Layout, register, simulate
-from radlens.training import TrainedRun
+from radlens.phantoms.cdmam import SCENARIOS, Changes, Layout, register, simulate
+from radlens.training import TrainedRun, load_run
 
 SPACING_MM = 0.1
 SMALL = ("--causal", "--phantoms", 2, "--spacing", 1.0)
@@ -163,7 +164,7 @@ def test_dicom_images_keep_16_bits(pixels: np.ndarray) -> None:
 
 
 def test_members_of_a_run_are_read(tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registered run reads the phantom in its own frame; without one there is no curve."""
+    """A registered run reads the phantom in its own frame and judges it as a service does; without one, no curve."""
     run = small_run(recipe="registered")
     monkeypatch.setattr("radlens.training.load_run", lambda folder: run)
     reader = ModelReader(tmp_path)
@@ -172,6 +173,11 @@ def test_members_of_a_run_are_read(tmp_path: Path, pixels: np.ndarray, monkeypat
     assert found is not None
     assert np.array_equal(found.mean, expected.mean)
     assert np.array_equal(found.interval, expected.interval)
+    assert found.assessable is True  # type: ignore[attr-defined]
+    without_disks = simulate(SCENARIOS["1"], Layout.with_margin(2, SPACING_MM), 0, Changes(disks=0.0)).pixels
+    assert reader(without_disks, SPACING_MM).assessable is False  # type: ignore[union-attr]
+    without_disks = simulate(SCENARIOS["1"], Layout.with_margin(2, SPACING_MM), 0, Changes(disks=0.0)).pixels
+    assert reader(without_disks, SPACING_MM).assessable is False  # type: ignore[union-attr]
     assert reader(np.full_like(pixels, 1000.0), SPACING_MM) is None
 
 
@@ -189,13 +195,42 @@ def test_members_of_the_papers_recipe_are_read(
 
 
 def test_a_run_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readings are kept for the very members that read: another file is another model."""
-    monkeypatch.setattr("radlens.training.load_run", lambda folder: None)
-    (tmp_path / "training.json").write_text("{}")
+    """Readings are kept for the very members that read: other weights or another calibration are another model."""
+    run = small_run(recipe="registered")
+    monkeypatch.setattr("radlens.training.load_run", lambda folder: run)
     before = ModelReader(tmp_path).identity()
-    (tmp_path / "member-00.npz").write_bytes(b"weights")
     assert len(before) == 64
-    assert ModelReader(tmp_path).identity() != before
+    run.record["causal"] = {"n": 2}
+    assert ModelReader(tmp_path).identity() == before
+    (tmp_path / "member-00.npz").write_bytes(b"weights")
+    other_weights = ModelReader(tmp_path).identity()
+    run.record["calibration"] = {"factor": 1.0}
+    assert len({before, other_weights, ModelReader(tmp_path).identity()}) == 3
+
+
+def test_the_record_of_a_run_is_kept_with_it(
+    run: Callable[..., Any], smallest_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes into training.json, which an export takes over; keeping it again replaces it."""
+    folder = Path(shutil.copytree(smallest_folder, tmp_path / "run"))
+    before = json.loads((folder / "training.json").read_text())
+    monkeypatch.setattr(ModelReader, "__call__", lambda *image: Answer())
+    for _ in range(2):
+        result = run("evaluate", folder, *SMALL, "--keep")
+        assert result.exit_code == 0, result.stderr
+        after = json.loads((folder / "training.json").read_text())
+        found = after.pop("causal")
+        assert after == before
+        assert CausalRecord.from_json(found).n == 2
+        assert found["model"] == ModelReader(folder).identity()
+    assert load_run(folder).record["causal"] == found
+
+
+def test_the_record_of_a_bundle_is_not_kept_in_it(run: Callable[..., Any], bundle: Bundle) -> None:
+    """A bundle stays as it was exported."""
+    result = run("evaluate", bundle.path, *SMALL, "--keep")
+    assert result.exit_code == 2
+    assert "--keep needs a training run, whose next export holds the record; got a bundle" in result.stderr
 
 
 def test_classifiers_have_no_causes(run: Callable[..., Any], classifier: ClassifierBundle) -> None:

@@ -176,6 +176,22 @@ def test_every_registered_method_can_be_asked_for(method):
     assert explain(given, methods=CDMAM_METHODS).explainer.name == method
 
 
+def test_models_have_defaults_of_their_own():
+    """They stand in place of a method's, for that method alone, and give way to what is asked for."""
+    own = {"omig": {"n_steps": 8, "path_length": 250.0}}
+
+    def explainer(method, given):
+        asked = {"method": method, **given}
+        return explanation_settings(
+            asked, {}, sampler="grid", methods=CDMAM_METHODS, n_members=1, defaults=own
+        ).explainer
+
+    assert explainer("omig", {}) == explainers.create("omig", n_steps=8, path_length=250.0)
+    assert explainer("omig", {"n_steps": "3"}) == explainers.create("omig", n_steps=3, path_length=250.0)
+    assert explainer("sensitivity", {}) == explainers.create("sensitivity")
+    assert explanation_parameters("grid", CDMAM_METHODS, "omig", own)["path_length"].default == 250.0
+
+
 def test_new_methods_need_no_change_here(monkeypatch):
     """Integers and numbers of a method that is registered later get a range and a default."""
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
 from radlens.images.sampling import SAMPLERS
-from radlens.service.parameters import Choice, Integer, Parameter, Settings, read_parameters
+from radlens.service.parameters import Choice, Defaults, Integer, Parameter, Settings, read_parameters
 
-__all__ = ["ABLATION", "AskedAblation", "ablation_settings"]
+__all__ = ["ABLATION", "WALK", "AskedAblation", "ablation_settings"]
 
 ABLATION = "ablation"
 """Name of the method in requests."""
+
+WALK: Defaults = MappingProxyType({"omig": MappingProxyType({"n_steps": 8, "path_length": 250.0, "zscore": 10.0})})
+"""OMIG of a registered phantom, unless a request says otherwise: a walk that halves the predicted midpoint.
+
+With the paper's c = 1 the image hardly moves, and the map is the gradient at it: half of the paired t of the large
+thick disks then stays when they are removed. On the way to half the midpoint disks saturate one after the other, so
+that all of them are marked, and their twin's share of t falls to a quarter. The strongest pixels are the disks
+themselves, and a threshold t = 3 would drop them. ``python benchmarks/walks.py`` prints the numbers.
+"""
 
 _EVALUATIONS = 411
 """Evaluations of the network for each sample: the image, and each of 205 cells with two different noises."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.families.cdmam.asking import ABLATION, AskedAblation, ablation_settings
+from radlens.families.cdmam.asking import ABLATION, WALK, AskedAblation, ablation_settings
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.images import SAMPLED_SHAPE, Image, read, require_shape
@@ -14,7 +14,7 @@ from radlens.service.bodies import open_body
 from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
-from radlens.service.parameters import Settings, evaluations, explanation_settings, prediction_settings
+from radlens.service.parameters import NO_DEFAULTS, Settings, evaluations, explanation_settings, prediction_settings
 from radlens.wire import JSON, NDJSON
 
 __all__ = ["MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS", "Row", "Terms", "open_row"]
@@ -143,7 +143,12 @@ def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings
     if ABLATION in terms.methods and given.get("method", request.hints.get("method")) == ABLATION:
         return ablation_settings(given, request.hints, sampler=terms.sampler)
     return explanation_settings(
-        given, request.hints, sampler=terms.sampler, methods=terms.methods, n_members=terms.n_members
+        given,
+        request.hints,
+        sampler=terms.sampler,
+        methods=terms.methods,
+        n_members=terms.n_members,
+        defaults=WALK if terms.registered else NO_DEFAULTS,
     )
 
 

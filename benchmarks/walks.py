@@ -1,0 +1,100 @@
+"""How long should OMIG walk? What a map says of the disks of a phantom, and what it says without them.
+
+    python benchmarks/walks.py model_store/bundles/cdmam-1.0
+    python benchmarks/walks.py model_store/bundles/cdmam-1.0 --walks 1,1,3 8,250,10 --phantoms 3 --samples 200
+
+For each walk - steps L, length c, threshold t of the Z-score - the upsampled map of a simulated phantom is drawn, that
+of its disk-free twin (the same image, its disks replaced by their surroundings), and that of the same phantom simulated
+without disks. t is the paired t of the map on large thick disks (1 mm and more, at least twice the true threshold)
+against the rings around them; the share is that of the twin over that of the map. The walk of the service is the last.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from measuring import machine, machine_line, save, show
+
+from radlens import bundles
+from radlens.engines import open_bundle
+from radlens.explainers import upsample
+from radlens.explainers.omig import Omig
+from radlens.families.cdmam.asking import WALK
+from radlens.families.cdmam.disk_statistics import HasGradient, counter_test, disk_statistic
+from radlens.phantoms import cdmam
+from radlens.phantoms.cdmam.registered import Registered
+
+SERVED = ",".join(f"{WALK['omig'][name]:g}" for name in ("n_steps", "path_length", "zscore"))
+WALKS = ("1,1,3", "8,1,3", "8,100,3", "8,250,3", SERVED)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="bundle of a phantom model")
+    parser.add_argument("--walks", nargs="+", default=WALKS, metavar="L,C,T", help="walks to compare")
+    parser.add_argument("--scenarios", nargs="+", default=["1"], choices=list(cdmam.SCENARIOS), help="exposures")
+    parser.add_argument("--phantoms", type=int, default=1, help="phantoms of each scenario (default 1)")
+    parser.add_argument("--samples", type=int, default=96, help="samples behind each map (default 96)")
+    parser.add_argument("--engine", default="auto", help="engine of the gradient (default the fastest)")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    model = open_bundle(bundles.load(options.bundle), options.engine)
+    rows = []
+    for scenario in options.scenarios:
+        true = cdmam.expected_cdc([cdmam.SCENARIOS[scenario]])[0]
+        for seed in range(options.phantoms):
+            phantoms = [_registered(scenario, seed, contrast) for contrast in (1.0, 0.0)]
+            for walk in options.walks:
+                found = _measured(model, *phantoms, true, walk, options.samples)
+                rows.append({"scenario": scenario, "phantom": seed, "walk": walk, **found})
+    print(machine_line(machine()))
+    columns = [
+        "scenario",
+        "phantom",
+        "L,c,t",
+        "redder",
+        "t",
+        "t of twin",
+        "share",
+        "t without disks",
+        "share",
+        "seconds",
+    ]
+    show(f"Large thick disks of OMIG maps of {options.samples} samples", columns, [list(row.values()) for row in rows])
+    if options.output is not None:
+        save(options.output, {"machine": machine(), "samples": options.samples, "walks": rows})
+
+
+def _registered(scenario: str, seed: int, contrast: float) -> Registered:
+    layout = cdmam.Layout.with_margin(3)
+    image = cdmam.simulate(cdmam.SCENARIOS[scenario], layout, seed, cdmam.Changes(disks=contrast))
+    return cdmam.register(image.pixels, layout.spacing_mm)
+
+
+def _measured(
+    model: HasGradient, phantom: Registered, empty: Registered, true_um: np.ndarray, walk: str, n_samples: int
+) -> dict[str, float]:
+    n_steps, path_length, zscore = (float(part) for part in walk.split(","))
+    steps = {"n_steps": int(n_steps), "path_length": path_length, "zscore": zscore}
+    begin = time.perf_counter()
+    found = counter_test(model, phantom, true_um, n_samples=n_samples, batch_size=16, **steps)
+    seconds = time.perf_counter() - begin
+    explainer = Omig(**steps)
+    bare = upsample(empty.values, lambda images: explainer.attribute(model, images), n_samples=n_samples, batch_size=16)
+    without = disk_statistic(bare.total, bare.visits, empty.grid, true_um).large.t
+    t, twin = found.statistic.large.t, found.twin_statistic.large.t
+    return {
+        "redder": found.statistic.large.redder,
+        "t": t,
+        "t_twin": twin,
+        "share_twin": twin / t,
+        "t_without": without,
+        "share_without": without / t,
+        "seconds": seconds,
+    }
+
+
+if __name__ == "__main__":
+    main()

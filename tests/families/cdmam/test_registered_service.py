@@ -1,0 +1,152 @@
+"""The service of the registered recipe with a trained demo member: what is judged, what is not, and what maps say."""
+
+import json
+from email.message import EmailMessage
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from radlens import bundles
+from radlens.bundles import Bundle, InputSpec, Manifest
+from radlens.families.cdmam import Service
+from radlens.families.cdmam.asking import WALK
+from radlens.networks import FoldedCdmamEnsemble
+from radlens.phantoms import cdmam
+from radlens.phantoms.cdmam.domain import Limits
+from radlens.service import Request
+from radlens.training import load_run
+
+DEMO = Path(__file__).parents[3] / "export" / "cdmam_demo"
+LAYOUT = cdmam.Layout.with_margin(2)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The first two demo members and their calibration, without graphs."""
+    run = load_run(DEMO)
+    ensemble = FoldedCdmamEnsemble.from_members(run.members[:2], logarithmic=True)
+    folder = tmp_path_factory.mktemp("registered")
+    torch.save(ensemble.state_dict(), folder / bundles.WEIGHTS)
+    everything = (0.0, float(np.finfo(np.float32).max))
+    spec = InputSpec(0.0, 1.0, 0.07, "stratified", everything, everything, registered=True, n_samples=8)
+    manifest = Manifest(
+        name="cdmam",
+        version="1.0",
+        task="cdmam-cdc",
+        diameters_mm=cdmam.CDC_DIAMETERS_MM,
+        input=spec,
+        explainers=("omig", "sensitivity", "occlusion"),
+        n_members=2,
+        rank=ensemble.rank,
+        logarithmic=True,
+        domain=Limits().as_json(),
+        training=run.record,
+        parity={},
+    )
+    return bundles.save(folder, manifest)
+
+
+@pytest.fixture(scope="module")
+def service(bundle: Bundle) -> Service:
+    """Serves them with torch."""
+    return Service(bundle, engine="torch")
+
+
+def phantom(seed: int = 5, **changes: float) -> bytes:
+    """A DICOM image in scenario 1."""
+    return cdmam.to_dicom(cdmam.simulate(cdmam.SCENARIOS["1"], LAYOUT, seed, cdmam.Changes(**changes)))
+
+
+def blank() -> bytes:
+    """A plate without a phantom, as noisy as the phantom."""
+    noise = np.random.default_rng(0).normal(1000, 10, LAYOUT.image_shape).astype(np.float32)
+    return cdmam.to_dicom(cdmam.PhantomImage(noise, cdmam.SCENARIOS["1"], LAYOUT, 0))
+
+
+def asked(service: Service, kind: str, data: bytes, content_type: str | None = None, **parameters: str):
+    """Send one request and return the status and the last or only JSON document of the answer."""
+    request = Request(kind, data, content_type=content_type, parameters=parameters, request_id="id")
+    (response,) = service.respond([request])
+    return response.status, json.loads(response.body)
+
+
+def related(*images: bytes) -> tuple[bytes, str]:
+    """Return a body of several images and its content type (RFC 2387)."""
+    message = EmailMessage()
+    message.make_related()
+    for image in images:
+        message.add_related(image, "application", "dicom", cte="binary")
+    head, _, body = message.as_bytes().partition(b"\n\n")
+    return body, " ".join(head.decode().split("Content-Type: ")[1].split("MIME-Version")[0].split())
+
+
+def test_a_phantom_gets_its_curve_and_a_verdict(service):
+    """The true midpoint lies within 30 %, every interval is positive, and both limits are answered."""
+    status, answer = asked(service, "predict", phantom())
+    assert status == 200
+    assert (answer["assessable"], answer["reasons"]) == (True, [])
+    true = cdmam.expected_cdc([cdmam.SCENARIOS["1"]])[0]
+    found = np.array(answer["prediction"]["mean_um"])
+    assert np.log(found.mean() / true.mean()) == pytest.approx(0, abs=0.3)
+    assert np.min(answer["prediction"]["interval_um"]) > 0
+    assert [each["diameter_mm"] for each in answer["verdict"]["diameters"]] == [1.0, 0.5, 0.25, 0.1]
+    assert answer["verdict"]["acceptable"] == "met"
+    assert answer["verdict"]["achievable"] in ("met", "not settled")
+
+
+@pytest.mark.parametrize("kind", ["predict", "explain"])
+def test_noise_without_a_phantom_is_not_judged(service, kind):
+    """No curve, no map, no verdict, and the reason says that no phantom was found."""
+    status, answer = asked(service, kind, blank())
+    assert status == 200
+    assert answer["assessable"] is False
+    assert answer.get("prediction") is None
+    assert answer.get("explanation") is None
+    assert answer["reasons"]
+
+
+def test_a_phantom_without_disks_gets_no_verdict(service):
+    """The curve would be far above; the image shows none of the disks that any curve implies."""
+    status, answer = asked(service, "predict", phantom(disks=0.0))
+    assert status == 200
+    assert answer["assessable"] is False
+    assert any("disk" in reason for reason in answer["reasons"])
+
+
+def test_maps_walk_far_unless_told_otherwise(service):
+    """The walk of registered phantoms is the default of OMIG, and each of its parameters can be given."""
+    parameters = asked(service, "explain", phantom())[1]["provenance"]["explainer"]["parameters"]
+    assert parameters == dict(WALK["omig"])
+    given = {"n_steps": "1", "path_length": "1"}
+    parameters = asked(service, "explain", phantom(), **given)[1]["provenance"]["explainer"]["parameters"]
+    assert parameters == {**WALK["omig"], "n_steps": 1, "path_length": 1.0}
+
+
+def test_several_images_are_one_curve(service):
+    """An image that cannot be judged is left out by name; the others' interval is narrower than theirs on average."""
+    body, content_type = related(phantom(1), phantom(2), blank(), phantom(3))
+    status, answer = asked(service, "predict", body, content_type)
+    assert status == 200
+    assert answer["assessable"] is True
+    each = answer["images"]
+    assert [image["assessable"] for image in each] == [True, True, False, True]
+    together = widths(answer)
+    alone = np.mean([widths(asked(service, "predict", phantom(seed))[1]) for seed in (1, 2, 3)], axis=0)
+    assert np.all(together < alone)
+    # What all images of an exposure share does not average out.
+    assert np.all(together > alone / np.sqrt(3))
+
+
+def widths(answer) -> np.ndarray:
+    """Return the width of each interval of an answer, relative."""
+    low, high = np.array(answer["prediction"]["interval_um"]).T
+    return np.log(high / low)
+
+
+def test_forms_are_refused(service):
+    """A form of a browser is no image."""
+    status, answer = asked(service, "predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x")
+    assert status == 415
+    assert answer["message"] == "expected the bytes of an image as the body, got a form"
