@@ -12,9 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +26,7 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation import causal_phantoms as phantoms
 from radlens.evaluation.causal_phantoms import GROUPS, STEP, UNCHANGED_IMAGE, WITHOUT_DISKS, scaled
 from radlens.evaluation.cdc import coverage, rmse
+from radlens.pools import process_pool
 
 __all__ = [
     "MAX_ERROR",
@@ -411,8 +411,7 @@ def _measured(
         for task in tasks:
             yield task, _measure(read, task, seed, spacing_mm)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_workers, context, initializer=_start_worker, initargs=(read,)) as pool:
+    with process_pool(n_workers, _start_worker, read) as pool:
         waiting = {pool.submit(_measure_in_worker, task, seed, spacing_mm): task for task in tasks}
         try:
             for future in as_completed(waiting):

@@ -4,11 +4,9 @@ They are images that training has not seen: the test part of `radlens.training`,
 patients.
 """
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor
 from radlens.datasets import LABELS, Box, Case, ModelInput, Patch, Sample, draw_patches, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.phantoms import mammogram, ultrasound
+from radlens.pools import process_pool
 from radlens.studies.store import Arrays, Key, Store
 from radlens.training.classifier_data import TASK_DATA
 from radlens.training.classifier_presets import Task
@@ -307,8 +306,7 @@ def _made(jobs: Sequence[_Job], n_workers: int) -> Iterator[tuple[list[tuple[int
     if n_workers == 1 or len(jobs) < _FEW:
         yield from map(_timed, jobs)
         return
-    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
-    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(n_workers) as pool:
         for found, seconds in pool.map(_timed, jobs, chunksize=4):
             yield found, seconds / n_workers
 

@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import platform
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from radlens import __version__
 from radlens.errors import InvalidParameter, TrainingError
 from radlens.families.cdmam.calibration import Calibration
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
+from radlens.pools import process_pool
 from radlens.training import cdmam_paper, cdmam_registered
 from radlens.training.cdmam_paper import PaperPreset
 from radlens.training.cdmam_registered import RegisteredPreset
@@ -229,8 +230,7 @@ def _write_record(folder: Path, record: dict[str, Any]) -> None:
 def _train_members(folder: Path, preset: Preset, n_workers: int, device: str, report: Progress) -> None:
     """Train every member that is not there yet, each in a process of its own."""
     missing = [member for member in range(preset.n_members) if not _member_file(folder, member).exists()]
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(n_workers, context) as pool:
+    with multiprocessing.get_context("spawn").Manager() as manager, process_pool(n_workers) as pool:
         news = manager.Queue()
         waiting = {pool.submit(_train_in_process, folder, member, preset, device, news) for member in missing}
         while waiting:

@@ -5,9 +5,7 @@ drawn in full. They lie in a memory-mapped file, so the paper's 57 600 images ne
 """
 
 import csv
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from radlens import images
 from radlens.errors import InvalidInput, TrainingError
 from radlens.images.sampling import SAMPLED_SHAPE, downsample, sample_indices
 from radlens.phantoms import cdmam
+from radlens.pools import process_pool
 
 __all__ = ["STEP_MARGINS", "TrainingSet", "build_training_set", "recorded_set", "scenario_set", "simulated_set"]
 
@@ -87,8 +86,7 @@ def build_training_set(
     labels = np.empty((n, 12))
     steps = np.arange(n_simulated) * len(STEP_MARGINS) // max(n_simulated, 1)
     jobs = [(range(i, min(i + _CHUNK, n_simulated)), seed) for i in range(0, n_simulated, _CHUNK)]
-    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
-    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(n_workers) as pool:
         for (chunk, _), (pixels, curves) in zip(jobs, pool.map(partial(_draw_chunk, steps), jobs), strict=True):
             stack[chunk.start : chunk.stop], labels[chunk.start : chunk.stop] = pixels, curves
             if on_progress is not None:

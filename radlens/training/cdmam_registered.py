@@ -6,10 +6,8 @@ What differs from Amanova et al. 2022, section 2.2, and why: `radlens.training.c
 
 import json
 import math
-import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from radlens.families.cdmam.calibration import calibrate
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES, PhantomReader
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms import cdmam
+from radlens.pools import process_pool
 from radlens.training.cdmam_layers import LayerSet, build_layers
 
 __all__ = ["OUTPUT", "RegisteredPreset", "condensed", "evaluate", "prepare", "train_member"]
@@ -280,9 +279,7 @@ def _readers(model: FoldedCdmamEnsemble, n_workers: int) -> Iterator[Callable[[l
         _worker["model"] = model
         yield lambda numbers: map(_read_exposure, numbers)
         return
-    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_workers, context, initializer=_start_worker, initargs=(model,)) as pool:
+    with process_pool(n_workers, _start_worker, model) as pool:
         yield lambda numbers: pool.map(_read_exposure, numbers)
 
 

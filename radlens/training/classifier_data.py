@@ -4,9 +4,7 @@ They lie in memory-mapped files of half precision, 16 bits a pixel, so that 7229
 and not memory. Standardised pixels keep three digits, far below their noise.
 """
 
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ import numpy as np
 from radlens.datasets import Case, ModelInput, draw_patches, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter, TrainingError
 from radlens.phantoms import mammogram, ultrasound
+from radlens.pools import process_pool
 from radlens.training.classifier_presets import ClassifierPreset, Task
 
 __all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data"]
@@ -145,8 +144,7 @@ def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[list[Lab
     if n_workers == 1:
         yield lambda jobs: map(_run, jobs)
         return
-    # Spawned, not forked: a fork of a process that runs threads, as torch does, can hang.
-    with ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn")) as pool:
+    with process_pool(n_workers) as pool:
         yield lambda jobs: pool.map(_run, jobs, chunksize=_CHUNK)
 
 
