@@ -1,7 +1,9 @@
 """What every command prints with: results on stdout, everything else on stderr."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,9 +18,24 @@ from rich.progress import (
 )
 from rich.table import Table
 
-__all__ = ["Stage", "err", "examples", "fail", "note", "out", "stages", "table", "warn"]
+__all__ = [
+    "LOG_EVERY_S",
+    "LoggedProgress",
+    "Stage",
+    "err",
+    "examples",
+    "fail",
+    "note",
+    "out",
+    "stages",
+    "table",
+    "warn",
+]
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+LOG_EVERY_S = 30.0
+"""Seconds between two lines of progress in a log."""
 
 Stage = Callable[[str, float, float], None]
 """Called as ``on_progress(stage, done, total)``."""
@@ -57,9 +74,51 @@ def table(
     console.print(drawn)
 
 
+class LoggedProgress:
+    """Progress where no bar can be drawn, such as in a log: a line on stderr now and then, and none of short work.
+
+    Args:
+        every_s: seconds between two lines.
+        clock: seconds, from any origin.
+    """
+
+    def __init__(self, every_s: float = LOG_EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s, self._clock = every_s, clock
+        self._told = clock()
+        self._stage, self._begin, self._first = "", self._told, 0.0
+
+    def __call__(self, stage: str, done: float, total: float | None, remark: str = "") -> None:
+        """Tell of a stage if it is time.
+
+        Args:
+            stage: what is done.
+            done: how much of it.
+            total: how much there is; None where that is not known.
+            remark: to be added to the line.
+        """
+        now = self._clock()
+        if stage != self._stage:
+            self._stage, self._begin, self._first = stage, now, done
+        if now - self._told < self._every_s:
+            return
+        self._told = now
+        parts = [f"{stage}: {done:g} of {'?' if total is None else f'{total:g}'}"]
+        if total and done > self._first:
+            seconds = (now - self._begin) / (done - self._first) * (total - done)
+            parts.append(f"{done / total:.0%}, about {_duration(seconds)} left")
+        note(f"{datetime.now():%H:%M:%S} {', '.join([*parts, *([remark] if remark else [])])}")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextmanager
 def stages(waiting: str | None = None) -> Iterator[Stage]:
-    """Show progress as one bar for each stage.
+    """Show progress as one bar for each stage; in a log, as a line now and then.
 
     Args:
         waiting: shown until the first stage reports.
@@ -71,6 +130,9 @@ def stages(waiting: str | None = None) -> Iterator[Stage]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    if not err.is_terminal:
+        yield LoggedProgress()
+        return
     with Progress(*columns, console=err) as progress:
         tasks: dict[str, TaskID] = {}
         idle = None if waiting is None else progress.add_task(waiting, total=None)

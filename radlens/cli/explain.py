@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from radlens.cli.console import err, examples, note, warn
+from radlens.cli.console import LoggedProgress, err, examples, note, warn
 from radlens.cli.options import (
     BundleOption,
     ImageArgument,
@@ -343,7 +343,7 @@ def explained(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[client_module.Progress], None]]:
-    """Show a bar with the reliability beside it; an estimated total is marked as such."""
+    """Show a bar with the reliability beside it, or lines in a log; an estimated total is marked as such."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -352,16 +352,24 @@ def _bar() -> Iterator[Callable[[client_module.Progress], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[reliability]}"),
     )
+    n_restored = 0
+
+    def reliability_of(found: client_module.Progress) -> str:
+        nonlocal n_restored
+        if found.n_restored > n_restored:
+            n_restored = found.n_restored
+            note(f"continuing after {n_restored} samples")
+        return "" if found.reliability is None else f"reliability {found.reliability:.3f}"
+
+    if not err.is_terminal:
+        log = LoggedProgress()
+        yield lambda found: log("explaining samples", found.done, found.total, reliability_of(found))
+        return
     with Progress(*columns, console=err) as progress:
-        n_restored = 0
         task = progress.add_task("explaining", total=None, count="", reliability="")
 
         def show(found: client_module.Progress) -> None:
-            nonlocal n_restored
-            if found.n_restored > n_restored:
-                n_restored = found.n_restored
-                note(f"continuing after {n_restored} samples")
-            reliability = "" if found.reliability is None else f"reliability {found.reliability:.3f}"
+            reliability = reliability_of(found)
             progress.update(
                 task,
                 description="explaining samples",
