@@ -13,6 +13,7 @@ import pytest
 from sample_images import PATIENT, dicom, every_format, noise
 
 from radlens.images import to_npy
+from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 from radlens.wire import array_from_json
 
 pytestmark = pytest.mark.serving
@@ -40,6 +41,20 @@ def test_json_holds_images_as_well(client, server):
     assert found["provenance"]["explainer"]["parameters"]["n_steps"] == 2
     direct = client.explain(to_npy(noise()), n_steps=2)["explanation"]["map"]
     np.testing.assert_array_equal(array_from_json(found["explanation"]["map"]), direct)
+
+
+def test_several_images_come_in_one_request(client, server):
+    """As parts of a body, or in an array in JSON: one curve, with each image's own beside it."""
+    files = [to_dicom(simulate(SCENARIOS["1"], Layout.with_margin(0, 0.4), seed)) for seed in (1, 2)]
+    together = client.predict(files)
+    each = [client.predict(file)["prediction"]["midpoint_um"] for file in files]
+    assert (together["assessable"], together["prediction"]["n_images"]) == (True, 2)
+    assert [image["prediction"]["midpoint_um"] for image in together["images"]] == pytest.approx(each)
+    assert min(each) < together["prediction"]["midpoint_um"] < max(each)
+    headers = {"Authorization": f"Bearer {server.state.keys().inference}"}
+    body = {"images": [base64.b64encode(file).decode() for file in files]}
+    found = httpx.post(f"{server.state.url}/predictions/cdmam", json=body, headers=headers, timeout=60).json()
+    assert found["prediction"] == together["prediction"]
 
 
 def test_explanations_go_out_in_every_format(client):
