@@ -88,13 +88,25 @@ class LayerSet:
         return len(self.exposure)
 
     def image(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an image of phantom ``k`` as the network gets it.
+        """Draw an image of phantom ``k`` as the network gets it, at a random noise level; see `image_at`."""
+        level, is_empty = _draw_level(rng)
+        return self.image_at(k, level, rng, is_empty=is_empty)
+
+    def image_at(
+        self, k: int, level: float, rng: np.random.Generator, *, is_empty: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw an image of phantom ``k`` with noise of ``level``, see `NOISE_LEVELS`.
+
+        Args:
+            k: number of the phantom.
+            level: pixel values before the filter, at `UNIT_SPACING_MM`.
+            rng: draws noise, lines, writing, and what the normalisation leaves.
+            is_empty: whether the disks are left out.
 
         Returns:
-            ``(250, 250)`` float32, compressed as `radlens.phantoms.cdmam.registered.compress` does, and the
-            logarithm of its curve, ``(12,)``.
+            ``(250, 250)`` float32, compressed as `radlens.phantoms.cdmam.registered` does, and the logarithm of its
+            curve, ``(12,)``.
         """
-        level, is_empty = _draw_level(rng)
         unit = noise_unit(level)
         # The same noise power per area is spread over smaller or larger pixels.
         deviation = level * UNIT_SPACING_MM / self.spacing_mm[k] * self.white[k] / unit
