@@ -29,6 +29,7 @@ GOOD: dict[str, Any] = {
     "shift_mm": 0.02,
     "line_misfit": 0.02,
     "blur_mm": 0.1,
+    "disk_blur_mm": 0.1,
     "line_noise": 1.0,
     "white": 1.0,
     "neighbours_down": 0.7,

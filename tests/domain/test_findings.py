@@ -58,6 +58,7 @@ def test_lines_are_those_of_the_grid(pixels: np.ndarray, found: Findings) -> Non
     contrast = float(EXPOSURE.contrast(np.array(cdmam.Layout.with_margin().grid_um))) * EXPOSURE.exposure_signal
     assert found.line_contrast == pytest.approx(contrast / unit, rel=0.04)
     assert found.blur_mm == pytest.approx(EXPOSURE.blur_mm, abs=0.015)
+    assert found.disk_blur_mm == pytest.approx(EXPOSURE.blur_mm, abs=0.006)
     assert found.shift_mm < 0.08
     assert found.line_noise == pytest.approx(1, abs=0.03)
 

@@ -125,6 +125,12 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
         "blur_mm": _Sentence(
             "the lines are blurred by {} mm", low="the image was sharpened", high="the image is not sharp"
         ),
+        "disk_blur_mm": _Sentence(
+            "the edges of the disks are blurred by {} mm",
+            ".3f",
+            low="the image was sharpened",
+            high="the image is not sharp",
+        ),
         "line_noise": _Sentence(
             "the noise on the lines is {} times that beside them", low=f"values are saturated, or {_BENT}", high=_BENT
         ),

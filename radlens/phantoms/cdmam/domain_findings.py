@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from radlens.errors import UnreadableImage
 from radlens.phantoms.cdmam import clear_parts
+from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.geometry import GRID_EXTENT_MM
 from radlens.phantoms.cdmam.lines import Lines, lines, profile
 from radlens.phantoms.cdmam.registered import Registered
@@ -26,6 +27,9 @@ _VISIBLE = 8.0
 
 _ODD_CONTRAST = 0.3
 """Relative difference, beside 5 standard deviations, that makes the lines of a cell odd."""
+
+_SURE_BLUR_MM = 0.006
+"""Standard error up to which a blur of the disks is known: a fifth of the training range."""
 
 _SURE_RATIO = 15.0
 """Visibility over its standard deviation from which the ratio of two visibilities is known to 10 %."""
@@ -56,6 +60,7 @@ class Findings:
         shift_mm: Root mean square of what the lines of single cells are off their places, mm.
         line_misfit: What the lines differ from their shape, over their contrast.
         blur_mm: Blur of the lines, the larger of both directions, mm.
+        disk_blur_mm: Blur of the disks (`radlens.phantoms.cdmam.disk_blur`), where it is known, mm.
         line_noise: Noise on the lines over noise beside them.
         white: Noise of single pixels over that of a typical detector with the same noise at low frequencies.
         neighbours_down: Correlation of the noise of a pixel with that of its neighbour below.
@@ -97,6 +102,7 @@ class Findings:
     shift_mm: float
     line_misfit: float
     blur_mm: float
+    disk_blur_mm: float
     line_noise: float
     white: float
     neighbours_down: float
@@ -149,13 +155,14 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
     found = lines(binned(values, factors), seen, noise.deviation, phantom.grid)
     stored = clear_parts.stored_values(pixels, phantom)
     slow = clear_parts.background(pixels, values, phantom)
-    disks = visibility(phantom)
+    disks, blur = visibility(phantom), disk_blur(phantom)
     return Findings(
         correlation=phantom.correlation,
         missing=phantom.missing,
         pixel_mm=math.sqrt(phantom.grid.spacing_mm[0] * phantom.grid.spacing_mm[1]),
         second_phantom=_second_phantom(phantom, pixels) if disks.middle > _SURE_DISKS * disks.error else 0.0,
         **_line_numbers(found, noise.deviation, values, phantom),
+        disk_blur_mm=blur.blur_mm if blur.error_mm < _SURE_BLUR_MM else math.nan,
         white=noise.white,
         neighbours_down=noise.neighbours[0],
         neighbours_right=noise.neighbours[1],
