@@ -36,7 +36,7 @@ class Limits:
     shift_mm: Range = (0.0, 0.15)
     line_misfit: Range = (0.0, 0.06)
     blur_mm: Range = (0.05, 0.15)
-    disk_blur_mm: Range = (0.07, 0.13)
+    disk_blur_mm: Range = (0.068, 0.133)
     line_noise: Range = (0.85, 1.15)
     white: Range = (0.85, 1.17)
     neighbours_down: Range = (0.61, 0.77)
