@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 
 from rich.console import Console
@@ -75,7 +75,7 @@ def table(
 
 
 class LoggedProgress:
-    """Progress where no bar can be drawn, such as in a log: a line on stderr now and then, and none of short work.
+    """Progress where no bar can be drawn, such as in a log: lines on stderr now and then, and at the end.
 
     Args:
         every_s: seconds between two lines.
@@ -86,6 +86,7 @@ class LoggedProgress:
         self._every_s, self._clock = every_s, clock
         self._told = clock()
         self._stage, self._begin, self._first = "", self._told, 0.0
+        self._last: dict[str, str] = {}
 
     def __call__(self, stage: str, done: float, total: float | None, remark: str = "") -> None:
         """Tell of a stage if it is time.
@@ -99,14 +100,25 @@ class LoggedProgress:
         now = self._clock()
         if stage != self._stage:
             self._stage, self._begin, self._first = stage, now, done
+        state = f"{stage}: {done:g} of {'?' if total is None else f'{total:g}'}"
+        end = [remark] if remark else []
+        self._last[stage] = ", ".join([state, *end])
         if now - self._told < self._every_s:
             return
         self._told = now
-        parts = [f"{stage}: {done:g} of {'?' if total is None else f'{total:g}'}"]
+        parts = [state]
         if total and done > self._first:
             seconds = (now - self._begin) / (done - self._first) * (total - done)
             parts.append(f"{done / total:.0%}, about {_duration(seconds)} left")
-        note(f"{datetime.now():%H:%M:%S} {', '.join([*parts, *([remark] if remark else [])])}")
+        self._tell(", ".join([*parts, *end]))
+
+    def close(self) -> None:
+        """Tell how far each stage came."""
+        for state in self._last.values():
+            self._tell(state)
+
+    def _tell(self, text: str) -> None:
+        note(f"{datetime.now():%H:%M:%S} {text}")
 
 
 def _duration(seconds: float) -> str:
@@ -131,7 +143,8 @@ def stages(waiting: str | None = None) -> Iterator[Stage]:
         TimeRemainingColumn(),
     )
     if not err.is_terminal:
-        yield LoggedProgress()
+        with closing(LoggedProgress()) as log:
+            yield log
         return
     with Progress(*columns, console=err) as progress:
         tasks: dict[str, TaskID] = {}

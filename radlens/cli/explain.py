@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -362,8 +362,8 @@ def _bar() -> Iterator[Callable[[client_module.Progress], None]]:
         return "" if found.reliability is None else f"reliability {found.reliability:.3f}"
 
     if not err.is_terminal:
-        log = LoggedProgress()
-        yield lambda found: log("explaining samples", found.done, found.total, reliability_of(found))
+        with closing(LoggedProgress()) as log:
+            yield lambda found: log("explaining samples", found.done, found.total, reliability_of(found))
         return
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("explaining", total=None, count="", reliability="")

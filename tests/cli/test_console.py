@@ -46,9 +46,17 @@ def test_what_is_left_is_said_in_fitting_units(log, left, said):
     assert told(log) == [f"work: 1 of 2, 50%, about {said} left"]
 
 
-def test_short_work_is_not_logged(log):
-    """A script that reads stderr gets nothing but what matters."""
+def broken_off():
+    """Do one stage and a part of another."""
     with stages("waiting") as report:
-        for done in range(100):
+        for done in range(101):
             report("work", done, 100)
-    assert log.getvalue() == ""
+        report("more work", 1, 3)
+        raise KeyError
+
+
+def test_short_work_is_one_line_a_stage(log):
+    """How far each came, also where it was broken off."""
+    with pytest.raises(KeyError):
+        broken_off()
+    assert told(log) == ["work: 100 of 100", "more work: 1 of 3"]

@@ -90,7 +90,7 @@ def test_the_command_writes_figure_and_tables(run, noise, bundle, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "Reliability after 16 samples" in result.stdout
     assert "Samples for the same reliability" in result.stdout
-    assert "96/96" in result.stderr
+    assert "96 of 96" in result.stderr
     out = tmp_path / "out"
     assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
     points = list(csv.DictReader((out / "reliability.csv").read_text().splitlines()))
