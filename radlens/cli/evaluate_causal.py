@@ -120,7 +120,7 @@ class ModelReader:
         from radlens.training import load_run
 
         record = dict(load_run(self.folder).record)
-        # The record of what was measured is no part of the model.
+        # Measurements of a model are not part of its identity.
         record.pop(CAUSAL, None)
         parts = [file.read_bytes() for file in sorted(self.folder.glob("member-*.npz"))]
         parts.append(json.dumps(record, sort_keys=True).encode())

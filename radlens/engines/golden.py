@@ -65,8 +65,8 @@ class Deviation:
 
     Attributes:
         error: relative, in the Euclidean norm over everything.
-        correlation: Pearson's, over everything; None for outputs that are no maps.
-        body: the error without the worst twentieth of the values, see :func:`body_error`; None for outputs that are no
+        correlation: Pearson's, over everything; None for outputs other than maps.
+        body: the error without the worst twentieth of the values (:func:`body_error`); None for outputs other than
             maps.
     """
 

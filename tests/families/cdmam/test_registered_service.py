@@ -146,7 +146,7 @@ def widths(answer) -> np.ndarray:
 
 
 def test_forms_are_refused(service):
-    """A form of a browser is no image."""
+    """Multipart forms get 415."""
     status, answer = asked(service, "predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x")
     assert status == 415
     assert answer["message"] == "expected the bytes of an image as the body, got a form"
