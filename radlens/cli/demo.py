@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EPILOG", "command", "is_stale"]
 
-EPILOG = examples("radlens demo", "radlens demo --upsample 2000 --n-steps 50")
+EPILOG = examples("radlens demo", "radlens demo --upsample 2000")
 
 NAME, VERSION = "cdmam", "1.0"
-
-ABLATED_SAMPLES = 3
-"""Samples of the ablation: the fewest that tell its error, and 1200 evaluations of the network."""
 
 
 def command(
@@ -123,8 +120,10 @@ def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps:
 
 def _ablation(client: Client, phantom: Path) -> dict[str, Any] | None:
     """Return the disk ablation; None of a model of the paper's recipe, which registers no phantom."""
+    from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
+
     try:
-        return explained(client, phantom, None, {"method": "ablation"}, n_samples=ABLATED_SAMPLES)
+        return explained(client, phantom, None, {"method": "ablation"}, n_samples=DEFAULT_SAMPLES)
     except InvalidParameter:
         return None
 

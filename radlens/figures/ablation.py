@@ -21,6 +21,9 @@ __all__ = ["AblatedCells", "figure_ablation"]
 LEAST_PERCENT = 0.1
 """Effect in percent up to which colours are linear; beyond they are logarithmic: effects span three decades."""
 
+NOTHING_SIGNIFICANT = "No single cell has a significant effect: use more samples"
+"""Second line of the title of an ablation that tells nothing of single cells."""
+
 _COLOURS = LinearSegmentedColormap.from_list(
     "effects", [tuple(value / 255 for value in colour) for colour in (NEGATIVE, (255, 255, 255), POSITIVE)]
 )
@@ -53,7 +56,8 @@ def figure_ablation(
     """Draw the effect of each cell with the threshold lines: as a matrix, and on the phantom.
 
     Red cells carried the prediction: without their disks the thresholds rise. Cells without a significant effect are
-    hatched in the matrix and clear on the phantom.
+    hatched in the matrix and clear on the phantom. Without any significant cell the matrix has no colours, and the
+    title asks for more samples.
 
     Args:
         cells: the effects.
@@ -77,7 +81,8 @@ def figure_ablation(
     hatched = Patch(facecolor="white", edgecolor=_HATCH_COLOUR, hatch=_HATCH, label="not significant")
     names = [*labels, str(hatched.get_label())]
     figure.legend(handles=[*handles, hatched], labels=names, loc="outside lower center", ncols=3, fontsize=8)
-    figure.suptitle(title or "Rise of the predicted midpoint when a cell loses its disks", size=11)
+    title = title or "Rise of the predicted midpoint when a cell loses its disks"
+    figure.suptitle(title if cells.significant.any() else f"{title}\n{NOTHING_SIGNIFICANT}", size=11)
     return figure
 
 
@@ -95,7 +100,8 @@ def _check(cells: AblatedCells, pixels: np.ndarray, layout: Layout) -> None:
 def _draw_matrix(axes: Axes, cells: AblatedCells, norm: SymLogNorm) -> None:
     """Draw thickness to the right and diameter downwards, the largest on top."""
     corners = _corners()
-    colours = _COLOURS(norm(np.nan_to_num(cells.effect[CELL_EXISTS] * 100)))
+    shown = cells.effect if cells.significant.any() else np.zeros_like(cells.effect)
+    colours = _COLOURS(norm(np.nan_to_num(shown[CELL_EXISTS] * 100)))
     _add_cells(axes, corners[..., ::-1], colours)
     hidden = list(corners[~cells.significant[CELL_EXISTS], :, ::-1])
     axes.add_collection(

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 
 from radlens.errors import InvalidInput
-from radlens.figures.ablation import AblatedCells, figure_ablation
+from radlens.figures.ablation import NOTHING_SIGNIFICANT, AblatedCells, figure_ablation
 from radlens.figures.panels import save
 from radlens.phantoms.cdmam import CELL_EXISTS, CELL_MM, THICKNESSES_UM, Layout
 
@@ -107,3 +107,20 @@ def test_unknown_effects_are_drawn():
     """If no cell is known there is nothing but the lines."""
     empty = cells()._replace(effect=np.full((16, 16), np.nan), significant=np.zeros((16, 16), bool))
     save(figure_ablation(empty, PIXELS, LAYOUT), dpi=30)
+
+
+def test_without_a_significant_cell_there_is_a_sentence_and_no_colour():
+    """A red matrix would look like a finding; with one significant cell the others keep their colours."""
+    nothing = cells()._replace(significant=np.zeros((16, 16), bool))
+    figure = figure_ablation(nothing, PIXELS, LAYOUT)
+    assert figure.get_suptitle().endswith(f"\n{NOTHING_SIGNIFICANT}")
+    assert len(np.unique(filled(figure), axis=0)) == 1
+    usual = figure_ablation(cells(), PIXELS, LAYOUT)
+    assert NOTHING_SIGNIFICANT not in usual.get_suptitle()
+    assert len(np.unique(filled(usual), axis=0)) > 1
+
+
+def filled(figure):
+    """Return the colours of the cells of the matrix, (205, 4)."""
+    collections = (each.get_facecolor() for each in figure.axes[0].collections)
+    return next(colours for colours in collections if len(colours) == 205)
