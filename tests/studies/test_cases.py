@@ -79,7 +79,7 @@ class PicklingPool(ThreadPoolExecutor):
 def test_processes_draw_what_one_draws(cases: CaseSet, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that come from other processes are the same, in the same order."""
     monkeypatch.setattr("radlens.studies.cases._FEW", 2)
-    monkeypatch.setattr("radlens.studies.cases.ProcessPoolExecutor", PicklingPool)
+    monkeypatch.setattr("radlens.studies.cases.process_pool", PicklingPool)
     found = open_cases(source("ultrasound-resnet", n_simulated=3), store, n_workers=2)
     for i in range(3):
         np.testing.assert_array_equal(found[i].sample.pixels, cases[i].sample.pixels)

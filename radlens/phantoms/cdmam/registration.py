@@ -51,6 +51,9 @@ _MAX_SETTLEMENTS = 6
 _N_STEPS = 2  # shifts by so many half diagonals of a cell to either side are tried at a time
 _MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
 _WITHOUT_LINES, _WITHOUT_WRITING = Changes(grid=0.0), Changes(writing=0.0)
+_DISKS = Changes(grid=0.0, writing=0.0)
+_MAX_SETTLING_MM = 0.3
+"""Disks that move a layout further are not seen well: the letters alone had it right within 0.1 mm."""
 _UPRIGHT = ((False, False),)
 _MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 
@@ -119,6 +122,8 @@ def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
     if changes.grid == 0:
         best, _ = _refine(fine, best, changes)  # letters are less regular than lines: the steps go less far
     settled, correlation = _refine(fine, best, changes)
+    if changes.grid == 0:
+        settled = _on_disks(fine, settled)
     return Found(settled, is_transposed, correlation)
 
 
@@ -321,6 +326,18 @@ def _refine(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tup
         layout = _moved(layout, down=0.1 * steps[0], right=0.1 * steps[1], turn=0.05 * steps[2])
     base = _model(_on_bins(layout, image), changes).reshape(-1)
     return layout, float(base @ target / np.sqrt((base @ base) * (target @ target) + 1e-12))
+
+
+def _on_disks(image: _Binned, layout: Layout) -> Layout:
+    """Return a layout of letters and disks as the disks alone have it, unless they show too little to tell.
+
+    Letters have sharp edges, which bins of half a millimetre do not show: they turn a layout by up to 0.04 degrees.
+    """
+    found, _ = _refine(image, layout, _DISKS)
+    ends = np.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)]).T * (np.array(GRID_EXTENT_MM)[:, None] / 2)
+    steps = np.array(layout.spacing_mm)[:, None]
+    moved = (np.stack(found.to_pixels(*ends[::-1])) - np.stack(layout.to_pixels(*ends[::-1]))) * steps
+    return found if np.hypot(*moved).max() < _MAX_SETTLING_MM else layout
 
 
 def _moved(layout: Layout, down: float = 0.0, right: float = 0.0, turn: float = 0.0) -> Layout:
