@@ -121,7 +121,7 @@ def _standing(image: Mapping[str, Any]) -> str:
         return f"no, not assessable: {escape('; '.join(image['reasons']))}"
     if image["is_outlier"]:
         return "no, outlier"
-    return "no, sent twice" if image["is_repeated"] else "yes"
+    return "no, same exposure as another" if image["is_repeated"] else "yes"
 
 
 def print_curve(found: Mapping[str, Any], verdict: Mapping[str, Any] | None, title: str) -> None:

@@ -86,7 +86,7 @@ NOTES = (
     "Elasticity: log of the ratio of the midpoints at 1.2 and 0.8 times a cause, over the log of the ratio of the "
     "causes; mean over phantoms. The noise of both images is the same.",
     "Within: points of the curve that stay inside the 95 % interval of the unchanged image. The noise moves with the "
-    "phantom, except where it is turned by 2 degrees: there it falls on other places.",
+    "phantom; where it is turned by 2 degrees, each pixel has the noise of the nearest one.",
     "Out of distribution: one value of the exposure at a time. Epistemic growth: ratio of the epistemic part, relative "
     "to the threshold, to that of the same phantom unchanged; geometric mean over phantoms.",
     "Refused: no verdict is given. Errors and coverages are of all images that have a curve, also of those that were "

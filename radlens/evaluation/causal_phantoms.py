@@ -1,8 +1,8 @@
 """Fresh phantoms with a known curve, and the same phantoms with one of their causes changed.
 
 A changed image has the noise of the unchanged one (common random numbers), so that a difference between two readings
-is the effect of the change and not of chance. A phantom that is mirrored, turned by 90 degrees or shifted takes its
-noise along. Only where it is turned by 2 degrees does the noise fall on other places of the phantom.
+is the effect of the change and not of chance. A phantom that is mirrored, turned or shifted takes its noise along:
+where it is turned by 2 degrees, each pixel has the noise of the nearest one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from radlens.phantoms.cdmam import (
     simulate,
 )
 from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM
+from radlens.phantoms.cdmam.simulation import draw_noise, with_noise
 
 __all__ = [
     "CAUSES",
@@ -143,9 +144,14 @@ class DrawnPhantom:
         """Cut an image out of a canvas and turn it."""
         return np.ascontiguousarray(np.rot90(drawn[window], self.n_quarter_turns))
 
-    def turned(self, degrees: float) -> DrawnPhantom:
-        """Return the phantom turned about its centre."""
-        return replace(self, canvas=replace(self.canvas, rotation_deg=self.canvas.rotation_deg + degrees))
+    def turned(self, degrees: float) -> NDArray[np.float32]:
+        """Return the image in which the phantom is turned about its centre and has its noise at the same places."""
+        canvas = replace(self.canvas, rotation_deg=self.canvas.rotation_deg + degrees)
+        height, width = canvas.image_shape
+        places = canvas.to_phantom(np.arange(height)[:, None], np.arange(width))
+        rows, cols = (np.rint(each).astype(np.intp) for each in self.canvas.to_pixels(*places))
+        noise = draw_noise(self.acquisition, self.canvas, self.seed)[rows % height, cols % width]
+        return self.view(with_noise(self.acquisition, canvas, noise), self.window)
 
 
 def draw(group: str, k: int, *, seed: int, spacing_mm: float) -> DrawnPhantom:
@@ -188,7 +194,7 @@ def variants(phantom: DrawnPhantom) -> Iterator[Image]:
     ):
         yield Image(name, np.rint(image * np.float32(gain) + np.float32(offset)))
     turn = -math.copysign(_TURN_DEG, phantom.canvas.rotation_deg)
-    yield Image("turned by 2 degrees", phantom.turned(turn).image())
+    yield Image("turned by 2 degrees", phantom.turned(turn))
     for name, (changes, exposure) in _simulated(phantom.acquisition).items():
         yield Image(name, phantom.image(changes, **exposure))
 

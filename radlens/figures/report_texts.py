@@ -274,7 +274,7 @@ def _standing(image: Mapping[str, Any]) -> str:
         return "left out, not assessable"
     if image["is_outlier"]:
         return "left out, outlier"
-    return "left out, sent twice" if image["is_repeated"] else "counts"
+    return "left out, same exposure as another" if image["is_repeated"] else "counts"
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from radlens.families.cdmam.calibration import calibrate
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES, PhantomReader
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms import cdmam
+from radlens.phantoms.cdmam.disk_blur import DiskBlur, disk_blur
 from radlens.pools import process_pool
 from radlens.training.cdmam_layers import LayerSet, build_layers
 
@@ -243,9 +244,15 @@ def evaluate(
     """
     n = preset.n_calibration
     found = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
-    predicted, epistemic = found[..., 0, :], found[..., 1, :]
+    predicted, epistemic, blur = found[..., 0, :], found[..., 1, :], found[..., 2, :2]
     true = cdmam.expected_cdc([_exposure(k)[0] for k in range(n)])
-    calibration = calibrate(predicted, epistemic, true, n_samples=DEFAULT_SAMPLES)
+    calibration = calibrate(predicted, epistemic, true, blur, n_samples=DEFAULT_SAMPLES)
+    predicted = np.array(
+        [
+            [calibration.corrected(curve, DiskBlur(*own)) for curve, own in zip(curves, blurs, strict=True)]
+            for curves, blurs in zip(predicted, blur.tolist(), strict=True)
+        ]
+    )
     errors = np.log(predicted.mean(axis=2) / true.mean(axis=1)[:, None])
     measured = {
         "n_images": int(predicted.shape[0] * predicted.shape[1]),
@@ -258,7 +265,7 @@ def evaluate(
 def _read_exposures(
     file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
 ) -> np.ndarray:
-    """Return what was read of all images of each exposure, (exposures, images, 2, 12): see `_read_exposure`."""
+    """Return what was read of all images of each exposure, (exposures, images, 3, 12): see `_read_exposure`."""
     known: dict[int, Any] = {}
     if file.exists():
         known = {row["number"]: row["curves"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
@@ -298,12 +305,19 @@ def _exposure(k: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
 
 
 def _read_exposure(k: int) -> list[list[list[float]]]:
-    """Return the curve of each image of an exposure, um of gold, and the relative disagreement of the members."""
+    """Return three rows of 12 for each image of an exposure.
+
+    They are its curve, um of gold, the relative disagreement of the members, and the blur of its disks with its error,
+    mm, followed by zeros.
+    """
     reader = PhantomReader(_worker["model"])
     acquisition, layouts = _exposure(k)
     curves = []
     for i, layout in enumerate(layouts):
         image = cdmam.simulate(acquisition, layout, seed=1_000 * k + i)
-        found = reader.read(cdmam.register(image.pixels, layout.spacing_mm))
-        curves.append([found.mean.tolist(), (found.epistemic / found.mean).tolist()])
+        phantom = cdmam.register(image.pixels, layout.spacing_mm)
+        found = reader.read(phantom)
+        curves.append(
+            [found.mean.tolist(), (found.epistemic / found.mean).tolist(), [*disk_blur(phantom), *10 * [0.0]]]
+        )
     return curves

@@ -33,6 +33,7 @@ from radlens.families.cdmam.reader import Curve, PhantomReader, curve
 from radlens.families.cdmam.replacement import Replacement, replacement
 from radlens.images.sampling import flat_indices
 from radlens.networks.cdmam import CdcPrediction
+from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.geometry import CDC_ROWS, CELL_EXISTS, DIAMETERS_MM
 from radlens.phantoms.cdmam.registered import Registered
 
@@ -241,7 +242,8 @@ def ablate(
             done += len(cells)
             if on_progress is not None:
                 on_progress(done, total)
-    read = curve(*whole.means(), reader.calibration, n_samples=n_samples)
+    blur = None if reader.calibration is None else disk_blur(phantom)
+    read = curve(*whole.means(), reader.calibration, n_samples=n_samples, blur=blur)
     # One correction for all: an effect is of the disks, not of a correction that changes with the curve.
     factors = read.mean / (read.mean if read.predicted is None else read.predicted)
     return _found(whole.curves * factors, without * factors, shown, read, seed)

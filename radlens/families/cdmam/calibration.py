@@ -3,8 +3,9 @@
 The members of an ensemble know little of their common error (Amanova et al. 2022, Fig. 2 b: 61 % coverage in scenario
 4), and dropout widens the noise that they learn. The interval of an answer is therefore calibrated: on phantoms drawn
 in full, registered and read as a request is, in the logarithm of the thresholds. Two parts are told apart by reading
-several images of each exposure: the *shared* error, which all images of an exposure have in common (blur of the
-detector, which 250 x 250 scattered pixels do not show), and the *own* error of each image, which averages out.
+several images of each exposure: the *shared* error, which all images of an exposure have in common, and the *own* error
+of each image, which averages out. Scattered pixels do not show the blur of the detector; it is measured on the whole
+image (`radlens.phantoms.cdmam.disk_blur`), and what it does to the curve is part of the calibration.
 """
 
 from __future__ import annotations
@@ -18,23 +19,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from radlens.errors import InvalidInput
+from radlens.phantoms.cdmam.disk_blur import DiskBlur
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["BLUR_UNIT_MM", "Calibration", "calibrate"]
 
 _CURVES = ("shared", "own", "epistemic")
-_NUMBERS = ("shared_slope", "own_slope", "midpoint_um", "factor")
-_DEGREE = 2
+_NUMBERS = ("shared_slope", "own_slope", "midpoint_um", "factor", "blur_mm", "blur_deviation_mm")
+_DEGREE, _BLUR_DEGREE = 2, 1
+
+BLUR_UNIT_MM = 0.01
+"""Unit in which the blur of the disks is counted, mm."""
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Errors of the logarithm of the 12 thresholds, which depend on how good the image is.
 
-    ``x`` is the logarithm of the predicted midpoint over ``midpoint_um``, kept inside ``midpoint_range``.
+    ``x`` is the logarithm of the predicted midpoint over ``midpoint_um``, kept inside ``midpoint_range``; ``b`` is the
+    blur of the disks over ``blur_mm``, in units of `BLUR_UNIT_MM`, kept inside ``blur_range`` and nearer to 0 the less
+    certain it is.
 
     Attributes:
         offset: three coefficients of each point: ``offset[0] + offset[1] x + offset[2] x**2`` is the mean of predicted
             minus true logarithm, which is taken off every prediction.
+        blur_offset: two coefficients of each point: ``(blur_offset[0] + blur_offset[1] x) b`` is taken off as well.
+        blur_mm: mean blur of the calibration images, mm.
+        blur_deviation_mm: standard deviation of the blur among them, mm.
+        blur_range: smallest and largest ``b`` of them.
         shared: standard deviation of the error that all images of an exposure have in common, at ``x`` 0.
         own: standard deviation of the error of one image, at ``x`` 0.
         epistemic: root mean square over the images of the members' disagreement, relative; it is part of both errors.
@@ -49,6 +60,10 @@ class Calibration:
     """
 
     offset: tuple[tuple[float, ...], ...]
+    blur_offset: tuple[tuple[float, ...], ...]
+    blur_mm: float
+    blur_deviation_mm: float
+    blur_range: tuple[float, float]
     shared: tuple[float, ...]
     own: tuple[float, ...]
     epistemic: tuple[float, ...]
@@ -61,19 +76,28 @@ class Calibration:
     n_images: int
     n_samples: int
 
-    def corrected(self, mean_um: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return a predicted curve without its mean error, (12,) um of gold."""
+    def corrected(self, mean_um: NDArray[np.float64], blur: DiskBlur | None = None) -> NDArray[np.float64]:
+        """Return a predicted curve without its mean error, (12,) um of gold.
+
+        Args:
+            mean_um: (12,) predicted curve.
+            blur: of the disks of its image; None for the mean of the calibration.
+        """
         x = self._place(float(mean_um.mean()))
-        return mean_um * np.exp(-(np.power(x, np.arange(len(self.offset))) @ np.array(self.offset)))
+        offset = np.power(x, np.arange(len(self.offset))) @ np.array(self.offset)
+        if blur is not None:
+            slopes = np.power(x, np.arange(len(self.blur_offset))) @ np.array(self.blur_offset)
+            offset = offset + slopes * self._blur(blur)
+        return mean_um * np.exp(-offset)
 
     def parts(
         self, midpoint_um: float, epistemic: NDArray[np.float64], n_images: int = 1
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the aleatoric and the epistemic standard deviation of the logarithm of each point, (12,) each.
 
-        The members' usual disagreement is part of the measured errors. What it does not explain is the aleatoric part;
-        so both together are as measured where the members disagree as usual, and more where they disagree more. A
-        third of the measured error is kept in any case.
+        The members' usual disagreement is part of the measured errors: at most half of their variance, since the mean
+        of members that disagree can be better than each. The rest is the aleatoric part. So both together are as
+        measured where the members disagree as usual, and more where they disagree more.
 
         Args:
             midpoint_um: predicted midpoint before `corrected`, um of gold.
@@ -81,8 +105,9 @@ class Calibration:
             n_images: images of one exposure that were combined.
         """
         whole = self._measured(self._place(midpoint_um), n_images)
-        rest = np.sqrt(np.maximum(whole**2 - np.array(self.epistemic) ** 2, (whole / 3) ** 2))
-        return self.factor * rest, self.factor * epistemic
+        usual = np.minimum(np.array(self.epistemic), whole / math.sqrt(2))
+        rest = np.sqrt(whole**2 - usual**2)
+        return self.factor * rest, self.factor * epistemic * usual / np.array(self.epistemic)
 
     def own_midpoint(self, midpoint_um: float) -> float:
         """Return the standard deviation of the logarithm of an image's midpoint about that of its exposure.
@@ -103,8 +128,10 @@ class Calibration:
             KeyError, TypeError, ValueError: not the numbers of a calibration.
         """
         found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in _CURVES}
-        found["offset"] = tuple(tuple(map(float, each)) for each in values["offset"])
-        found["midpoint_range"] = tuple(map(float, values["midpoint_range"]))
+        for name in ("offset", "blur_offset"):
+            found[name] = tuple(tuple(map(float, each)) for each in values[name])
+        for name in ("midpoint_range", "blur_range"):
+            found[name] = tuple(map(float, values[name]))
         found |= {name: float(values[name]) for name in _NUMBERS}
         found |= {name: int(values[name]) for name in ("n_exposures", "n_images", "n_samples")}
         return cls(**found)
@@ -112,33 +139,51 @@ class Calibration:
     def _place(self, midpoint_um: float) -> float:
         return float(np.clip(math.log(midpoint_um / self.midpoint_um), *self.midpoint_range))
 
+    def _blur(self, blur: DiskBlur) -> float:
+        return _shrunk(blur.blur_mm, blur.error_mm, self.blur_mm, self.blur_deviation_mm, self.blur_range)
+
     def _measured(self, x: float, n_images: int) -> NDArray[np.float64]:
         shared = np.array(self.shared) * math.exp(self.shared_slope * x)
         own = np.array(self.own) * math.exp(self.own_slope * x)
         return np.sqrt(shared**2 + own**2 / n_images)
 
 
-def calibrate(predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike, *, n_samples: int) -> Calibration:
+def calibrate(
+    predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike, blur: ArrayLike, *, n_samples: int
+) -> Calibration:
     """Estimate the errors of predictions of several images of each of many exposures.
 
     Args:
         predicted_um: (exposures, images, 12) predicted curves, um of gold, at least 8 exposures of 2 images.
         epistemic: relative disagreement of the members, of the same shape.
         true_um: (exposures, 12) their true curves.
+        blur: (exposures, images, 2) blur of the disks of each image and its standard error, mm.
         n_samples: samples averaged for each image.
 
     Raises:
         InvalidInput: other shapes, or values that are not positive and finite.
     """
     predicted, disagreement, true = _checked(predicted_um, epistemic, true_um)
+    found_mm, error_mm = np.moveaxis(_checked_blur(blur, predicted.shape[:2]), -1, 0)
     n_exposures, n_images, n_points = predicted.shape
     log_midpoints = np.log(predicted.mean(axis=2))
     centre = float(log_midpoints.mean())
     x = log_midpoints - centre
     errors = np.log(predicted) - np.log(true)[:, None]
-    powers = np.stack([x.ravel() ** k for k in range(_DEGREE + 1)], axis=1)
-    offset = np.linalg.lstsq(powers, errors.reshape(-1, n_points), rcond=None)[0]
-    errors = errors - (powers @ offset).reshape(errors.shape)
+    known = np.isfinite(error_mm)
+    blur_mm, deviation_mm = float(found_mm[known].mean()), float(found_mm[known].std())
+    everything = (-math.inf, math.inf)
+    b = np.array(
+        [
+            _shrunk(value, error, blur_mm, deviation_mm, everything)
+            for value, error in zip(found_mm.ravel(), error_mm.ravel(), strict=True)
+        ]
+    )
+    terms = [x.ravel() ** k for k in range(_DEGREE + 1)] + [x.ravel() ** k * b for k in range(_BLUR_DEGREE + 1)]
+    powers = np.stack(terms, axis=1)
+    coefficients = np.linalg.lstsq(powers, errors.reshape(-1, n_points), rcond=None)[0]
+    errors = errors - (powers @ coefficients).reshape(errors.shape)
+    offset, blur_offset = coefficients[: _DEGREE + 1], coefficients[_DEGREE + 1 :]
     # Of an exposure: what its images have in common, and how they scatter about it.
     common, within, place = errors.mean(axis=1), errors.var(axis=1, ddof=1), x.mean(axis=1)
     own_slope = _slope(place, within.mean(axis=1))
@@ -149,6 +194,10 @@ def calibrate(predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike,
     shared = (common**2 / shared_growth[:, None] ** 2).mean(axis=0) - left
     draft = Calibration(
         offset=tuple(tuple(each) for each in offset.tolist()),
+        blur_offset=tuple(tuple(each) for each in blur_offset.tolist()),
+        blur_mm=blur_mm,
+        blur_deviation_mm=deviation_mm,
+        blur_range=(float(b.min()), float(b.max())),
         shared=tuple(np.sqrt(shared.clip(min=1e-6)).tolist()),
         own=tuple(np.sqrt(own).tolist()),
         epistemic=tuple(np.sqrt((disagreement**2).mean(axis=(0, 1))).tolist()),
@@ -183,6 +232,23 @@ def _checked(
     if not (np.isfinite(predicted).all() and predicted.min() > 0 and np.isfinite(true).all() and true.min() > 0):
         raise InvalidInput("predicted_um and true_um must be positive and finite")
     return predicted, disagreement, true
+
+
+def _shrunk(blur_mm: float, error_mm: float, mean_mm: float, deviation_mm: float, limits: tuple[float, float]) -> float:
+    """Return a blur against the mean, in units, as far as it is known: what is not certain is taken to be usual."""
+    if not math.isfinite(error_mm):
+        return 0.0
+    weight = deviation_mm**2 / max(deviation_mm**2 + error_mm**2, 1e-12)
+    return float(np.clip(weight * (blur_mm - mean_mm) / BLUR_UNIT_MM, *limits))
+
+
+def _checked_blur(blur: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    found = np.asarray(blur, np.float64)
+    if found.shape != (*shape, 2):
+        raise InvalidInput(f"blur must be {(*shape, 2)}, got {found.shape}")
+    if not np.isfinite(found[..., 0]).all() or not (found[..., 1] > 0).all() or not np.isfinite(found[..., 1]).any():
+        raise InvalidInput("blur must be finite, with positive errors, some of them finite")
+    return found
 
 
 def _slope(places: NDArray[np.float64], variances: NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.opening import OpenedImage
 from radlens.families.cdmam.reader import Curve, combined
 from radlens.images.header import setting
+from radlens.phantoms.cdmam.clear_parts import noise_pattern, same_exposure
 from radlens.service.domain import Assessment
 
 __all__ = ["Judged", "JudgedImage", "judged"]
@@ -33,7 +34,8 @@ class JudgedImage:
         curve: its own; None where none was predicted.
         assessment: whether it can be judged.
         is_outlier: whether it differs from the others more than images of one exposure do.
-        is_repeated: whether an earlier image of the request holds the same bytes: it adds no information.
+        is_repeated: whether an earlier image of the request is of the same exposure - the same bytes, or the same
+            noise in an image that was moved, mirrored or rescaled: it adds no information.
     """
 
     opened: OpenedImage
@@ -74,10 +76,10 @@ def judged(opened: Sequence[OpenedImage], curves: Sequence[Curve | None], calibr
         curves: the curve of each.
         calibration: of the intervals.
     """
-    digests = [each.image.sha256 for each in opened]
+    repeated = _repeated(opened)
     images = [
-        JudgedImage(each, curve, each.judged(curve), is_repeated=each.image.sha256 in digests[:k])
-        for k, (each, curve) in enumerate(zip(opened, curves, strict=True))
+        JudgedImage(each, curve, each.judged(curve), is_repeated=is_repeated)
+        for each, curve, is_repeated in zip(opened, curves, repeated, strict=True)
     ]
     if len(images) == 1:
         return Judged((images[0],), images[0].curve, images[0].assessment)
@@ -91,6 +93,19 @@ def judged(opened: Sequence[OpenedImage], curves: Sequence[Curve | None], calibr
     warnings += _differences(opened)
     together = Assessment(True, (), {"n_images": float(len(counted))})
     return Judged(tuple(images), combined(counted, calibration), together, tuple(warnings))
+
+
+def _repeated(opened: Sequence[OpenedImage]) -> list[bool]:
+    """Return which images are of an exposure of which an earlier one is."""
+    if len(opened) == 1:
+        return [False]
+    digests = [each.image.sha256 for each in opened]
+    patterns = [None if each.phantom is None else noise_pattern(each.phantom) for each in opened]
+    return [
+        digest in digests[:k]
+        or (pattern is not None and any(other is not None and same_exposure(pattern, other) for other in patterns[:k]))
+        for k, (digest, pattern) in enumerate(zip(digests, patterns, strict=True))
+    ]
 
 
 def _with_outliers(images: Sequence[JudgedImage], calibration: Calibration | None) -> list[JudgedImage]:

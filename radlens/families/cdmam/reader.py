@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,12 +16,13 @@ from radlens.errors import InvalidInput
 from radlens.families.cdmam.calibration import Calibration
 from radlens.images.sampling import flat_indices
 from radlens.networks.cdmam import COVERAGE_FACTOR, CdcPrediction
+from radlens.phantoms.cdmam.disk_blur import DiskBlur, disk_blur
 from radlens.phantoms.cdmam.registered import Registered
 
 __all__ = ["DEFAULT_SAMPLES", "Curve", "Model", "PhantomReader", "combined"]
 
-DEFAULT_SAMPLES = 16
-"""Samples that a prediction averages: what they leave of the sampling noise is a third of the interval at most."""
+DEFAULT_SAMPLES = 32
+"""Samples that a prediction averages: what they leave of the sampling noise is a quarter of half the interval."""
 
 _BATCH = 16
 
@@ -46,6 +48,7 @@ class Curve:
         disagreement: relative standard deviation over the members before the calibration.
         n_images: images behind it.
         n_samples: samples of each image.
+        blur: of the disks; None where it was not measured.
     """
 
     mean: NDArray[np.float64]
@@ -57,6 +60,7 @@ class Curve:
     disagreement: NDArray[np.float64] | None = None
     n_images: int = 1
     n_samples: int = 1
+    blur: DiskBlur | None = None
 
     @property
     def midpoint(self) -> float:
@@ -90,17 +94,18 @@ class PhantomReader:
         Raises:
             InvalidInput: the predicted curve is not positive and finite.
         """
-        return self.read_values(phantom.values, seed=seed)
+        blur = None if self.calibration is None else disk_blur(phantom)
+        return self.read_values(phantom.values, seed=seed, blur=blur)
 
-    def read_values(self, values: NDArray[np.float32], *, seed: int = 0) -> Curve:
-        """Return the curve of ``values`` (h, w), normalised and compressed; errors as `read`."""
+    def read_values(self, values: NDArray[np.float32], *, seed: int = 0, blur: DiskBlur | None = None) -> Curve:
+        """Return the curve of ``values`` (h, w), normalised and compressed, its disks of ``blur``; errors as `read`."""
         prediction = self.predict(values, seed=seed)
         mean = prediction.mean.double().numpy().mean(axis=0)
         if not (np.isfinite(mean).all() and mean.min() > 0):
             raise InvalidInput("the predicted thresholds must be positive and finite")
         learned = (prediction.aleatoric / prediction.mean).double().numpy().mean(axis=0)
         epistemic = (prediction.epistemic / prediction.mean).double().numpy().mean(axis=0)
-        return curve(mean, learned, epistemic, self.calibration, n_samples=self.n_samples)
+        return curve(mean, learned, epistemic, self.calibration, n_samples=self.n_samples, blur=blur)
 
     def predict(self, values: NDArray[np.float32], *, seed: int = 0) -> CdcPrediction:
         """Return what the model says of each sample, ``(n_samples, 12)`` each."""
@@ -123,6 +128,7 @@ def curve(
     *,
     n_images: int = 1,
     n_samples: int = 1,
+    blur: DiskBlur | None = None,
 ) -> Curve:
     """Return a curve with its interval.
 
@@ -133,11 +139,12 @@ def curve(
         calibration: of the intervals.
         n_images: images that were averaged.
         n_samples: samples of each.
+        blur: of the disks, from all images together; None where it was not measured.
     """
     predicted, disagreement = mean, epistemic
     if calibration is not None:
         aleatoric, epistemic = calibration.parts(float(mean.mean()), epistemic, n_images)
-        mean = calibration.corrected(mean)
+        mean = calibration.corrected(mean, blur)
     total = np.sqrt(aleatoric**2 + epistemic**2)
     factors = np.exp(COVERAGE_FACTOR * total)
     return Curve(
@@ -150,6 +157,7 @@ def curve(
         disagreement=disagreement,
         n_images=n_images,
         n_samples=n_samples,
+        blur=blur,
     )
 
 
@@ -175,4 +183,15 @@ def combined(curves: Sequence[Curve], calibration: Calibration | None) -> Curve:
     )
     n_samples = curves[0].n_samples
     mean = np.exp(np.mean(logs, axis=0))
-    return curve(mean, aleatoric, epistemic, calibration, n_images=len(curves), n_samples=n_samples)
+    blur = _combined_blur([each.blur for each in curves if each.blur is not None])
+    return curve(mean, aleatoric, epistemic, calibration, n_images=len(curves), n_samples=n_samples, blur=blur)
+
+
+def _combined_blur(found: Sequence[DiskBlur]) -> DiskBlur | None:
+    """Return the mean of the blurs that are known, each with the weight of its precision."""
+    known = [each for each in found if math.isfinite(each.error_mm)]
+    if not known:
+        return found[0] if found else None
+    weights = np.array([each.error_mm**-2 for each in known])
+    mean = float(weights @ np.array([each.blur_mm for each in known]) / weights.sum())
+    return DiskBlur(mean, float(weights.sum() ** -0.5))

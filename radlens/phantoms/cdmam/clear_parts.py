@@ -21,10 +21,14 @@ from radlens.phantoms.cdmam.registered import _binned as binned
 from radlens.phantoms.cdmam.registered import _clear_bins as clear_bins
 from radlens.phantoms.cdmam.registered import _factors as bin_factors
 
-__all__ = ["Background", "Noise", "Values", "background", "noise", "stored_values"]
+__all__ = ["Background", "Noise", "Values", "background", "noise", "noise_pattern", "same_exposure", "stored_values"]
 
 _FAR = 6.0  # standard deviations that no pixel or bin of a phantom reaches by chance
 _LEAST_BINS = 30
+_SAME_PATTERN = 0.5
+"""Correlation from which two noises are one. Copies have 0.9 and more, other exposures 0 but for what detector and
+phantom leave in every image; 0.5 would be as much of that as of noise."""
+
 _N_LEVELS = 20_000
 
 
@@ -123,6 +127,29 @@ def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
         excess=float((inliers.astype(np.float64) ** 4).mean() / max(variance, 1e-12) ** 2 - 3),
         stripes=_stripes(blocks, _blocks(phantom.source, factors)[clear], phantom.image_shape, math.sqrt(variance)),
     )
+
+
+def noise_pattern(phantom: Registered) -> NDArray[np.float32]:
+    """Return the noise of the clear bins in the phantom's own coordinates, (n,) units; nan where the image ends.
+
+    It tells one exposure from another, wherever the phantom lies and however the image was turned or mirrored.
+    """
+    factors = bin_factors(phantom.grid)
+    clear = clear_bins(phantom.grid)
+    seen = binned((phantom.source >= 0).astype(np.float32), factors)[clear] > 1 - 1e-6
+    return np.where(seen, binned(phantom.linear(), factors)[clear], math.nan).astype(np.float32)
+
+
+def same_exposure(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Return whether two patterns of `noise_pattern` are of one exposure; never of images with other pixels."""
+    if one.shape != other.shape:
+        return False
+    both = np.isfinite(one) & np.isfinite(other)
+    if np.count_nonzero(both) < _LEAST_BINS:
+        return False
+    limits = [4 * _robust(each[both]) for each in (one, other)]
+    a, b = (np.clip(each[both], -limit, limit) for each, limit in zip((one, other), limits, strict=True))
+    return float(np.corrcoef(a, b)[0, 1]) > _SAME_PATTERN
 
 
 def stored_values(pixels: NDArray[Any], phantom: Registered) -> Values:

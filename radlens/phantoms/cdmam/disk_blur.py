@@ -4,8 +4,6 @@ The threshold of small disks depends on the blur, and 250 x 250 scattered pixels
 all disks of `LEAST_MM` and more are fitted together by the phantom's disks, which share one contrast, one place against
 the registration and one blur, each above a background of its own. The contrast of the disks, their number and gain,
 offset, grid and writing of the image do not matter.
-
-Curves are not corrected by it: an image that is outside the training range of the blur gets no verdict.
 """
 
 from __future__ import annotations

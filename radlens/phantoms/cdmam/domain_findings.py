@@ -28,8 +28,8 @@ _VISIBLE = 8.0
 _ODD_CONTRAST = 0.3
 """Relative difference, beside 5 standard deviations, that makes the lines of a cell odd."""
 
-_SURE_BLUR_MM = 0.004
-"""Standard error up to which a blur of the disks is known: a seventh of the training range."""
+_SURE_BLUR_MM = 0.006
+"""Standard error up to which a blur of the disks is known: a fifth of the training range."""
 
 _SURE_RATIO = 15.0
 """Visibility over its standard deviation from which the ratio of two visibilities is known to 10 %."""
@@ -60,7 +60,7 @@ class Findings:
         shift_mm: Root mean square of what the lines of single cells are off their places, mm.
         line_misfit: What the lines differ from their shape, over their contrast.
         blur_mm: Blur of the lines, the larger of both directions, mm.
-        disk_blur_mm: Blur of the disks (`radlens.phantoms.cdmam.disk_blur`), where it is known and lines are seen, mm.
+        disk_blur_mm: Blur of the disks (`radlens.phantoms.cdmam.disk_blur`), where it is known, mm.
         line_noise: Noise on the lines over noise beside them.
         white: Noise of single pixels over that of a typical detector with the same noise at low frequencies.
         neighbours_down: Correlation of the noise of a pixel with that of its neighbour below.
@@ -156,16 +156,13 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
     stored = clear_parts.stored_values(pixels, phantom)
     slow = clear_parts.background(pixels, values, phantom)
     disks, blur = visibility(phantom), disk_blur(phantom)
-    line_numbers = _line_numbers(found, noise.deviation, values, phantom)
-    has_lines = math.isfinite(line_numbers["blur_mm"])
     return Findings(
         correlation=phantom.correlation,
         missing=phantom.missing,
         pixel_mm=math.sqrt(phantom.grid.spacing_mm[0] * phantom.grid.spacing_mm[1]),
         second_phantom=_second_phantom(phantom, pixels) if disks.middle > _SURE_DISKS * disks.error else 0.0,
-        **line_numbers,
-        # Without lines the registration is not exact enough to tell blur from misplaced disks.
-        disk_blur_mm=blur.blur_mm if blur.error_mm < _SURE_BLUR_MM and has_lines else math.nan,
+        **_line_numbers(found, noise.deviation, values, phantom),
+        disk_blur_mm=blur.blur_mm if blur.error_mm < _SURE_BLUR_MM else math.nan,
         white=noise.white,
         neighbours_down=noise.neighbours[0],
         neighbours_right=noise.neighbours[1],

@@ -14,7 +14,7 @@ from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition, noise_ker
 from radlens.phantoms.cdmam.geometry import GRID_UM, Layout
 from radlens.phantoms.cdmam.signal import UNCHANGED, Changes, signal_at
 
-__all__ = ["PhantomImage", "sample_layout", "simulate", "simulate_sampled"]
+__all__ = ["PhantomImage", "draw_noise", "sample_layout", "simulate", "simulate_sampled", "with_noise"]
 
 _BLOCK_ROWS = 256
 
@@ -48,18 +48,32 @@ def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0, changes: C
     Returns:
         The image; its values are rounded and clipped to 12 bits.
     """
+    noise = draw_noise(acquisition, layout, seed)
+    return PhantomImage(with_noise(acquisition, layout, noise, changes), acquisition, layout, seed)
+
+
+def draw_noise(acquisition: Acquisition, layout: Layout, seed: int = 0) -> NDArray[np.float32]:
+    """Return the noise of an image, (H, W) float32 pixel values; what leaves at one edge comes in at the other."""
     rng = np.random.default_rng(seed)
-    pixels = rng.standard_normal(layout.image_shape, dtype=np.float32)
+    noise = rng.standard_normal(layout.image_shape, dtype=np.float32)
     kernel = noise_kernel(acquisition.noise_sigma_px).astype(np.float32)
     for axis in (0, 1):
-        pixels = correlate1d(pixels, kernel, axis=axis, mode="wrap")
-    pixels *= np.float32(acquisition.noise_level)
+        noise = correlate1d(noise, kernel, axis=axis, mode="wrap")
+    noise *= np.float32(acquisition.noise_level)
+    return noise
+
+
+def with_noise(
+    acquisition: Acquisition, layout: Layout, noise: NDArray[np.float32], changes: Changes = UNCHANGED
+) -> NDArray[np.float32]:
+    """Return the pixels of an image with given noise, (H, W) float32, rounded and clipped to 12 bits."""
     height, width = layout.image_shape
     cols = np.arange(width)[None, :]
+    pixels = noise.copy()
     for start in range(0, height, _BLOCK_ROWS):
         rows = np.arange(start, min(start + _BLOCK_ROWS, height))[:, None]
         pixels[start : start + _BLOCK_ROWS] += signal_at(acquisition, layout, rows, cols, changes)
-    return PhantomImage(_digitise(pixels), acquisition, layout, seed)
+    return _digitise(pixels)
 
 
 def simulate_sampled(

@@ -220,7 +220,8 @@ def test_calibrated_offsets_are_taken_off(phantom):
     true = rng.uniform(0.9, 1.1, (8, 1)) * np.ones(12)
     predicted = true[:, None] * np.exp(rng.normal(0, 1e-3, (8, 2, 12)))
     predicted[..., 0] /= 4
-    calibration = calibrate(predicted, np.full(predicted.shape, 0.01), true, n_samples=3)
+    blur = np.full((*predicted.shape[:2], 2), [0.1, 0.002])
+    calibration = calibrate(predicted, np.full(predicted.shape, 0.01), true, blur, n_samples=3)
     plain, calibrated = (ablate(PhantomReader(model, each), phantom, n_samples=3) for each in (None, calibration))
     moved = plain.effect > STEP / 100
     assert calibrated.curve.mean[0] == pytest.approx(4 * plain.curve.mean[0], rel=0.05)

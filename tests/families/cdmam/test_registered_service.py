@@ -1,6 +1,7 @@
 """The service of the registered recipe with a trained demo member: what is judged, what is not, and what maps say."""
 
 import json
+from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -56,7 +57,12 @@ def service(bundle: Bundle) -> Service:
 
 def phantom(seed: int = 5, **changes: float) -> bytes:
     """A DICOM image in scenario 1."""
-    return cdmam.to_dicom(cdmam.simulate(cdmam.SCENARIOS["1"], LAYOUT, seed, cdmam.Changes(**changes)))
+    return cdmam.to_dicom(simulated(seed, **changes))
+
+
+def simulated(seed: int, **changes: float) -> cdmam.PhantomImage:
+    """An image in scenario 1."""
+    return cdmam.simulate(cdmam.SCENARIOS["1"], LAYOUT, seed, cdmam.Changes(**changes))
 
 
 def blank() -> bytes:
@@ -137,6 +143,18 @@ def test_several_images_are_one_curve(service):
     assert np.all(together < alone)
     # What all images of an exposure share does not average out.
     assert np.all(together > alone / np.sqrt(3))
+
+
+def test_copies_of_one_exposure_count_once(service):
+    """Its noise tells that an image is the first one mirrored, moved by some pixels and with another gain."""
+    image = simulated(1)
+    copy = np.roll(image.pixels[:, ::-1], (7, -5), (0, 1)) * np.float32(0.5)
+    body, content_type = related(cdmam.to_dicom(image), cdmam.to_dicom(replace(image, pixels=copy)), phantom(2))
+    status, answer = asked(service, "predict", body, content_type)
+    assert status == 200
+    assert [each["assessable"] for each in answer["images"]] == [True, True, True]
+    assert [each["is_repeated"] for each in answer["images"]] == [False, True, False]
+    assert "1 of 3 images are left out of the combined curve" in answer["warnings"]
 
 
 def widths(answer) -> np.ndarray:
