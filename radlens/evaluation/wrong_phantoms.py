@@ -100,6 +100,9 @@ class Source:
         return other_phantoms.exposed(self.acquisition, layout, loss, self.rng(purpose))
 
 
+_SMALL_MM, _SMALLEST_MM = 0.26, 0.17
+
+
 def _kind(registry: dict[str, Callable[[Source], Made]], name: str) -> Callable[[S], S]:
     if name in registry:
         raise ValueError(f"kinds must have names of their own, got {name!r} twice")
@@ -292,6 +295,40 @@ def _corners_alone(source: Source) -> Pixels:
 def _middles_alone(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
     return source.with_disks(other_phantoms.Disks(*(each[: len(each) // 2] for each in disks)))
+
+
+@_wrong("without the disks of 0.16 mm and less")
+def _without_small_disks(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    return source.with_disks(other_phantoms.Disks(*(each[disks.diameter_mm > _SMALLEST_MM] for each in disks)))
+
+
+@_wrong("disks of 0.25 mm and less half as thick")
+def _thin_small_disks(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    factor = np.where(disks.diameter_mm < _SMALL_MM, 0.5, 1.0)
+    return source.with_disks(disks._replace(thickness_um=factor * disks.thickness_um))
+
+
+@_wrong("without the disks near the threshold")
+def _without_threshold_disks(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    over = disks.thickness_um / _thresholds_um(source, disks)
+    return source.with_disks(other_phantoms.Disks(*(each[(over < 0.5) | (over > 2.0)] for each in disks)))
+
+
+@_wrong("disks below twice the threshold half as thick")
+def _thin_faint_disks(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    factor = np.where(disks.thickness_um < 2 * _thresholds_um(source, disks), 0.5, 1.0)
+    return source.with_disks(disks._replace(thickness_um=factor * disks.thickness_um))
+
+
+def _thresholds_um(source: Source, disks: other_phantoms.Disks) -> NDArray[np.float64]:
+    """Return the threshold of each disk's diameter; beyond the curve that of its ends."""
+    curve = cdmam.expected_cdc([source.acquisition], source.spacing_mm)[0]
+    log_diameters = np.log(np.array(cdmam.CDC_DIAMETERS_MM))[::-1]
+    return np.asarray(np.exp(np.interp(np.log(disks.diameter_mm), log_diameters, np.log(curve)[::-1])))
 
 
 @_wrong("CDMAM 4.0")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from radlens.phantoms import cdmam
+from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.domain_findings import Findings, _clipped, _has_room, findings
 from radlens.phantoms.cdmam.observer import detectability
 from radlens.phantoms.cdmam.registered import register
@@ -97,7 +98,8 @@ def test_phantom_without_lines_has_none_to_measure() -> None:
 def test_hits_are_those_of_the_reader(pixels: np.ndarray) -> None:
     """Within what chance allows of the expected number: 4 standard deviations."""
     rates = cdmam.expected_hit_rates([EXPOSURE], SPACING_MM)[0][cdmam.CELL_EXISTS]
-    hits = visibility(register(pixels, SPACING_MM)).hits
+    phantom = register(pixels, SPACING_MM)
+    hits = visibility(phantom, disk_blur(phantom)).hits
     assert abs(hits.sum() - rates.sum()) < 4 * math.sqrt((rates * (1 - rates)).sum())
 
 

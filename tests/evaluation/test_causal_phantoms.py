@@ -17,6 +17,7 @@ from radlens.evaluation.causal_phantoms import (
     variants,
 )
 from radlens.phantoms.cdmam import SCENARIOS, expected_cdc
+from radlens.phantoms.cdmam.simulation import with_noise
 
 SPACING_MM = 0.4
 SHIFT_PX = 12
@@ -64,6 +65,26 @@ def test_place_and_orientation_take_the_noise_along(phantom, images):
         "right": (shifted[:, SHIFT_PX:], image[:, :-SHIFT_PX]),
     }
     assert sum(np.array_equal(*pair) for pair in pairs.values()) == 1
+
+
+def test_a_small_turn_takes_the_noise_along(phantom):
+    """The noise of each pixel is that of the pixel which showed the same place of the phantom."""
+    turned = replace(phantom.canvas, rotation_deg=phantom.canvas.rotation_deg + 2.0)
+    noises = []
+    for canvas, image in ((phantom.canvas, phantom.image()), (turned, phantom.turned(2.0))):
+        quiet = with_noise(phantom.acquisition, canvas, np.zeros(canvas.image_shape, np.float32))
+        noises.append(np.rot90(image, -phantom.n_quarter_turns) - quiet[phantom.window])
+    before, after = noises
+    rows, cols = (np.arange(20, size - 20) for size in after.shape)
+    starts = [part.start or 0 for part in phantom.window]
+    places = turned.to_phantom(rows[:, None] + starts[0], cols + starts[1])
+    source = [
+        np.rint(each).astype(int) - start for each, start in zip(phantom.canvas.to_pixels(*places), starts, strict=True)
+    ]
+    there = before[source[0], source[1]]
+    here = after[np.ix_(rows, cols)]
+    assert np.abs(here - there).max() <= 1
+    assert abs(np.corrcoef(here.ravel(), before[np.ix_(rows, cols)].ravel())[0, 1]) < 0.5
 
 
 def test_a_shift_leads_to_the_middle(phantom):

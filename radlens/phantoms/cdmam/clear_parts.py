@@ -25,6 +25,7 @@ __all__ = ["Background", "Noise", "Values", "background", "noise", "noise_patter
 
 _FAR = 6.0  # standard deviations that no pixel or bin of a phantom reaches by chance
 _LEAST_BINS = 30
+_FEW_BINS = 20  # of some 23 000 that may hold hot or dead pixels
 _SAME_PATTERN = 0.5
 """Correlation from which two noises are one. Copies have 0.9 and more, other exposures 0 but for what detector and
 phantom leave in every image; 0.5 would be as much of that as of noise."""
@@ -47,6 +48,7 @@ class Noise:
         cells: (205,) standard deviation of pixels in each cell over that of all; nan where too little is seen.
         parts: (3, 3) the same for parts of the phantom.
         excess: Excess kurtosis of pixels that are not far away.
+        bin_excess: Excess kurtosis of bins.
         stripes: Largest mean of the clear pixels of an image row or column, over its standard deviation.
     """
 
@@ -60,6 +62,7 @@ class Noise:
     cells: NDArray[np.float64]
     parts: NDArray[np.float64]
     excess: float
+    bin_excess: float
     stripes: float
 
 
@@ -98,6 +101,9 @@ class Background(NamedTuple):
 def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
     """Describe the noise.
 
+    A few hot or dead pixels are counted, and their bins left out of all else: what they do to the moments of a whole
+    image says nothing of its noise.
+
     Args:
         values: (h, w) normalised image before compression.
         phantom: what it was taken from.
@@ -105,9 +111,16 @@ def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
     grid, factors = phantom.grid, bin_factors(phantom.grid)
     clear = clear_bins(grid) & (binned((phantom.source >= 0).astype(np.float32), factors) > 1 - 1e-6)
     blocks = _blocks(values, factors)[clear]
-    means = blocks.mean(axis=(1, 2))
     spread = _robust(blocks.reshape(-1)[:: max(1, blocks.size // 100_000)])
     kept = np.abs(blocks) <= _FAR * spread
+    far_pixels = float(np.mean(~kept))
+    every_mean = blocks.mean(axis=(1, 2))
+    far_bins = int(np.count_nonzero(np.abs(every_mean) > _FAR * _robust(every_mean)))
+    is_sound = kept.all(axis=(1, 2))
+    if np.count_nonzero(~is_sound) <= _FEW_BINS:
+        clear[clear] = is_sound
+        blocks, kept = blocks[is_sound], kept[is_sound]
+    means = blocks.mean(axis=(1, 2))
     inliers = np.where(kept, blocks, 0.0)
     power = (inliers**2).sum(axis=(1, 2), dtype=np.float64) / np.maximum(kept.sum(axis=(1, 2)), 1)
     variance = float(power.mean())
@@ -120,11 +133,12 @@ def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
         neighbours=(_correlation(inliers, 1, 0, variance), _correlation(inliers, 0, 1, variance)),
         second=(_correlation(inliers, 2, 0, variance), _correlation(inliers, 0, 2, variance)),
         large=_large(means, cell) / deviation,
-        far_pixels=float(np.mean(~kept)),
-        far_bins=int(np.count_nonzero(np.abs(means) > _FAR * deviation)),
+        far_pixels=far_pixels,
+        far_bins=far_bins,
         cells=np.sqrt(_grouped(power, cell, N_CELLS) / variance),
         parts=np.sqrt(_grouped(power, part, 9) / variance).reshape(3, 3),
         excess=float((inliers.astype(np.float64) ** 4).mean() / max(variance, 1e-12) ** 2 - 3),
+        bin_excess=float(np.mean(((means - means.mean()) / max(means.std(), 1e-12)) ** 4) - 3),
         stripes=_stripes(blocks, _blocks(phantom.source, factors)[clear], phantom.image_shape, math.sqrt(variance)),
     )
 

@@ -105,6 +105,24 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             "the mean square of what is seen in the corners without a disk is {} times what noise gives",
             high=f"there are disks, or something else; {_OTHER}",
         ),
+        "small_disks": _Sentence(
+            "the disks of 0.25 mm and less differ by {} standard deviations from what the larger ones imply",
+            ".1f",
+            low="small disks are missing or weaker than those of CDMAM 3.4",
+            high="large disks are weaker than those of CDMAM 3.4",
+        ),
+        "smallest_disks": _Sentence(
+            "the disks of 0.16 mm and less differ by {} standard deviations from what the larger ones imply",
+            ".1f",
+            low="small disks are missing or weaker than those of CDMAM 3.4",
+            high="large disks are weaker than those of CDMAM 3.4",
+        ),
+        "faint_disks": _Sentence(
+            "the disks that are hardly seen differ by {} standard deviations from what those that stand out imply",
+            ".1f",
+            low="thin disks are missing or weaker than those of CDMAM 3.4",
+            high="thick disks are weaker than those of CDMAM 3.4",
+        ),
         "thick_to_thin": _Sentence(
             "thick disks are {} times as visible against thin ones as those of CDMAM 3.4",
             low=f"{_BENT}; {_OTHER}",

@@ -85,6 +85,9 @@ class Findings:
         visibility: Contrast-to-noise ratio of the disks over that of scenario 1.
         corner_to_middle: Visibility of the disks in the corners over that of those in the middle.
         thick_to_thin: Visibility of the disks of at least 0.36 um over that of the others.
+        small_disks: Standard deviations by which disks of 0.25 mm and less are more visible than larger ones imply.
+        smallest_disks: The same for disks of 0.16 mm and less.
+        faint_disks: The same for disks that are hardly seen, against those that stand out.
         disk_mismatch: Mean square of what the disks differ from the expected ones, over its variance.
         other_corners: Mean square of what is seen where no disk should be, over its variance.
         hits: Cells, of 205, in which the automated reader finds the true corner.
@@ -127,6 +130,9 @@ class Findings:
     visibility: float
     corner_to_middle: float
     thick_to_thin: float
+    small_disks: float
+    smallest_disks: float
+    faint_disks: float
     disk_mismatch: float
     other_corners: float
     hits: int
@@ -155,7 +161,8 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
     found = lines(binned(values, factors), seen, noise.deviation, phantom.grid)
     stored = clear_parts.stored_values(pixels, phantom)
     slow = clear_parts.background(pixels, values, phantom)
-    disks, blur = visibility(phantom), disk_blur(phantom)
+    blur = disk_blur(phantom)
+    disks = visibility(phantom, blur)
     return Findings(
         correlation=phantom.correlation,
         missing=phantom.missing,
@@ -176,7 +183,7 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         far_pixels=noise.far_pixels,
         far_bins=noise.far_bins,
         excess=noise.excess,
-        bin_excess=phantom.noise.excess,
+        bin_excess=noise.bin_excess,
         stripes=noise.stripes,
         clipped_top=_clipped(stored.at_top, stored.below_top, stored.n_pixels),
         clipped_bottom=_clipped(stored.at_bottom, stored.above_bottom, stored.n_pixels),
@@ -186,6 +193,9 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         visibility=(disks.middle + disks.corner) / 2,
         corner_to_middle=disks.corner / disks.middle if disks.middle > _SURE_RATIO * disks.error else math.nan,
         thick_to_thin=disks.thick / disks.thin if disks.thin > 10 * disks.thin_error else math.nan,
+        small_disks=disks.small,
+        smallest_disks=disks.smallest,
+        faint_disks=disks.faint,
         disk_mismatch=disks.mismatch,
         other_corners=disks.others,
         hits=int(np.count_nonzero(disks.hits)),

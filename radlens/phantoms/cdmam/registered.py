@@ -70,14 +70,12 @@ class NoiseFindings:
         level: root of the noise power spectrum at low frequencies over `UNIT_SPACING_MM`, pixel values.
         white: standard deviation of single pixels, in units; 1 for a typical detector with pixels of 0.07 mm.
         unevenness: largest over smallest noise among nine parts of the phantom.
-        excess: excess kurtosis of the bins, 0 for Gaussian noise.
     """
 
     unit: float
     level: float
     white: float
     unevenness: float
-    excess: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +197,6 @@ def _normalised(
         level=level,
         white=_pixel_deviation(values, clear, factors),
         unevenness=_unevenness(bins - background, clear),
-        excess=float(np.mean(((residue - residue.mean()) / residue.std()) ** 4) - 3),
     )
     return np.where(inside, np.arcsinh(values, out=values), np.float32(0)), findings
 

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from radlens.phantoms.cdmam.acquisition import SCENARIOS
-from radlens.phantoms.cdmam.geometry import CELL_EXISTS, TRUE_CORNER, Layout, cell_to_phantom, corner_centres
+from radlens.phantoms.cdmam.disk_blur import DiskBlur
+from radlens.phantoms.cdmam.geometry import (
+    CELL_EXISTS,
+    DIAMETERS_MM,
+    TRUE_CORNER,
+    Layout,
+    cell_to_phantom,
+    corner_centres,
+)
 from radlens.phantoms.cdmam.hits import templates_at
 from radlens.phantoms.cdmam.observer import TEMPLATE_BLUR_MM, corner_moments, detectability
 from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, Registered, noise_unit
@@ -37,6 +45,21 @@ Over the training range the statistics of all disks follow those of the referenc
 _FILTER_PX = 0.85
 _N_ROUNDS = 3
 _ROWS, _COLUMNS = np.nonzero(CELL_EXISTS)
+_BOTH_MM = np.tile(np.array(DIAMETERS_MM)[_ROWS], 2)
+_SMALL_MM, _SMALLEST_MM = 0.26, 0.17
+
+_FAINT = (0.5, 3.0)
+"""Expected statistics, in standard deviations, of disks that are hardly seen: those that decide about a threshold."""
+
+_USUAL_BLUR_MM, _BLUR_DEVIATION_MM = 0.1, 0.009
+_SMALL_AT_USUAL, _SMALL_PER_MM = 0.988, -4.9
+"""Visibility of small disks over that of the others at the usual blur, and how it falls with the blur; both for
+`_SMALL_MM` and `_SMALLEST_MM`, from 70 phantoms of the training range."""
+
+_SMALL_ERROR, _FAINT_ERROR = 0.04, 0.03
+"""Errors of the ratios beside that of the noise."""
+
+_SEEN = 5.0
 _CELLS = np.arange(len(_ROWS))
 _FIRST_THICK = 10
 
@@ -52,6 +75,11 @@ class Visibility:
         thin: Visibility of disks thinner than 0.36 um.
         thin_error: Standard deviation that noise gives it.
         thick: Visibility of the others.
+        small: Standard deviations by which the disks of 0.25 mm and less are more visible than the larger ones of this
+            image imply, given its blur; nan where those are not seen.
+        smallest: The same for the disks of 0.16 mm and less.
+        faint: The same for the disks at which the reader expects 0.5 to 3 standard deviations of noise, against those
+            that stand out.
         mismatch: Mean square of what the statistics at both disks differ from the expected ones, over their variance;
             1 for a phantom of the training range.
         others: Mean square of the statistics at the three corners without a disk, over their variance; about 1.
@@ -64,13 +92,16 @@ class Visibility:
     thin: float
     thin_error: float
     thick: float
+    small: float
+    smallest: float
+    faint: float
     mismatch: float
     others: float
     hits: NDArray[np.bool_]
 
 
-def visibility(phantom: Registered) -> Visibility:
-    """Measure the disks of a registered phantom."""
+def visibility(phantom: Registered, blur: DiskBlur) -> Visibility:
+    """Measure the disks of a registered phantom, whose edges are blurred by ``blur``."""
     seen = (_templates(phantom.grid) @ phantom.linear().reshape(-1)).reshape(-1, 5) / _deviation(phantom.grid)[:, None]
     expected = detectability([REFERENCE], phantom.grid.spacing_mm)[0][CELL_EXISTS]
     true = TRUE_CORNER[CELL_EXISTS]
@@ -89,10 +120,39 @@ def visibility(phantom: Registered) -> Visibility:
         thin=thin,
         thin_error=thin_error,
         thick=_factor(both[thick], twice[thick])[0],
+        small=_against_larger(both, twice, _BOTH_MM < _SMALL_MM, blur),
+        smallest=_against_larger(both, twice, _BOTH_MM < _SMALLEST_MM, blur),
+        faint=_faint(both, twice, factor),
         mismatch=float(np.mean((both - factor * twice) ** 2 * _weights(twice, factor))),
         others=float(np.mean(corners[wrong] ** 2)),
         hits=corners.argmax(axis=1) == true,
     )
+
+
+def _against_larger(
+    seen: NDArray[np.float64], expected: NDArray[np.float64], small: NDArray[np.bool_], blur: DiskBlur
+) -> float:
+    """Return by how many standard deviations small disks are more visible than the others imply at a blur."""
+    usual, usual_error = _factor(seen[~small], expected[~small])
+    if usual < _SEEN * usual_error:
+        return math.nan
+    its, error = _factor(seen[small], expected[small])
+    is_known = blur.error_mm < _BLUR_DEVIATION_MM
+    blur_mm, blur_error = blur if is_known else (_USUAL_BLUR_MM, _BLUR_DEVIATION_MM)
+    implied = _SMALL_AT_USUAL + _SMALL_PER_MM * (blur_mm - _USUAL_BLUR_MM)
+    return (its / usual - implied) / math.hypot(error / usual, _SMALL_ERROR, _SMALL_PER_MM * blur_error)
+
+
+def _faint(seen: NDArray[np.float64], expected: NDArray[np.float64], factor: float) -> float:
+    """Return by how many standard deviations faint disks are more visible than those imply that stand out."""
+    low, high = (level / max(factor, 1e-6) for level in _FAINT)
+    faint, clear = (expected > low) & (expected < high), expected >= high
+    usual, usual_error = _factor(seen[clear], expected[clear]) if clear.any() else (0.0, math.inf)
+    if usual < _SEEN * usual_error or not faint.any():
+        return math.nan
+    weight = float(expected[faint] @ expected[faint])
+    its = float(expected[faint] @ seen[faint]) / weight
+    return (its / usual - 1) / math.hypot(1 / (math.sqrt(weight) * usual), _FAINT_ERROR)
 
 
 def _factor(seen: NDArray[np.float64], expected: NDArray[np.float64]) -> tuple[float, float]:
