@@ -8,9 +8,10 @@ import pytest
 
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.disk_blur import disk_blur
+from radlens.phantoms.cdmam.domain import Limits, reasons
 from radlens.phantoms.cdmam.domain_findings import Findings, _clipped, _has_room, findings
 from radlens.phantoms.cdmam.observer import detectability
-from radlens.phantoms.cdmam.registered import register
+from radlens.phantoms.cdmam.registered import _clear_bins, _factors, register
 from radlens.phantoms.cdmam.visibility import REFERENCE, visibility
 
 SPACING_MM = 0.1
@@ -84,6 +85,22 @@ def test_numbers_do_not_depend_on_the_pixel_scale(pixels: np.ndarray, found: Fin
     other = findings(register(3 * pixels + 1000, SPACING_MM), 3 * pixels + 1000).numbers()
     for name, value in found.numbers().items():
         assert other[name] == pytest.approx(value, rel=0.02, abs=0.02), name
+
+
+def test_a_few_hot_pixels_say_nothing_of_the_noise(pixels: np.ndarray, found: Findings) -> None:
+    """They are counted; moments and stripes are those of the noise, and the image is judged."""
+    phantom = register(pixels, SPACING_MM)
+    rows, cols = (
+        (index * factor)[[100, 9000, 15000]]
+        for index, factor in zip(np.nonzero(_clear_bins(phantom.grid)), _factors(phantom.grid), strict=True)
+    )
+    hot = pixels.reshape(-1).copy()
+    hot[phantom.source[rows, cols]] = 4095
+    again = findings(register(hot.reshape(pixels.shape), SPACING_MM), hot.reshape(pixels.shape))
+    assert again.far_pixels > found.far_pixels == 0
+    for name in ("excess", "bin_excess", "stripes", "large_noise"):
+        assert getattr(again, name) == pytest.approx(getattr(found, name), abs=0.02)
+    assert reasons(again, Limits()) == ()
 
 
 def test_phantom_without_lines_has_none_to_measure() -> None:

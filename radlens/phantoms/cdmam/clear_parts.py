@@ -44,7 +44,7 @@ class Noise:
         second: (down, right) correlation of a pixel with the second next one.
         large: Standard deviation of the means of cells, over what independent bins would give them.
         far_pixels: Share of pixels more than 6 standard deviations away.
-        far_bins: Number of bins more than 6 standard deviations away.
+        far_bins: Number of bins more than 6 standard deviations away, whose far pixels are left out if they are few.
         cells: (205,) standard deviation of pixels in each cell over that of all; nan where too little is seen.
         parts: (3, 3) the same for parts of the phantom.
         excess: Excess kurtosis of pixels that are not far away.
@@ -114,8 +114,7 @@ def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
     spread = _robust(blocks.reshape(-1)[:: max(1, blocks.size // 100_000)])
     kept = np.abs(blocks) <= _FAR * spread
     far_pixels = float(np.mean(~kept))
-    every_mean = blocks.mean(axis=(1, 2))
-    far_bins = int(np.count_nonzero(np.abs(every_mean) > _FAR * _robust(every_mean)))
+    far_bins = _far_bins(blocks, kept)
     is_sound = kept.all(axis=(1, 2))
     if np.count_nonzero(~is_sound) <= _FEW_BINS:
         clear[clear] = is_sound
@@ -239,6 +238,14 @@ def _correlation(blocks: NDArray[Any], down: int, right: int, variance: float) -
         return math.nan
     products = blocks[:, down:, right:] * blocks[:, : n_rows - down, : n_cols - right]
     return float(products.mean(dtype=np.float64)) / max(variance, 1e-12)
+
+
+def _far_bins(blocks: NDArray[np.float32], kept: NDArray[np.bool_]) -> int:
+    """Return the number of bins that are far from the others, not by single pixels."""
+    n_kept = kept.sum(axis=(1, 2))
+    means = np.where(kept, blocks, 0.0).sum(axis=(1, 2)) / np.maximum(n_kept, 1)
+    is_far = (np.abs(means) > _FAR * _robust(means)) | (kept.mean(axis=(1, 2)) < 0.5)
+    return int(np.count_nonzero(is_far))
 
 
 def _grouped(power: NDArray[np.float64], group: NDArray[np.intp], n_groups: int) -> NDArray[np.float64]:
