@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from radlens.graphs.cdmam_gradient import CdmamGradient, CdmamMemberGradients
 from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
 from radlens.graphs.compiled import CompiledGraph
-from radlens.graphs.fusion import fuse_members
 from radlens.graphs.gradient import GradientGraph, gradient_graph
 from radlens.graphs.supported import SUPPORTED
 
@@ -26,7 +25,6 @@ __all__ = [
     "classifier_graphs",
     "export_bundle",
     "export_classifier",
-    "fuse_members",
     "gradient_graph",
 ]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from zoo import PartialUNet, mobilenet, randomised
 
-from radlens.graphs import compiled, fuse_members, gradient_graph
+from radlens.graphs import compiled, gradient_graph
 from radlens.networks import CdmamEnsemble, CdmamNet
 
 
@@ -65,17 +65,12 @@ def _cdmam(n_members: int) -> nn.Module:
     return CdmamEnsemble([randomised(CdmamNet(rank=2), seed) for seed in range(n_members)])
 
 
-def _fused() -> nn.Module:
-    return fuse_members([randomised(CdmamNet(rank=2), seed) for seed in range(2)], (torch.zeros(1, 1, 250, 250),))
-
-
 def _image(*shape: int) -> torch.Tensor:
     return torch.randn(3, *shape)
 
 
 CASES = {
     "cdmam ensemble": (lambda: _cdmam(2), lambda: (_image(1, 250, 250),), lambda output: output[0].mean(1), 0),
-    "fused members": (_fused, lambda: (_image(1, 250, 250),), lambda output: output[0].mean((0, 2)), 0),
     "MobileNetV2": (mobilenet, lambda: (_image(3, 64, 64),), first, 0),
     "partial U-Net, by the mask": (
         lambda: randomised(PartialUNet()),
