@@ -152,7 +152,7 @@ def _graph(model: str, folder: Path, name: str) -> Path:
 
 def _radlens(model: str, method: str, folder: Path, memory: float) -> dict[str, Any]:
     from radlens import explainers
-    from radlens.engines.classifier import GraphClassifier
+    from radlens.families.classifier.model import GraphClassifier
     from radlens.graphs import GRAPHS
 
     _limit(memory)

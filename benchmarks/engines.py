@@ -122,9 +122,9 @@ def _write_graph(model: str, ensemble: Ensemble, path: Path) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     if model == "cdmam":
-        from radlens.graphs import CdmamGradient
-        from radlens.graphs.cdmam_export import write_onnx
-        from radlens.graphs.cdmam_kernel import mark
+        from radlens.engines.llvm_kernel import mark
+        from radlens.families.cdmam.export import write_onnx
+        from radlens.families.cdmam.gradient import CdmamGradient
 
         folded = _folded(ensemble)
         write_onnx(CdmamGradient(folded), torch.zeros(2, 1, 250, 250), path, ["score", "gradient"])

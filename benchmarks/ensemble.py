@@ -6,9 +6,9 @@ Repeating members changes neither the arithmetic of one gradient nor the map, wh
 from dataclasses import replace
 from pathlib import Path
 
-from radlens.bundles import Bundle
-from radlens.graphs import export_bundle
-from radlens.training import TrainedRun, load_run
+from radlens.families.cdmam.export import export_bundle
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.training import TrainedRun, load_run
 
 DEMO = Path(__file__).parents[1] / "export" / "cdmam_demo"
 

@@ -75,10 +75,10 @@ def _gradients(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]
 def _time_engine(folder: Path, name: str, precision: str, batches: list[int], n_steps: int) -> list[dict[str, Any]]:
     import torch
 
-    from radlens.bundles import Bundle
-    from radlens.engines import open_bundle
     from radlens.engines.golden import Golden, correlation, relative_error
     from radlens.explainers import omig
+    from radlens.families.cdmam.manifest import Bundle
+    from radlens.families.cdmam.model import open_bundle
 
     bundle = Bundle.load(folder)
     started = time.perf_counter()
@@ -112,9 +112,9 @@ def _time_engine(folder: Path, name: str, precision: str, batches: list[int], n_
 
 
 def _whole_map(folder: Path, engine: str, batch: int, n_steps: int, n_samples: int) -> dict[str, Any]:
-    from radlens.bundles import Bundle
-    from radlens.engines import open_bundle
     from radlens.explainers import create, upsample
+    from radlens.families.cdmam.manifest import Bundle
+    from radlens.families.cdmam.model import open_bundle
     from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate
 
     bundle = Bundle.load(folder)

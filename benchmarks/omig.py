@@ -117,8 +117,8 @@ def gradient_by_hand(n_members: int) -> Callable[[Any], Any]:
 
 
 def _by_engine(folder: Path, way: str) -> Callable[[Any], Any]:
-    from radlens.bundles import Bundle
-    from radlens.engines import open_bundle
+    from radlens.families.cdmam.manifest import Bundle
+    from radlens.families.cdmam.model import open_bundle
 
     return open_bundle(Bundle.load(folder), way).gradient
 

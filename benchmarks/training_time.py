@@ -19,10 +19,10 @@ import torch
 from measuring import machine, machine_line, save, show
 
 from radlens.cli.console import stages
+from radlens.families.cdmam.training import PRESETS
+from radlens.families.cdmam.training_layers import NOISE_LEVELS, LayerSet, build_layers
+from radlens.families.cdmam.training_registered import RegisteredPreset, prepare, train_member
 from radlens.networks import CdmamNet
-from radlens.training import PRESETS, RegisteredPreset
-from radlens.training.cdmam_layers import NOISE_LEVELS, LayerSet, build_layers
-from radlens.training.cdmam_registered import prepare, train_member
 
 TEST_SEED, N_READINGS = 77, 8
 

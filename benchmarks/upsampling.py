@@ -181,15 +181,15 @@ def _reliable(engine: str, folder: Path, n_steps: int, reliability: float, max_s
 
 
 def _by_engine(folder: Path, way: str) -> tuple[str, Callable[[Any], Any]]:
-    from radlens.bundles import Bundle
-    from radlens.engines import open_bundle
+    from radlens.families.cdmam.manifest import Bundle
+    from radlens.families.cdmam.model import open_bundle
 
     model = open_bundle(Bundle.load(folder), way)
     return model.name, model.gradient
 
 
 def _pixels(folder: Path) -> np.ndarray:
-    from radlens.bundles import Bundle
+    from radlens.families.cdmam.manifest import Bundle
     from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate
 
     return Bundle.load(folder).normalize(simulate(SCENARIOS["1"], Layout.with_margin(1)).pixels)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from measuring import machine, machine_line, save, show
 
-from radlens import bundles
-from radlens.engines import open_bundle
 from radlens.explainers import upsample
 from radlens.explainers.omig import Omig
+from radlens.families import load
 from radlens.families.cdmam.asking import WALK
 from radlens.families.cdmam.disk_statistics import HasGradient, counter_test, disk_statistic
+from radlens.families.cdmam.model import open_bundle
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.registered import Registered
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto", help="engine of the gradient (default the fastest)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    model = open_bundle(bundles.load(options.bundle), options.engine)
+    model = open_bundle(load(options.bundle), options.engine)
     rows = []
     for scenario in options.scenarios:
         true = cdmam.expected_cdc([cdmam.SCENARIOS[scenario]])[0]

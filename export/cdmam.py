@@ -12,7 +12,7 @@ from pathlib import Path
 from radlens.archives import FORMS
 from radlens.cli.console import stages
 from radlens.cli.export import export_run
-from radlens.training import PRESETS, train
+from radlens.families.cdmam.training import PRESETS, train
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from radlens.archives import FORMS
 from radlens.cli.export import export_classifier
 from radlens.cli.train_classifier import train_classifier
-from radlens.training import CLASSIFIER_PRESETS
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
 
 
 def main() -> None:

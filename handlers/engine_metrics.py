@@ -21,7 +21,7 @@ def report(metrics, version, engine):
     Args:
         metrics: TorchServe's, of the context.
         version: of the model.
-        engine: see radlens.engines.BundleEngine.
+        engine: see radlens.families.cdmam.model.BundleEngine.
     """
     _count(metrics, SERVING, MetricTypes.GAUGE, ModelVersion=version, Engine=engine.name, Precision=engine.precision)
     for refusal in engine.refused:

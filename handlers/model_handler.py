@@ -11,8 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import engine_metrics
 from batch_reply import reply
 
-from radlens import bundles
-from radlens.families import open_service
+from radlens.families import load, open_service
 from radlens.service import request_from_http
 
 NO_PARAMETERS = {"body", "model_name"}
@@ -24,7 +23,7 @@ class ModelHandler:
 
     def initialize(self, context):
         """Load the bundle that lies in the archive, and say which engine computes it."""
-        bundle = bundles.load(Path(context.system_properties["model_dir"]))
+        bundle = load(Path(context.system_properties["model_dir"]))
         self.service = open_service(bundle)
         engine_metrics.report(context.metrics, bundle.manifest.version, self.service.engine)
 

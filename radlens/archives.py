@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import radlens
-from radlens.bundles import Bundle, ClassifierBundle
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.classifier.manifest import ClassifierBundle
 
 __all__ = ["FORMS", "archive"]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import radlens
-from radlens.bundles import Bundle, ClassifierBundle
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.classifier.manifest import ClassifierBundle
 
 LIBRARY = Path(radlens.__file__).parent
 HANDLERS = LIBRARY.parent / "handlers"

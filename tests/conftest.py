@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from radlens.bundles import Bundle, ClassifierBundle
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.classifier.manifest import ClassifierBundle
 
 # Consoles take their width from here when they are made, whichever test is the first to make one.
 os.environ["COLUMNS"] = "100"
@@ -40,7 +41,7 @@ def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training run of the smallest recipe."""
     from smallest_run import SMALLEST
 
-    from radlens.training import train
+    from radlens.families.cdmam.training import train
 
     folder = tmp_path_factory.mktemp("runs") / "smallest"
     train(folder, SMALLEST, device="cpu", n_workers=1)
@@ -50,8 +51,8 @@ def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(smallest_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle exported from that run, with graphs and golden values."""
-    from radlens.graphs import export_bundle
-    from radlens.training import load_run
+    from radlens.families.cdmam.export import export_bundle
+    from radlens.families.cdmam.training import load_run
 
     return export_bundle(load_run(smallest_folder), tmp_path_factory.mktemp("exported"))
 

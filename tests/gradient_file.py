@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from radlens.graphs import CdmamGradient
-from radlens.graphs.cdmam_export import write_onnx
-from radlens.graphs.cdmam_kernel import mark
+from radlens.engines.llvm_kernel import mark
+from radlens.families.cdmam.export import write_onnx
+from radlens.families.cdmam.gradient import CdmamGradient
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from radlens import explainers
-from radlens.bundles import ClassifierBundle, ClassifierManifest, graph_file, save_classifier
 from radlens.datasets import ModelInput
 from radlens.engines import golden_values
-from radlens.engines.classifier import EagerClassifier
+from radlens.explainers.eager import EagerClassifier
+from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest, graph_file, save_classifier
 from radlens.graphs import GRAPHS, ClassifierGraphs, classifier_graphs
 
 SHAPE = (32, 24)

@@ -10,9 +10,10 @@ import pytest
 from torch import nn
 
 from radlens.datasets import ModelInput
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, ClassifierPreset
+from radlens.families.classifier.training import train_classifier
 from radlens.networks import ClassifierNetwork
 from radlens.phantoms import mammogram
-from radlens.training import CLASSIFIER_PRESETS, ClassifierPreset, train_classifier
 
 N_TEST = 6
 """Test images of each run, half of them malignant."""
@@ -28,10 +29,10 @@ def small_network(name: str, *, n_outputs: int, n_channels: int = 1) -> Classifi
 def small_studies() -> Iterator[None]:
     """Train and load networks of two layers, let patches of 32 pixels be wide enough, and resample little."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("radlens.training.classifier.create_classifier", small_network)
-        patch.setattr("radlens.training.classifier_loop.create_classifier", small_network)
+        patch.setattr("radlens.families.classifier.training.create_classifier", small_network)
+        patch.setattr("radlens.families.classifier.training_loop.create_classifier", small_network)
         patch.setattr(mammogram, "PATCH_SPACING_MM", 1.4)
-        for module in ("studies.blocks.N_BOOTSTRAP", "training.classifier._N_BOOTSTRAP"):
+        for module in ("studies.blocks.N_BOOTSTRAP", "families.classifier.training._N_BOOTSTRAP"):
             patch.setattr(f"radlens.{module}", 20)
         for model, variants in CLASSIFIER_PRESETS.items():
             patch.setitem(variants, "demo", tiny_recipe(model))

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from radlens import bundles
-from radlens.bundles import Bundle, InputSpec, Manifest
+from radlens.families.cdmam.manifest import WEIGHTS, Bundle, InputSpec, Manifest, save
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 from radlens.phantoms.cdmam.domain import Limits
@@ -27,7 +26,7 @@ def make_bundle(
     members = [_member(rank, logarithmic) for _ in range(n_members)]
     path.mkdir(parents=True, exist_ok=True)
     ensemble = FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic)
-    torch.save(ensemble.state_dict(), path / bundles.WEIGHTS)
+    torch.save(ensemble.state_dict(), path / WEIGHTS)
     spec = InputSpec(
         mean=1000.0,
         std=100.0,
@@ -50,7 +49,7 @@ def make_bundle(
         training={},
         parity={},
     )
-    return bundles.save(path, manifest)
+    return save(path, manifest)
 
 
 def _member(rank: int, logarithmic: bool) -> CdmamNet:

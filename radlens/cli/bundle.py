@@ -61,8 +61,8 @@ def command(
     """
     require_word("--name", name)
     require_word("--version", version)
-    from radlens.bundles.making import bundle_classifier
     from radlens.datasets import ModelInput
+    from radlens.families.classifier.making import bundle_classifier
 
     model_input = ModelInput(
         _shape(shape),

@@ -11,9 +11,9 @@ import typer
 from radlens.cli.console import err, examples, note, table
 
 if TYPE_CHECKING:
-    from radlens.bundles import ClassifierBundle
-    from radlens.engines import BundleEngine
     from radlens.engines.calibration import Calibration, Timing
+    from radlens.families.cdmam.model import BundleEngine
+    from radlens.families.classifier.manifest import ClassifierBundle
 
 __all__ = ["EPILOG", "command"]
 
@@ -42,10 +42,10 @@ def command(
     if bundle is None:
         _print_engines()
         return
-    from radlens.bundles import ClassifierBundle
     from radlens.cli.local import open_bundle_at
-    from radlens.engines import open_bundle
     from radlens.engines.memory import parse_memory
+    from radlens.families.cdmam.model import open_bundle
+    from radlens.families.classifier.manifest import ClassifierBundle
 
     how: dict[str, Any] = {
         "precision": precision,

@@ -86,7 +86,7 @@ def evaluate_causal(
         (output / FILE).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
         note(f"wrote {output / FILE}")
     if is_kept:
-        from radlens.training import keep_in_record
+        from radlens.families.cdmam.training import keep_in_record
 
         note(f"wrote {keep_in_record(model, CAUSAL, found)}, from which radlens export takes it")
 
@@ -117,7 +117,7 @@ class ModelReader:
         """
         if _is_bundle(self.folder):
             return str(_bundle(self.folder).bundle_hash)
-        from radlens.training import load_run
+        from radlens.families.cdmam.training import load_run
 
         record = dict(load_run(self.folder).record)
         # Measurements of a model are not part of its identity.
@@ -149,7 +149,8 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _bundle(folder: Path) -> Any:
-    from radlens.bundles import ClassifierBundle, load
+    from radlens.families import load
+    from radlens.families.classifier.manifest import ClassifierBundle
 
     bundle = load(folder)
     if isinstance(bundle, ClassifierBundle):
@@ -198,9 +199,9 @@ def _read_with_members(folder: Path) -> Read:
     from radlens import images
     from radlens.families.cdmam import PhantomReader
     from radlens.families.cdmam.opening import PhantomOpener
+    from radlens.families.cdmam.training import load_run
     from radlens.images.image import DICOM
     from radlens.phantoms.cdmam.domain import Limits
-    from radlens.training import load_run
 
     run = load_run(folder)
     reader, opener = PhantomReader(run.ensemble(), run.calibration), PhantomOpener(Limits())

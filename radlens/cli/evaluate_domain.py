@@ -84,7 +84,8 @@ class ModelAssessor:
 
     def identity(self) -> str:
         """Return a SHA-256 of the model; errors as `evaluate_domain`."""
-        from radlens.bundles import ClassifierBundle, load
+        from radlens.families import load
+        from radlens.families.classifier.manifest import ClassifierBundle
 
         if self._is_bundle and isinstance(bundle := load(self.folder), ClassifierBundle):
             raise BundleError(f"--domain needs a contrast-detail model, got the classifier {bundle.manifest.name}")
@@ -102,10 +103,10 @@ class ModelAssessor:
 
 
 def _with_service(folder: Path) -> Assess:
-    from radlens.bundles import load
     from radlens.cli.local import LocalTransport
     from radlens.client import Client
     from radlens.evaluation.domain import Judgement
+    from radlens.families import load
 
     bundle = load(folder)
     client = Client("http://local", model=bundle.manifest.name, transport=LocalTransport(bundle))
@@ -138,8 +139,8 @@ def _as_dicom(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> b
 def _with_members(folder: Path) -> Assess:
     from radlens.evaluation.domain import Judgement
     from radlens.families.cdmam import PhantomReader
+    from radlens.families.cdmam.training import load_run
     from radlens.phantoms.cdmam import domain, register
-    from radlens.training import load_run
 
     run = load_run(folder)
     reader, limits = PhantomReader(run.ensemble(), run.calibration), domain.Limits()

@@ -304,7 +304,7 @@ def _spread(
         return None
     if not is_possible:
         raise InvalidParameter("--workers needs --local or --bundle, and --upsample of several samples")
-    from radlens.cluster import open_cluster
+    from radlens.families.cdmam.cluster import open_cluster
 
     return partial(open_cluster, workers=workers, address=address, cores=cores, gpus=gpus)
 
@@ -331,7 +331,7 @@ def explained(
     given = {name: value for name, value in parameters.items() if value is not None}
     with _bar() as on_progress:
         if checkpoint is not None:
-            from radlens.ranges import explain_in_ranges
+            from radlens.families.cdmam.ranges import explain_in_ranges
 
             return explain_in_ranges(
                 client, image, checkpoint, version=version, on_progress=on_progress, n_samples=n_samples or 1, **given

@@ -74,8 +74,8 @@ def export_run(
     require_word("--name", name)
     require_word("--version", version)
     from radlens.archives import archive
-    from radlens.graphs import export_bundle
-    from radlens.training import load_run
+    from radlens.families.cdmam.export import export_bundle
+    from radlens.families.cdmam.training import load_run
 
     trained = load_run(run)
     bundle = export_bundle(
@@ -118,7 +118,7 @@ def export_classifier(run: Path, store: Path, *, name: str | None, version: str,
         InvalidParameter: unknown form, or a name or version that cannot be part of a URL.
         BundleError: a form of the model computes something else.
     """
-    from radlens.bundles.making import bundle_run
+    from radlens.families.classifier.making import bundle_run
 
     name = name or run.resolve().name
     require_word("--name", name)
@@ -143,7 +143,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 def finish_classifier(folder: Path, store: Path, form: str, parity: dict[str, dict[str, float]]) -> None:
     """Pack the bundle of a classifier, and say what it holds."""
     from radlens.archives import archive
-    from radlens.bundles import ClassifierBundle
+    from radlens.families.classifier.manifest import ClassifierBundle
 
     bundle = ClassifierBundle.load(folder)
     archived = archive(bundle, store, form=form)

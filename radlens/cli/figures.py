@@ -41,7 +41,7 @@ def command(
     """
     from radlens.cli.local import open_cdmam_bundle
     from radlens.cli.studies import Study
-    from radlens.engines import open_bundle
+    from radlens.families.cdmam.model import open_bundle
     from radlens.images import read, require_shape
     from radlens.studies.amanova_maps import MapParameters
 

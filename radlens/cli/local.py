@@ -15,13 +15,15 @@ from uuid import uuid4
 
 import httpx
 
-from radlens.bundles import MANIFEST, TASK, Bundle, ClassifierBundle, load
+from radlens.bundles import MANIFEST
 from radlens.cli.console import note
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidParameter
 from radlens.explainers import Checkpoint
-from radlens.families import open_service
+from radlens.families import load, open_service
 from radlens.families.cdmam.computing import Elsewhere
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.classifier.manifest import TASK, ClassifierBundle
 from radlens.service import Response, request_from_http
 from radlens.wire import JSON
 
@@ -38,7 +40,7 @@ __all__ = [
 _KINDS = {"predictions": "predict", "explanations": "explain"}
 
 Spread = Callable[[Bundle], AbstractContextManager[Elsewhere]]
-"""Opens workers for a bundle, such as :func:`radlens.cluster.open_cluster`."""
+"""Opens workers for a bundle, such as :func:`radlens.families.cdmam.cluster.open_cluster`."""
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import typer
 from radlens.cli.console import examples, note, table
 
 if TYPE_CHECKING:
-    from radlens.bundles import ClassifierBundle
     from radlens.engines.parity import Measurement
+    from radlens.families.classifier.manifest import ClassifierBundle
 
 __all__ = ["EPILOG", "command", "print_parity"]
 
@@ -30,9 +30,10 @@ def command(
     The reference is the network in float64. Less than float32 may be used where maps correlate with it by 0.99 and
     are within 15 %, and curves are within 2 %. What the export of a classifier measures is torch in float32 alone.
     """
-    from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX, ClassifierBundle
     from radlens.cli.local import open_bundle_at
     from radlens.engines.parity import measure, stored
+    from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX
+    from radlens.families.classifier.manifest import ClassifierBundle
 
     with open_bundle_at(bundle) as opened:
         parity = opened.manifest.parity

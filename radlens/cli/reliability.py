@@ -77,7 +77,7 @@ def command(
     """
     from radlens.cli.local import open_cdmam_bundle
     from radlens.cli.studies import assessed_view
-    from radlens.engines import open_bundle
+    from radlens.families.cdmam.model import open_bundle
     from radlens.studies.amanova_recipes import bundle_recipe
 
     given = {"n_steps": n_steps, "path_length": path_length, "zscore": zscore, "window": window, "stride": stride}

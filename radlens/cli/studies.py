@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from radlens.bundles import Bundle
 from radlens.cli.results import regions
-from radlens.engines import BundleEngine
 from radlens.errors import NotAssessable
 from radlens.explainers import Explainer, UpsampledMap
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.model import BundleEngine
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.figures import (
     Box,

@@ -108,7 +108,7 @@ def _refuse(options: dict[str, Any], owner: str) -> None:
 
 
 def _train_ensemble(run: Path, preset: str, members: int | None, recordings: Path | None, device: str | None) -> None:
-    from radlens.training import PRESETS, train
+    from radlens.families.cdmam.training import PRESETS, train
 
     require("--preset", preset, tuple(PRESETS))
     recipe = PRESETS[preset] if members is None else replace(PRESETS[preset], n_members=members)

@@ -36,10 +36,11 @@ def train_classifier(
     Raises:
         InvalidParameter: an unknown model or preset, or a value out of its range.
     """
-    from radlens import training
+    from radlens.families.classifier import training
+    from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
 
-    require("--model", model, ("cdmam", *training.CLASSIFIER_PRESETS))
-    presets = training.CLASSIFIER_PRESETS[model]
+    require("--model", model, ("cdmam", *CLASSIFIER_PRESETS))
+    presets = CLASSIFIER_PRESETS[model]
     require("--preset", preset, tuple(presets))
     recipe = replace(presets[preset], **{name: value for name, value in changes.items() if value is not None})
     options: dict[str, Any] = {"data": data, "root": root, "imagenet": imagenet, "device": device}

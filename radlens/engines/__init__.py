@@ -1,8 +1,6 @@
 """What computes graphs: one file per engine behind one small protocol, and none is trusted unseen."""
 
 from radlens.engines.base import Engine, GraphEngine, Options, engine_class, names, register
-from radlens.engines.cdmam import BundleEngine, open_bundle
-from radlens.engines.classifier import EagerClassifier, EnsembleClassifier, GraphClassifier
 from radlens.engines.golden import Golden, golden_file, relative_error
 from radlens.engines.graph_file import GraphFile, TensorSpec
 from radlens.engines.llvm import LlvmEngine
@@ -13,12 +11,8 @@ from radlens.engines.tensorrt import TensorRtEngine
 from radlens.engines.torch import TorchCudaEngine, TorchEngine, golden_values
 
 __all__ = [
-    "BundleEngine",
-    "EagerClassifier",
     "Engine",
-    "EnsembleClassifier",
     "Golden",
-    "GraphClassifier",
     "GraphEngine",
     "GraphFile",
     "LlvmEngine",
@@ -37,7 +31,6 @@ __all__ = [
     "golden_values",
     "names",
     "open",
-    "open_bundle",
     "register",
     "relative_error",
 ]

@@ -1,6 +1,6 @@
 """The LLVM engine: the gradient of a CDMAM ensemble as one kernel, compiled for this processor when it is opened.
 
-It opens no other graph. See :mod:`radlens.graphs.cdmam_kernel` for what is compiled and why.
+It opens no other graph. See :mod:`radlens.engines.llvm_kernel` for what is compiled and why.
 """
 
 import ctypes
@@ -16,8 +16,7 @@ import torch
 
 from radlens.engines.base import GraphEngine, Options, register
 from radlens.engines.graph_file import GraphFile
-from radlens.errors import InvalidInput, MissingDependency
-from radlens.graphs.cdmam_kernel import (
+from radlens.engines.llvm_kernel import (
     BACKWARD,
     FORWARD,
     KERNEL,
@@ -31,7 +30,8 @@ from radlens.graphs.cdmam_kernel import (
     strands,
     unstrand,
 )
-from radlens.graphs.vector_ir import LANES
+from radlens.engines.vector_ir import LANES
+from radlens.errors import InvalidInput, MissingDependency
 
 __all__ = ["LlvmEngine", "LlvmGraphEngine"]
 

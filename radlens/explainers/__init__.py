@@ -17,6 +17,7 @@ from radlens.explainers.base import (
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
 from radlens.explainers.deep_lift import DeepLift
+from radlens.explainers.eager import EagerClassifier
 from radlens.explainers.integrated_gradients import IntegratedGradients
 from radlens.explainers.occlusion import Occlusion
 from radlens.explainers.omig import Omig, omig
@@ -36,6 +37,7 @@ __all__ = [
     "Classifier",
     "DeepLift",
     "Differentiable",
+    "EagerClassifier",
     "Explainer",
     "Goal",
     "GradCam",

@@ -193,7 +193,7 @@ def _checked(model: Any, images: Any) -> tuple[Any, Tensor]:
 
 def _as_model(model: Any, images: Tensor) -> Any:
     if isinstance(model, nn.Module):
-        from radlens.engines.classifier import EagerClassifier
+        from radlens.explainers.eager import EagerClassifier
 
         c, h, w = images.shape[1:]
         return EagerClassifier(model, (c, h, w))

@@ -1,13 +1,26 @@
-"""The service of a bundle, whatever kind of model it holds."""
+"""Bundles and their services, whatever kind of model they hold."""
 
+from pathlib import Path
 from typing import Any
 
-from radlens.bundles import Bundle, ClassifierBundle
+from radlens.bundles import read_manifest
 from radlens.errors import InvalidInput
+from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.service import Service
-from radlens.service.classifier import ClassifierService
+from radlens.families.classifier import ClassifierService
+from radlens.families.classifier.manifest import TASK, ClassifierBundle
 
-__all__ = ["open_service"]
+__all__ = ["load", "open_service"]
+
+
+def load(path: Path | str) -> Bundle | ClassifierBundle:
+    """Read and verify a bundle of any kind.
+
+    Raises:
+        BundleError: see :meth:`Bundle.load` and :meth:`ClassifierBundle.load`.
+    """
+    document, _ = read_manifest(Path(path))
+    return (ClassifierBundle if document.get("task") == TASK else Bundle).load(path)
 
 
 def open_service(bundle: Bundle | ClassifierBundle, **options: Any) -> Service | ClassifierService:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radlens.bundles import MANIFEST, Bundle
-from radlens.engines import open_bundle
+from radlens.bundles import MANIFEST
 from radlens.errors import InvalidParameter
 from radlens.evaluation.published import AMANOVA_CITATION, AMANOVA_COVERAGE, AMANOVA_PARAMETERS
 from radlens.explainers import Explainer, Sensitivity, UpsampledMap
 from radlens.families.cdmam.disk_statistics import DiskStatistic
+from radlens.families.cdmam.export import export_bundle
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.model import open_bundle
+from radlens.families.cdmam.training import load_run, train
 from radlens.figures import (
     LARGE_DISKS,
     SMALL_DISKS,
@@ -47,7 +50,6 @@ from radlens.figures.amanova import (
     figure_phantoms,
 )
 from radlens.figures.study_page import Cell
-from radlens.graphs import export_bundle
 from radlens.studies import amanova_texts as texts
 from radlens.studies.amanova_images import (
     RECORDED,
@@ -72,7 +74,6 @@ from radlens.studies.amanova_tested import GROUPS, TestedGroup, TestPhantoms
 from radlens.studies.output import Chapter, StudyReport, Written, times_table, write_study
 from radlens.studies.reproduction import Progress
 from radlens.studies.store import Store
-from radlens.training import load_run, train
 
 __all__ = ["agreement", "reproduce_amanova"]
 

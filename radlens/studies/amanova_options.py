@@ -8,8 +8,8 @@ from pathlib import Path
 
 from radlens.errors import InvalidParameter
 from radlens.evaluation.published import AMANOVA_PARAMETERS
+from radlens.families.cdmam.training import PRESETS, Preset
 from radlens.studies.amanova_maps import CLEAR_PATH_LENGTH, PATH_LENGTHS, MapParameters
-from radlens.training import PRESETS, Preset
 
 __all__ = ["PAPER", "RECIPES", "REGISTERED", "AmanovaOptions"]
 
@@ -36,7 +36,7 @@ class AmanovaOptions:
         runs: folders of runs or bundles, by recipe; the registered one is needed.
         with_paper: whether the paper's own recipe is compared; it is trained where no run is given.
         preset: of that training.
-        engine: of the graphs, see `radlens.engines.open_bundle`; ``"eager"`` for torch without graphs.
+        engine: of the graphs, see `radlens.families.cdmam.model.open_bundle`; ``"eager"`` for torch without graphs.
         seed: of the samples.
 
     Raises:

@@ -18,17 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from radlens.bundles import Bundle
 from radlens.errors import InvalidParameter
 from radlens.evaluation import linear_interval, log_interval
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam import Calibration
+from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES, curve
 from radlens.families.cdmam.replacement import disk_free_twin
+from radlens.families.cdmam.training import TrainedRun, load_run
 from radlens.images.sampling import flat_indices
 from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam.registered import Registered, register
-from radlens.training import TrainedRun, load_run
 
 __all__ = ["EagerEnsemble", "PhantomModel", "Predicted", "Recipe", "View", "bundle_recipe", "run_recipe"]
 

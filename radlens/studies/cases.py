@@ -1,6 +1,6 @@
 """The images of a study with their truth, on the grid of the network: simulated, or from a data set on disk.
 
-They are images that training has not seen: the test part of `radlens.training`, drawn from the same seeds, or the same
+They are images that training has not seen: the test part of the training data, drawn from the same seeds, or the same
 patients.
 """
 
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from radlens.datasets import LABELS, Box, Case, ModelInput, Patch, Sample, draw_patches, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.families.classifier.recipes import Task
+from radlens.families.classifier.training_data import TASK_DATA
 from radlens.phantoms import mammogram, ultrasound
 from radlens.pools import process_pool
 from radlens.studies.store import Arrays, Key, Store
-from radlens.training.classifier_data import TASK_DATA
-from radlens.training.classifier_presets import Task
 
 __all__ = ["CASES", "CaseSet", "CaseSource", "Part", "StudyCase", "open_cases"]
 

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from radlens.bundles import ClassifierBundle
 from radlens.datasets import ModelInput
-from radlens.engines.classifier import EagerClassifier, EnsembleClassifier, GraphClassifier
 from radlens.errors import RadlensError
 from radlens.explainers import StepwiseExplainer, get, names, probabilities
+from radlens.explainers.eager import EagerClassifier
+from radlens.families.classifier.manifest import ClassifierBundle
+from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier
+from radlens.families.classifier.training import TrainedClassifier, load_classifier_run
 from radlens.networks import ClassifierNetwork
-from radlens.training import TrainedClassifier, load_classifier_run
 
 __all__ = ["LAYER", "NETWORK_TITLES", "StudyModel", "bundle_model", "class_methods", "is_bundle", "run_model"]
 
@@ -76,7 +77,7 @@ class StudyModel:
 
     @property
     def task(self) -> str | None:
-        """What it classifies, see `radlens.training.classifier_presets.Task`; None where the record does not tell."""
+        """What it classifies, see `radlens.families.classifier.recipes.Task`; None where the record does not tell."""
         return self.record.get("preset", {}).get("task")
 
     def probability(self, images: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ def bundle_model(folder: Path, *, engine: str = "auto") -> StudyModel:
     Raises:
         BundleError: it is damaged or of another task, or no engine computes it rightly.
     """
-    from radlens.service.classifier import open_model
+    from radlens.families.classifier import open_model
 
     bundle = ClassifierBundle.load(folder)
     manifest = bundle.manifest

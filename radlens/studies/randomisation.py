@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from radlens.engines.classifier import EagerClassifier
 from radlens.evaluation import Randomisation, model_randomisation
 from radlens.explainers import StepwiseExplainer
+from radlens.explainers.eager import EagerClassifier
 from radlens.studies.faithfulness import cheaper
 from radlens.studies.maps import MapSet, method_parameters
 from radlens.studies.models import LAYER

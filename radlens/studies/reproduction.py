@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from radlens.errors import InvalidParameter
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, ClassifierPreset
+from radlens.families.classifier.training import train_classifier
 from radlens.figures import LIMITS_PATIENTS, LIMITS_SIMULATED
 from radlens.studies import blocks
 from radlens.studies.cases import open_cases
@@ -18,7 +20,6 @@ from radlens.studies.models import StudyModel, run_model
 from radlens.studies.output import Written, times_table
 from radlens.studies.randomisation import check_randomisation
 from radlens.studies.store import Store
-from radlens.training import CLASSIFIER_PRESETS, ClassifierPreset, train_classifier
 
 __all__ = ["Bench", "StudyOptions"]
 

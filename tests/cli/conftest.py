@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from radlens.bundles import Bundle, ClassifierBundle
 from radlens.cli import app
 from radlens.cli.local import LocalTransport
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.images import to_npy
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 

@@ -72,7 +72,7 @@ def test_errors_are_one_line_and_an_exit_code(run, monkeypatch, error, code):
     def fails(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("radlens.training.train", fails)
+    monkeypatch.setattr("radlens.families.cdmam.training.train", fails)
     result = run("train", "folder", "--preset", "demo")
     assert result.exit_code == code
     assert result.stderr.splitlines()[-1] == f"error: {error}"
@@ -86,7 +86,7 @@ def test_markup_in_a_message_is_shown_as_it_is(run, monkeypatch):
     def fails(*arguments, **options):
         raise errors.InvalidInput("shape must be [250, 250], got [red]")
 
-    monkeypatch.setattr("radlens.training.train", fails)
+    monkeypatch.setattr("radlens.families.cdmam.training.train", fails)
     assert "error: shape must be [250, 250], got [red]" in run("train", "folder", "--preset", "demo").stderr
 
 
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_with_130(run, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("radlens.training.train", interrupted)
+    monkeypatch.setattr("radlens.families.cdmam.training.train", interrupted)
     result = run("train", "folder", "--preset", "demo")
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "error: interrupted"
@@ -116,7 +116,7 @@ def test_other_errors_of_the_system_are_not_hidden(run, monkeypatch):
     def fails(*arguments, **options):
         raise OSError("out of sockets")
 
-    monkeypatch.setattr("radlens.training.train", fails)
+    monkeypatch.setattr("radlens.families.cdmam.training.train", fails)
     assert isinstance(run("train", "folder", "--preset", "demo").exception, OSError)
 
 

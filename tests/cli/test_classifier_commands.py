@@ -11,9 +11,9 @@ from archives import make_archive
 from conftest import serving
 from sample_images import dicom, noise
 
-from radlens.bundles import ClassifierBundle, save_classifier
 from radlens.cli import local
 from radlens.families import open_service
+from radlens.families.classifier.manifest import ClassifierBundle, save_classifier
 from radlens.images import to_npy
 from radlens.server import Pid, Ports, State
 

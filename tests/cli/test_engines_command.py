@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from radlens.bundles import save
-from radlens.engines import open_bundle
 from radlens.engines.golden import Deviation
 from radlens.engines.parity import ENGINES, Measurement, disallowed
 from radlens.errors import BundleError
+from radlens.families.cdmam.manifest import save
+from radlens.families.cdmam.model import open_bundle
 
 
 def test_engines_of_this_machine(run):

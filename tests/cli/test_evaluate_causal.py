@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from radlens.bundles import Bundle, ClassifierBundle
 from radlens.cli.evaluate_causal import ModelReader, _as_dicom, print_record
 from radlens.cli.local import LocalTransport
 from radlens.client import Client
 from radlens.errors import UnreadableImage
 from radlens.evaluation import CausalRecord, causal_record
 from radlens.families.cdmam import PhantomReader
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.training import TrainedRun, load_run
+from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.images import read
 from radlens.networks import CdmamNet
 from radlens.phantoms.cdmam import SCENARIOS, Changes, Layout, register, simulate
-from radlens.training import TrainedRun, load_run
 
 SPACING_MM = 0.1
 SMALL = ("--causal", "--phantoms", 2, "--spacing", 1.0)
@@ -166,7 +167,7 @@ def test_dicom_images_keep_16_bits(pixels: np.ndarray) -> None:
 def test_members_of_a_run_are_read(tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registered run reads the phantom in its own frame and judges it as a service does; without one, no curve."""
     run = small_run(recipe="registered")
-    monkeypatch.setattr("radlens.training.load_run", lambda folder: run)
+    monkeypatch.setattr("radlens.families.cdmam.training.load_run", lambda folder: run)
     reader = ModelReader(tmp_path)
     expected = PhantomReader(run.ensemble()).read(register(pixels, SPACING_MM))
     found = reader(pixels, SPACING_MM)
@@ -186,7 +187,7 @@ def test_members_of_the_papers_recipe_are_read(
 ) -> None:
     """They see the image as it is, normalised as their training images were; they refuse nothing."""
     run = small_run(recipe="paper")
-    monkeypatch.setattr("radlens.training.load_run", lambda folder: run)
+    monkeypatch.setattr("radlens.families.cdmam.training.load_run", lambda folder: run)
     found = ModelReader(tmp_path)(pixels, SPACING_MM)
     expected = PhantomReader(run.ensemble()).read_values((pixels - np.float32(900)) / np.float32(50))
     assert found is not None
@@ -197,7 +198,7 @@ def test_members_of_the_papers_recipe_are_read(
 def test_a_run_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readings are kept for the very members that read: other weights or another calibration are another model."""
     run = small_run(recipe="registered")
-    monkeypatch.setattr("radlens.training.load_run", lambda folder: run)
+    monkeypatch.setattr("radlens.families.cdmam.training.load_run", lambda folder: run)
     before = ModelReader(tmp_path).identity()
     assert len(before) == 64
     run.record["causal"] = {"n": 2}

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from radlens.bundles import Bundle, ClassifierBundle
 from radlens.cli.evaluate_domain import ModelAssessor, _as_dicom, _with_service
 from radlens.evaluation import domain
 from radlens.evaluation.domain import DomainRecord, Judgement
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.images import read
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_bundle import make_bundle
 
-from radlens import bundles
 from radlens.cli.studies import PATH_LENGTHS, Study, turned
-from radlens.engines import open_bundle
 from radlens.explainers import Sensitivity
+from radlens.families.cdmam.manifest import save
+from radlens.families.cdmam.model import open_bundle
 from radlens.figures import Box, cutout
 from radlens.images import read
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate
@@ -23,7 +23,7 @@ def registered_bundle(tmp_path_factory):
     """A small untrained bundle that sees registered phantoms."""
     found = make_bundle(tmp_path_factory.mktemp("registered"), logarithmic=True)
     spec = replace(found.manifest.input, mean=0.0, std=1.0, registered=True, n_samples=2)
-    return bundles.save(found.path, replace(found.manifest, input=spec))
+    return save(found.path, replace(found.manifest, input=spec))
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from radlens import training
 from radlens.datasets import ModelInput
-from radlens.training import CLASSIFIER_PRESETS, TrainedClassifier
+from radlens.families.classifier import training
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
+from radlens.families.classifier.training import TrainedClassifier
 
 ESTIMATE = {"value": 0.9123, "low": 0.8001, "high": 0.9502, "std": 0.01}
 RECORD = {

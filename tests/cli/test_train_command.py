@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tiny_bundle import make_bundle
 
-from radlens import training
 from radlens.cli.export import export_run
-from radlens.training import PRESETS, TrainedRun
+from radlens.families.cdmam import training
+from radlens.families.cdmam.training import PRESETS, TrainedRun
 
 RECORD = {"evaluation": {"random": {"n_images": 200, "rmse_um": 0.1234, "skill": 3.456, "coverage": 0.9512}}}
 PARITY = {"prediction": {"eager": 1e-7, "traced": 2e-7}, "gradient": {"eager": 3e-6}, "n_images": 2, "reference": "it"}
@@ -62,7 +62,7 @@ def exporting(monkeypatch):
 
     finished = TrainedRun((), RECORD)
     monkeypatch.setattr(training, "load_run", lambda folder: finished)
-    monkeypatch.setattr("radlens.graphs.export_bundle", export_bundle)
+    monkeypatch.setattr("radlens.families.cdmam.export.export_bundle", export_bundle)
 
 
 @pytest.mark.usefixtures("exporting")

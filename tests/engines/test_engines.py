@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from radlens import engines
-from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX, Bundle
-from radlens.engines import Golden, open_bundle
+from radlens.engines import Golden
 from radlens.errors import BundleError, InvalidParameter
+from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX, Bundle
+from radlens.families.cdmam.model import open_bundle
 
 
 @pytest.fixture

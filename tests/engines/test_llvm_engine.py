@@ -8,7 +8,7 @@ from gradient_file import write_gradient
 
 from radlens.engines.llvm import LlvmEngine
 from radlens.errors import InvalidInput, MissingDependency
-from radlens.graphs import CdmamGradient
+from radlens.families.cdmam.gradient import CdmamGradient
 
 
 @pytest.fixture(scope="module", params=[(1, 2, False), (3, 2, False), (1, 4, True), (3, 4, True), (2, 16, True)])

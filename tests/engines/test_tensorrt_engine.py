@@ -14,9 +14,9 @@ from onnx_graphs import filtered, images, save
 from torch import nn
 
 from radlens import engines
-from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX
 from radlens.engines import GraphFile, Options, TensorRtEngine, TorchEngine, tensorrt
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
+from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX
 from radlens.graphs import gradient_graph
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from radlens import explainers
-from radlens.engines.classifier import EagerClassifier, EnsembleClassifier
 from radlens.errors import InvalidInput, UnsupportedOperation
+from radlens.explainers.eager import EagerClassifier
+from radlens.families.classifier.model import EnsembleClassifier
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 """Maps are sums of float32 terms in another order."""

@@ -17,8 +17,8 @@ from zoo import Lambda
 from radlens import engines
 from radlens.engines.golden import Golden
 from radlens.errors import BundleError, InvalidInput, InvalidParameter
-from radlens.graphs import classifier_graphs, export_classifier, turned_kernels
-from radlens.graphs.classifier_export import golden_weights
+from radlens.families.classifier.export import export_classifier, golden_weights
+from radlens.graphs import classifier_graphs, turned_kernels
 from radlens.graphs.turned_kernels import store_kernels_once
 
 

@@ -1,9 +1,7 @@
 from pathlib import Path
 
-import pytest
 import torch
 
-from radlens import graphs
 from radlens.graphs import SUPPORTED
 from radlens.graphs.passes import LOWERINGS
 from radlens.graphs.rules import RULES
@@ -21,10 +19,3 @@ def test_every_operation_is_described():
     names = {str(operation.overloadpacket) for operation in [*RULES, *LOWERINGS]}
     assert names | {str(torch.ops.aten._native_batch_norm_legit_no_training)} == set(SUPPORTED)
     assert all(text.endswith((".", ")")) and len(text) > 3 for text in SUPPORTED.values())
-
-
-def test_only_what_is_listed_is_there():
-    """The export of bundles is imported on use; other names are refused as in any module."""
-    assert callable(graphs.export_bundle)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = graphs.nothing

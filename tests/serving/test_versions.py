@@ -12,8 +12,8 @@ from tiny_bundle import make_bundle
 
 from radlens import errors
 from radlens.archives import archive
-from radlens.bundles import save
 from radlens.client import Version
+from radlens.families.cdmam.manifest import save
 from radlens.images import to_npy
 
 pytestmark = pytest.mark.serving

@@ -18,6 +18,8 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.causal import PUBLISHED_COVERAGE
 from radlens.evaluation.published import AMANOVA_COVERAGE, AMANOVA_PARAMETERS
 from radlens.explainers import UpsampledMap
+from radlens.families.cdmam.training import _save_member
+from radlens.families.cdmam.training_registered import RegisteredPreset
 from radlens.figures import save_small
 from radlens.images import to_npy
 from radlens.networks import CdmamNet
@@ -29,8 +31,6 @@ from radlens.studies.amanova_images import recordings, scenario, turned
 from radlens.studies.amanova_maps import MapParameters
 from radlens.studies.amanova_options import PAPER, REGISTERED
 from radlens.studies.amanova_recipes import run_recipe
-from radlens.training import RegisteredPreset
-from radlens.training.cdmam import _save_member
 
 SPACING_MM = 0.4
 

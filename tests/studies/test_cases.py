@@ -11,10 +11,10 @@ from study_runs import N_TEST, tiny_recipe
 
 from radlens.datasets import ModelInput
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.families.classifier.training_data import build_sets
 from radlens.phantoms import mammogram, ultrasound
 from radlens.studies import CaseSet, CaseSource, Store, StudyModel, open_cases
 from radlens.studies.cases import CASES
-from radlens.training.classifier_data import build_sets
 
 MODELS = ("patch-resnet50", "mammogram-efficientnet-b0", "ultrasound-resnet")
 

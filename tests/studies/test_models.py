@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from radlens.bundles import ClassifierBundle
 from radlens.errors import BundleError, TrainingError, UnsupportedOperation
+from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.studies import CaseSet, StudyModel, bundle_model, class_methods, is_bundle, run_model
 
 KINDS = ("score", "gradient", "guided")

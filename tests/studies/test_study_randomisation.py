@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from radlens.engines.classifier import EagerClassifier
 from radlens.evaluation import model_randomisation
 from radlens.explainers import IntegratedGradients
+from radlens.explainers.eager import EagerClassifier
 from radlens.studies import (
     CaseSet,
     MapSet,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from radlens.bundles.cdmam import TASK
 from radlens.errors import NotAcceptable, NotAssessable
 from radlens.evaluation.cdc import describe, verdict
 from radlens.explainers import UpsampledMap
@@ -16,6 +15,7 @@ from radlens.families.cdmam.asking import ABLATION
 from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.computing import Explanation, OneSample
 from radlens.families.cdmam.judging import Judged, JudgedImage
+from radlens.families.cdmam.manifest import TASK
 from radlens.families.cdmam.reader import Curve
 from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve as DrawnCurve

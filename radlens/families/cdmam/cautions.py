@@ -1,6 +1,6 @@
 """What a reader of a result should know about the image it came from."""
 
-from radlens.bundles import InputSpec
+from radlens.families.cdmam.manifest import InputSpec
 from radlens.images import SAMPLED_SHAPE, Image
 
 __all__ = ["cautions"]

@@ -48,7 +48,7 @@ class Model(Differentiable, Protocol):
 
 
 class Elsewhere(Protocol):
-    """Other processes that hold the same model, such as :class:`radlens.cluster.Cluster`."""
+    """Other processes that hold the same model, such as :class:`radlens.families.cdmam.cluster.Cluster`."""
 
     def stated(self) -> dict[str, Any]:
         """Return what provenance says of them, as JSON values: engine, precision, batch_size and more."""

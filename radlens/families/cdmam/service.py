@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 from radlens import explainers
-from radlens.bundles import Bundle
-from radlens.engines import open_bundle
 from radlens.errors import BundleError
 from radlens.families.cdmam.ablation import Ablation
 from radlens.families.cdmam.answers import (
@@ -28,6 +26,8 @@ from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.cautions import cautions
 from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
 from radlens.families.cdmam.judging import Judged
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.model import open_bundle
 from radlens.families.cdmam.opening import PhantomOpener, spacing_caution
 from radlens.families.cdmam.reader import PhantomReader
 from radlens.families.cdmam.rows import Row, Terms, open_row
@@ -46,7 +46,7 @@ class Service(BatchService):
 
     Args:
         bundle: the model.
-        engine: what computes it, see :func:`radlens.engines.open_bundle`.
+        engine: what computes it, see :func:`radlens.families.cdmam.model.open_bundle`.
         now: the clock of the provenance.
         pace: how often a stream says something.
         checkpoint: where an explanation of many samples is saved and continued; for a service that answers a single

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from radlens.bundles import InputSpec
 from radlens.families.cdmam.cautions import cautions
+from radlens.families.cdmam.manifest import InputSpec
 from radlens.images import Image
 
 TRAINED = InputSpec(100.0, 10.0, 0.07, "grid", (90.0, 110.0), (0.0, 20.0))

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from radlens.bundles import GRADIENT_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
 from radlens.errors import BundleError
 from radlens.families.cdmam import Service
+from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
 from radlens.images import to_npy
 from radlens.service import request_from_http
 

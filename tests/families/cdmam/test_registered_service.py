@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from radlens import bundles
-from radlens.bundles import Bundle, InputSpec, Manifest
 from radlens.families.cdmam import Service
 from radlens.families.cdmam.asking import WALK
+from radlens.families.cdmam.manifest import WEIGHTS, Bundle, InputSpec, Manifest, save
+from radlens.families.cdmam.training import load_run
 from radlens.networks import FoldedCdmamEnsemble
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.domain import Limits
 from radlens.service import Request
-from radlens.training import load_run
 
 DEMO = Path(__file__).parents[3] / "export" / "cdmam_demo"
 LAYOUT = cdmam.Layout.with_margin(2)
@@ -29,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     run = load_run(DEMO)
     ensemble = FoldedCdmamEnsemble.from_members(run.members[:2], logarithmic=True)
     folder = tmp_path_factory.mktemp("registered")
-    torch.save(ensemble.state_dict(), folder / bundles.WEIGHTS)
+    torch.save(ensemble.state_dict(), folder / WEIGHTS)
     everything = (0.0, float(np.finfo(np.float32).max))
     spec = InputSpec(0.0, 1.0, 0.07, "stratified", everything, everything, registered=True, n_samples=8)
     manifest = Manifest(
@@ -46,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         training=run.record,
         parity={},
     )
-    return bundles.save(folder, manifest)
+    return save(folder, manifest)
 
 
 @pytest.fixture(scope="module")

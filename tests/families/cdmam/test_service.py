@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from sample_images import PATIENT, bad_images, dicom, every_format, noise
 
 from radlens import explainers
-from radlens.bundles import Bundle
 from radlens.errors import BundleError
 from radlens.evaluation import log_interval
 from radlens.families.cdmam import MAX_PLAIN_EVALUATIONS, Service
+from radlens.families.cdmam.manifest import Bundle
 from radlens.images import downsample, to_npy, to_png
 from radlens.networks.cdmam import CdcPrediction
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom

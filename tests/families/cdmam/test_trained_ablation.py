@@ -6,9 +6,9 @@ import pytest
 
 from radlens.families.cdmam import PhantomReader
 from radlens.families.cdmam.ablation import ablate
+from radlens.families.cdmam.training import load_run
 from radlens.networks import FoldedCdmamEnsemble
 from radlens.phantoms import cdmam
-from radlens.training import load_run
 
 DEMO = Path(__file__).parents[3] / "export" / "cdmam_demo"
 

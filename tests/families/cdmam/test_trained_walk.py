@@ -9,9 +9,9 @@ import torch
 
 from radlens.families.cdmam.asking import WALK
 from radlens.families.cdmam.disk_statistics import CounterTest, counter_test
+from radlens.families.cdmam.training import load_run
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms import cdmam
-from radlens.training import load_run
 
 DEMO = Path(__file__).parents[3] / "export" / "cdmam_demo"
 LAYOUT = cdmam.Layout.with_margin(1)

@@ -1,0 +1,291 @@
+"""From a training run to a bundle: one traced module, ONNX graphs, golden values and the parity between them."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radlens.engines.golden import Deviation, Golden, deviation
+from radlens.engines.llvm_kernel import mark
+from radlens.engines.parity import ENGINES, measure
+from radlens.errors import BundleError
+from radlens.families.cdmam.gradient import CdmamGradient, CdmamMemberGradients
+from radlens.families.cdmam.manifest import (
+    GRADIENT_ONNX,
+    MEMBERS_ONNX,
+    PREDICTION_ONNX,
+    TASK,
+    TRACED,
+    WEIGHTS,
+    Bundle,
+    InputSpec,
+    Manifest,
+    save,
+)
+from radlens.families.cdmam.model import GRADIENT, PREDICTION
+from radlens.families.cdmam.reader import DEFAULT_SAMPLES
+from radlens.families.cdmam.training import TrainedRun
+from radlens.families.cdmam.training_data import simulated_set
+from radlens.images import downsample
+from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
+from radlens.phantoms.cdmam import CDC_DIAMETERS_MM, SCENARIOS, Layout, register, simulate
+from radlens.phantoms.cdmam.domain import Limits
+
+__all__ = ["export_bundle", "write_onnx"]
+
+EXPLAINERS = ("occlusion", "omig", "sensitivity")
+"""Methods of Amanova et al. 2022; the others explain classes."""
+
+N_GOLDEN = 2
+"""Images whose float64 prediction and gradient are stored with the bundle."""
+
+_GOLDEN_SEED = 3
+_OPSET = 20
+_SAMPLER = "stratified"
+
+Stage = Callable[[str, int, int], None]
+
+
+def export_bundle(
+    run: TrainedRun,
+    folder: Path,
+    *,
+    name: str = "cdmam",
+    version: str = "1.0",
+    on_progress: Stage | None = None,
+) -> Bundle:
+    """Write a bundle and check that every form of the model computes the same.
+
+    The reference is the ensemble of Table 2, member by member with autograd, in float64. A form passes when its
+    relative error is at most ten times that of the same eager ensemble in float32, with a floor of 1e-5. That holds for
+    95 % of each gradient; over all of it 1e-2 is allowed, since ReLU and pooling switch at points that float32 places
+    differently (`radlens.engines.golden.body_error`). The parity report of the bundle also holds every engine of this
+    machine in each of its precisions; one that fails is noted there.
+
+    Args:
+        run: a finished training run.
+        folder: of the bundle; its old files are replaced.
+        name: model name in URLs.
+        version: as TorchServe wants it.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Raises:
+        BundleError: a form of the model does not pass, or no engine does.
+    """
+    report = on_progress or (lambda stage, done, total: None)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    report("tracing", 0, 4)
+    folded = FoldedCdmamEnsemble.from_members(run.members, logarithmic=run.logarithmic)
+    images = _golden_images(run)
+    _write_torch(folder, folded, images)
+    report("exporting graphs", 1, 4)
+    gradient = CdmamGradient(folded)
+    write_onnx(folded, images, folder / PREDICTION_ONNX, list(PREDICTION))
+    write_onnx(gradient, images, folder / GRADIENT_ONNX, list(GRADIENT))
+    mark(folder / GRADIENT_ONNX)
+    _write_members(run, folded, images, folder)
+    report("checking parity", 2, 4)
+    golden = _golden(run, images, folder)
+    parity = _parity(run, folder, folded, images, golden)
+    report("writing the bundle", 3, 4)
+    bundle = save(folder, _manifest(run, folded, name, version, parity))
+    report("done", 4, 4)
+    return bundle
+
+
+def _manifest(
+    run: TrainedRun, folded: FoldedCdmamEnsemble, name: str, version: str, parity: dict[str, Any]
+) -> Manifest:
+    spec = InputSpec(
+        mean=run.mean,
+        std=run.std,
+        spacing_mm=0.07,
+        sampler=_SAMPLER,
+        pixel_mean_range=_range(run, "pixel_mean_range"),
+        pixel_std_range=_range(run, "pixel_std_range"),
+        registered=run.registered,
+        n_samples=DEFAULT_SAMPLES if run.registered else 1,
+    )
+    return Manifest(
+        name=name,
+        version=version,
+        task=TASK,
+        diameters_mm=CDC_DIAMETERS_MM,
+        input=spec,
+        explainers=EXPLAINERS,
+        n_members=folded.n_members,
+        rank=folded.rank,
+        logarithmic=folded.logarithmic,
+        domain=Limits().as_json(),
+        training=run.record,
+        parity=parity,
+    )
+
+
+def _range(run: TrainedRun, name: str) -> tuple[float, float]:
+    """Return a range of the training images; all numbers where each image is normalised by itself."""
+    low, high = run.record.get(name, (0.0, float(np.finfo(np.float32).max)))
+    return float(low), float(high)
+
+
+def _golden_images(run: TrainedRun) -> Tensor:
+    if run.registered:
+        phantom = simulate(SCENARIOS["1"], Layout.with_margin(1), _GOLDEN_SEED)
+        values = register(phantom.pixels, phantom.layout.spacing_mm).values
+        samples = [downsample(values, _SAMPLER, seed=_GOLDEN_SEED, index=i).image for i in range(N_GOLDEN)]
+        return torch.from_numpy(np.stack(samples))[:, None]
+    pixels = simulated_set(N_GOLDEN, _GOLDEN_SEED).images.astype(np.float64)
+    return torch.from_numpy(((pixels - run.mean) / run.std).astype(np.float32))[:, None]
+
+
+def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, Golden]:
+    """Write the golden values of both graphs, and return them by the graph's name."""
+
+    def predicted(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        return _eager(run, dtype).predict(inputs["images"])[:3]
+
+    def derived(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        reference = _eager(run, dtype)
+        return reference.score(inputs["images"]), reference.gradient(inputs["images"])
+
+    values: dict[str, Golden] = {}
+    for name, function, outputs in (
+        (PREDICTION_ONNX, predicted, PREDICTION),
+        (GRADIENT_ONNX, derived, GRADIENT),
+    ):
+        golden = Golden.measure(function, {"images": images.numpy()}, outputs, _maps(outputs))
+        golden.save(folder / name)
+        values[name] = golden
+    return values
+
+
+def _write_members(run: TrainedRun, folded: FoldedCdmamEnsemble, images: Tensor, folder: Path) -> None:
+    """Write the graph of the gradient of each member with its golden values; one member needs none."""
+    m = folded.n_members
+    if m == 1:
+        return
+    file, each = folder / MEMBERS_ONNX, images.expand(-1, m, -1, -1).contiguous()
+    write_onnx(CdmamMemberGradients(folded), each, file, list(GRADIENT))
+
+    def derived(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        members = [_ensemble([member], dtype, run.logarithmic) for member in run.members]
+        pairs = list(zip(members, inputs["images"].split(1, dim=1), strict=True))
+        scores = torch.stack([member.score(own) for member, own in pairs], dim=1)
+        return scores, torch.cat([member.gradient(own) for member, own in pairs], dim=1)
+
+    Golden.measure(derived, {"images": each.numpy()}, GRADIENT, _maps(GRADIENT)).save(file)
+
+
+def _maps(outputs: Sequence[str]) -> list[str]:
+    """Return the outputs that have kinks, and are held to `Golden.body_errors`."""
+    return [name for name in outputs if name == "gradient"]
+
+
+def _eager(run: TrainedRun, dtype: torch.dtype) -> CdmamEnsemble:
+    return _ensemble(run.members, dtype, run.logarithmic)
+
+
+def _ensemble(members: Sequence[CdmamNet], dtype: torch.dtype, logarithmic: bool) -> CdmamEnsemble:
+    return CdmamEnsemble([deepcopy(member).to(dtype) for member in members], logarithmic=logarithmic)
+
+
+def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> None:
+    torch.save(folded.state_dict(), folder / WEIGHTS)
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(folded, images), folder / TRACED)
+
+
+def write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:
+    """Export a module of one input, ``images``, with a dynamic batch; ``images`` is an example of at least 2."""
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    with torch.no_grad(), _quiet_exporter():
+        torch.onnx.export(
+            module,
+            (images,),
+            file,
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_shapes={"images": {0: batch}},
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what the exporter says of packages nobody here uses and of its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _parity(
+    run: TrainedRun, folder: Path, folded: FoldedCdmamEnsemble, images: Tensor, golden: Mapping[str, Golden]
+) -> dict[str, Any]:
+    """Return the relative errors of every form, those of every engine on this machine among them.
+
+    Raises:
+        BundleError: a form of the model that needs no engine does not pass, or no engine does.
+    """
+    eager = _eager(run, torch.float32)
+    traced = torch.jit.load(folder / TRACED)
+    with torch.no_grad():
+        predictions = {
+            "eager": eager.predict(images)[:3],
+            "traced": traced(images),
+            "folded": folded.predict(images)[:3],
+        }
+    curves, gradient = golden[PREDICTION_ONNX], golden[GRADIENT_ONNX]
+    found: dict[str, dict[str, dict[str, Deviation]]] = {
+        "prediction": {
+            form: {key: deviation(value, curves.outputs[key]) for key, value in zip(PREDICTION, values, strict=True)}
+            for form, values in predictions.items()
+        },
+        "gradient": {
+            form: {"gradient": deviation(model.gradient(images), gradient.outputs["gradient"])}
+            for form, model in (("eager", eager), ("folded", folded))
+        },
+    }
+    for quantity, reference in (("prediction", curves), ("gradient", gradient)):
+        for form, deviations in found[quantity].items():
+            objection = reference.objection("f32", deviations)
+            if objection:
+                raise BundleError(f"{quantity}: {objection} ({form})")
+    errors = {
+        quantity: {form: max(each.error for each in deviations.values()) for form, deviations in forms.items()}
+        for quantity, forms in found.items()
+    }
+    return errors | {
+        "n_images": len(images),
+        "reference": "eager ensemble of Table 2, float64",
+        ENGINES: _engines(folder),
+    }
+
+
+def _engines(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the measurements of each graph."""
+    graphs = (PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX)
+    found = {name: measure(folder / name) for name in graphs if (folder / name).exists()}
+    for name, measurements in found.items():
+        compiled = [each for each in measurements if each.precision == "f32" and not each.engine.startswith("torch")]
+        if all(each.reason for each in compiled):
+            reasons = "; ".join(f"{each.form}: {each.reason}" for each in compiled) or "no engine"
+            raise BundleError(f"an engine must reproduce the golden values of {name}, got none that does ({reasons})")
+    return {name: [each.as_json() for each in measurements] for name, measurements in found.items()}

@@ -1,0 +1,323 @@
+"""Training of a member on registered, self-normalised phantoms: it learns the logarithm of the thresholds.
+
+What differs from Amanova et al. 2022, section 2.2, and why: `radlens.families.cdmam.training_layers` and
+`radlens.phantoms.cdmam.registered`. The network is that of Table 2.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radlens.errors import InvalidParameter
+from radlens.families.cdmam.calibration import calibrate
+from radlens.families.cdmam.reader import DEFAULT_SAMPLES, PhantomReader
+from radlens.families.cdmam.training_layers import LayerSet, build_layers
+from radlens.networks import CdmamNet, FoldedCdmamEnsemble
+from radlens.phantoms import cdmam
+from radlens.phantoms.cdmam.disk_blur import DiskBlur, disk_blur
+from radlens.pools import process_pool
+
+__all__ = ["OUTPUT", "RegisteredPreset", "condensed", "evaluate", "prepare", "train_member"]
+
+OUTPUT = "log um"
+"""What the members learn, as the record states it."""
+
+DATA_SEED = 1
+CALIBRATION_SEED = 4
+"""Phantoms of the calibration are drawn from another seed than those of the training, so none is in both."""
+
+N_DIRECTIONS = 6
+"""Directions in which the logarithms of the 12 points vary; beyond them each point varies by 0.5 %."""
+
+_WARM_UP = 0.05
+_FROZEN_NORM_AFTER = 0.7
+_CHECKPOINT_EVERY = 200
+
+_IMAGES_PER_EXPOSURE = 2
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RegisteredPreset:
+    """A recipe that reads the disks.
+
+    Args:
+        n_members: networks in the ensemble.
+        n_phantoms: phantoms of the training set.
+        n_steps: steps of the optimiser.
+        batch_size: images per step.
+        learning_rate: of AdamW at its height, after a warm-up and before a cosine.
+        rank: of the factors of the first dense layer.
+        weight_decay: of AdamW.
+        dropout: rate after the first dense layer.
+        n_calibration: phantoms drawn in full that calibrate the intervals.
+        n_test: phantoms drawn in full for each group of the evaluation.
+    """
+
+    n_members: int
+    n_phantoms: int
+    n_steps: int
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    rank: int = 16
+    weight_decay: float = 1e-4
+    dropout: float = 0.2
+    n_calibration: int = 100
+    n_test: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name in ("n_members", "n_phantoms", "n_steps", "batch_size", "rank", "n_calibration", "n_test"):
+            if getattr(self, name) < 1:
+                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.n_phantoms < self.batch_size:
+            raise InvalidParameter(f"n_phantoms must be at least batch_size, {self.batch_size}, got {self.n_phantoms}")
+
+
+def prepare(folder: Path, preset: RegisteredPreset, report: Report) -> dict[str, Any]:
+    """Draw the training phantoms of a run, or open them; return what the record says of them."""
+    layers = build_layers(folder / "data", preset.n_phantoms, DATA_SEED, report)
+    usual = np.exp(layers.curves[:, : layers.curves.shape[1] // 2])
+    return {
+        "output": OUTPUT,
+        "recordings": "none: trained on simulated images only",
+        "normalisation": {"mean": 0.0, "std": 1.0},
+        "label_mean_um": usual.mean(axis=(0, 1)).tolist(),
+    }
+
+
+def train_member(
+    folder: Path, checkpoint: Path, member: int, preset: RegisteredPreset, device: str, report: Report
+) -> tuple[CdmamNet, float]:
+    """Train one member, or continue where ``checkpoint`` was written.
+
+    Args:
+        folder: of the run, whose training phantoms are drawn.
+        checkpoint: file that is written now and then, and removed by the caller.
+        member: number of the member; seeds everything.
+        preset: the recipe.
+        device: where to compute.
+        report: called as ``report(step, n_steps)``.
+
+    Returns:
+        The member in evaluation mode, its output in the logarithm of um of gold, and the seconds it took.
+    """
+    layers = build_layers(folder / "data", preset.n_phantoms, DATA_SEED)
+    torch.manual_seed(1000 + member)
+    net = CdmamNet(preset.rank, preset.dropout).to(device)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=preset.learning_rate, weight_decay=preset.weight_decay)
+    curves = layers.curves.reshape(-1, layers.curves.shape[-1])
+    mean, std = curves.mean(axis=0), curves.std(axis=0)
+    first, seconds = 0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"].cpu())
+        first, seconds = state["step"], state["seconds"]
+    begin = time.monotonic()
+    net.train()
+    for step, (images, labels) in _batches(layers, preset, member, first):
+        progress = step / preset.n_steps
+        for group in optimizer.param_groups:
+            group["lr"] = preset.learning_rate * _rate(progress)
+        if progress > _FROZEN_NORM_AFTER:
+            _freeze_norms(net)
+        images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
+        # Half precision inside the network halves the time of a step on a CPU; the loss stays in float32.
+        with torch.autocast(device, torch.bfloat16):
+            mu, sigma = net(images)
+        scaled = (labels - torch.from_numpy(mean).to(labels)) / torch.from_numpy(std).to(labels)
+        loss = (0.5 * ((scaled - mu.float()) / sigma.float()) ** 2 + sigma.float().log()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        report(step + 1, preset.n_steps)
+        if (step + 1) % _CHECKPOINT_EVERY == 0:
+            state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state["random"] = torch.get_rng_state()
+            draft = checkpoint.with_suffix(".draft")
+            torch.save(state | {"seconds": seconds + time.monotonic() - begin}, draft)
+            draft.replace(checkpoint)
+    net.cpu().to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    net.scale_output(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
+    return condensed(net, curves), seconds + time.monotonic() - begin
+
+
+@torch.no_grad()
+def condensed(net: CdmamNet, curves: np.ndarray, n_directions: int = N_DIRECTIONS) -> CdmamNet:
+    """Return ``net`` with its dense layers as one map of the features to the main directions of the curves.
+
+    Table 2 has no activation between its dense layers, so they are one affine map. Its outputs are projected on the
+    principal components of the training curves, which makes the map thin: a megabyte a member in half precision.
+
+    Args:
+        net: a trained member, its output in the logarithm of um of gold.
+        curves: ``(n, 12)`` logarithms of the training curves.
+        n_directions: principal components to keep.
+
+    Returns:
+        A network of Table 2 with a first dense layer of rank ``n_directions``, evaluation mode.
+    """
+    _, _, components = np.linalg.svd(curves - curves.mean(axis=0), full_matrices=False)
+    directions = torch.from_numpy(components[:n_directions].T.copy())
+    head = net.mu.weight.double() @ net.dense2.weight.double()
+    bias = net.mu.weight.double() @ net.dense2.bias.double() + net.mu.bias.double() + head @ net.dense1.bias.double()
+    thin = CdmamNet(n_directions, net.dropout.p)
+    state = {name: value for name, value in net.state_dict().items() if not name.startswith(("dense", "mu"))}
+    thin.load_state_dict(state, strict=False)
+    narrow = (directions.T @ head) @ net.dense1.weight.double()
+    scale = narrow.abs().amax(dim=1, keepdim=True)
+    first = thin.dense1
+    assert not isinstance(first, nn.Linear), "the first dense layer of a rank has two factors"
+    for layer in (first.wide, thin.dense2, thin.mu):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    first.narrow.weight.copy_(narrow / scale)
+    first.wide.weight[:n_directions].copy_(torch.eye(n_directions))
+    nn.init.eye_(thin.dense2.weight)
+    thin.mu.weight[:, :n_directions].copy_(directions * scale.T)
+    # The projection passes through the mean curve, not through the origin.
+    centre = torch.from_numpy(curves.mean(axis=0))
+    thin.mu.bias.copy_(centre + directions @ (directions.T @ (bias - centre)))
+    return thin.eval()
+
+
+def _rate(progress: float) -> float:
+    if progress < _WARM_UP:
+        return max(progress / _WARM_UP, 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def _freeze_norms(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def _batches(
+    layers: LayerSet, preset: RegisteredPreset, member: int, first: int
+) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """Give the batches from step ``first`` on; each depends on member and step alone, so that a run can resume."""
+    per_epoch = len(layers) // preset.batch_size
+    for step in range(first, preset.n_steps):
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng([member, 0, epoch]).permutation(len(layers))
+        chosen = np.sort(order[place * preset.batch_size : (place + 1) * preset.batch_size])
+        rng = np.random.default_rng([member, 1, step])
+        images, labels = zip(*(layers.image(k, rng) for k in chosen.tolist()), strict=True)
+        yield step, (torch.from_numpy(np.stack(images))[:, None], torch.from_numpy(np.stack(labels)).float())
+
+
+def evaluate(
+    folder: Path,
+    model: FoldedCdmamEnsemble,
+    preset: RegisteredPreset,
+    n_workers: int,
+    report: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """Calibrate the intervals on phantoms drawn in full that no member saw, and say how well the curve is predicted.
+
+    Every phantom is simulated at full size, registered and read as a request is. What was read is appended to a file of
+    the run, so that an interrupted evaluation goes on.
+
+    Args:
+        folder: of the run.
+        model: the ensemble.
+        preset: the recipe.
+        n_workers: processes that work at the same time.
+        report: called as ``report(stage, done, total)``.
+
+    Returns:
+        ``calibration`` and ``evaluation`` of the record.
+    """
+    n = preset.n_calibration
+    found = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
+    predicted, epistemic, blur = found[..., 0, :], found[..., 1, :], found[..., 2, :2]
+    true = cdmam.expected_cdc([_exposure(k)[0] for k in range(n)])
+    calibration = calibrate(predicted, epistemic, true, blur, n_samples=DEFAULT_SAMPLES)
+    predicted = np.array(
+        [
+            [calibration.corrected(curve, DiskBlur(*own)) for curve, own in zip(curves, blurs, strict=True)]
+            for curves, blurs in zip(predicted, blur.tolist(), strict=True)
+        ]
+    )
+    errors = np.log(predicted.mean(axis=2) / true.mean(axis=1)[:, None])
+    measured = {
+        "n_images": int(predicted.shape[0] * predicted.shape[1]),
+        "rms_log_midpoint": float(np.sqrt(np.mean(errors**2))),
+        "relative_error": np.sqrt(np.mean((np.log(predicted) - np.log(true)[:, None]) ** 2, axis=(0, 1))).tolist(),
+    }
+    return {"calibration": calibration.as_json(), "evaluation": {"calibration phantoms": measured}}
+
+
+def _read_exposures(
+    file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
+) -> np.ndarray:
+    """Return what was read of all images of each exposure, (exposures, images, 3, 12): see `_read_exposure`."""
+    known: dict[int, Any] = {}
+    if file.exists():
+        known = {row["number"]: row["curves"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    missing = [k for k in numbers if k not in known]
+    with file.open("a", encoding="utf-8") as out, _readers(model, n_workers) as read_all:
+        for done, (k, curves) in enumerate(zip(missing, read_all(missing), strict=True), start=1):
+            known[k] = curves
+            out.write(json.dumps({"number": k, "curves": curves}) + "\n")
+            out.flush()
+            report("calibrating", len(numbers) - len(missing) + done, len(numbers))
+    return np.array([known[k] for k in numbers])
+
+
+@contextmanager
+def _readers(model: FoldedCdmamEnsemble, n_workers: int) -> Iterator[Callable[[list[int]], Iterable[Any]]]:
+    """Give a function that reads exposures, in this process or in several."""
+    if n_workers == 1:
+        _worker["model"] = model
+        yield lambda numbers: map(_read_exposure, numbers)
+        return
+    with process_pool(n_workers, _start_worker, model) as pool:
+        yield lambda numbers: pool.map(_read_exposure, numbers)
+
+
+_worker: dict[str, FoldedCdmamEnsemble] = {}
+
+
+def _start_worker(model: FoldedCdmamEnsemble) -> None:
+    torch.set_num_threads(1)
+    _worker["model"] = model
+
+
+def _exposure(k: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
+    rng = np.random.default_rng([CALIBRATION_SEED, k])
+    acquisition = cdmam.sample_acquisition(rng)
+    return acquisition, [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
+
+
+def _read_exposure(k: int) -> list[list[list[float]]]:
+    """Return three rows of 12 for each image of an exposure.
+
+    They are its curve, um of gold, the relative disagreement of the members, and the blur of its disks with its error,
+    mm, followed by zeros.
+    """
+    reader = PhantomReader(_worker["model"])
+    acquisition, layouts = _exposure(k)
+    curves = []
+    for i, layout in enumerate(layouts):
+        image = cdmam.simulate(acquisition, layout, seed=1_000 * k + i)
+        phantom = cdmam.register(image.pixels, layout.spacing_mm)
+        found = reader.read(phantom)
+        curves.append(
+            [found.mean.tolist(), (found.epistemic / found.mean).tolist(), [*disk_blur(phantom), *10 * [0.0]]]
+        )
+    return curves

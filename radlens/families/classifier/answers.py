@@ -1,0 +1,153 @@
+"""From numbers to answers: predictions and explanations of classes as JSON, PNG, ``.npy`` and DICOM."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
+from radlens.families.classifier.manifest import ClassifierManifest
+from radlens.families.classifier.rows import ClassifierRow
+from radlens.figures import colorize, overlay
+from radlens.images import secondary_capture, to_npy, to_png
+from radlens.images.image import DICOM, NPY
+from radlens.service.domain import Assessment
+from radlens.service.messages import Response
+from radlens.service.provenance import header_value
+from radlens.wire import JSON, PROVENANCE, array_to_json
+
+__all__ = ["UNITS", "ClassContext", "response"]
+
+_SCORE = "logit of the class"
+
+UNITS = {
+    "saliency": (f"{_SCORE} per unit of the preprocessed image", "how much the score depends on a pixel"),
+    "smooth_grad": (f"{_SCORE} per unit of the preprocessed image", "mean gradient of noisy copies of the image"),
+    "integrated_gradients": (_SCORE, "what each pixel adds to the score, against an even image"),
+    "deep_lift": (_SCORE, "what each pixel adds to the score, against an even image"),
+    "occlusion": (_SCORE, "by how much the score falls when the pixel's surroundings are covered"),
+    "lime": (_SCORE, "coefficient of the pixel's superpixel in a sparse linear model of the score"),
+    "shap": (_SCORE, "estimated Shapley value of the pixel's superpixel"),
+    "cam": (_SCORE, "positive parts speak for the class, negative ones against it; their mean is the score"),
+    "grad_cam": (_SCORE, "where the last feature maps speak for the class"),
+    "guided_grad_cam": ("none", "guided backpropagation where Grad-CAM is positive"),
+}
+"""Unit of a map and what its values say, by method."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassContext:
+    """What an answer says beside its result.
+
+    Attributes:
+        provenance: JSON values.
+        warnings: sentences.
+        manifest: of the model.
+        assessment: whether the model can judge the image at all.
+    """
+
+    provenance: dict[str, Any]
+    warnings: list[str]
+    manifest: ClassifierManifest
+    assessment: Assessment
+
+
+def response(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
+    """Return a result in the format that the row asks for; the provenance says what was found beside a map."""
+    if isinstance(result, ClassPrediction):
+        body = _prediction(row, result, context)
+    else:
+        context = replace(context, provenance=_with_findings(row, result, context))
+        body = _explanation(row, result, context)
+    return Response(200, row.media_type, body, {PROVENANCE: header_value(context.provenance)})
+
+
+def _prediction(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -> bytes:
+    if row.media_type == NPY:
+        return to_npy(found.probabilities)
+    fields = {"prediction": _prediction_fields(found, context)}
+    return json.dumps(fields | _ending(context)).encode()
+
+
+def _prediction_fields(found: ClassPrediction, context: ClassContext) -> dict[str, Any]:
+    classes = context.manifest.classes
+    fields: dict[str, Any] = {
+        "predicted": classes[found.predicted] if context.assessment.assessable else None,
+        "classes": list(classes),
+        "probabilities": found.probabilities.tolist(),
+        "logits": found.logits.mean(axis=0).tolist(),
+    }
+    if len(found.logits) > 1:
+        fields["member_probabilities"] = found.member_probabilities.tolist()
+        fields["probability_std"] = found.member_probabilities.std(axis=0).tolist()
+    return fields
+
+
+def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
+    output = row.settings.output
+    if row.media_type == DICOM:
+        return _secondary_capture(row, found, context)
+    if row.media_type == JSON:
+        return json.dumps(_explanation_fields(row, found, context) | _ending(context)).encode()
+    values = found.disagreement() if output == "disagreement" else found.map()
+    if row.media_type == NPY:
+        return to_npy(values)
+    return to_png(overlay(row.image.pixels, values) if output == "overlay" else colorize(values))
+
+
+def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
+    explainer = row.settings.explainer
+    assert explainer is not None, "an explanation has a method"
+    unit, meaning = UNITS.get(explainer.name, ("", ""))
+    fields: dict[str, Any] = {
+        "method": explainer.name,
+        "unit": unit,
+        "meaning": meaning,
+        "target": found.target,
+        "target_class": context.manifest.classes[found.target],
+        "convergence_delta": found.delta,
+        "map": array_to_json(found.map()),
+    }
+    if row.settings.members == "each":
+        fields["members"] = [array_to_json(values) for values in found.members()]
+        fields["disagreement"] = array_to_json(found.disagreement())
+    answer: dict[str, Any] = {"explanation": fields, "prediction": _prediction_fields(found.prediction, context)}
+    if found.trust is not None:
+        answer["trust"] = _trust(found, explainer.name, context.manifest)
+    return answer
+
+
+def _with_findings(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
+    """Return the provenance with what a picture cannot say: the class, the convergence delta and the trust card."""
+    stated, method = context.provenance, context.provenance["explainer"]
+    target = {"target": found.target, "target_class": context.manifest.classes[found.target]}
+    findings: dict[str, Any] = {"explainer": {**method, **target, "convergence_delta": found.delta}}
+    if found.trust is not None:
+        findings["trust"] = _trust(found, method["method"], context.manifest)
+    return {**stated, **findings}
+
+
+def _trust(found: ClassExplanation, method: str, manifest: ClassifierManifest) -> dict[str, Any]:
+    assert found.trust is not None, "the card was asked for"
+    return found.trust.stated() | {"randomisation": manifest.randomisation.get(method)}
+
+
+def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
+    assert row.settings.explainer is not None, "an explanation has a method"
+    target = context.manifest.classes[found.target]
+    return secondary_capture(
+        overlay(row.image.pixels, found.map()),
+        row.image,
+        series_description=f"radlens {row.settings.explainer.name} of {target}"[:64],
+        provenance=context.provenance,
+    )
+
+
+def _ending(context: ClassContext) -> dict[str, Any]:
+    found = context.assessment
+    return {
+        "task": context.manifest.task,
+        "assessable": found.assessable,
+        "reasons": list(found.reasons),
+        "warnings": context.warnings,
+        "provenance": context.provenance,
+    }

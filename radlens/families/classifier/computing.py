@@ -1,0 +1,149 @@
+"""From rows to numbers: the predictions and explanations of a batch, computed together.
+
+Every row is a task that asks for evaluations of the network; the questions of all rows - predictions, methods and
+targets in any mixture - share its calls, see :func:`radlens.explainers.complete`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.datasets import Prepared
+from radlens.errors import UnreadableImage
+from radlens.explainers import Ask, Attribution, StepwiseExplainer, Work, complete, of_member, predicted, probabilities
+from radlens.families.classifier.rows import ClassifierRow
+from radlens.families.classifier.trust import TrustCard, trust_card
+
+__all__ = ["ClassExplanation", "ClassPrediction", "Computer", "grid_map"]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPrediction:
+    """What the network says of an image.
+
+    Attributes:
+        logits: ``(m, n)`` float32 of each member.
+        probabilities: ``(k,)`` float64 of each class, from the mean logits.
+        member_probabilities: ``(m, k)`` float64.
+        predicted: number of the class.
+    """
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    member_probabilities: np.ndarray
+    predicted: int
+
+
+@dataclass(frozen=True, eq=False)
+class ClassExplanation:
+    """A map with what it is about.
+
+    Maps are put on the grid of the image that was sent when they are asked for: a batch of full-size images would
+    otherwise hold gigabytes.
+
+    Attributes:
+        prediction: of the image.
+        target: number of the class that is explained.
+        prepared: the image as the network took it, with the way back.
+        grids: map of the model, or of each member, on the network's grid, ``(h, w)`` float32 each.
+        delta: see :class:`radlens.explainers.Attribution`; with members, the mean of theirs.
+        trust: the trust card, if it was asked for.
+    """
+
+    prediction: ClassPrediction
+    target: int
+    prepared: Prepared
+    grids: tuple[np.ndarray, ...]
+    delta: float | None = None
+    trust: TrustCard | None = None
+
+    def map(self) -> np.ndarray:
+        """Return the map of the model, or the mean of the members' maps, ``(H, W)`` float32 on the image's grid."""
+        return self.prepared.on_image(np.mean(self.grids, axis=0))
+
+    def members(self) -> Iterator[np.ndarray]:
+        """Yield the map of each member, ``(H, W)`` float32 on the image's grid."""
+        return (self.prepared.on_image(values) for values in self.grids)
+
+    def disagreement(self) -> np.ndarray:
+        """Return the standard deviation over the members, ``(H, W)`` float32."""
+        mean = self.map()
+        variance = np.zeros_like(mean)
+        for values in self.members():
+            variance += (values - mean) ** 2
+        return np.sqrt(variance / len(self.grids))
+
+
+class Computer:
+    """Computes rows with one model.
+
+    Args:
+        model: a :class:`radlens.families.classifier.model.EnsembleClassifier`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def compute(self, rows: Sequence[ClassifierRow]) -> list[ClassPrediction | ClassExplanation]:
+        """Return the result of each row.
+
+        Raises:
+            UnreadableImage: the pixels of a row are so large that its logits or its map are not finite.
+        """
+        with torch.no_grad():
+            return complete(self._model, [self._work(row) for row in rows])
+
+    def _work(self, row: ClassifierRow) -> Work:
+        image = torch.from_numpy(row.prepared.pixels)
+        prediction = yield from self._predict(image)
+        settings = row.settings
+        if settings.explainer is None:
+            return prediction
+        target = prediction.predicted if settings.target is None else settings.target
+        found = yield from self._attribute(settings.explainer, image, target, each=settings.members == "each")
+        grids = tuple(grid_map(each.map, settings.explainer) for each in found)
+        if not all(np.isfinite(values).all() for values in grids):
+            raise UnreadableImage("pixels must be small enough for a finite map, got one that overflows")
+        whole = Attribution(torch.stack([each.map for each in found]).mean(dim=0), _mean_delta(found))
+        return ClassExplanation(
+            prediction,
+            target,
+            row.prepared,
+            grids,
+            whole.delta,
+            trust_card(self._model, settings.explainer, image, whole, target) if settings.trust else None,
+        )
+
+    def _predict(self, image: Tensor) -> Work:
+        logits = []
+        for member in range(len(self._model.members)):
+            logits.append((yield Ask("outputs", image[None], None, member=member))[0])
+        stacked = torch.stack(logits)
+        if not stacked.isfinite().all():
+            raise UnreadableImage("pixels must be small enough to predict from, got values that overflow the model")
+        mean = stacked.mean(dim=0)[None]
+        return ClassPrediction(
+            stacked.numpy(), probabilities(mean)[0].numpy(), probabilities(stacked).numpy(), int(predicted(mean)[0])
+        )
+
+    def _attribute(self, explainer: StepwiseExplainer, image: Tensor, target: int, *, each: bool) -> Work:
+        if not each:
+            return [(yield from explainer.work(image, target))]
+        found = []
+        for member in range(len(self._model.members)):
+            found.append((yield from of_member(explainer.work(image, target), member)))
+        return found
+
+
+def grid_map(values: Tensor, explainer: StepwiseExplainer) -> np.ndarray:
+    """Return a map ``(c, h, w)`` as ``(h, w)``: contributions of channels add up, copies of one map do not."""
+    return (values.sum(dim=0) if explainer.per_channel else values[0]).numpy()
+
+
+def _mean_delta(found: Sequence[Attribution]) -> float | None:
+    deltas = [each.delta for each in found if each.delta is not None]
+    return sum(deltas) / len(deltas) if deltas else None

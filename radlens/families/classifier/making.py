@@ -1,0 +1,339 @@
+"""From networks to a bundle: graphs with golden values, the methods that they allow, and how the methods fare."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from radlens import explainers
+from radlens.datasets.model_input import ModelInput
+from radlens.engines.golden import relative_error
+from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
+from radlens.evaluation import model_randomisation
+from radlens.explainers import StepwiseExplainer
+from radlens.explainers.eager import EagerClassifier
+from radlens.families.classifier.export import ExportReport, export_classifier
+from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest, save_classifier
+from radlens.families.classifier.model import GraphClassifier
+from radlens.graphs.classifier import classifier_graphs
+from radlens.graphs.forms import as_module, form_of
+from radlens.graphs.tracing import evaluating_copy
+from radlens.phantoms import mammogram, ultrasound
+
+__all__ = ["N_DEPTHS", "TRACED", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record"]
+
+Source = nn.Module | str | os.PathLike[str]
+
+Progress = Callable[[str, float, float], None]
+
+TRACED = "members.traced.pt"
+"""All members as one TorchScript module: images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
+
+_TRACED_ERROR = 1e-4
+"""Largest relative error of the traced module."""
+
+N_DEPTHS = 4
+"""Depths down to which a network is randomised for the record of a bundle."""
+
+_WHOLE_IMAGE = 512
+"""Shorter side, pixels, from which on an image is whole and the window of occlusion is that of Sam Millan 2023."""
+
+_EXAMPLE_SEED = 77
+"""Of the images that graphs are checked with; training draws from other seeds."""
+
+_QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"n_steps": 16},
+    "smooth_grad": {"n_draws": 16},
+    "lime": {"n_evaluations": 60, "n_segments": 40},
+    "shap": {"n_evaluations": 60, "n_segments": 40},
+}
+"""Parameters with which methods are held against randomised networks; the check looks at whether maps change."""
+
+
+def bundle_classifier(
+    members: Sequence[Source],
+    folder: Path | str,
+    *,
+    name: str,
+    version: str,
+    classes: Sequence[str],
+    model_input: ModelInput,
+    examples: np.ndarray | None = None,
+    layer: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    randomise: bool = True,
+    on_progress: Progress | None = None,
+) -> ClassifierBundle:
+    """Make a bundle of one classifier or of an ensemble.
+
+    Args:
+        members: modules, or TorchScript or ONNX files; see ``docs/models.md`` for the methods that each form allows.
+        folder: of the bundle; made if it is missing, and must be empty.
+        name: of the model, as it stands in URLs.
+        version: as TorchServe wants it, such as ``"1.0"``.
+        classes: their names; two for a network of one output, the second being what a positive logit means.
+        model_input: what the network takes.
+        examples: preprocessed images ``(b, c, h, w)`` float32, at least 2, the first two of which the graphs are
+            checked with and the methods tried on; noise if there are none.
+        layer: path of the module whose feature maps CAM and its relatives use; the last feature maps by default.
+        training: the training record.
+        randomise: measure how the maps of each method change when the weights are randomised; eager modules alone
+            can be.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Raises:
+        InvalidInput: no member, classes that do not fit the outputs, a folder that is not empty, or a member that does
+            not map images to logits.
+        BundleError: a file cannot be read, or what is written computes something else.
+        UnsupportedOperation: not even the prediction of a member can be compiled.
+    """
+    report = on_progress or (lambda stage, done, total: None)
+    folder = _emptied(folder)
+    if not members:
+        raise InvalidInput("members must be at least one, got none")
+    images = _examples(examples, model_input)
+    form, modules = form_of(members[0]), [as_module(member, images) for member in members]
+    n_outputs = _n_outputs(modules[0], images, classes)
+    exported: list[ExportReport] = []
+    for number, module in enumerate(modules):
+        graphs = classifier_graphs(module, images, n_outputs=n_outputs, layer=layer)
+        exported.append(
+            export_classifier(
+                graphs,
+                folder,
+                f"member-{number}",
+                images,
+                n_outputs,
+                on_progress=partial(_compiling, report, number, len(modules)),
+            )
+        )
+    if form != "onnx":
+        _write_traced(folder / TRACED, modules, images)
+    names = tuple(each for each in exported[0].graphs if all(each in other.graphs for other in exported))
+    missing = {graph: reason for each in reversed(exported) for graph, reason in each.missing.items()}
+    if "prediction" not in names:
+        raise UnsupportedOperation(f"the network must be one that can be compiled: {missing['prediction']}")
+    paths = {graph: folder / f"member-0.{graph}.onnx" for graph in names}
+    classifier = GraphClassifier(paths, n_outputs, model_input.image_shape)
+    allowed, refused = allowed_methods(classifier, images[:1], names, missing)
+    can_randomise = randomise and form == "eager"
+    manifest = ClassifierManifest(
+        name=name,
+        version=version,
+        classes=tuple(classes),
+        n_outputs=n_outputs,
+        input=model_input,
+        n_members=len(modules),
+        graphs=names,
+        explainers=allowed,
+        refused=refused,
+        form=form,
+        layer=layer,
+        training=training or {},
+        parity={f"member-{number}": dict(each.errors) for number, each in enumerate(exported)},
+        randomisation=randomisation_record(modules[0], allowed, images[:1], layer, report) if can_randomise else {},
+        defaults=_defaults(model_input),
+    )
+    return save_classifier(folder, manifest)
+
+
+class _Members(nn.Module):
+    """Maps images ``(b, c, h, w)`` to the logits of each member, ``(b, m, n_outputs)``."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(modules)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return torch.stack([member(images) for member in self.members], dim=1)
+
+
+def _write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
+    """Write all members as one TorchScript module.
+
+    Raises:
+        BundleError: it does not compute what the members do.
+    """
+    members = _Members([evaluating_copy(module) for module in modules])
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(members, images, check_trace=False), file)
+        # Another batch than the one that was traced.
+        found, expected = torch.jit.load(file)(images[:1]).numpy(), members(images[:1]).numpy()
+    error = relative_error(found, expected)
+    if not error <= _TRACED_ERROR:
+        raise BundleError(f"the traced module must be within {_TRACED_ERROR:g} of its members, got {error:.1e}")
+
+
+def bundle_run(
+    run: Path, folder: Path | str, *, name: str, version: str, on_progress: Progress | None = None
+) -> ClassifierBundle:
+    """Make a bundle of a finished training run; simulated images, one of each class, are the examples.
+
+    Raises:
+        TrainingError: there is no finished run of a classifier.
+    """
+    from radlens.families.classifier.training import load_classifier_run
+
+    trained = load_classifier_run(run)
+    return bundle_classifier(
+        trained.members,
+        folder,
+        name=name,
+        version=version,
+        classes=trained.classes,
+        model_input=trained.model_input,
+        examples=_drawn(trained.classes, trained.model_input),
+        training=trained.record,
+        on_progress=on_progress,
+    )
+
+
+def _drawn(classes: Sequence[str], model_input: ModelInput) -> np.ndarray:
+    """Return a simulated image of each class as the network takes it."""
+    if "benign" in classes:
+        draw: Callable[..., Any] = ultrasound.sample
+    else:
+        draw = mammogram.sample if model_input.framing == "breast" else mammogram.sample_patch
+    images = (draw(name, seed=(_EXAMPLE_SEED, k)).pixels for k, name in enumerate(classes))
+    return np.stack([model_input.prepare(pixels).pixels for pixels in images])
+
+
+def _compiling(report: Progress, member: int, n_members: int, graph: str, done: int, total: int) -> None:
+    report("compiling", member * total + done, n_members * total)
+
+
+def allowed_methods(
+    model: Any, images: Tensor, graphs: Sequence[str], missing: Mapping[str, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the methods that a model can be explained with, and why it cannot be with the others.
+
+    Args:
+        model: a :class:`radlens.explainers.Classifier`.
+        images: ``(b, c, h, w)``, on which methods are tried whose need is more than a graph.
+        graphs: that the model has.
+        missing: why it has not the others, by name.
+    """
+    allowed, refused = [], {}
+    for name in explainers.names():
+        method = explainers.create(name)
+        if not isinstance(method, StepwiseExplainer):
+            continue
+        needs = ["prediction" if need == "score" else need for need in method.needs]
+        lacking = [need for need in needs if need not in graphs]
+        reason = (
+            missing.get(lacking[0], f"it needs the graph {lacking[0]}")
+            if lacking
+            else _objection(method, model, images)
+        )
+        if reason is None:
+            allowed.append(name)
+        else:
+            refused[name] = reason
+    return tuple(allowed), refused
+
+
+def _objection(method: StepwiseExplainer, model: Any, images: Tensor) -> str | None:
+    """Return why a method that has its graphs does not work all the same: CAM wants a head of a certain kind."""
+    if method.name != "cam":
+        return None
+    try:
+        method.attribute(model, images)
+    except UnsupportedOperation as error:
+        return str(error)
+    return None
+
+
+def randomisation_record(
+    module: nn.Module, methods: Sequence[str], images: Tensor, layer: str | None, on_progress: Progress | None = None
+) -> dict[str, Any]:
+    """Return how the map of each method changes when weights are randomised from the output down.
+
+    Methods that cannot be measured on this network are left out.
+
+    Args:
+        module: the network.
+        methods: names.
+        images: ``(b, c, h, w)``; targets are the classes predicted before anything is randomised.
+        layer: path of the module with the last feature maps; ``"features"`` where the network has one and it is None.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Returns:
+        For each method ``layers`` (the last that was randomised), ``spearman`` and ``ssim``, means over the
+        images, None where a map is constant.
+    """
+    report = on_progress or (lambda stage, done, total: None)
+    layer = layer or ("features" if hasattr(module, "features") else None)
+    shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    targets = explainers.predicted(EagerClassifier(module, shape).outputs(images))
+    found: dict[str, Any] = {}
+    for number, name in enumerate(methods):
+        report("randomising", number, len(methods))
+        method = explainers.create(name, **_QUICK.get(name, {}))
+
+        def explain(network: nn.Module, batch: Tensor, method: Any = method) -> Tensor:
+            return method.attribute(EagerClassifier(network, shape, layer=layer), batch, targets)
+
+        try:
+            measured = model_randomisation(module, explain, images, n_points=N_DEPTHS)
+        except RadlensError:
+            continue
+        found[name] = {
+            "layers": list(measured.layers),
+            "spearman": _means(measured.spearman),
+            "ssim": _means(measured.ssim),
+        }
+    report("randomising", len(methods), len(methods))
+    return found
+
+
+def _means(values: np.ndarray) -> list[float | None]:
+    """Return the mean of each row ``(n, b)``; None where it has no number: maps that are constant have no order."""
+    rows = (row[~np.isnan(row)] for row in values)
+    return [float(row.mean()) if row.size else None for row in rows]
+
+
+def _emptied(folder: Path | str) -> Path:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InvalidInput(f"the folder of a new bundle must be empty, got {folder.name} with files in it")
+    return folder
+
+
+def _examples(examples: np.ndarray | None, model_input: ModelInput) -> Tensor:
+    shape = model_input.image_shape
+    if examples is None:
+        return torch.from_numpy(np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32))
+    if examples.ndim != 4 or tuple(examples.shape[1:]) != shape or len(examples) < 2:
+        raise InvalidInput(f"examples must be at least two images of shape {shape}, got {tuple(examples.shape)}")
+    return torch.from_numpy(np.ascontiguousarray(examples[:2], dtype=np.float32))
+
+
+def _n_outputs(module: nn.Module, images: Tensor, classes: Sequence[str]) -> int:
+    with torch.no_grad():
+        output = module.eval()(images)
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InvalidInput(f"the network must map {tuple(images.shape)} to logits (b, n), got {got}")
+    n = int(output.shape[1])
+    if len(set(classes)) != len(classes) or len(classes) != explainers.n_classes(n):
+        raise InvalidInput(
+            f"classes must be {explainers.n_classes(n)} different names for a network of {n} outputs, "
+            f"got {', '.join(classes) or 'none'}"
+        )
+    return n
+
+
+def _defaults(model_input: ModelInput) -> dict[str, dict[str, Any]]:
+    """Return parameters that suit images of this size better than those for whole mammograms."""
+    short = min(model_input.shape)
+    if short >= _WHOLE_IMAGE:
+        return {}
+    window = max(2, short // 7)
+    return {"occlusion": {"window": window, "stride": window // 2}}

@@ -1,0 +1,167 @@
+"""What computes a classifier and what explanations ask of it: its graphs, or several members.
+
+Both are `radlens.explainers.Classifier`, as is the module itself (`radlens.explainers.EagerClassifier`). Graphs are
+opened when they are first needed and are held against their golden values then; see `radlens.engines.opening`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.engines.base import BatchEngine
+from radlens.engines.golden import golden_file
+from radlens.engines.opening import open as open_engine
+from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
+from radlens.explainers.scores import class_weights
+
+__all__ = ["EnsembleClassifier", "GraphClassifier"]
+
+log = logging.getLogger(__name__)
+
+
+class GraphClassifier:
+    """A classifier whose graphs are ONNX files.
+
+    Args:
+        paths: file of each graph that there is, by its name in :data:`radlens.graphs.GRAPHS`; ``"prediction"`` must be
+            there.
+        n_outputs: logits of an image.
+        image_shape: ``(c, h, w)``.
+        engine: see :func:`radlens.engines.open`.
+        precision: see there.
+        memory_limit: bytes that each engine may take, see there.
+        twin: a classifier of the same network with other weights, such as another member of an ensemble. What is
+            fastest for its graphs is taken without measuring again for graphs whose golden values it reproduces.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        n_outputs: int,
+        image_shape: tuple[int, int, int],
+        *,
+        engine: str = "auto",
+        precision: str = "f32",
+        memory_limit: int | None = None,
+        twin: "GraphClassifier | None" = None,
+    ) -> None:
+        self.n_outputs, self.image_shape, self.dtype = n_outputs, image_shape, torch.float32
+        self._paths, self._twin = dict(paths), twin
+        self._how: dict[str, Any] = {"engine": engine, "precision": precision, "memory_limit": memory_limit}
+        self._opened: dict[str, BatchEngine] = {}
+
+    def engine(self, name: str) -> BatchEngine:
+        """Return what computes a graph.
+
+        Raises:
+            UnsupportedOperation: the model has no such graph.
+            BundleError: no engine computes it rightly.
+        """
+        if name not in self._paths:
+            raise UnsupportedOperation(f"the model must have a graph {name!r}, it has {', '.join(self._paths)}")
+        if name not in self._opened:
+            self._opened[name] = self._as_twin(name) or open_engine(self._paths[name], **self._how)
+        return self._opened[name]
+
+    def _as_twin(self, name: str) -> BatchEngine | None:
+        if self._twin is None or not golden_file(self._paths[name]).is_file():
+            return None
+        found = self._twin.engine(name)
+        try:
+            return open_engine(self._paths[name], **{**self._how, "engine": found.name}, batch_size=found.batch_size)
+        except BundleError as error:
+            log.warning("engine %s is refused for %s: %s", found.name, self._paths[name].name, error)
+            return None
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """Names of the engines that were opened, by graph."""
+        return {name: engine.name for name, engine in self._opened.items()}
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._run("prediction", {"images": images})["output"]
+
+    def score(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return (self.outputs(images) * class_weights(targets, self.n_outputs)).sum(dim=1)
+
+    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._run("gradient", self._inputs(images, targets))["gradient"]
+
+    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._run("guided", self._inputs(images, targets))["gradient"]
+
+    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """See `radlens.explainers.Classifier`."""
+        found = self._run("features", self._inputs(images, targets))
+        return found["features"], found["gradient"]
+
+    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._run("deep_lift", {**self._inputs(images, targets), "baselines": baselines})["attribution"]
+
+    def _inputs(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"images": images, "weights": class_weights(targets, self.n_outputs)}
+
+    def _run(self, name: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = {key: np.ascontiguousarray(value.float().numpy()) for key, value in inputs.items()}
+        return {key: torch.from_numpy(value) for key, value in self.engine(name).run(arrays).items()}
+
+
+class EnsembleClassifier:
+    """Several members as one classifier: its logits are the means of theirs.
+
+    Maps of methods that are linear in the score - saliency with signs, integrated gradients, occlusion, CAM, DeepLIFT
+    - are the means of the members' maps.
+
+    Args:
+        members: at least one, of one kind.
+    """
+
+    def __init__(self, members: Sequence[Any]) -> None:
+        if not members:
+            raise InvalidInput("members must be at least one, got none")
+        self.members = tuple(members)
+        self.n_outputs, self.image_shape = members[0].n_outputs, members[0].image_shape
+        self.dtype = getattr(members[0], "dtype", torch.float32)
+
+    def member_outputs(self, images: Tensor) -> Tensor:
+        """Return the logits of each member, ``(m, b, n_outputs)``."""
+        return torch.stack([member.outputs(images) for member in self.members])
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self.member_outputs(images).mean(dim=0)
+
+    def score(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._mean("score", images, targets)
+
+    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._mean("gradient", images, targets)
+
+    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over the members: each is a network of its own."""
+        return self._mean("guided", images, targets)
+
+    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the feature maps of all members side by side; gradients are those of the mean score."""
+        found = [member.features(images, targets) for member in self.members]
+        activations, gradients = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        return activations, gradients / len(self.members)
+
+    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
+        """See `radlens.explainers.Classifier`."""
+        return self._mean("deep_lift", images, baselines, targets)
+
+    def _mean(self, kind: str, *arguments: Tensor) -> Tensor:
+        return torch.stack([getattr(member, kind)(*arguments) for member in self.members]).mean(dim=0)

@@ -1,0 +1,124 @@
+"""The service of classifiers.
+
+All rows of a batch - predictions, methods, targets - are computed together: what they ask of the network shares its
+calls. What a row gets equals what it gets alone, to within the rounding of float32 sums whose order depends on the
+batch (about 1e-5 of the largest value of a map).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from radlens.families.classifier.answers import ClassContext, response
+from radlens.families.classifier.computing import Computer
+from radlens.families.classifier.manifest import ClassifierBundle
+from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier
+from radlens.families.classifier.rows import ClassifierRow, open_row
+from radlens.service.batching import BatchService, Work
+from radlens.service.domain import Assessment
+from radlens.service.messages import Request
+from radlens.service.provenance import provenance
+
+__all__ = ["ClassifierService", "open_model"]
+
+
+@dataclass(frozen=True)
+class ServingEngine:
+    """What metrics say of the engine that serves.
+
+    Attributes:
+        name: of the engine.
+        precision: of its arithmetic.
+        refused: engines that were tried and do not serve; graphs are opened on demand, so the log names them.
+    """
+
+    name: str
+    precision: str = "f32"
+    refused: tuple[()] = ()
+
+
+class ClassifierService(BatchService):
+    """Answer requests with one classifier.
+
+    Args:
+        bundle: the model.
+        engine: what computes its graphs, see :func:`radlens.engines.open`.
+        now: the clock of the provenance.
+
+    Attributes:
+        model: what computes the bundle.
+        engine: the engine of the predictions, for metrics.
+
+    Raises:
+        BundleError: no engine computes the predictions rightly.
+    """
+
+    def __init__(
+        self,
+        bundle: ClassifierBundle,
+        *,
+        engine: str = "auto",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._bundle, self._now = bundle, now
+        self.model = open_model(bundle, engine)
+        self.engine = ServingEngine(self.model.members[0].engine("prediction").name)
+        self._computer = Computer(self.model)
+
+    def _open(self, request: Request) -> ClassifierRow:
+        return open_row(request, self._bundle.manifest)
+
+    def _work(self, rows: Sequence[ClassifierRow]) -> Iterator[Work]:
+        if rows:
+            yield self._computer.compute, response, list(rows)
+
+    def _context(self, row: ClassifierRow) -> ClassContext:
+        manifest = self._bundle.manifest
+        stated = {"model": manifest.name, "version": manifest.version, "bundle_hash": self._bundle.bundle_hash}
+        return ClassContext(
+            provenance(stated | self.stated(), row.image, row.settings, row.request.request_id, self._now()),
+            _cautions(row),
+            manifest,
+            _assessment(row),
+        )
+
+    def stated(self) -> dict[str, Any]:
+        """Return what provenance says of the engines, as JSON values."""
+        engines = self.model.members[0].engines
+        return {"engine": engines["prediction"], "precision": "f32", "engines": engines}
+
+
+def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassifier:
+    """Return what computes a bundle; its prediction graphs are opened at once, the others when they are needed.
+
+    Raises:
+        BundleError: no engine computes the predictions rightly.
+        InvalidParameter: unknown engine.
+        MissingDependency: the engine is not installed.
+    """
+    manifest = bundle.manifest
+    members: list[GraphClassifier] = []
+    for number in range(manifest.n_members):
+        twin = members[0] if members else None
+        shape = manifest.input.image_shape
+        member = GraphClassifier(bundle.graphs(number), manifest.n_outputs, shape, engine=engine, twin=twin)
+        member.engine("prediction")
+        members.append(member)
+    return EnsembleClassifier(members)
+
+
+def _cautions(row: ClassifierRow) -> list[str]:
+    found = []
+    if not row.prepared.has_frame:
+        found.append("no breast was found in the image; all of it was used")
+    return [*found, *_assessment(row).reasons]
+
+
+def _assessment(row: ClassifierRow) -> Assessment:
+    """Say whether there is anything in the image that a class could be told from.
+
+    The training record of a classifier holds no limits yet, so that this is the one image which is refused for sure.
+    """
+    reasons = () if row.prepared.pixels.any() else ("all pixels have one value; there is nothing to see",)
+    return Assessment(not reasons, reasons)

@@ -1,0 +1,267 @@
+"""Images of the classifiers: drawn, or read from a data set on the user's disk; as the network takes them.
+
+They lie in memory-mapped files of half precision, 16 bits a pixel, so that 7229 mammograms of 1024x512 pixels need disk
+and not memory. Standardised pixels keep three digits, far below their noise.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radlens.datasets import Case, ModelInput, draw_patches, open_dataset, split_patients
+from radlens.errors import InvalidInput, InvalidParameter, TrainingError
+from radlens.families.classifier.recipes import ClassifierPreset, Task
+from radlens.phantoms import mammogram, ultrasound
+from radlens.pools import process_pool
+
+__all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data"]
+
+PARTS = ("training", "validation", "test")
+"""Sets without a common image, and of a data set without a common patient."""
+
+WARM_UP = "patches"
+"""The set of patches that whole-image networks may learn from first."""
+
+TASK_DATA: dict[Task, tuple[str, ...]] = {
+    "patches": ("cbis-ddsm", "cbis-ddsm-patches", "omi-db"),
+    "mammograms": ("cbis-ddsm", "omi-db", "rsna-2022"),
+    "ultrasound": ("busi", "oasbud"),
+}
+"""Data sets that have what a task needs: patches are cut around boxes."""
+
+_SEED = 1
+_SEEDS = {part: (_SEED, number) for number, part in enumerate((*PARTS, WARM_UP))}
+_HELD_OUT = 0.2
+_CHUNK = 8
+_NEGATIVE: dict[Task, tuple[str, ...]] = {
+    "patches": ("normal",),
+    "mammograms": ("normal", "benign", "non-malignant"),
+    "ultrasound": ("benign",),
+}
+_DTYPE = np.dtype(np.float16)
+
+Progress = Callable[[str, float, float], None]
+Labelled = tuple[np.ndarray, int]
+"""An image ``(c, h, w)`` float16 and the index of its class."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one part.
+
+    Attributes:
+        images: ``(n, c, h, w)`` float16, scaled as the network takes them; memory-mapped.
+        labels: ``(n,)`` int64, indices of classes.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+def classes_of(preset: ClassifierPreset, data: str | None) -> tuple[str, str]:
+    """Return the two classes; the cropped images of CBIS-DDSM all show a lesion."""
+    return ("benign", "malignant") if data == "cbis-ddsm-patches" else preset.classes
+
+
+def require_data(preset: ClassifierPreset, data: str | None, root: str | Path | None) -> None:
+    """Check that the task can learn from a data set, and that there is a folder to read it from.
+
+    Raises:
+        InvalidParameter: it cannot, or there is none.
+    """
+    if data is not None and data not in TASK_DATA[preset.task]:
+        raise InvalidParameter(f"data for {preset.task} must be one of {', '.join(TASK_DATA[preset.task])}, got {data}")
+    if (data is None) != (root is None):
+        got = "data without root" if root is None else "root without data"
+        raise InvalidParameter(f"data must be given with root, the folder where it is, got {got}")
+
+
+def build_sets(
+    folder: Path,
+    preset: ClassifierPreset,
+    *,
+    data: str | None = None,
+    root: str | Path | None = None,
+    n_workers: int = 2,
+    on_progress: Progress | None = None,
+) -> dict[str, ImageSet]:
+    """Draw or read the parts that are not in ``folder`` yet, and open all.
+
+    Of a data set, a fifth of the patients is for the test and a fifth of the others for validation.
+
+    Args:
+        folder: for the files.
+        preset: the recipe.
+        data: name of a data set; ``None`` to draw simulated images.
+        root: folder of the data set.
+        n_workers: processes that draw or read.
+        on_progress: called as ``on_progress(stage, done, total)``.
+
+    Raises:
+        InvalidParameter: see `require_data`.
+        DatasetError: the data set cannot be read.
+        TrainingError: a part has images of one class only.
+    """
+    require_data(preset, data, root)
+    report = on_progress or (lambda stage, done, total: None)
+    names = (*PARTS, WARM_UP) if preset.warm_up and preset.warm_up.n_patches else PARTS
+    if not all(_is_complete(folder, name) for name in names):
+        folder.mkdir(parents=True, exist_ok=True)
+        jobs = _simulated(preset) if data is None or root is None else _recorded(preset, data, root)
+        if WARM_UP in names:
+            jobs[WARM_UP] = _warm_up_jobs(preset)
+        with _mapping(n_workers) as run:
+            for name in names:
+                if not _is_complete(folder, name):
+                    _write(folder, name, _reported(run(jobs[name]), f"{name} images", len(jobs[name]), report))
+    shapes = dict.fromkeys(PARTS, preset.input.image_shape)
+    if WARM_UP in names:
+        shapes[WARM_UP] = _warm_up_input(preset).image_shape
+    return {name: open_set(folder, name, shapes[name]) for name in names}
+
+
+def open_set(folder: Path, name: str, image_shape: tuple[int, int, int]) -> ImageSet:
+    """Open a part that `build_sets` wrote, of images ``(c, h, w)``."""
+    labels = np.load(_labels_file(folder, name))
+    return ImageSet(np.memmap(_images_file(folder, name), _DTYPE, "r", shape=(len(labels), *image_shape)), labels)
+
+
+Job = Callable[[], list[Labelled]]
+
+
+@contextmanager
+def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[list[Labelled]]]]:
+    """Give a function that runs jobs in ``n_workers`` processes, or in this one if there is to be one."""
+    if n_workers == 1:
+        yield lambda jobs: map(_run, jobs)
+        return
+    with process_pool(n_workers) as pool:
+        yield lambda jobs: pool.map(_run, jobs, chunksize=_CHUNK)
+
+
+def _run(job: Job) -> list[Labelled]:
+    return job()
+
+
+def _reported(drawn: Iterable[list[Labelled]], stage: str, total: int, report: Progress) -> Iterator[Labelled]:
+    for done, found in enumerate(drawn, 1):
+        yield from found
+        report(stage, done, total)
+
+
+def _simulated(preset: ClassifierPreset) -> dict[str, list[Job]]:
+    sizes = {"training": preset.n_training, "validation": preset.n_validation, "test": preset.n_test}
+    return {
+        part: [partial(_draw, preset, preset.task, preset.input, None, (*_SEEDS[part], i)) for i in range(n)]
+        for part, n in sizes.items()
+    }
+
+
+def _warm_up_input(preset: ClassifierPreset) -> ModelInput:
+    assert preset.warm_up is not None
+    return ModelInput(preset.warm_up.shape, n_channels=preset.input.n_channels)
+
+
+def _warm_up_jobs(preset: ClassifierPreset) -> list[Job]:
+    assert preset.warm_up is not None
+    small = _warm_up_input(preset)
+    spacing = mammogram.FIELD_HEIGHT_MM / preset.input.shape[0]
+    seeds = [(*_SEEDS[WARM_UP], i) for i in range(preset.warm_up.n_patches)]
+    return [partial(_draw, preset, "patches", small, spacing, seed) for seed in seeds]
+
+
+def _draw(
+    preset: ClassifierPreset, task: Task, network: ModelInput, spacing_mm: float | None, seed: tuple[int, ...]
+) -> list[Labelled]:
+    """Draw one image; positive and negative ones take turns."""
+    label = seed[-1] % 2
+    category = preset.classes[label] if task == preset.task else ("normal", "malignant")[label]
+    pixels = _simulate(preset, task, network, category, spacing_mm, seed)
+    return [(network.prepare(pixels).pixels.astype(_DTYPE), label)]
+
+
+def _simulate(
+    preset: ClassifierPreset,
+    task: Task,
+    network: ModelInput,
+    category: str,
+    spacing_mm: float | None,
+    seed: tuple[int, ...],
+) -> np.ndarray:
+    if task == "ultrasound":
+        return ultrasound.sample(category, image_shape=network.shape, seed=seed).pixels
+    options: dict[str, Any] = {"image_shape": network.shape, "p_calcifications": preset.p_calcifications, "seed": seed}
+    if task == "mammograms":
+        return mammogram.sample(category, **options).pixels
+    return mammogram.sample_patch(category, spacing_mm=spacing_mm or mammogram.PATCH_SPACING_MM, **options).pixels
+
+
+def _recorded(preset: ClassifierPreset, data: str, root: str | Path) -> dict[str, list[Job]]:
+    classes = classes_of(preset, data)
+    cases = [case for case in open_dataset(data, root) if _is_used(case, preset.task, data)]
+    others, test = split_patients(cases, validation=_HELD_OUT)
+    training, validation = split_patients(others, validation=_HELD_OUT)
+    parts = {"training": training, "validation": validation, "test": test}
+    return {
+        part: [partial(_read, case, preset, data, classes, (*_SEEDS[part], i)) for i, case in enumerate(chosen)]
+        for part, chosen in parts.items()
+    }
+
+
+def _is_used(case: Case, task: Task, data: str) -> bool:
+    return task == "patches" or case.label == "malignant" or case.label in _NEGATIVE[task]
+
+
+def _read(
+    case: Case, preset: ClassifierPreset, data: str, classes: tuple[str, str], seed: tuple[int, ...]
+) -> list[Labelled]:
+    """Read one image of a data set, or the patches cut from it; none where it has no room for them."""
+    sample = case.load()
+    if preset.task != "patches" or data == "cbis-ddsm-patches":
+        return [(_prepared(preset.input, sample.pixels), int(case.label == "malignant"))]
+    try:
+        patches = draw_patches(sample, size=preset.input.shape[0], seed=seed[-1])
+    except InvalidInput:
+        return []
+    return [
+        (_prepared(preset.input, patch.pixels), classes.index(patch.label))
+        for patch in patches
+        if patch.label in classes
+    ]
+
+
+def _prepared(network: ModelInput, pixels: np.ndarray) -> np.ndarray:
+    return network.prepare(pixels).pixels.astype(_DTYPE)
+
+
+def _is_complete(folder: Path, name: str) -> bool:
+    return _labels_file(folder, name).exists()
+
+
+def _labels_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}-labels.npy"
+
+
+def _images_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}-images.float16"
+
+
+def _write(folder: Path, name: str, drawn: Iterable[Labelled]) -> None:
+    """Write images one by one, then the labels, which stand for a part that is complete."""
+    labels = []
+    with _images_file(folder, name).open("wb") as file:
+        for image, label in drawn:
+            file.write(image.tobytes())
+            labels.append(label)
+    if len(set(labels)) < 2:
+        raise TrainingError(f"{name} images must be of both classes, got {len(labels)} images of {len(set(labels))}")
+    np.save(_labels_file(folder, name), np.array(labels, dtype=np.int64))

@@ -1,0 +1,162 @@
+"""From networks to bundles, and what they answer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from radlens import explainers
+from radlens.datasets import ModelInput
+from radlens.errors import BundleError, InvalidInput
+from radlens.explainers.eager import EagerClassifier
+from radlens.families import load
+from radlens.families.classifier import open_model
+from radlens.families.classifier.making import TRACED, allowed_methods, bundle_classifier, randomisation_record
+from radlens.families.classifier.manifest import ClassifierBundle
+
+INPUT = ModelInput((24, 20))
+
+
+class Network(nn.Module):
+    """Feature maps, global average pooling, a dense layer."""
+
+    def __init__(self, seed, n_outputs=2):
+        """Draw random weights."""
+        super().__init__()
+        torch.manual_seed(seed)
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.ReLU()
+        )
+        self.head = nn.Linear(6, n_outputs)
+
+    def forward(self, images):
+        """Return the logits."""
+        return self.head(self.features(images).mean(dim=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A bundle; its graphs take seconds each to write."""
+    folder = tmp_path_factory.mktemp("store") / "bundle"
+    return bundle_classifier(
+        [Network(0)], folder, name="tiny", version="1.0", classes=("benign", "malignant"), model_input=INPUT
+    )
+
+
+def test_a_bundle_comes_back_as_it_was_made(made):
+    """Every field of the manifest, and the model that answers."""
+    loaded = load(made.path)
+    assert isinstance(loaded, ClassifierBundle)
+    assert loaded.manifest == made.manifest
+    assert loaded.manifest.graphs == ("prediction", "gradient", "guided", "features", "deep_lift")
+    assert set(loaded.manifest.explainers) == set(explainers.names()) - {"omig", "sensitivity"}
+    assert loaded.manifest.defaults == {"occlusion": {"window": 2, "stride": 1}}
+    images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(open_model(loaded).outputs(images), Network(0)(images).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_traced_module_gives_the_logits_of_each_member(made):
+    """Of any batch."""
+    images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
+    found = torch.jit.load(made.path / TRACED)(images)
+    torch.testing.assert_close(found, Network(0)(images).detach()[:, None])
+    assert TRACED in made.manifest.files
+
+
+@pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "cam", "integrated_gradients"])
+def test_the_graphs_give_the_maps_of_the_networks(made, name):
+    """To rounding, also of methods whose graphs Captum has no part in."""
+    images = torch.randn(2, 1, 24, 20, generator=torch.Generator().manual_seed(3))
+    method = explainers.create(name)
+    expected = method.attribute(EagerClassifier(Network(0), (1, 24, 20), layer="features"), images, 1)
+    torch.testing.assert_close(method.attribute(open_model(made), images, 1), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_randomisation_check_is_kept(made):
+    """Maps of a sound method change when the weights do."""
+    stored = made.manifest.randomisation
+    assert {"saliency", "cam", "deep_lift"} <= set(stored) <= set(made.manifest.explainers)
+    assert stored["saliency"]["layers"][-1].startswith("features")
+    assert stored["saliency"]["spearman"][-1] < 0.9
+
+
+def test_an_altered_graph_is_refused(made, tmp_path):
+    """The model is what was bundled, or it is nothing."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in made.path.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "member-0.gradient.onnx").write_bytes(b"something else")
+    with pytest.raises(BundleError, match=r"member-0.gradient.onnx is not the file this bundle was made with"):
+        load(folder)
+
+
+def test_a_manifest_of_something_else_is_refused(made, tmp_path):
+    """The message says what is wrong with it."""
+    document = json.loads((made.path / "bundle.json").read_text())
+    del document["classes"]
+    (tmp_path / "bundle.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"bundle.json must describe a classifier, got KeyError: 'classes'"):
+        ClassifierBundle.load(tmp_path)
+    (tmp_path / "bundle.json").write_text(json.dumps(document | {"task": "cdmam-cdc"}))
+    with pytest.raises(BundleError, match="task must be 'classification', got 'cdmam-cdc'"):
+        ClassifierBundle.load(tmp_path)
+
+
+def test_methods_without_their_graphs_are_refused_with_the_reason():
+    """A model that cannot be differentiated still has the methods that only predict."""
+    model = EagerClassifier(Network(0), (1, 24, 20))
+    allowed, refused = allowed_methods(model, torch.zeros(1, 1, 24, 20), ("prediction",), {"gradient": "no rule for x"})
+    assert allowed == ("lime", "occlusion", "shap")
+    assert refused["saliency"] == "no rule for x"
+    assert refused["grad_cam"] == "it needs the graph features"
+
+
+def test_cam_is_refused_where_the_head_is_none():
+    """The other methods that use feature maps work."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 480, 2))
+    model = EagerClassifier(net, (1, 24, 20), layer="1")
+    graphs = ("prediction", "gradient", "guided", "features", "deep_lift")
+    allowed, refused = allowed_methods(model, torch.ones(1, 1, 24, 20), graphs, {})
+    assert "grad_cam" in allowed
+    assert refused == {"cam": "cam must be given a network of global average pooling and one dense layer"}
+
+
+def test_a_network_that_cannot_be_randomised_has_no_record():
+    """Layers without reset_parameters."""
+
+    class Fixed(Network):
+        def __init__(self):
+            super().__init__(0)
+            self.scale = nn.Parameter(torch.ones(1))
+
+    assert randomisation_record(Fixed(), ("saliency",), torch.randn(1, 1, 24, 20), None) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ("benign",)}, "classes must be 2 different names for a network of 2 outputs, got benign"),
+        ({"classes": ("a", "a")}, "classes must be 2 different names for a network of 2 outputs, got a, a"),
+        ({"members": []}, "members must be at least one, got none"),
+        ({"examples": np.zeros((2, 1, 5, 5))}, r"examples must be at least two images of shape \(1, 24, 20\)"),
+        ({"members": [nn.Conv2d(1, 2, 3)]}, r"the network must map \(2, 1, 24, 20\) to logits \(b, n\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, change, message):
+    """The message says what was expected and what came."""
+    given = {"members": [Network(0)], "classes": ("benign", "malignant"), "model_input": INPUT} | change
+    with pytest.raises(InvalidInput, match=message):
+        bundle_classifier(given.pop("members"), tmp_path, name="tiny", version="1.0", **given)
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
+    """Nothing of an older bundle may be left in a new one."""
+    (tmp_path / "old.onnx").write_bytes(b"")
+    with pytest.raises(InvalidInput, match="the folder of a new bundle must be empty"):
+        bundle_classifier(
+            [Network(0)], tmp_path, name="tiny", version="1.0", classes=("benign", "malignant"), model_input=INPUT
+        )

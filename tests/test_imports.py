@@ -1,0 +1,108 @@
+"""Who imports whom: each floor of the house imports only from those it is allowed to (docs/developing.md)."""
+
+import ast
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import radlens
+
+ROOT = Path(radlens.__file__).parent
+
+EVERYTHING = None
+BELOW = (
+    "errors pools wire images networks phantoms datasets evaluation bundles engines graphs explainers service figures"
+)
+"""What a family stands on."""
+
+ALLOWED: dict[str, str | None] = {
+    "errors": "",
+    "pools": "",
+    "images": "errors",
+    "networks": "errors",
+    "phantoms": "errors",
+    "server": "errors",
+    "engines": "errors",
+    "bundles": "errors",
+    "wire": "errors images",
+    "datasets": "errors images",
+    "evaluation": "errors phantoms pools",
+    "graphs": "errors engines",
+    "client": "errors wire server",
+    "gateway": "errors wire",
+    "explainers": "errors graphs images",
+    "service": "errors images engines explainers wire",
+    "figures": "errors evaluation explainers images phantoms",
+    "families/cdmam": f"{BELOW} client",
+    "families/classifier": BELOW,
+    "families": "errors bundles families/cdmam families/classifier",
+    "archives": "errors families families/cdmam families/classifier",
+    "studies": f"{BELOW} families families/cdmam families/classifier",
+    "cli": EVERYTHING,
+}
+"""What each room of `radlens` may import, beside itself and the version."""
+
+LAZY = {("explainers", "graphs")}
+"""Arrows of one file alone, inside its functions: `radlens.explainers.eager`."""
+
+
+def room(module: str) -> str:
+    """Return the room of a module, given without ``radlens.``."""
+    parts = module.split(".")
+    is_family = parts[0] == "families" and len(parts) > 1 and (ROOT / "families" / parts[1]).is_dir()
+    return "/".join(parts[: 2 if is_family else 1])
+
+
+def imported() -> dict[str, dict[str, list[str]]]:
+    """Return the modules that each module imports, wherever in its file, with the places."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for file in ROOT.rglob("*.py"):
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "radlens":
+                targets = [f"{node.module}.{each.name}" for each in node.names]
+            elif isinstance(node, ast.Import):
+                targets = [each.name for each in node.names if each.name.startswith("radlens.")]
+            else:
+                continue
+            for target in targets:
+                module = target if is_module(target) else target.rpartition(".")[0]
+                found[name][module.removeprefix("radlens").removeprefix(".")].append(f"{file.name}:{node.lineno}")
+    return found
+
+
+def is_module(dotted: str) -> bool:
+    """Return whether a dotted name is a file or folder of the library."""
+    path = ROOT.parent / Path(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def test_rooms_import_only_what_they_may():
+    """An arrow that is not in the table is named with its file and line."""
+    wrong = [
+        f"{name} -> {target} ({', '.join(places)})"
+        for name, targets in imported().items()
+        if name and (allowed := ALLOWED[room(name)]) is not EVERYTHING
+        for target, places in targets.items()
+        if target and room(target) not in {room(name), *allowed.split()}
+    ]
+    assert wrong == []
+
+
+def test_rooms_do_not_run_in_circles():
+    """Not even by imports inside functions."""
+    arrows: dict[str, set[str]] = defaultdict(set)
+    for name, targets in imported().items():
+        arrows[room(name)] |= {room(target) for target in targets if target} - {room(name)}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        pytest.fail(f"rooms import each other: {' -> '.join(error.args[1])}")
+
+
+def test_methods_reach_graphs_in_one_file():
+    """A bare module is compiled where a rule of Captum does not fit it; nothing else of the methods knows graphs."""
+    by = {name for name, targets in imported().items() for target in targets if (room(name), room(target)) in LAZY}
+    assert by == {"explainers.eager"}
