@@ -1,9 +1,9 @@
 """What every explainer is, and the registry they are found in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -87,9 +87,41 @@ class Attribution:
 
 
 class Explainer(ABC):
-    """One method with its parameters; a frozen dataclass whose fields are the parameters."""
+    """One method with its parameters; a frozen dataclass whose fields are the parameters.
+
+    What readers are told of a method stands with it. Texts may name ``{unit}`` and ``{score}``, those of the score that
+    is explained, and ``{image}``, the unit of the image; see `described`.
+
+    Attributes:
+        name: in requests; set by `register`.
+        title: as papers write it; its name where it has none.
+        unit: of the values of a map.
+        meaning: what a value says.
+        quick: largest parameters where a map is computed many times, to see whether it changes.
+    """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
+    unit: ClassVar[str] = "{unit}"
+    meaning: ClassVar[str] = ""
+    quick: ClassVar[Mapping[str, Any]] = {}
+
+    def described(self, *, score: str, unit: str, image: str) -> dict[str, str]:
+        """Return ``unit`` and ``meaning`` of a map of a score.
+
+        Args:
+            score: what is explained, such as "score".
+            unit: of the score.
+            image: unit of the image.
+        """
+        own = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        known = {"score": score, "unit": unit, "image": image, **own}
+        return {"unit": self.unit.format(**known), "meaning": self.meaning.format(**known)}
+
+    def quicker(self) -> Self:
+        """Return the method with the parameters of ``quick`` where its own are larger."""
+        less = {name: min(value, getattr(self, name)) for name, value in self.quick.items()}
+        return replace(self, **less)  # type: ignore[type-var]
 
     def attribute(self, model: Any, images: Tensor, targets: Tensor | Sequence[int] | int | None = None) -> Tensor:
         """Return one signed map per image, ``(b, c, h, w)`` like ``images``; of no image, none.
@@ -247,7 +279,7 @@ def register(name: str) -> Callable[[Kind], Kind]:
         raise ValueError(f"explainer {name!r} is already registered")
 
     def decorate(kind: Kind) -> Kind:
-        kind.name = name
+        kind.name, kind.title = name, kind.title or name
         _REGISTRY[name] = kind
         return kind
 

@@ -29,6 +29,8 @@ class Cam(StepwiseExplainer):
         UnsupportedOperation: while it works, if the network's head is not global average pooling and a dense layer.
     """
 
+    title: ClassVar[str] = "CAM"
+    meaning: ClassVar[str] = "positive parts speak for the class, negative ones against it; their mean is the {score}"
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("features",)
 
@@ -54,6 +56,8 @@ class GradCam(StepwiseExplainer):
 
     positive_only: bool = True
 
+    title: ClassVar[str] = "Grad-CAM"
+    meaning: ClassVar[str] = "where the last feature maps speak for the class"
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("features",)
 
@@ -72,6 +76,9 @@ class GradCam(StepwiseExplainer):
 class GuidedGradCam(StepwiseExplainer):
     """Guided backpropagation times Grad-CAM (Selvaraju et al. 2019, section 3.2), as Captum's ``GuidedGradCam``."""
 
+    title: ClassVar[str] = "Guided Grad-CAM"
+    unit: ClassVar[str] = "none"
+    meaning: ClassVar[str] = "guided backpropagation where Grad-CAM is positive"
     needs: ClassVar[tuple[str, ...]] = ("features", "guided")
 
     def work(self, image: Tensor, target: int | None) -> Work:

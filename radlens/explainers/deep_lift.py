@@ -24,6 +24,8 @@ class DeepLift(StepwiseExplainer):
 
     baseline: float = 0.0
 
+    title: ClassVar[str] = "DeepLIFT"
+    meaning: ClassVar[str] = "what each pixel adds to the {score}, against an even image"
     needs: ClassVar[tuple[str, ...]] = ("deep_lift", "score")
 
     def __post_init__(self) -> None:

@@ -1,8 +1,9 @@
 """Integrated gradients: Sundararajan et al., ICML 2017, eq. (1), as used by Sam Millan 2023, section 3.2.4."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ class IntegratedGradients(StepwiseExplainer):
     baseline: float = 0.0
     internal_batch_size: int | None = None
 
+    title: ClassVar[str] = "Integrated gradients"
+    meaning: ClassVar[str] = "what each pixel adds to the {score}, against an even image"
+    quick: ClassVar[Mapping[str, Any]] = {"n_steps": 20}
     needs: ClassVar[tuple[str, ...]] = ("gradient", "score")
 
     def __post_init__(self) -> None:

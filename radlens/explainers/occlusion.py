@@ -47,6 +47,8 @@ class Occlusion(StepwiseExplainer):
     effect: Effect = "drop"
     internal_batch_size: int | None = None
 
+    title: ClassVar[str] = "Occlusion"
+    meaning: ClassVar[str] = "by how much the {score} {effect}s when the pixel's surroundings are covered"
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("score",)
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -74,6 +75,12 @@ class Omig(Explainer):
     n_steps: int = 50
     path_length: float = 1.0
     zscore: float = 3.0
+
+    title: ClassVar[str] = "OMIG"
+    unit: ClassVar[str] = "{image}"
+    meaning: ClassVar[str] = (
+        "positive pixels must become brighter and negative ones darker, all at the same time, for the {score} to fall"
+    )
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

@@ -1,6 +1,7 @@
 """Saliency: Simonyan et al. 2014, as used by Sam Millan 2023, section 3.2.4."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,6 +22,10 @@ class Saliency(StepwiseExplainer):
     """
 
     absolute: bool = True
+
+    title: ClassVar[str] = "Saliency"
+    unit: ClassVar[str] = "{unit} per {image}"
+    meaning: ClassVar[str] = "how much the {score} depends on a pixel"
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

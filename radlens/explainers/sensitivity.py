@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,6 +25,10 @@ def sensitivity(gradient: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Sensitivity(Explainer):
     """:func:`sensitivity` of a model's score; it has no parameters."""
+
+    title: ClassVar[str] = "Sensitivity"
+    unit: ClassVar[str] = "{unit} per {image}"
+    meaning: ClassVar[str] = "how fast the {score} falls as a pixel becomes brighter"
 
     def _attribute(self, model: Differentiable, images: Tensor, targets: Tensor | None) -> Tensor:
         return sensitivity(model.gradient, images)

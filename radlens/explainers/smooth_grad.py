@@ -1,7 +1,8 @@
 """SmoothGrad: Smilkov et al. 2017, section 2."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class SmoothGrad(StepwiseExplainer):
     seed: int = 0
     internal_batch_size: int | None = None
 
+    title: ClassVar[str] = "SmoothGrad"
+    unit: ClassVar[str] = "{unit} per {image}"
+    meaning: ClassVar[str] = "mean gradient of noisy copies of the image"
+    quick: ClassVar[Mapping[str, Any]] = {"n_draws": 10}
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
 
     def __post_init__(self) -> None:

@@ -5,9 +5,9 @@ are those of Captum's ``Lime`` and ``KernelShap``, drawn in the same order: with
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ class _Superpixels(StepwiseExplainer):
     seed: int = 0
     internal_batch_size: int | None = None
 
+    quick: ClassVar[Mapping[str, Any]] = {"n_evaluations": 100}
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("score",)
 
@@ -127,6 +128,9 @@ class Lime(_Superpixels):
     Each superpixel is kept with probability 1/2; a copy counts by its cosine similarity to the image.
     """
 
+    title: ClassVar[str] = "LIME"
+    meaning: ClassVar[str] = "coefficient of the pixel's superpixel in a sparse linear model of the {score}"
+
     def _sets(self, n: int) -> Iterator[Tensor]:
         for _ in range(self.n_evaluations):
             yield torch.bernoulli(torch.ones(1, n) * 0.5).long()
@@ -148,6 +152,9 @@ class Shap(_Superpixels):
 
     The image and the baseline are the first two sets; the others are drawn so that all count the same.
     """
+
+    title: ClassVar[str] = "SHAP"
+    meaning: ClassVar[str] = "estimated Shapley value of the pixel's superpixel"
 
     def _sets(self, n: int) -> Iterator[Tensor]:
         whole = [torch.ones(1, n).long(), torch.zeros(1, n).long()]

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from radlens import explainers
 from radlens.errors import InvalidInput
 from radlens.figures.panels import new_figure
 
@@ -17,19 +18,7 @@ __all__ = ["PAGE_WIDTH", "Style", "figure_score_boxes", "finite_values", "label_
 PAGE_WIDTH = 10.0
 """Inches; a figure of this width fills the page of a study, with text in the size of the text around it."""
 
-_TITLES = {
-    "saliency": "Saliency",
-    "integrated_gradients": "Integrated gradients",
-    "occlusion": "Occlusion",
-    "guided_grad_cam": "Guided Grad-CAM",
-    "lime": "LIME",
-    "shap": "SHAP",
-    "deep_lift": "DeepLIFT",
-    "cam": "CAM",
-    "grad_cam": "Grad-CAM",
-    "smooth_grad": "SmoothGrad",
-    "random": "Random order",
-}
+_RANDOM = "random"
 
 
 class Style(NamedTuple):
@@ -66,7 +55,9 @@ _OTHERS = ("#1B7837", "#B2182B", "#2166AC", "#762A83", "#4D4D4D", "#BF812D")
 
 def method_title(name: str) -> str:
     """Return the name of a method as papers write it; a name that is not in the registry stays as it is."""
-    return _TITLES.get(name, name)
+    if name == _RANDOM:
+        return "Random order"
+    return explainers.get(name).title if name in explainers.names() else name
 
 
 def method_styles(names: Sequence[str]) -> dict[str, Style]:

@@ -5,7 +5,7 @@ from radlens.studies.amanova_options import AmanovaOptions
 from radlens.studies.byra import reproduce_byra
 from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
 from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of
-from radlens.studies.faithfulness import CHEAPER, Effort, Faithfulness, MethodFaithfulness, measure_faithfulness
+from radlens.studies.faithfulness import Effort, Faithfulness, MethodFaithfulness, measure_faithfulness
 from radlens.studies.localisation import BoxRule, Localisation, measure_localisation
 from radlens.studies.maps import MapSet, explain_cases, methods_of, score_cases, targets_of
 from radlens.studies.models import StudyModel, bundle_model, class_methods, is_bundle, run_model
@@ -16,7 +16,6 @@ from radlens.studies.sam_millan import reproduce_sam_millan
 from radlens.studies.store import Store
 
 __all__ = [
-    "CHEAPER",
     "MEASURES",
     "AmanovaOptions",
     "BoxRule",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from radlens import explainers
 from radlens.evaluation import ANY_REGION, DILATION, Classification, Estimate, Randomisation, classification_measures
 from radlens.figures import (
     ExplainedImage,
@@ -30,7 +31,7 @@ from radlens.figures import (
 from radlens.figures.pictures import draw_picture, grey_picture, panel_grid, tallness_of
 from radlens.figures.study_page import Cell
 from radlens.studies.cases import StudyCase
-from radlens.studies.faithfulness import CHEAPER, RANDOM, Faithfulness
+from radlens.studies.faithfulness import RANDOM, Faithfulness
 from radlens.studies.localisation import UNDILATED, BoxRule, Localisation, box_of
 from radlens.studies.maps import MapSet
 from radlens.studies.models import StudyModel
@@ -262,7 +263,8 @@ def parameters_text(parameters: Mapping[str, Mapping[str, Any]], *, before: str 
 
 
 def _cheaper_text(methods: Mapping[str, Any]) -> str:
-    text = parameters_text({name: CHEAPER[name] for name in methods if name in CHEAPER}, before=" and at most ")
+    quick = {name: explainers.get(name).quick for name in methods if name in explainers.names()}
+    text = parameters_text({name: values for name, values in quick.items() if values}, before=" and at most ")
     return f"{text}; squares of occlusion side by side" if "occlusion" in methods else text
 
 

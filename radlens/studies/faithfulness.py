@@ -1,7 +1,7 @@
 """Whether the maps of each method say what the model computes: deletion, insertion, infidelity, max-sensitivity."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,20 +10,11 @@ import torch
 from torch import Tensor
 
 from radlens.evaluation import deletion, infidelity, insertion, max_sensitivity
-from radlens.explainers import StepwiseExplainer, create, images_per_call, probabilities
-from radlens.studies.maps import MapSet, method_parameters
+from radlens.explainers import Occlusion, StepwiseExplainer, images_per_call, probabilities
+from radlens.studies.maps import MapSet
 from radlens.studies.store import Key
 
-__all__ = ["CHEAPER", "RANDOM", "Effort", "Faithfulness", "MethodFaithfulness", "cheaper", "measure_faithfulness"]
-
-CHEAPER: Mapping[str, Mapping[str, int]] = {
-    "integrated_gradients": {"n_steps": 20},
-    "lime": {"n_evaluations": 100},
-    "shap": {"n_evaluations": 100},
-    "smooth_grad": {"n_draws": 10},
-}
-"""Largest parameters of slow methods where a map is computed many times: max-sensitivity and the randomisation check.
-The squares of occlusion lie side by side there."""
+__all__ = ["RANDOM", "Effort", "Faithfulness", "MethodFaithfulness", "cheaper", "measure_faithfulness"]
 
 RANDOM = "random"
 """Name of the control: pixels in random order."""
@@ -86,12 +77,11 @@ class Faithfulness:
 
 
 def cheaper(method: StepwiseExplainer) -> StepwiseExplainer:
-    """Return a method with the parameters of `CHEAPER` where it has more costly ones."""
-    own = method_parameters(method)
-    less = {name: min(value, own[name]) for name, value in CHEAPER.get(method.name, {}).items()}
-    if method.name == "occlusion":
-        less["stride"] = max(own["stride"], own["window"])
-    return create(method.name, **(own | less))  # type: ignore[return-value]  # a method of the same class
+    """Return a method with its quick parameters where its own cost more; squares of occlusion lie side by side."""
+    quick = method.quicker()
+    if isinstance(quick, Occlusion):
+        return replace(quick, stride=max(quick.stride, quick.window))
+    return quick
 
 
 def measure_faithfulness(
@@ -132,7 +122,8 @@ class _Measured:
 
     def key(self, name: str) -> Key:
         if name != RANDOM:
-            return {"map": self.maps.key(name, self.index), "effort": asdict(self.effort), "cheaper": dict(CHEAPER)}
+            quick = dict(self.maps.methods[name].quick)
+            return {"map": self.maps.key(name, self.index), "effort": asdict(self.effort), "cheaper": quick}
         known = {"model": self.maps.model.identity, "case": self.maps.cases.key(self.index), "target": self._target}
         return {**known, "map": RANDOM, "effort": asdict(self.effort)}
 

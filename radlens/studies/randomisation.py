@@ -51,7 +51,7 @@ def check_randomisation(
 ) -> RandomisationCheck | None:
     """Randomise the first member and compare; methods that the store holds already are not computed again.
 
-    Maps are computed by torch, slow methods with the parameters of `radlens.studies.faithfulness.CHEAPER`.
+    Maps are computed by torch, slow methods with their quick parameters.
 
     Args:
         maps: whose methods and targets are used.

@@ -48,17 +48,6 @@ _NO_MAP = ("No map", "What this map would show is not a finding.")
 
 _OWN_NOISE = "standard deviations of the image's own noise, compressed by asinh"
 
-_UNITS = {"omig": "{image}", "sensitivity": "um of gold per {image}", "occlusion": "um of gold"}
-"""Unit of a map, by method; the unit of the image stands for the braces."""
-
-_MEANINGS = {
-    "omig": "positive pixels must become brighter and negative ones darker, all at the same time, "
-    "for the predicted curve to fall",
-    "sensitivity": "how fast the midpoint of the predicted curve falls as a pixel becomes brighter",
-    "occlusion": "by how much the midpoint of the predicted curve rises when a pixel becomes background",
-}
-"""What the sign of a value says, by method (Amanova et al. 2022, section 2.3.1)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Context:
@@ -207,7 +196,8 @@ def explanation_fields(row: Row, explanation: Explanation, context: Context) -> 
 def _explanation_fields(
     row: Row, explanation: Explanation, context: Context, *, with_members: bool = True
 ) -> dict[str, Any]:
-    method, settings = _method(row), row.settings
+    settings, explainer = row.settings, row.settings.explainer
+    assert explainer is not None, "an explanation has a method"
     if settings.output == "sampled" and isinstance(explanation, OneSample):
         fields, members = _sampled_fields(explanation), explanation.of_members
     else:
@@ -216,9 +206,12 @@ def _explanation_fields(
     if with_members and members is not None:
         fields["members"] = [array_to_json(values) for values in members]
     described = {
-        "method": method,
-        "unit": _UNITS.get(method, "").format(image=_OWN_NOISE if row.registered else _NORMALISED),
-        "meaning": _MEANINGS.get(method, ""),
+        "method": explainer.name,
+        **explainer.described(
+            score="midpoint of the predicted curve",
+            unit="um of gold",
+            image=_OWN_NOISE if row.registered else _NORMALISED,
+        ),
         "n_samples": settings.n_samples,
         "normalize": settings.normalize,
         **explanation.found(),

@@ -15,23 +15,10 @@ from radlens.service.messages import Response
 from radlens.service.provenance import header_value
 from radlens.wire import JSON, PROVENANCE, array_to_json
 
-__all__ = ["UNITS", "ClassContext", "response"]
+__all__ = ["ClassContext", "response"]
 
-_SCORE = "logit of the class"
-
-UNITS = {
-    "saliency": (f"{_SCORE} per unit of the preprocessed image", "how much the score depends on a pixel"),
-    "smooth_grad": (f"{_SCORE} per unit of the preprocessed image", "mean gradient of noisy copies of the image"),
-    "integrated_gradients": (_SCORE, "what each pixel adds to the score, against an even image"),
-    "deep_lift": (_SCORE, "what each pixel adds to the score, against an even image"),
-    "occlusion": (_SCORE, "by how much the score falls when the pixel's surroundings are covered"),
-    "lime": (_SCORE, "coefficient of the pixel's superpixel in a sparse linear model of the score"),
-    "shap": (_SCORE, "estimated Shapley value of the pixel's superpixel"),
-    "cam": (_SCORE, "positive parts speak for the class, negative ones against it; their mean is the score"),
-    "grad_cam": (_SCORE, "where the last feature maps speak for the class"),
-    "guided_grad_cam": ("none", "guided backpropagation where Grad-CAM is positive"),
-}
-"""Unit of a map and what its values say, by method."""
+_SCORE = {"score": "score", "unit": "logit of the class", "image": "unit of the preprocessed image"}
+"""How texts of methods call what is explained."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +84,9 @@ def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassCont
 def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
     explainer = row.settings.explainer
     assert explainer is not None, "an explanation has a method"
-    unit, meaning = UNITS.get(explainer.name, ("", ""))
     fields: dict[str, Any] = {
         "method": explainer.name,
-        "unit": unit,
-        "meaning": meaning,
+        **explainer.described(**_SCORE),
         "target": found.target,
         "target_class": context.manifest.classes[found.target],
         "convergence_delta": found.delta,

@@ -46,14 +46,6 @@ _WHOLE_IMAGE = 512
 _EXAMPLE_SEED = 77
 """Of the images that graphs are checked with; training draws from other seeds."""
 
-_QUICK: dict[str, dict[str, Any]] = {
-    "integrated_gradients": {"n_steps": 16},
-    "smooth_grad": {"n_draws": 16},
-    "lime": {"n_evaluations": 60, "n_segments": 40},
-    "shap": {"n_evaluations": 60, "n_segments": 40},
-}
-"""Parameters with which methods are held against randomised networks; the check looks at whether maps change."""
-
 
 def bundle_classifier(
     members: Sequence[Source],
@@ -274,7 +266,7 @@ def randomisation_record(
     found: dict[str, Any] = {}
     for number, name in enumerate(methods):
         report("randomising", number, len(methods))
-        method = explainers.create(name, **_QUICK.get(name, {}))
+        method = explainers.create(name).quicker()
 
         def explain(network: nn.Module, batch: Tensor, method: Any = method) -> Tensor:
             return method.attribute(EagerClassifier(network, shape, layer=layer), batch, targets)
