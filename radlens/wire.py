@@ -1,4 +1,4 @@
-"""What a radlens server and its clients agree on: names of media types and headers, and arrays as JSON values.
+"""What a radlens server and its clients agree on: names of tasks, media types and headers, and arrays as JSON values.
 
 An array travels as ``.npy`` bytes (NEP 1), compressed with zlib (RFC 1950), in base64 (RFC 4648).
 """
@@ -15,7 +15,21 @@ import numpy as np
 from radlens.errors import InvalidInput
 from radlens.images import to_npy
 
-__all__ = ["ENCODING", "JSON", "NDJSON", "PARAMETER_PREFIX", "PROVENANCE", "QUERY", "array_from_json", "array_to_json"]
+__all__ = [
+    "CDC",
+    "CLASSIFICATION",
+    "ENCODING",
+    "JSON",
+    "NDJSON",
+    "PARAMETER_PREFIX",
+    "PROVENANCE",
+    "QUERY",
+    "array_from_json",
+    "array_to_json",
+]
+
+CDC, CLASSIFICATION = "cdmam-cdc", "classification"
+"""Tasks, one for each family of models: ``"task"`` of bundles, training records and answers."""
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 

@@ -37,7 +37,7 @@ ALLOWED: dict[str, str | None] = {
     "figures": "errors evaluation explainers images phantoms",
     "families/cdmam": f"{BELOW} client",
     "families/classifier": BELOW,
-    "families": "errors bundles families/cdmam families/classifier",
+    "families": "errors wire bundles families/cdmam families/classifier",
     "archives": "errors families families/cdmam families/classifier",
     "studies": f"{BELOW} families families/cdmam families/classifier",
     "cli": EVERYTHING,

@@ -1,6 +1,5 @@
 """``radlens export``: a training run as a bundle and as an archive."""
 
-import json
 import re
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ import typer
 from radlens.cli.console import Stage, examples, note, stages, table
 from radlens.cli.options import DEFAULT_STORE, StoreOption
 from radlens.errors import InvalidParameter
+from radlens.wire import CLASSIFICATION
 
 __all__ = [
     "EPILOG",
@@ -51,7 +51,12 @@ def command(
 
     Every form of the model is compared with the network of the paper in double precision.
     """
-    if _is_of_classifier(run):
+    from radlens.families import task_of
+
+    if name is not None:
+        require_word("--name", name)
+    require_word("--version", version)
+    if task_of(run) == CLASSIFICATION:
         export_classifier(run, store, name=name, version=version, form=form)
         return
     name = name or "cdmam"
@@ -86,13 +91,6 @@ def export_run(
         on_progress=lambda stage, done, total: report("exporting", done, total),
     )
     return dict(bundle.manifest.parity), archive(bundle, store, form=form)
-
-
-def _is_of_classifier(run: Path) -> bool:
-    try:
-        return "network" in json.loads((run / "training.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
 
 
 def require_word(name: str, value: str) -> None:

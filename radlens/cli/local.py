@@ -23,9 +23,9 @@ from radlens.explainers import Checkpoint
 from radlens.families import load, open_service
 from radlens.families.cdmam.computing import Elsewhere
 from radlens.families.cdmam.manifest import Bundle
-from radlens.families.classifier.manifest import TASK, ClassifierBundle
+from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.service import Response, request_from_http
-from radlens.wire import JSON
+from radlens.wire import CDC, JSON
 
 __all__ = [
     "LocalTransport",
@@ -120,7 +120,7 @@ def open_cdmam_bundle(path: Path | None, store: Path) -> Iterator[Bundle]:
     Raises:
         BundleError: there is none, it is damaged, or that of a classifier.
     """
-    path = path or newest_bundle(store, lambda document: document.get("task") != TASK)
+    path = path or newest_bundle(store, lambda document: document.get("task") == CDC)
     with open_bundle_at(path) as bundle:
         if isinstance(bundle, ClassifierBundle):
             raise BundleError(

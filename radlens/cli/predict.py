@@ -22,6 +22,7 @@ from radlens.cli.options import (
     require,
 )
 from radlens.errors import InvalidParameter, NotAssessable, exit_code
+from radlens.wire import CLASSIFICATION
 
 __all__ = ["EPILOG", "command", "print_classes", "print_curve", "print_prediction", "write_prediction"]
 
@@ -75,7 +76,7 @@ def command(
     with connected(server, token, model, local, bundle) as client, err.status("predicting"):
         given = {} if seed is None else {"seed": seed}
         answer = client.predict(image if len(image) > 1 else image[0], version=model_version, **given)
-    is_classified = "classes" in (answer["prediction"] or {})
+    is_classified = answer["task"] == CLASSIFICATION
     if is_classified and any(file.suffix.lower() != ".json" for file in output or ()):
         raise InvalidParameter("--output must be .json for a classifier: classes have no curve")
     if as_json:

@@ -32,6 +32,7 @@ from radlens.figures import (
 from radlens.figures.ablation import AblatedCells, figure_ablation
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
 from radlens.phantoms.cdmam import locate, register
+from radlens.wire import CLASSIFICATION
 
 __all__ = ["print_trust", "regions", "upsampled_map", "write_explanation"]
 
@@ -72,7 +73,7 @@ def _contents(answer: dict[str, Any], image: Image) -> dict[str, bytes]:
         return _silent_files(answer, image, answer["reasons"])
     if answer["explanation"]["method"] == ABLATION:
         return _ablation_files(answer, image)
-    return _class_files(answer, image) if "target_class" in answer["explanation"] else _cdmam_files(answer, image)
+    return _class_files(answer, image) if answer["task"] == CLASSIFICATION else _cdmam_files(answer, image)
 
 
 def _silent_files(answer: dict[str, Any], image: Image, reasons: Sequence[str], *words: str) -> dict[str, bytes]:

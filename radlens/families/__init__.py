@@ -1,5 +1,5 @@
 """Kinds of models, one folder each: all that radlens knows of one kind stands there."""
 
-from radlens.families.opening import load, open_service
+from radlens.families.opening import load, open_service, task_of
 
-__all__ = ["load", "open_service"]
+__all__ = ["load", "open_service", "task_of"]

@@ -69,6 +69,7 @@ def exporting(monkeypatch):
 def test_export_makes_bundle_and_archive(run, tmp_path):
     """Both lie in the store, and the parity is printed."""
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training.json").write_text('{"task": "cdmam-cdc"}')
     result = run("export", "run", "--version", "2.0", "--store", "store")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "store" / "cdmam-2.0.mar").is_file()

@@ -15,7 +15,6 @@ from radlens.families.cdmam.asking import ABLATION
 from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.computing import Explanation, OneSample
 from radlens.families.cdmam.judging import Judged, JudgedImage
-from radlens.families.cdmam.manifest import TASK
 from radlens.families.cdmam.reader import Curve
 from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve as DrawnCurve
@@ -27,7 +26,7 @@ from radlens.phantoms.cdmam import DIAMETERS_MM, THICKNESSES_UM
 from radlens.service.domain import Assessment
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value, input_stated
-from radlens.wire import NDJSON, PROVENANCE, array_to_json
+from radlens.wire import CDC, NDJSON, PROVENANCE, array_to_json
 
 __all__ = [
     "Context",
@@ -110,7 +109,7 @@ def unassessable_response(row: Row, found: Judged, context: Context) -> Response
         body = secondary_capture(picture, row.image, series_description=title, provenance=context.provenance)
         return _response(row, body, context)
     fields = {
-        "task": TASK,
+        "task": CDC,
         **_assessed(found.assessment),
         "explanation": None,
         "warnings": context.warnings,
@@ -167,7 +166,7 @@ def ablation_response(row: Row, found: Ablation, context: Context) -> Response:
         drawn = figure_ablation(cells, phantom.upright(row.image.pixels), phantom.layout)
         return _response(row, save(drawn), context)
     fields = {
-        "task": TASK,
+        "task": CDC,
         **_assessed(row.assessment),
         "explanation": {
             "method": ABLATION,
@@ -220,7 +219,7 @@ def _explanation_fields(
         disks = None if isinstance(explanation, OneSample) else explanation.disks
         described["disks"] = None if disks is None else disks.as_json()
     return {
-        "task": TASK,
+        "task": CDC,
         **_assessed(row.assessment),
         "explanation": described | fields,
         "warnings": context.warnings,
@@ -242,7 +241,7 @@ def _prediction_fields(found: Judged, context: Context) -> dict[str, Any]:
     curve, is_judged = found.curve, found.assessment.assessable
     judged = verdict(curve.mean, curve.interval) if curve is not None and is_judged else None
     answer = {
-        "task": TASK,
+        "task": CDC,
         **_assessed(found.assessment),
         "prediction": None if curve is None else _curve_fields(curve) | {"diameters_mm": context.diameters_mm},
         "verdict": asdict(judged) | {"summary": describe(judged)} if judged else None,

@@ -21,7 +21,6 @@ from radlens.families.cdmam.manifest import (
     GRADIENT_ONNX,
     MEMBERS_ONNX,
     PREDICTION_ONNX,
-    TASK,
     TRACED,
     WEIGHTS,
     Bundle,
@@ -37,6 +36,7 @@ from radlens.images import downsample
 from radlens.networks import CdmamEnsemble, CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM, SCENARIOS, Layout, register, simulate
 from radlens.phantoms.cdmam.domain import Limits
+from radlens.wire import CDC
 
 __all__ = ["export_bundle", "write_onnx"]
 
@@ -118,7 +118,7 @@ def _manifest(
     return Manifest(
         name=name,
         version=version,
-        task=TASK,
+        task=CDC,
         diameters_mm=CDC_DIAMETERS_MM,
         input=spec,
         explainers=EXPLAINERS,

@@ -16,10 +16,7 @@ from radlens.errors import BundleError, InvalidInput
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import FoldedCdmamEnsemble
 
-__all__ = ["TASK", "Bundle", "InputSpec", "Manifest", "save"]
-
-TASK = "cdmam-cdc"
-"""What the model does, as the bundle states it."""
+__all__ = ["Bundle", "InputSpec", "Manifest", "save"]
 
 WEIGHTS = "weights.pt"
 TRACED = "ensemble.traced.pt"

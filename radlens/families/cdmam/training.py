@@ -29,6 +29,7 @@ from radlens.families.cdmam.training_paper import PaperPreset
 from radlens.families.cdmam.training_registered import RegisteredPreset
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.pools import process_pool
+from radlens.wire import CDC
 
 __all__ = ["PRESETS", "Preset", "TrainedRun", "keep_in_record", "load_run", "train"]
 
@@ -203,6 +204,7 @@ def _open_record(folder: Path, preset: Preset, recordings: Path | None, report: 
     if (folder / RECORD).exists():
         return json.loads((folder / RECORD).read_text(encoding="utf-8"))
     record = {
+        "task": CDC,
         "recipe": RECIPES[type(preset)],
         "preset": asdict(preset),
         **drawn,

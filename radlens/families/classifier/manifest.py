@@ -8,11 +8,9 @@ from typing import Any
 from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest, write_manifest
 from radlens.datasets.model_input import ModelInput
 from radlens.errors import BundleError
+from radlens.wire import CLASSIFICATION
 
-__all__ = ["TASK", "ClassifierBundle", "ClassifierManifest", "graph_file", "save_classifier"]
-
-TASK = "classification"
-"""Task of these bundles in ``bundle.json``."""
+__all__ = ["ClassifierBundle", "ClassifierManifest", "graph_file", "save_classifier"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class ClassifierManifest:
         randomisation: of each method, see :func:`radlens.evaluation.model_randomisation`; empty if not measured.
         defaults: values of method parameters that differ from the methods' own, by method.
         files: SHA-256 of every other file of the bundle, by name.
-        task: :data:`TASK`.
+        task: `radlens.wire.CLASSIFICATION`.
         format_version: of this layout.
     """
 
@@ -56,7 +54,7 @@ class ClassifierManifest:
     randomisation: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    task: str = TASK
+    task: str = CLASSIFICATION
     format_version: int = FORMAT_VERSION
 
 
@@ -118,8 +116,8 @@ def save_classifier(path: Path | str, manifest: ClassifierManifest) -> Classifie
 
 
 def _parse(document: dict[str, Any]) -> ClassifierManifest:
-    if document["task"] != TASK:
-        raise ValueError(f"task must be {TASK!r}, got {document['task']!r}")
+    if document["task"] != CLASSIFICATION:
+        raise ValueError(f"task must be {CLASSIFICATION!r}, got {document['task']!r}")
     tuples = {name: tuple(document[name]) for name in ("classes", "graphs", "explainers")}
     known = {f.name: document[f.name] for f in fields(ClassifierManifest)}
     return ClassifierManifest(**(known | tuples | {"input": ModelInput.from_json(document["input"])}))

@@ -24,6 +24,7 @@ from radlens.families.classifier.recipes import ClassifierPreset
 from radlens.families.classifier.training_data import ImageSet, build_sets, classes_of, require_data
 from radlens.families.classifier.training_loop import channels_last, class_logits, positive_probability, train_member
 from radlens.networks import ClassifierNetwork, create_classifier, load_imagenet
+from radlens.wire import CLASSIFICATION
 
 __all__ = ["GOOD_AUC", "TrainedClassifier", "load_classifier_run", "train_classifier"]
 
@@ -126,8 +127,8 @@ def load_classifier_run(folder: Path) -> TrainedClassifier:
     if not (folder / RECORD).is_file():
         raise TrainingError(f"a finished training run must hold {RECORD}, which is missing")
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    if "network" not in record:
-        raise TrainingError("the run must be of a classifier, got one of another kind of model")
+    if record.get("task") != CLASSIFICATION:
+        raise TrainingError(f"the run must be of task {CLASSIFICATION}, got {record.get('task')!r}")
     n_members = record["preset"]["n_members"]
     files = [_member_file(folder, member) for member in range(n_members)]
     n_found = sum(file.exists() for file in files)
@@ -164,6 +165,7 @@ def _record(
 ) -> dict[str, Any]:
     histories = [_history(_member_file(folder, member)) for member in range(preset.n_members)]
     return recipe | {
+        "task": CLASSIFICATION,
         "network": preset.network,
         "model_input": preset.input.to_json(),
         "classes": list(classes),

@@ -276,5 +276,5 @@ def test_bad_runs_are_refused(folder, tmp_path):
     with pytest.raises(TrainingError, match="must have 2 trained members, got 0"):
         load_classifier_run(tmp_path)
     (tmp_path / "training.json").write_text(json.dumps({"preset": {}}))
-    with pytest.raises(TrainingError, match="must be of a classifier, got one of another kind"):
+    with pytest.raises(TrainingError, match="must be of task classification, got None"):
         load_classifier_run(tmp_path)
