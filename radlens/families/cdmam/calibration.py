@@ -24,8 +24,14 @@ from radlens.phantoms.cdmam.disk_blur import DiskBlur
 __all__ = ["BLUR_UNIT_MM", "Calibration", "calibrate"]
 
 _CURVES = ("shared", "own", "epistemic")
-_NUMBERS = ("shared_slope", "own_slope", "midpoint_um", "factor", "blur_mm", "blur_deviation_mm")
-_DEGREE, _BLUR_DEGREE = 2, 1
+_NUMBERS = ("midpoint_um", "factor", "blur_mm", "blur_deviation_mm")
+_PAIRS = ("midpoint_range", "blur_range", "shared_growth", "own_growth", "epistemic_growth")
+_DEGREE, _BLUR_DEGREE = 3, 1
+
+_PRIOR, _N_STEPS, _MOST_GROWTH = 1.0, 50, 1.0
+
+_COVERED = 0.96
+"""Thresholds of the calibration images themselves that lie in their intervals: of other images 95 % do."""
 
 BLUR_UNIT_MM = 0.01
 """Unit in which the blur of the disks is counted, mm."""
@@ -40,20 +46,23 @@ class Calibration:
     certain it is.
 
     Attributes:
-        offset: three coefficients of each point: ``offset[0] + offset[1] x + offset[2] x**2`` is the mean of predicted
-            minus true logarithm, which is taken off every prediction.
+        offset: four coefficients of each point: ``offset[0] + offset[1] x + offset[2] x**2 + offset[3] x**3`` is the
+            mean of predicted minus true logarithm, which is taken off every prediction.
         blur_offset: two coefficients of each point: ``(blur_offset[0] + blur_offset[1] x) b`` is taken off as well.
         blur_mm: mean blur of the calibration images, mm.
         blur_deviation_mm: standard deviation of the blur among them, mm.
         blur_range: smallest and largest ``b`` of them.
         shared: standard deviation of the error that all images of an exposure have in common, at ``x`` 0.
         own: standard deviation of the error of one image, at ``x`` 0.
-        epistemic: root mean square over the images of the members' disagreement, relative; it is part of both errors.
-        shared_slope: by how much the logarithm of ``shared`` grows with ``x``.
-        own_slope: by how much that of ``own`` does.
+        epistemic: root mean square over the images of the members' disagreement at ``x`` 0, relative; it is part of
+            both errors.
+        shared_growth: two coefficients: the logarithm of ``shared`` grows by ``shared_growth[0] x + shared_growth[1]
+            x**2``.
+        own_growth: the same of ``own``.
+        epistemic_growth: the same of ``epistemic``.
         midpoint_um: geometric mean of the predicted midpoints, um of gold.
         midpoint_range: smallest and largest ``x`` of the calibration images.
-        factor: of all parts, so that 95 % of the thresholds of the calibration images lie in their intervals.
+        factor: of all parts, so that 95 % of the thresholds of other images lie in their intervals.
         n_exposures: exposures behind these numbers.
         n_images: images of each.
         n_samples: samples averaged for each image.
@@ -67,8 +76,9 @@ class Calibration:
     shared: tuple[float, ...]
     own: tuple[float, ...]
     epistemic: tuple[float, ...]
-    shared_slope: float
-    own_slope: float
+    shared_growth: tuple[float, float]
+    own_growth: tuple[float, float]
+    epistemic_growth: tuple[float, float]
     midpoint_um: float
     midpoint_range: tuple[float, float]
     factor: float
@@ -104,17 +114,17 @@ class Calibration:
             epistemic: relative disagreement of the members, (12,).
             n_images: images of one exposure that were combined.
         """
-        whole = self._measured(self._place(midpoint_um), n_images)
-        usual = np.minimum(np.array(self.epistemic), whole / math.sqrt(2))
-        rest = np.sqrt(whole**2 - usual**2)
-        return self.factor * rest, self.factor * epistemic * usual / np.array(self.epistemic)
+        x = self._place(midpoint_um)
+        whole, usual = self._measured(x, n_images), np.array(self.epistemic) * _grown(self.epistemic_growth, x)
+        part = np.minimum(usual, whole / math.sqrt(2))
+        return self.factor * np.sqrt(whole**2 - part**2), self.factor * part * epistemic / usual
 
     def own_midpoint(self, midpoint_um: float) -> float:
         """Return the standard deviation of the logarithm of an image's midpoint about that of its exposure.
 
         The errors of the points of one image are alike, so the mean of their deviations stands for the midpoint.
         """
-        return float(math.exp(self.own_slope * self._place(midpoint_um)) * np.mean(self.own))
+        return float(_grown(self.own_growth, self._place(midpoint_um)) * np.mean(self.own))
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values."""
@@ -130,7 +140,7 @@ class Calibration:
         found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in _CURVES}
         for name in ("offset", "blur_offset"):
             found[name] = tuple(tuple(map(float, each)) for each in values[name])
-        for name in ("midpoint_range", "blur_range"):
+        for name in _PAIRS:
             found[name] = tuple(map(float, values[name]))
         found |= {name: float(values[name]) for name in _NUMBERS}
         found |= {name: int(values[name]) for name in ("n_exposures", "n_images", "n_samples")}
@@ -143,8 +153,8 @@ class Calibration:
         return _shrunk(blur.blur_mm, blur.error_mm, self.blur_mm, self.blur_deviation_mm, self.blur_range)
 
     def _measured(self, x: float, n_images: int) -> NDArray[np.float64]:
-        shared = np.array(self.shared) * math.exp(self.shared_slope * x)
-        own = np.array(self.own) * math.exp(self.own_slope * x)
+        shared = np.array(self.shared) * _grown(self.shared_growth, x)
+        own = np.array(self.own) * _grown(self.own_growth, x)
         return np.sqrt(shared**2 + own**2 / n_images)
 
 
@@ -186,12 +196,14 @@ def calibrate(
     offset, blur_offset = coefficients[: _DEGREE + 1], coefficients[_DEGREE + 1 :]
     # Of an exposure: what its images have in common, and how they scatter about it.
     common, within, place = errors.mean(axis=1), errors.var(axis=1, ddof=1), x.mean(axis=1)
-    own_slope = _slope(place, within.mean(axis=1))
-    shared_slope = _slope(place, (common**2).mean(axis=1))
-    own_growth, shared_growth = np.exp(own_slope * place), np.exp(shared_slope * place)
-    own = (within / own_growth[:, None] ** 2).mean(axis=0)
-    left = own * np.mean(own_growth**2 / shared_growth**2) / n_images
-    shared = (common**2 / shared_growth[:, None] ** 2).mean(axis=0) - left
+    own_growth = _growth(place, within.mean(axis=1))
+    shared_growth = _growth(place, (common**2).mean(axis=1))
+    epistemic_growth = _growth(place, (disagreement**2).mean(axis=(1, 2)))
+    epistemic_factors = _grown(epistemic_growth, place)
+    own_factors, shared_factors = _grown(own_growth, place), _grown(shared_growth, place)
+    own = (within / own_factors[:, None] ** 2).mean(axis=0)
+    left = own * np.mean(own_factors**2 / shared_factors**2) / n_images
+    shared = (common**2 / shared_factors[:, None] ** 2).mean(axis=0) - left
     draft = Calibration(
         offset=tuple(tuple(each) for each in offset.tolist()),
         blur_offset=tuple(tuple(each) for each in blur_offset.tolist()),
@@ -200,9 +212,10 @@ def calibrate(
         blur_range=(float(b.min()), float(b.max())),
         shared=tuple(np.sqrt(shared.clip(min=1e-6)).tolist()),
         own=tuple(np.sqrt(own).tolist()),
-        epistemic=tuple(np.sqrt((disagreement**2).mean(axis=(0, 1))).tolist()),
-        shared_slope=shared_slope,
-        own_slope=own_slope,
+        epistemic=tuple(np.sqrt((disagreement**2 / epistemic_factors[:, None, None] ** 2).mean(axis=(0, 1))).tolist()),
+        shared_growth=shared_growth,
+        own_growth=own_growth,
+        epistemic_growth=epistemic_growth,
         midpoint_um=math.exp(centre),
         midpoint_range=(float(x.min()), float(x.max())),
         factor=1.0,
@@ -214,7 +227,7 @@ def calibrate(
         [np.hypot(*draft.parts(float(curve.mean()), own)) for curve, own in zip(*images, strict=True)]
         for images in zip(predicted, disagreement, strict=True)
     ]
-    return replace(draft, factor=float(np.quantile(np.abs(errors) / np.array(expected), 0.95)) / 1.96)
+    return replace(draft, factor=float(np.quantile(np.abs(errors) / np.array(expected), _COVERED)) / 1.96)
 
 
 def _checked(
@@ -251,8 +264,23 @@ def _checked_blur(blur: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64
     return found
 
 
-def _slope(places: NDArray[np.float64], variances: NDArray[np.float64]) -> float:
-    """Return the slope of a log deviation over the log midpoint; bounded, since it is a second-order effect."""
-    spread = places - places.mean()
-    slope = float(spread @ (0.5 * np.log(variances + 1e-6))) / max(float(spread @ spread), 1e-12)
-    return min(max(slope, -1.0), 1.0) if math.isfinite(slope) else 0.0
+def _grown(growth: tuple[float, float], x: Any) -> Any:
+    """Return the factor of a deviation at ``x``, a number or an array."""
+    return np.exp(growth[0] * x + growth[1] * x**2)
+
+
+def _growth(places: NDArray[np.float64], variances: NDArray[np.float64]) -> tuple[float, float]:
+    """Return how the logarithm of a deviation grows with the log midpoint: the most likely quadratic.
+
+    Each variance is taken to be its expected value times a variate of one gamma distribution. A weak prior pulls both
+    coefficients to 0; they are bounded, since this is a second-order effect.
+    """
+    design = np.stack([np.ones_like(places), places, places**2], axis=1)
+    information = design.T @ design + np.diag([0.0, _PRIOR, _PRIOR])
+    found = np.array([0.5 * math.log(variances.mean() + 1e-12), 0.0, 0.0])
+    for _ in range(_N_STEPS):
+        ratio = np.clip(variances / np.exp(2 * design @ found), 0.0, 10.0)
+        score = design.T @ (ratio - 1) - 2 * np.array([0.0, _PRIOR, _PRIOR]) * found
+        found = found + 0.5 * np.linalg.solve(information, score)
+        found[1:] = np.clip(found[1:], -_MOST_GROWTH, _MOST_GROWTH)
+    return float(found[1]), float(found[2])

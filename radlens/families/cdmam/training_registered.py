@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ _FROZEN_NORM_AFTER = 0.7
 _CHECKPOINT_EVERY = 200
 
 _IMAGES_PER_EXPOSURE = 2
+_DRAWN_PER_EXPOSURE = 10
 
 Report = Callable[[int, int], None]
 
@@ -245,7 +247,7 @@ def evaluate(
     n = preset.n_calibration
     found = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
     predicted, epistemic, blur = found[..., 0, :], found[..., 1, :], found[..., 2, :2]
-    true = cdmam.expected_cdc([_exposure(k)[0] for k in range(n)])
+    true = cdmam.expected_cdc([_exposure(k, n)[0] for k in range(n)])
     calibration = calibrate(predicted, epistemic, true, blur, n_samples=DEFAULT_SAMPLES)
     predicted = np.array(
         [
@@ -270,7 +272,7 @@ def _read_exposures(
     if file.exists():
         known = {row["number"]: row["curves"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
     missing = [k for k in numbers if k not in known]
-    with file.open("a", encoding="utf-8") as out, _readers(model, n_workers) as read_all:
+    with file.open("a", encoding="utf-8") as out, _readers(model, len(numbers), n_workers) as read_all:
         for done, (k, curves) in enumerate(zip(missing, read_all(missing), strict=True), start=1):
             known[k] = curves
             out.write(json.dumps({"number": k, "curves": curves}) + "\n")
@@ -280,14 +282,14 @@ def _read_exposures(
 
 
 @contextmanager
-def _readers(model: FoldedCdmamEnsemble, n_workers: int) -> Iterator[Callable[[list[int]], Iterable[Any]]]:
-    """Give a function that reads exposures, in this process or in several."""
+def _readers(model: FoldedCdmamEnsemble, n: int, n_workers: int) -> Iterator[Callable[[list[int]], Iterable[Any]]]:
+    """Give a function that reads exposures of ``n``, in this process or in several."""
     if n_workers == 1:
         _worker["model"] = model
-        yield lambda numbers: map(_read_exposure, numbers)
+        yield lambda numbers: map(partial(_read_exposure, n=n), numbers)
         return
     with process_pool(n_workers, _start_worker, model) as pool:
-        yield lambda numbers: pool.map(_read_exposure, numbers)
+        yield lambda numbers: pool.map(partial(_read_exposure, n=n), numbers)
 
 
 _worker: dict[str, FoldedCdmamEnsemble] = {}
@@ -298,20 +300,39 @@ def _start_worker(model: FoldedCdmamEnsemble) -> None:
     _worker["model"] = model
 
 
-def _exposure(k: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
+def _exposure(k: int, n: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
+    """Return exposure ``k`` of ``n`` of the calibration, and how its images lie."""
     rng = np.random.default_rng([CALIBRATION_SEED, k])
-    acquisition = cdmam.sample_acquisition(rng)
-    return acquisition, [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
+    return _exposures(n)[k], [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
 
 
-def _read_exposure(k: int) -> list[list[list[float]]]:
+@lru_cache(maxsize=2)
+def _exposures(n: int) -> tuple[cdmam.Acquisition, ...]:
+    """Return exposures of the training range whose midpoints are spread evenly, in their logarithm.
+
+    As they are drawn for training, few have the high thresholds of a bad exposure, and the errors there would be those
+    of the others, extrapolated.
+    """
+    rng = np.random.default_rng([CALIBRATION_SEED, n])
+    drawn = [cdmam.sample_acquisition(rng) for _ in range(_DRAWN_PER_EXPOSURE * n)]
+    midpoints = np.log(cdmam.expected_cdc(drawn).mean(axis=1))
+    low, high = midpoints.min(), midpoints.max()
+    chosen: list[int] = []
+    for wanted in low + (np.arange(n) + 0.5) / n * (high - low):
+        distance = np.abs(midpoints - wanted)
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+    return tuple(drawn[i] for i in chosen)
+
+
+def _read_exposure(k: int, n: int) -> list[list[list[float]]]:
     """Return three rows of 12 for each image of an exposure.
 
     They are its curve, um of gold, the relative disagreement of the members, and the blur of its disks with its error,
     mm, followed by zeros.
     """
     reader = PhantomReader(_worker["model"])
-    acquisition, layouts = _exposure(k)
+    acquisition, layouts = _exposure(k, n)
     curves = []
     for i, layout in enumerate(layouts):
         image = cdmam.simulate(acquisition, layout, seed=1_000 * k + i)

@@ -26,7 +26,7 @@ def layers(tmp_path_factory):
 def run_folder(tmp_path_factory):
     """A run whose calibration phantoms have pixels of a quarter of a millimetre, twelve times fewer."""
 
-    def exposure(k):
+    def exposure(k, n):
         rng = np.random.default_rng(k)
         acquisition = replace(cdmam.sample_acquisition(rng), noise_level=5.0)
         return acquisition, [cdmam.sample_layout(rng, (1, 2), 0.25) for _ in range(2)]
@@ -46,6 +46,16 @@ def test_a_registered_run_is_logarithmic_and_calibrated(run_folder):
     assert run.calibration is not None
     assert (run.calibration.n_exposures, run.calibration.n_images) == (8, 2)
     assert run.record["evaluation"]["calibration phantoms"]["n_images"] == 16
+
+
+def test_calibration_exposures_are_spread_over_the_range():
+    """As many are bad as are good, though few of those drawn for training are bad; none is taken twice."""
+    exposures = cdmam_registered._exposures(20)
+    assert len(set(exposures)) == 20
+    midpoints = np.log(cdmam.expected_cdc(exposures).mean(axis=1))
+    steps = np.diff(midpoints)
+    assert steps == pytest.approx(np.ptp(midpoints) / 19, rel=0.5)
+    assert np.exp(midpoints[[0, -1]]) == pytest.approx([0.25, 1.8], rel=0.15)
 
 
 def test_an_interrupted_calibration_goes_on(run_folder):
