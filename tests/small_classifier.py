@@ -48,6 +48,7 @@ class EagerMember(EagerClassifier):
     """The same network with autograd, in the place of a member's graphs: needs no export."""
 
     engines: Mapping[str, str] = {"prediction": "eager"}
+    refused = ()
 
     def __init__(self, seed: int = 0, n_outputs: int = 3, shape: tuple[int, int] = SHAPE) -> None:
         super().__init__(make_network(seed, n_outputs), (1, *shape), layer=LAYER)

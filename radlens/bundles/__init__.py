@@ -1,5 +1,6 @@
 """One servable model on disk: its files, their hashes, its manifest; knows no model."""
 
+from radlens.bundles.bundle import StoredBundle
 from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest, write_manifest
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "problems", "read_manifest", "write_manifest"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "StoredBundle", "problems", "read_manifest", "write_manifest"]

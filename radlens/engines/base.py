@@ -19,6 +19,7 @@ __all__ = [
     "Engine",
     "GraphEngine",
     "Options",
+    "Refusal",
     "engine_class",
     "names",
     "offered",
@@ -55,6 +56,21 @@ class BatchEngine(Engine, Protocol):
     """
 
     batch_size: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An engine that does not compute a graph.
+
+    Attributes:
+        engine: its name.
+        graph: name of the file.
+        reason: what was expected and what came.
+    """
+
+    engine: str
+    graph: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from batch_reply import reply
     from model_handler import ModelHandler, decode
 
-from radlens.families.cdmam.model import Refusal
+from radlens.engines.base import Refusal
 from radlens.images import to_npy
 from radlens.service import Response
 

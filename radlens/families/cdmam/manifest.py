@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest, write_manifest
+from radlens.bundles import FORMAT_VERSION, StoredBundle, write_manifest
 from radlens.errors import BundleError, InvalidInput
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import FoldedCdmamEnsemble
@@ -92,42 +92,13 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle that was loaded and, unless told otherwise, verified.
-
-    Attributes:
-        path: its directory.
-        manifest: what ``bundle.json`` says.
-        bundle_hash: SHA-256 of ``bundle.json``, 64 hexadecimal digits.
-        damaged: why a graph is not to be used, by the name of its file; the model can be served without.
-    """
-
-    path: Path
-    manifest: Manifest
-    bundle_hash: str
-    damaged: Mapping[str, str] = field(default_factory=dict)
+class Bundle(StoredBundle[Manifest]):
+    """The bundle of an ensemble; engines that would need a damaged graph are refused when it is opened."""
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> "Bundle":
-        """Read a bundle.
-
-        Args:
-            path: directory with ``bundle.json``.
-            verify: compare every file with its hash. A graph that is missing or altered is noted in ``damaged``, and
-                engines that would need it are refused when the bundle is opened.
-
-        Raises:
-            BundleError: no bundle there, another format version, any other file missing or altered.
-        """
-        path = Path(path)
-        document, bundle_hash = read_manifest(path)
-        try:
-            manifest = _parse(document)
-        except (ValueError, TypeError, KeyError) as error:
-            raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}") from error
-        damaged = problems(path, manifest.files, _GRAPHS.__contains__) if verify else {}
-        return cls(path, manifest, bundle_hash, damaged)
+        """Read a bundle; arguments and errors as `StoredBundle.read`."""
+        return cls.read(path, _parse, lambda _, file: file in _GRAPHS, verify=verify)
 
     def model(self) -> FoldedCdmamEnsemble:
         """Return the ensemble with its dense layers multiplied out, float32, in evaluation mode.

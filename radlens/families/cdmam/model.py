@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from radlens.engines import memory
-from radlens.engines.base import DEFAULT_BATCH_SIZE, Options, engine_class, offered
+from radlens.engines.base import DEFAULT_BATCH_SIZE, Options, Refusal, engine_class, offered
 from radlens.engines.calibration import Calibration, Candidate, Choice, Progress
 from radlens.engines.golden import Golden
 from radlens.engines.graph_file import GraphFile, file_sha256
@@ -24,7 +23,7 @@ from radlens.families.cdmam.members import CdmamMembers
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
 
-__all__ = ["GRADIENT", "PREDICTION", "BundleEngine", "Refusal", "WeightsEngine", "open_bundle"]
+__all__ = ["GRADIENT", "PREDICTION", "BundleEngine", "WeightsEngine", "open_bundle"]
 
 PREDICTION = ("mean", "aleatoric", "epistemic")
 """Outputs of the prediction graph."""
@@ -36,21 +35,6 @@ _AUTOGRAD_BYTES = 25_000_000
 """Memory of torch with autograd for an image and a member, rounded up."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An engine that does not compute a graph.
-
-    Attributes:
-        engine: its name.
-        graph: name of the file.
-        reason: what was expected and what came.
-    """
-
-    engine: str
-    graph: str
-    reason: str
 
 
 class BundleEngine:

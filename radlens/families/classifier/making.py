@@ -18,21 +18,18 @@ from radlens.evaluation import model_randomisation
 from radlens.explainers import StepwiseExplainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.export import ExportReport, export_classifier
-from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest, save_classifier
+from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
 from radlens.graphs.classifier import classifier_graphs
 from radlens.graphs.forms import as_module, form_of
 from radlens.graphs.tracing import evaluating_copy
 from radlens.phantoms import mammogram, ultrasound
 
-__all__ = ["N_DEPTHS", "TRACED", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record"]
+__all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record", "write_traced"]
 
 Source = nn.Module | str | os.PathLike[str]
 
 Progress = Callable[[str, float, float], None]
-
-TRACED = "members.traced.pt"
-"""All members as one TorchScript module: images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
 
 _TRACED_ERROR = 1e-4
 """Largest relative error of the traced module."""
@@ -105,7 +102,7 @@ def bundle_classifier(
             )
         )
     if form != "onnx":
-        _write_traced(folder / TRACED, modules, images)
+        write_traced(folder / TRACED, modules, images)
     names = tuple(each for each in exported[0].graphs if all(each in other.graphs for other in exported))
     missing = {graph: reason for each in reversed(exported) for graph, reason in each.missing.items()}
     if "prediction" not in names:
@@ -146,7 +143,7 @@ class _Members(nn.Module):
         return torch.stack([member(images) for member in self.members], dim=1)
 
 
-def _write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
+def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
     """Write all members as one TorchScript module.
 
     Raises:

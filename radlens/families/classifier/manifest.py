@@ -1,16 +1,21 @@
 """The bundle of a classifier of one or several members."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest, write_manifest
+from radlens import explainers
+from radlens.bundles import FORMAT_VERSION, StoredBundle, write_manifest
 from radlens.datasets.model_input import ModelInput
-from radlens.errors import BundleError
 from radlens.wire import CLASSIFICATION
 
-__all__ = ["ClassifierBundle", "ClassifierManifest", "graph_file", "save_classifier"]
+TRACED = "members.traced.pt"
+
+_OF_TRACED = ("prediction", "gradient")
+"""Graphs whose values the traced module gives as well."""
+
+__all__ = ["TRACED", "ClassifierBundle", "ClassifierManifest", "graph_file", "save_classifier"]
 
 
 @dataclass(frozen=True)
@@ -58,44 +63,32 @@ class ClassifierManifest:
     format_version: int = FORMAT_VERSION
 
 
-@dataclass(frozen=True)
-class ClassifierBundle:
-    """A bundle that was loaded and verified.
+class ClassifierBundle(StoredBundle[ClassifierManifest]):
+    """The bundle of a classifier.
 
-    Attributes:
-        path: its directory.
-        manifest: what ``bundle.json`` says.
-        bundle_hash: SHA-256 of ``bundle.json``, 64 hexadecimal digits.
+    Where a graph is damaged, the members are computed by the traced module; methods that need more than scores and
+    gradients of them are not allowed then.
     """
-
-    path: Path
-    manifest: ClassifierManifest
-    bundle_hash: str
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> "ClassifierBundle":
-        """Read a bundle.
+        """Read a bundle; arguments and errors as `StoredBundle.read`."""
+        found = cls.read(path, _parse, _may_miss, verify=verify)
+        return cls(found.path, _without(found.manifest, found.damaged), found.bundle_hash, found.damaged)
 
-        Args:
-            path: directory with ``bundle.json``.
-            verify: compare every file with its hash.
-
-        Raises:
-            BundleError: no such bundle there, another format version, a file missing or altered.
-        """
-        path = Path(path)
-        document, bundle_hash = read_manifest(path)
-        try:
-            manifest = _parse(document)
-        except (ValueError, TypeError, KeyError) as error:
-            raise BundleError(f"{MANIFEST} must describe a classifier, got {type(error).__name__}: {error}") from error
-        if verify:
-            problems(path, manifest.files, lambda name: False)
-        return cls(path, manifest, bundle_hash)
+    @property
+    def traced(self) -> Path:
+        """All members as one TorchScript module: images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
+        return self.path / TRACED
 
     def graphs(self, member: int) -> dict[str, Path]:
         """Return the file of each graph of a member, by name."""
         return {name: self.path / graph_file(member, name) for name in self.manifest.graphs}
+
+    def damaged_graphs(self, member: int) -> dict[str, str]:
+        """Return why graphs of a member are not to be used, by name."""
+        files = {name: graph_file(member, name) for name in self.manifest.graphs}
+        return {name: self.damaged[file] for name, file in files.items() if file in self.damaged}
 
 
 def graph_file(member: int, name: str) -> str:
@@ -121,3 +114,23 @@ def _parse(document: dict[str, Any]) -> ClassifierManifest:
     tuples = {name: tuple(document[name]) for name in ("classes", "graphs", "explainers")}
     known = {f.name: document[f.name] for f in fields(ClassifierManifest)}
     return ClassifierManifest(**(known | tuples | {"input": ModelInput.from_json(document["input"])}))
+
+
+def _may_miss(manifest: ClassifierManifest, file: str) -> bool:
+    """Return whether a model can be served without a file: a graph that few methods need, or the traced module has."""
+    graphs = {graph_file(member, name): name for member in range(manifest.n_members) for name in manifest.graphs}
+    return file in graphs and (graphs[file] not in _OF_TRACED or TRACED in manifest.files)
+
+
+def _without(manifest: ClassifierManifest, damaged: Mapping[str, str]) -> ClassifierManifest:
+    """Return a manifest without the methods whose graphs are damaged and cannot be replaced."""
+    lost = {
+        name: damaged[file]
+        for member in range(manifest.n_members)
+        for name in manifest.graphs
+        if name not in _OF_TRACED and (file := graph_file(member, name)) in damaged
+    }
+    needs = {method: getattr(explainers.get(method), "needs", ()) for method in manifest.explainers}
+    reasons = {method: lost[need] for method, its in needs.items() for need in its if need in lost}
+    allowed = tuple(method for method in manifest.explainers if method not in reasons)
+    return replace(manifest, explainers=allowed, refused={**manifest.refused, **reasons})

@@ -5,21 +5,23 @@ opened when they are first needed and are held against their golden values then;
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from radlens.engines.base import BatchEngine
-from radlens.engines.golden import golden_file
+from radlens.engines.base import DEFAULT_BATCH_SIZE, BatchEngine, Refusal
+from radlens.engines.base import names as engine_names
+from radlens.engines.golden import Golden, golden_file
+from radlens.engines.opening import is_there
 from radlens.engines.opening import open as open_engine
 from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
 from radlens.explainers.scores import class_weights
 
-__all__ = ["EnsembleClassifier", "GraphClassifier"]
+__all__ = ["EnsembleClassifier", "GraphClassifier", "TracedEngine"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,12 @@ class GraphClassifier:
         memory_limit: bytes that each engine may take, see there.
         twin: a classifier of the same network with other weights, such as another member of an ensemble. What is
             fastest for its graphs is taken without measuring again for graphs whose golden values it reproduces.
+        damaged: why graphs are not to be used, by name.
+        traced: opens the module itself, for graphs of `TracedEngine.GRAPHS` that are damaged or computed rightly by no
+            engine; it must reproduce their golden values as any engine. None where there is no such module.
+
+    Attributes:
+        refused: engines that were tried, or not, and do not serve.
     """
 
     def __init__(
@@ -49,11 +57,15 @@ class GraphClassifier:
         precision: str = "f32",
         memory_limit: int | None = None,
         twin: "GraphClassifier | None" = None,
+        damaged: Mapping[str, str] | None = None,
+        traced: "Callable[[], TracedEngine] | None" = None,
     ) -> None:
         self.n_outputs, self.image_shape, self.dtype = n_outputs, image_shape, torch.float32
         self._paths, self._twin = dict(paths), twin
         self._how: dict[str, Any] = {"engine": engine, "precision": precision, "memory_limit": memory_limit}
         self._opened: dict[str, BatchEngine] = {}
+        self._damaged, self._traced = dict(damaged or {}), traced
+        self.refused: tuple[Refusal, ...] = ()
 
     def engine(self, name: str) -> BatchEngine:
         """Return what computes a graph.
@@ -65,13 +77,31 @@ class GraphClassifier:
         if name not in self._paths:
             raise UnsupportedOperation(f"the model must have a graph {name!r}, it has {', '.join(self._paths)}")
         if name not in self._opened:
-            self._opened[name] = self._as_twin(name) or open_engine(self._paths[name], **self._how)
+            self._opened[name] = self._as_twin(name) or self._newly_opened(name)
         return self._opened[name]
 
+    def _newly_opened(self, name: str) -> BatchEngine:
+        path = self._paths[name]
+        try:
+            if name in self._damaged:
+                raise BundleError(self._damaged[name])
+            return open_engine(path, **self._how)
+        except BundleError as error:
+            if self._traced is None or name not in TracedEngine.GRAPHS:
+                raise
+            opened = self._traced()
+            if (golden := Golden.load(path)) is not None:
+                golden.check(opened)
+            log.warning("the traced module computes %s: %s", path.name, error)
+            self.refused += tuple(Refusal(each, path.name, str(error)) for each in engine_names() if is_there(each))
+            return opened
+
     def _as_twin(self, name: str) -> BatchEngine | None:
-        if self._twin is None or not golden_file(self._paths[name]).is_file():
+        if self._twin is None or name in self._damaged or not golden_file(self._paths[name]).is_file():
             return None
         found = self._twin.engine(name)
+        if isinstance(found, TracedEngine):
+            return None
         try:
             return open_engine(self._paths[name], **{**self._how, "engine": found.name}, batch_size=found.batch_size)
         except BundleError as error:
@@ -114,6 +144,40 @@ class GraphClassifier:
     def _run(self, name: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {key: np.ascontiguousarray(value.float().numpy()) for key, value in inputs.items()}
         return {key: torch.from_numpy(value) for key, value in self.engine(name).run(arrays).items()}
+
+
+class TracedEngine:
+    """One member of a traced ensemble in the place of its graphs: torch with autograd.
+
+    Args:
+        members: maps images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``.
+        number: of the member.
+    """
+
+    GRAPHS = ("prediction", "gradient")
+    """Graphs whose outputs it computes."""
+
+    name, precision = "torch", "f32"
+
+    def __init__(self, members: nn.Module, number: int) -> None:
+        self.batch_size = DEFAULT_BATCH_SIZE
+        self._members, self._number = members, number
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute the logits of ``images``, and the gradient of the score that ``weights`` make of them, if given."""
+        arrays = [torch.from_numpy(np.ascontiguousarray(inputs[key])) for key in ("images", "weights") if key in inputs]
+        parts = [self._compute(*part) for part in zip(*(each.split(self.batch_size) for each in arrays), strict=True)]
+        return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+
+    def _compute(self, images: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
+        if weights is None:
+            with torch.no_grad():
+                return {"output": self._members(images)[:, self._number]}
+        images = images.clone().requires_grad_()
+        with torch.enable_grad():
+            output = self._members(images)[:, self._number]
+            (gradient,) = torch.autograd.grad((output * weights).sum(), images)
+        return {"output": output.detach(), "gradient": gradient}
 
 
 class EnsembleClassifier:

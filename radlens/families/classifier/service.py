@@ -8,12 +8,16 @@ batch (about 1e-5 of the largest value of a map).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any
 
+import torch
+
+from radlens.engines.base import Refusal
 from radlens.families.classifier.answers import ClassContext, response
 from radlens.families.classifier.computing import Computer
-from radlens.families.classifier.manifest import ClassifierBundle
-from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier
+from radlens.families.classifier.manifest import TRACED, ClassifierBundle
+from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier, TracedEngine
 from radlens.families.classifier.rows import ClassifierRow, open_row
 from radlens.service.batching import BatchService, Work
 from radlens.service.domain import Assessment
@@ -30,12 +34,12 @@ class ServingEngine:
     Attributes:
         name: of the engine.
         precision: of its arithmetic.
-        refused: engines that were tried and do not serve; graphs are opened on demand, so the log names them.
+        refused: engines that do not serve a graph that was opened so far.
     """
 
     name: str
-    precision: str = "f32"
-    refused: tuple[()] = ()
+    precision: str
+    refused: tuple[Refusal, ...]
 
 
 class ClassifierService(BatchService):
@@ -63,7 +67,7 @@ class ClassifierService(BatchService):
     ) -> None:
         self._bundle, self._now = bundle, now
         self.model = open_model(bundle, engine)
-        self.engine = ServingEngine(self.model.members[0].engine("prediction").name)
+        self.engine = ServingEngine(self.model.members[0].engines["prediction"], "f32", self._refused())
         self._computer = Computer(self.model)
 
     def _open(self, request: Request) -> ClassifierRow:
@@ -86,11 +90,21 @@ class ClassifierService(BatchService):
     def stated(self) -> dict[str, Any]:
         """Return what provenance says of the engines, as JSON values."""
         engines = self.model.members[0].engines
-        return {"engine": engines["prediction"], "precision": "f32", "engines": engines}
+        return {
+            "engine": engines["prediction"],
+            "precision": "f32",
+            "engines": engines,
+            "refused_engines": [vars(refusal) for refusal in self._refused()],
+        }
+
+    def _refused(self) -> tuple[Refusal, ...]:
+        return tuple(refusal for member in self.model.members for refusal in member.refused)
 
 
 def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassifier:
     """Return what computes a bundle; its prediction graphs are opened at once, the others when they are needed.
+
+    A graph that is damaged, or that no engine computes rightly, is left to the traced module where there is one.
 
     Raises:
         BundleError: no engine computes the predictions rightly.
@@ -98,11 +112,26 @@ def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassi
         MissingDependency: the engine is not installed.
     """
     manifest = bundle.manifest
+    is_traced = engine in ("auto", TracedEngine.name) and TRACED in manifest.files
+
+    @cache
+    def traced() -> torch.jit.ScriptModule:
+        return torch.jit.load(bundle.traced, map_location="cpu").eval()
+
+    def of_member(number: int) -> TracedEngine:
+        return TracedEngine(traced(), number)
+
     members: list[GraphClassifier] = []
     for number in range(manifest.n_members):
-        twin = members[0] if members else None
-        shape = manifest.input.image_shape
-        member = GraphClassifier(bundle.graphs(number), manifest.n_outputs, shape, engine=engine, twin=twin)
+        member = GraphClassifier(
+            bundle.graphs(number),
+            manifest.n_outputs,
+            manifest.input.image_shape,
+            engine=engine,
+            twin=members[0] if members else None,
+            damaged=bundle.damaged_graphs(number),
+            traced=partial(of_member, number) if is_traced else None,
+        )
         member.engine("prediction")
         members.append(member)
     return EnsembleClassifier(members)

@@ -71,6 +71,7 @@ class UpperChestWall:
     """A model that looks at the upper left quarter of what it gets: the upper part of the breast at the chest wall."""
 
     n_outputs, image_shape = 1, (1, *SHAPE)
+    refused = ()
 
     def __init__(self):
         self.members, self.engines = (self,), {"prediction": "none"}
