@@ -39,7 +39,7 @@ def provenance(
 
     Args:
         model: ``model`` (its name), ``version``, ``bundle_hash``, and what the engine states of itself, see
-            :meth:`radlens.families.cdmam.model.BundleEngine.stated`.
+            ``stated()`` of its family.
         image: the image that was sent.
         settings: what was asked for.
         request_id: of the request.

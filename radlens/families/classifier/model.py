@@ -66,6 +66,8 @@ class GraphClassifier:
         self._opened: dict[str, BatchEngine] = {}
         self._damaged, self._traced = dict(damaged or {}), traced
         self.refused: tuple[Refusal, ...] = ()
+        for name, reason in self._damaged.items():
+            self._refuse(name, reason)
 
     def engine(self, name: str) -> BatchEngine:
         """Return what computes a graph.
@@ -93,8 +95,13 @@ class GraphClassifier:
             if (golden := Golden.load(path)) is not None:
                 golden.check(opened)
             log.warning("the traced module computes %s: %s", path.name, error)
-            self.refused += tuple(Refusal(each, path.name, str(error)) for each in engine_names() if is_there(each))
+            if name not in self._damaged:
+                self._refuse(name, str(error))
             return opened
+
+    def _refuse(self, name: str, reason: str) -> None:
+        file = self._paths[name].name
+        self.refused += tuple(Refusal(each, file, reason) for each in engine_names() if is_there(each))
 
     def _as_twin(self, name: str) -> BatchEngine | None:
         if self._twin is None or name in self._damaged or not golden_file(self._paths[name]).is_file():
