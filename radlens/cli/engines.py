@@ -42,10 +42,10 @@ def command(
     if bundle is None:
         _print_engines()
         return
-    from radlens.cli.local import open_bundle_at
     from radlens.engines.memory import parse_memory
     from radlens.families.cdmam.model import open_bundle
     from radlens.families.classifier.manifest import ClassifierBundle
+    from radlens.local import open_bundle_at
 
     how: dict[str, Any] = {
         "precision": precision,

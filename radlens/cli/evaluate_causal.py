@@ -159,8 +159,8 @@ def _bundle(folder: Path) -> Any:
 
 
 def _read_with_service(folder: Path) -> Read:
-    from radlens.cli.local import LocalTransport
     from radlens.client import Client
+    from radlens.local import LocalTransport
 
     bundle = _bundle(folder)
     client = Client("http://local", model=bundle.manifest.name, transport=LocalTransport(bundle))

@@ -103,10 +103,10 @@ class ModelAssessor:
 
 
 def _with_service(folder: Path) -> Assess:
-    from radlens.cli.local import LocalTransport
     from radlens.client import Client
     from radlens.evaluation.domain import Judgement
     from radlens.families import load
+    from radlens.local import LocalTransport
 
     bundle = load(folder)
     client = Client("http://local", model=bundle.manifest.name, transport=LocalTransport(bundle))

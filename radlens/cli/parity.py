@@ -30,10 +30,10 @@ def command(
     The reference is the network in float64. Less than float32 may be used where maps correlate with it by 0.99 and
     are within 15 %, and curves are within 2 %. What the export of a classifier measures is torch in float32 alone.
     """
-    from radlens.cli.local import open_bundle_at
     from radlens.engines.parity import measure, stored
     from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX
     from radlens.families.classifier.manifest import ClassifierBundle
+    from radlens.local import open_bundle_at
 
     with open_bundle_at(bundle) as opened:
         parity = opened.manifest.parity

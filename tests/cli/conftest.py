@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from radlens.cli import app
-from radlens.cli.local import LocalTransport
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.images import to_npy
+from radlens.local import LocalTransport
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 
 Run = Callable[..., Any]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from radlens.cli.evaluate_causal import ModelReader, _as_dicom, print_record
-from radlens.cli.local import LocalTransport
 from radlens.client import Client
 from radlens.errors import UnreadableImage
 from radlens.evaluation import CausalRecord, causal_record
@@ -20,6 +19,7 @@ from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.training import TrainedRun, load_run
 from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.images import read
+from radlens.local import LocalTransport
 from radlens.networks import CdmamNet
 from radlens.phantoms.cdmam import SCENARIOS, Changes, Layout, register, simulate
 

@@ -9,8 +9,9 @@ import httpx
 import pytest
 from archives import make_archive
 
-from radlens.cli.local import LocalTransport, Pieces, local_client, newest_bundle, open_bundle_at
+from radlens.cli.local import local_client
 from radlens.errors import BundleError, ModelNotFound
+from radlens.local import LocalTransport, Pieces, newest_bundle, open_bundle_at
 from radlens.service import Response
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 from sample_images import noise
 from tiny_bundle import make_bundle
 
-from radlens.cli.local import LocalTransport
 from radlens.client import Client
 from radlens.families.cdmam import Pace, Service, ranges
 from radlens.images import to_npy
+from radlens.local import LocalTransport
 from radlens.service import Request
 from radlens.wire import array_from_json
 

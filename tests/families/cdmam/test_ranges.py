@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from sample_images import noise
 
-from radlens.cli.local import LocalTransport
 from radlens.client import Client
 from radlens.errors import InvalidInput, InvalidParameter, ServerError
 from radlens.families.cdmam import ranges
 from radlens.families.cdmam.ranges import explain_in_ranges
 from radlens.images import to_npy
+from radlens.local import LocalTransport
 
 IMAGE = to_npy(noise())
 QUICK = {"n_steps": 1, "normalize": "visits"}

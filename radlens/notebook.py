@@ -1,0 +1,270 @@
+"""radlens from a notebook: read an image, load a model, predict, explain; results show themselves.
+
+`radlens.read`, `radlens.load` and `radlens.explain` lead here; `import radlens` alone imports none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlens.client import Client
+from radlens.errors import InvalidInput
+from radlens.images import Image, to_npy, to_png
+from radlens.images import read as read_image
+from radlens.wire import CLASSIFICATION
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Explanation", "Model", "Picture", "Prediction", "explain", "load", "read"]
+
+_LARGEST_SIDE = 900
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image that was read, and the bytes it was read from.
+
+    Attributes:
+        image: pixels, spacing and header, attenuation bright.
+        content: the file.
+    """
+
+    image: Image
+    content: bytes = field(repr=False)
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """The pixels, (H, W) float32, attenuation bright."""
+        return self.image.pixels
+
+    def _repr_png_(self) -> bytes:
+        from radlens.figures import display_grey
+
+        step = max(1, -(-max(self.pixels.shape) // _LARGEST_SIDE))
+        return to_png(display_grey(self.pixels[::step, ::step]))
+
+
+Readable = Picture | Path | str | bytes | NDArray[Any]
+"""What a model takes: a picture, the path or the bytes of an image file, or (H, W) pixels, attenuation bright."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of an image; shows itself as a table with a figure.
+
+    Attributes:
+        answer: everything, as the endpoint answers it.
+    """
+
+    answer: Mapping[str, Any]
+
+    @property
+    def assessable(self) -> bool:
+        """Whether the model can judge the image; ``answer["reasons"]`` says why not."""
+        return bool(self.answer["assessable"])
+
+    def _repr_html_(self) -> str:
+        if not self.assessable:
+            return f"<b>Not assessable</b>: {escape('; '.join(self.answer['reasons']))}"
+        found = self.answer["prediction"]
+        if self.answer["task"] == CLASSIFICATION:
+            shares = zip(found["classes"], found["probabilities"], strict=True)
+            rows = [(name, f"{share:.4f}") for name, share in sorted(shares, key=lambda each: -each[1])]
+            return _html_table(("class", "probability"), rows)
+        points = zip(found["diameters_mm"], found["mean_um"], found["interval_um"], strict=True)
+        curve = [(f"{mm:g}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}") for mm, mean, (low, high) in points]
+        return _html_table(("mm", "threshold, um of gold", "95 % interval"), curve)
+
+    def _repr_png_(self) -> bytes | None:
+        """Draw the curve; a class has none."""
+        if self.answer["task"] == CLASSIFICATION or not self.assessable:
+            return None
+        from radlens.figures import Curve, figure_cdc, save
+
+        found = self.answer["prediction"]
+        return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["interval_um"]))]))
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A map of what in an image drove a prediction; shows itself laid over the image.
+
+    Attributes:
+        answer: everything, as the endpoint answers it; arrays are decoded.
+        picture: the image that was explained.
+    """
+
+    answer: Mapping[str, Any]
+    picture: Picture
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """The map on the grid of the image, (H, W) float32, signed.
+
+        Raises:
+            InvalidInput: there is none: the model cannot judge the image, or the method is no map.
+        """
+        found = self.answer["explanation"] or {}
+        if "map" not in found:
+            raise InvalidInput(f"the answer must hold a map, got none: {'; '.join(self.answer['reasons'])}")
+        return np.asarray(found["map"], np.float32)
+
+    def _repr_html_(self) -> str | None:
+        reasons = self.answer["reasons"]
+        return None if self.answer["explanation"] else f"<b>Not assessable</b>: {escape('; '.join(reasons))}"
+
+    def _repr_png_(self) -> bytes | None:
+        if "map" not in (self.answer["explanation"] or {}):
+            return None
+        from radlens.figures import overlay
+
+        return to_png(overlay(self.picture.pixels, self.map, max_side=_LARGEST_SIDE))
+
+
+class Model:
+    """A bundle or an archive, opened in this process; answers are those of the endpoint.
+
+    Args:
+        path: folder of a bundle, or a ``.mar`` file.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        from radlens.local import LocalTransport, open_bundle_at
+
+        with ExitStack() as stack:
+            bundle = stack.enter_context(open_bundle_at(Path(path)))
+            self.manifest = bundle.manifest
+            transport = LocalTransport(bundle)
+            self._client = stack.enter_context(Client("http://local", model=bundle.manifest.name, transport=transport))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was unpacked of an archive."""
+        self._stack.close()
+
+    def methods(self) -> tuple[str, ...]:
+        """Return the names of the methods that explain the model."""
+        return tuple(self.manifest.explainers)
+
+    def predict(self, image: Readable | Sequence[Readable], **parameters: Any) -> Prediction:
+        """Return what the model says of an image, or of several of one exposure, such as a list of files.
+
+        Raises:
+            InvalidInput: no image, or parameters that the model does not have.
+        """
+        several = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else None
+        if several is None:
+            return Prediction(self._client.predict(read(image).content, **parameters))  # type: ignore[arg-type]
+        return Prediction(self._client.predict([read(each).content for each in several], **parameters))
+
+    def explain(self, image: Readable, *, method: str | None = None, **parameters: Any) -> Explanation:
+        """Return a map of an image.
+
+        Args:
+            image: see `Readable`.
+            method: one of `methods`; the model's default if None.
+            parameters: of the method and of its samples, see the endpoint's documentation.
+
+        Raises:
+            InvalidInput: no image, an unknown method or parameter.
+        """
+        picture = read(image)
+        asked = parameters if method is None else {"method": method, **parameters}
+        return Explanation(self._client.explain(picture.content, **asked), picture)
+
+    def __repr__(self) -> str:
+        """Name, version, task and methods."""
+        manifest = self.manifest
+        return f"<{manifest.name} {manifest.version}, {manifest.task}; methods: {', '.join(self.methods())}>"
+
+
+def read(image: Readable) -> Picture:
+    """Read an image.
+
+    Raises:
+        InvalidInput: there is no such file.
+        UnreadableImage: the file holds no grey image.
+    """
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, np.ndarray):
+        content = to_npy(image)
+    elif isinstance(image, bytes):
+        content = image
+    else:
+        path = Path(image)
+        if not path.is_file():
+            raise InvalidInput(f"image must be a file, got {str(path)!r}, which is none")
+        content = path.read_bytes()
+    return Picture(read_image(content), content)
+
+
+def load(path: Path | str) -> Model:
+    """Open a bundle or an archive; see `Model`."""
+    return Model(path)
+
+
+def explain(
+    module: nn.Module,
+    images: Tensor | NDArray[Any],
+    method: str,
+    *,
+    targets: int | Sequence[int] | None = None,
+    **parameters: Any,
+) -> Tensor:
+    """Explain a bare torch module that maps images to logits.
+
+    The module is left as it was: in training or evaluation, with its hooks and gradients; it is evaluated. Gradients
+    are computed under ``torch.inference_mode()`` as well.
+
+    Args:
+        module: maps ``(b, c, h, w)`` to ``(b, n)``.
+        images: ``(b, c, h, w)``, floating point, finite.
+        method: see :func:`radlens.explainers.names`.
+        targets: class for each image, or one for all; by default the class that is predicted.
+        parameters: of the method.
+
+    Returns:
+        A signed map for each image, of the shape of ``images``.
+
+    Raises:
+        InvalidParameter: an unknown method, or parameters that it does not have.
+        InvalidInput: images or targets that do not fit the module.
+    """
+    from copy import deepcopy
+
+    import torch
+
+    from radlens import explainers
+
+    explainer = explainers.create(method, **parameters)
+    with torch.inference_mode(False):
+        given = torch.as_tensor(images)
+        given = given.clone() if given.is_inference() else given.detach()
+        return explainer.attribute(deepcopy(module).eval(), given, targets)
+
+
+def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
