@@ -13,7 +13,6 @@ import typer
 from radlens.cli.console import Stage, examples, note, stages, table
 from radlens.cli.options import DEFAULT_STORE, StoreOption
 from radlens.errors import InvalidParameter
-from radlens.wire import CLASSIFICATION
 
 __all__ = [
     "EPILOG",
@@ -52,6 +51,7 @@ def command(
     Every form of the model is compared with the network of the paper in double precision.
     """
     from radlens.families import task_of
+    from radlens.wire import CLASSIFICATION
 
     if name is not None:
         require_word("--name", name)

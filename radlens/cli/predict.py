@@ -22,7 +22,6 @@ from radlens.cli.options import (
     require,
 )
 from radlens.errors import InvalidParameter, NotAssessable, exit_code
-from radlens.wire import CLASSIFICATION
 
 __all__ = ["EPILOG", "command", "print_classes", "print_curve", "print_prediction", "write_prediction"]
 
@@ -71,6 +70,8 @@ def command(
     image. Of an ensemble of classifiers, the spread of the members' probabilities is shown. An image that the model
     cannot judge gets no verdict: the reasons are printed, and the exit code is 9.
     """
+    from radlens.wire import CLASSIFICATION
+
     for file in output or ():
         require("--output", file.suffix.lower(), SUFFIXES)
     with connected(server, token, model, local, bundle) as client, err.status("predicting"):

@@ -102,6 +102,7 @@ def reproduce_amanova(
         UnreadableImage: no phantom is found in a recording.
     """
     study = _Amanova(folder, options or AmanovaOptions(), on_progress or (lambda *_: None))
+    study.registered_path()  # what is missing is said before anything is trained
     return write_study(folder, study.report(), study.chapters())
 
 
@@ -154,9 +155,16 @@ class _Amanova:
     def store(self) -> Store:
         return Store(self.folder / "work")
 
+    def registered_path(self) -> Path:
+        """Return the folder of the registered model, which must be there."""
+        path = self.options.runs.get(REGISTERED)
+        if path is None or not path.is_dir():
+            raise InvalidParameter(f"runs must hold a folder for {REGISTERED}, got {path}; give one with --run")
+        return path
+
     @cached_property
     def registered(self) -> Recipe:
-        recipe = self._opened(REGISTERED, self._registered_path())
+        recipe = self._opened(REGISTERED, self.registered_path())
         if not recipe.is_registered:
             raise InvalidParameter("the registered model must see registered phantoms, got one of the paper's recipe")
         return recipe
@@ -190,12 +198,6 @@ class _Amanova:
         first = self.recorded[0] if self.recorded else stand_in(self.options.spacing_mm)
         drawn = {name: scenario(name, self.options.spacing_mm) for name in ("1", "4", "ood")}
         return {RECORDED: first, **drawn, "turned": turned(first)}
-
-    def _registered_path(self) -> Path:
-        path = self.options.runs.get(REGISTERED)
-        if path is None or not path.is_dir():
-            raise InvalidParameter(f"runs must hold a folder for {REGISTERED}, got {path}; give one with --run")
-        return path
 
     def _opened(self, name: str, path: Path) -> Recipe:
         """Open a run or a bundle; a run gets graphs unless torch is to compute it."""

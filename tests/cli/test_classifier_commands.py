@@ -11,7 +11,7 @@ from archives import make_archive
 from conftest import serving
 from sample_images import dicom, noise
 
-from radlens.cli import local
+from radlens import local
 from radlens.families import open_service
 from radlens.families.classifier.manifest import ClassifierBundle, save_classifier
 from radlens.images import to_npy

@@ -68,7 +68,7 @@ def test_images_are_drawn_once(store: Store, monkeypatch: pytest.MonkeyPatch) ->
 class PicklingPool(ThreadPoolExecutor):
     """Stands for a pool of processes: what it is given and what it returns can be sent."""
 
-    def __init__(self, n_workers: int, context: object) -> None:
+    def __init__(self, n_workers: int) -> None:
         super().__init__(n_workers)
 
     def map(self, function: Any, jobs: Any, chunksize: int) -> Any:

@@ -9,9 +9,9 @@ import torch
 from tiny_bundle import TYPICAL_CURVE_UM
 
 from radlens.archives import archive
-from radlens.engines import parity, relative_error
+from radlens.engines import Golden, parity, relative_error
 from radlens.errors import BundleError, InvalidInput, InvalidParameter
-from radlens.families.cdmam.export import export_bundle
+from radlens.families.cdmam.export import _spread_like_curve, export_bundle
 from radlens.families.cdmam.manifest import GRADIENT_ONNX, MEMBERS_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
 from radlens.families.cdmam.model import open_bundle
 from radlens.families.cdmam.training import TrainedRun, load_run
@@ -114,6 +114,14 @@ def test_every_engine_computes_logarithms(logarithms, graph):
     engines = {each.engine for each in found}
     assert engines >= {"onnxruntime", "openvino", "torch"}
     assert ("llvm" in engines) == (graph == GRADIENT_ONNX)
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.01, 1e-4), (2.0, 5e-6), (0.0, 2e-6)])
+def test_the_spread_of_members_is_as_exact_as_the_curve(spread, expected):
+    """In um of gold: a hundredth of the curve may be off by a hundred times as much, relative to itself."""
+    outputs = {"mean": np.ones((2, 12)), "epistemic": np.full((2, 12), spread)}
+    golden = Golden({}, outputs, {"mean": 1e-7, "epistemic": 5e-6 if spread > 1 else 2e-6})
+    assert _spread_like_curve(golden).float32_errors == {"mean": 1e-7, "epistemic": pytest.approx(expected)}
 
 
 def test_manifests_of_the_first_releases_are_of_um(copy):

@@ -55,7 +55,7 @@ def test_calibration_exposures_are_spread_over_the_range():
     midpoints = np.log(cdmam.expected_cdc(exposures).mean(axis=1))
     steps = np.diff(midpoints)
     assert steps == pytest.approx(np.ptp(midpoints) / 19, rel=0.5)
-    assert np.exp(midpoints[[0, -1]]) == pytest.approx([0.25, 1.8], rel=0.15)
+    assert np.exp(midpoints[[0, -1]]) == pytest.approx([0.25, 1.9], rel=0.25)
 
 
 def test_an_interrupted_calibration_goes_on(run_folder):
