@@ -257,8 +257,8 @@ def compared(curves: Sequence[ReliabilityCurve]) -> Iterator[tuple[str, int, flo
     from radlens.figures.reliability import needed
 
     first = curves[0]
-    for share in (8, 4, 2, 1):
-        i = int(np.argmin(np.abs(first.n_samples - first.n_samples[-1] / share)))
+    nearest = [int(np.argmin(np.abs(first.n_samples - first.n_samples[-1] / share))) for share in (8, 4, 2, 1)]
+    for i in dict.fromkeys(nearest):
         reliability = float(first.agreement[i])
         for curve in curves[1:]:
             yield curve.label, int(first.n_samples[i]), reliability, *needed(curve, reliability)
