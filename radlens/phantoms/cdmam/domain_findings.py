@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -155,6 +156,13 @@ def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         phantom: as `radlens.phantoms.cdmam.registered.register` returns it.
         pixels: (H, W), the image that was registered.
     """
+    with warnings.catch_warnings():
+        # Where nothing is clear there is no noise to describe: its numbers are nan, and others refuse the image.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return _findings(phantom, pixels)
+
+
+def _findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
     values, factors = phantom.linear(), bin_factors(phantom.grid)
     noise = clear_parts.noise(values, phantom)
     seen = binned((phantom.source >= 0).astype(np.float32), factors) > 1 - 1e-6
