@@ -19,6 +19,10 @@ ONE_WORKER = (HANDLERS / "model-config.yaml").read_text().replace("Workers: 2", 
 SLOW_BATCHES = ONE_WORKER.replace("maxBatchDelay: 10", "maxBatchDelay: 500")
 
 
+N_STREAMED = 80
+"""Samples of a stream: more than the largest batch of an engine, 32, so that a partial map comes before the end."""
+
+
 @pytest.fixture(scope="module")
 def slow(server, store, tmp_path_factory):
     """Return a version with one worker that waits half a second for a batch to fill."""
@@ -44,9 +48,10 @@ def test_a_batch_is_its_rows(client, slow):
             # Another batch size adds in another order: units in the last place of float32.
             assert found.result()["prediction"]["mean_um"] == pytest.approx(expected, rel=1e-5)
         for expected, found in zip(maps, explanations, strict=True):
-            np.testing.assert_allclose(
-                found.result()["explanation"]["map"], expected, rtol=0, atol=1e-5 * expected.max()
-            )
+            error = np.abs(found.result()["explanation"]["map"] - expected) / np.abs(expected).max()
+            # A ReLU or a pooling window that rounding moves to the other side changes a few pixels around it.
+            assert np.quantile(error, 0.999) < 1e-5
+            assert error.max() < 1e-2
 
 
 def test_streams_do_not_hold_up_their_batch(client, slow):
@@ -84,11 +89,13 @@ def test_a_stream_reports_and_ends(client):
     """Progress from the first moment, an early partial map, and a result that is complete."""
     progress, partial = [], []
     image = to_npy(noise((900, 700)))
-    found = client.explain(image, n_steps=1, n_samples=24, on_progress=progress.append, on_partial=partial.append)
-    assert (progress[0].done, progress[-1].done) == (0, 24)
+    found = client.explain(
+        image, n_steps=1, n_samples=N_STREAMED, on_progress=progress.append, on_partial=partial.append
+    )
+    assert (progress[0].done, progress[-1].done) == (0, N_STREAMED)
     assert max(partial[0].shape) <= 500
     assert found["explanation"]["map"].shape == (900, 700)
-    assert found["explanation"]["visits"].sum() == 24 * 250 * 250
+    assert found["explanation"]["visits"].sum() == N_STREAMED * 250 * 250
     array = client.fetch("explain", image, "application/x-npy", n_steps=1, n_samples=24)
     assert len(array.content) == 128 + 4 * 900 * 700
 
