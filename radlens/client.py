@@ -197,7 +197,7 @@ class Client:
 
         Raises:
             InvalidInput: see `predict`.
-            ServerError: see there; also if the server broke off before the map was complete.
+            ServerError: the server failed, or broke off before the map was complete.
         """
         with self._ask("explain", image, version, JSON, parameters) as response:
             if response.headers.get("content-type", "") != NDJSON:
@@ -289,7 +289,7 @@ class Client:
         """Make ``version`` the one that requests get which name none.
 
         Raises:
-            ModelNotFound: there is no such version.
+            ModelNotFound: unknown version.
             ServerError: see `models`.
         """
         self._manage("PUT", f"{self._path(version)}/set-default")
@@ -302,7 +302,7 @@ class Client:
 
         Raises:
             InvalidInput: it is the default version.
-            ModelNotFound: there is no such version.
+            ModelNotFound: unknown version.
             ServerError: requests still wait for it after ``timeout_s``, or see `models`.
         """
         quiet_since, deadline = time.monotonic(), time.monotonic() + timeout_s

@@ -202,7 +202,7 @@ def read(image: Readable) -> Picture:
     """Read an image.
 
     Raises:
-        InvalidInput: there is no such file.
+        InvalidInput: the file is missing.
         UnreadableImage: the file holds no grey image.
     """
     if isinstance(image, Picture):
@@ -214,7 +214,7 @@ def read(image: Readable) -> Picture:
     else:
         path = Path(image)
         if not path.is_file():
-            raise InvalidInput(f"image must be a file, got {str(path)!r}, which is none")
+            raise InvalidInput(f"image must be a file, got {str(path)!r}, which does not exist")
         content = path.read_bytes()
     return Picture(read_image(content), content)
 

@@ -71,8 +71,8 @@ class Ports:
         inference: where the gateway hands them on to TorchServe.
         management: where versions are registered.
         metrics: TorchServe's, as are the others.
-        grpc_inference: see there.
-        grpc_management: see there.
+        grpc_inference: TorchServe's gRPC port for predictions.
+        grpc_management: TorchServe's gRPC port for management.
     """
 
     gateway: int = 8080

@@ -41,7 +41,7 @@ def test_images_are_read_from_anything(tmp_path):
     drawn = radlens.read(path)._repr_png_()
     assert drawn.startswith(PNG_START)
     assert radlens.read(drawn).pixels.shape == (100, 634)
-    with pytest.raises(InvalidInput, match=r"image must be a file, got 'nothing\.dcm', which is none"):
+    with pytest.raises(InvalidInput, match=r"image must be a file, got 'nothing\.dcm', which does not exist"):
         radlens.read("nothing.dcm")
 
 

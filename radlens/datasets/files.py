@@ -69,7 +69,7 @@ class Root:
     """The folder that the user gave.
 
     Raises:
-        DatasetError: there is no such folder, or it is empty.
+        DatasetError: the folder is missing or empty.
     """
 
     path: Path

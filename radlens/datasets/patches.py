@@ -102,7 +102,7 @@ def normal_window(
         min_tissue: part of the square that must be breast.
 
     Raises:
-        InvalidInput: there is no such square.
+        InvalidInput: no square fits.
     """
     rows, columns = region.shape[0] - side + 1, region.shape[1] - side + 1
     if rows < 1 or columns < 1:

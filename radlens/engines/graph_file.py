@@ -56,7 +56,7 @@ class GraphFile:
         """Read a file.
 
         Raises:
-            BundleError: there is no such file, or it holds no graph.
+            BundleError: the file is missing, or does not hold a graph.
         """
         path = Path(path)
         try:

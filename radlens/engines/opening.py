@@ -90,7 +90,7 @@ def measured(
     Args:
         path: of an ONNX file.
         precision: see :func:`open`.
-        memory_limit: see there.
+        memory_limit: bytes that the engine may take; None for the default.
         again: measure even if there is a stored result.
         on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
 

@@ -141,7 +141,7 @@ class Criterion:
     Attributes:
         name: what it is.
         value: None where it could not be measured.
-        standard_error: over phantoms, None where there is none.
+        standard_error: over phantoms, None with fewer than two.
         low: least wanted value, None for no bound.
         high: largest wanted value, None for no bound.
         holds: whether the value lies in the range, ends included; False where there is no value.
@@ -388,7 +388,7 @@ class _Curve:
 
 @dataclass(frozen=True)
 class _Readings:
-    """Curves of the images of one phantom by name, None where there is none, and the true ones that are known."""
+    """Curves of the images of one phantom by name, None for refused images, and the known true curves."""
 
     curves: Mapping[str, _Curve | None]
     true: Mapping[str, list[float]]

@@ -135,8 +135,8 @@ def upsample(
             at the end.
         start: number of the first sample, so that a run can be cut into ranges; :func:`merge` joins them.
         reliability: of an automatic run, see :class:`Goal`.
-        min_samples: of an automatic run, see there.
-        max_samples: of an automatic run, see there.
+        min_samples: smallest number of samples of an automatic run.
+        max_samples: largest number of samples of an automatic run.
         scale_px: side of the bins whose reliability is told, see :class:`Halves`.
         checkpoint: where the run is saved, and continued if it was interrupted: the result is that of one run, bit for
             bit unless ``batch_size`` became smaller. A run that was saved with a smaller one goes on with it.

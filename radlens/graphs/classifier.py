@@ -73,7 +73,7 @@ def classifier_graphs(
 
     Raises:
         InvalidInput: the images, the output of the module or of the layer have other shapes.
-        InvalidParameter: there is no such layer, or it is used other than once.
+        InvalidParameter: unknown layer, or one that is not used exactly once.
     """
     if example_images.ndim != 4 or not len(example_images) or not example_images.is_floating_point():
         got = f"{example_images.dtype} of {tuple(example_images.shape)}"

@@ -78,8 +78,8 @@ def flat_indices(
     One array of indices is read and used several times as fast as two.
 
     Raises:
-        InvalidInput: see `sample_indices`.
-        InvalidParameter: see there.
+        InvalidInput: the image has fewer than 250x250 pixels.
+        InvalidParameter: unknown sampler.
     """
     if image_shape[0] < SAMPLED_SHAPE[0] or image_shape[1] < SAMPLED_SHAPE[1]:
         raise InvalidInput(f"image must have at least 250x250 pixels, got {image_shape[0]}x{image_shape[1]}")

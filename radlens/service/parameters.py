@@ -324,9 +324,9 @@ def explanation_settings(
     """Read the parameters of an explanation; arguments and errors as in `prediction_settings`.
 
     Args:
-        given: see there.
-        hints: see there.
-        sampler: see there.
+        given: text of the parameters by name.
+        hints: values used where a parameter is not given.
+        sampler: name of the default sampler.
         methods: names of the explainers that the model allows, at least one.
         n_members: of the model.
         defaults: the model's own for parameters of methods, by method and name.

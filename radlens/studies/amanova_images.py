@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from radlens import images
 from radlens.errors import InvalidInput
+from radlens.families.cdmam.training_data import recorded_curves
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.registered import Registered, register
 from radlens.studies.amanova_recipes import Recipe, View
@@ -114,25 +114,18 @@ def recordings(folder: Path) -> list[StudyImage]:
         InvalidInput: no usable ``cdc.csv``, or an image that is missing or has no pixel spacing.
         UnreadableImage: a file that is not an image.
     """
-    table = folder / "cdc.csv"
-    if not table.is_file():
-        raise InvalidInput("recordings must come with a file cdc.csv, which is missing")
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    if not rows or any(len(row) != 13 for row in rows):
-        raise InvalidInput("cdc.csv must hold lines of a file name and 12 thresholds under one header line")
-    return [_recording(folder / name, number, thresholds) for number, (name, *thresholds) in enumerate(rows, 1)]
+    rows = recorded_curves(folder).items()
+    return [_recording(folder / name, number, thresholds) for number, (name, thresholds) in enumerate(rows, 1)]
 
 
-def _recording(file: Path, number: int, thresholds: list[str]) -> StudyImage:
+def _recording(file: Path, number: int, thresholds: list[float]) -> StudyImage:
     if not file.is_file():
         raise InvalidInput("cdc.csv names an image that is not in its folder")
     image = images.read(file.read_bytes())
     if image.spacing_mm is None:
         raise InvalidInput(f"recordings must state their pixel spacing, number {number} does not")
     pixels = np.asarray(image.pixels, np.float32)
-    truth = np.array([float(value) for value in thresholds])
-    return StudyImage(RECORDED, f"recording {number}", pixels, image.spacing_mm, truth)
+    return StudyImage(RECORDED, f"recording {number}", pixels, image.spacing_mm, np.array(thresholds))
 
 
 def _simulated(name: str, title: str, drawn: cdmam.PhantomImage) -> StudyImage:

@@ -378,7 +378,7 @@ def _as_images(samples: NDArray[np.float32]) -> torch.Tensor:
 
 def _said(group: Group) -> str:
     if not group.n_cells:
-        return "an unknown amount (there is no such cell)"
+        return "an unknown amount (the phantom does not have this cell)"
     return f"{100 * group.effect:.2f} % (standard error {100 * group.error:.2f} %, {group.n_cells} cells)"
 
 

@@ -59,7 +59,7 @@ from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import BundleEngine, open_bundle
 from radlens.images.sampling import downsample
 
-__all__ = ["MAX_TRIES", "Cluster", "explain_on_cluster", "open_cluster"]
+__all__ = ["MAX_TRIES", "Cluster", "open_cluster"]
 
 MAX_TRIES = 3
 """Workers that one range of samples, or opening the model, may cost before the run is given up."""
@@ -103,56 +103,6 @@ except Exception as error:
 """Where there is no Ray, connecting takes minutes and may end the process; so another process tries first."""
 
 log = logging.getLogger(__name__)
-
-
-def explain_on_cluster(
-    bundle_path: Path | str,
-    pixels: np.ndarray,
-    explainer: Explainer,
-    *,
-    workers: int,
-    address: str | None = None,
-    cores: int | None = None,
-    gpus: float = 0,
-    engine: str = "auto",
-    runtime_env: Mapping[str, Any] | None = None,
-    timeout_s: float = 60.0,
-    **sampling: Any,
-) -> UpsampledMap:
-    """Explain downsampled copies of an image on a Ray cluster that is opened for this.
-
-    Args:
-        bundle_path: directory of the model's bundle on this machine.
-        pixels: see :meth:`Cluster.upsample`.
-        explainer: see there.
-        workers: see :func:`open_cluster`.
-        address: see there.
-        cores: see there.
-        gpus: see there.
-        engine: see there.
-        runtime_env: see there.
-        timeout_s: see there.
-        **sampling: ``n_samples``, ``sampler``, ``seed``, ``normalize``, ``batch_size``, ``on_progress`` and all else
-            that :meth:`Cluster.upsample` takes.
-
-    Returns:
-        What :func:`radlens.explainers.upsample` returns in a single process; when bit for bit, see the module.
-
-    Raises:
-        BundleError: no usable bundle.
-        RadlensError: as :func:`open_cluster` and :meth:`Cluster.upsample`.
-    """
-    with open_cluster(
-        Bundle.load(bundle_path),
-        workers,
-        address=address,
-        cores=cores,
-        gpus=gpus,
-        engine=engine,
-        runtime_env=runtime_env,
-        timeout_s=timeout_s,
-    ) as cluster:
-        return cluster.upsample(pixels, explainer, **sampling)
 
 
 @contextmanager
@@ -305,14 +255,15 @@ class Cluster:
         Args:
             pixels: ``(H, W)`` floating point, at least 250x250, as the image has them: not normalised.
             explainer: the method with its parameters.
-            n_samples: see :func:`radlens.explainers.upsample`.
-            sampler: see there.
-            seed: see there.
+            n_samples: number of samples, at least 1, or ``"auto"`` to end at the wanted reliability.
+            sampler: name of the way pixels are chosen.
+            seed: seed of the sequence of samples.
             batch_size: samples in a range, which one worker explains together; by default as many as the engine of
                 the first worker computes together.
-            start: see there.
-            max_samples: see there.
-            checkpoint: see there; it may have been begun without workers, and the other way round.
+            start: number of the first sample.
+            max_samples: largest number of samples of an automatic run.
+            checkpoint: file from which an interrupted run continues; a run without workers can continue with workers,
+                and the reverse.
             **options: the other arguments of that function, such as ``normalize`` and ``on_progress``.
 
         Raises:

@@ -84,8 +84,8 @@ def explain_in_ranges(
         checkpoint: where the run is saved, and continued if it was interrupted; it stays when the run is finished.
         n_samples: as many, or ``"auto"``; an automatic run is looked at after each range.
         version: see :meth:`Client.explain`.
-        on_progress: see there; the reliability is that of all complete ranges.
-        parameters: see there.
+        on_progress: called with the progress of the run; the reliability is that of all complete ranges.
+        parameters: parameters of :meth:`Client.explain`.
 
     Raises:
         InvalidInput: the checkpoint is of another run, or see :meth:`Client.explain`.

@@ -18,7 +18,15 @@ from radlens.images.sampling import SAMPLED_SHAPE, downsample, sample_indices
 from radlens.phantoms import cdmam
 from radlens.pools import process_pool
 
-__all__ = ["STEP_MARGINS", "TrainingSet", "build_training_set", "recorded_set", "scenario_set", "simulated_set"]
+__all__ = [
+    "STEP_MARGINS",
+    "TrainingSet",
+    "build_training_set",
+    "recorded_curves",
+    "recorded_set",
+    "scenario_set",
+    "simulated_set",
+]
 
 STEP_MARGINS: tuple[tuple[int, ...], ...] = ((0,), (1, 2), (3, 4, 5))
 """Margin sizes that join in the first three training steps (Appendix D); the fourth step adds recordings."""
@@ -125,16 +133,29 @@ def recorded_set(folder: Path, n: int, seed: int) -> TrainingSet:
     Raises:
         InvalidInput: no usable ``cdc.csv``, or an image it names is missing.
     """
+    rows = recorded_curves(folder)
+    pictures = [_recording(folder / name) for name in rows]
+    return _sample_full(pictures, np.array(list(rows.values())), n, seed)
+
+
+def recorded_curves(folder: Path) -> dict[str, list[float]]:
+    """Return the 12 thresholds of each recording that ``cdc.csv`` in a folder names, um of gold, largest disk first.
+
+    Raises:
+        InvalidInput: the file is missing, or a line does not hold a file name and 12 positive numbers.
+    """
     table = folder / "cdc.csv"
     if not table.is_file():
         raise InvalidInput("recordings must come with a file cdc.csv, which is missing")
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
-    if not rows or any(len(row) != 13 for row in rows):
+    try:
+        found = {name: [float(value) for value in values] for name, *values in rows}
+    except ValueError:
+        found = {}
+    if not found or not all(len(curve) == 12 and min(curve) > 0 for curve in found.values()):
         raise InvalidInput("cdc.csv must hold lines of a file name and 12 thresholds under one header line")
-    pictures = [_recording(folder / row[0]) for row in rows]
-    curves = np.array([[float(value) for value in row[1:]] for row in rows])
-    return _sample_full(pictures, curves, n, seed)
+    return found
 
 
 def _recording(path: Path) -> np.ndarray:

@@ -30,21 +30,20 @@ class GraphClassifier:
     """A classifier whose graphs are ONNX files.
 
     Args:
-        paths: file of each graph that there is, by its name in :data:`radlens.graphs.GRAPHS`; ``"prediction"`` must be
-            there.
+        paths: file of each graph by its name in :data:`radlens.graphs.GRAPHS`, ``"prediction"`` among them.
         n_outputs: logits of an image.
         image_shape: ``(c, h, w)``.
         engine: see :func:`radlens.engines.open`.
-        precision: see there.
-        memory_limit: bytes that each engine may take, see there.
+        precision: arithmetic of the engines.
+        memory_limit: bytes that each engine may take; None for the default.
         twin: a classifier of the same network with other weights, such as another member of an ensemble. What is
             fastest for its graphs is taken without measuring again for graphs whose golden values it reproduces.
-        damaged: why graphs are not to be used, by name.
-        traced: opens the module itself, for graphs of `TracedEngine.GRAPHS` that are damaged or computed rightly by no
-            engine; it must reproduce their golden values as any engine. None where there is no such module.
+        damaged: reasons for not using a graph, by its name.
+        traced: opens the traced module, which replaces graphs of `TracedEngine.GRAPHS` that are damaged or that every
+            engine gets wrong. It must reproduce their golden values. None if the bundle has no traced module.
 
     Attributes:
-        refused: engines that were tried, or not, and do not serve.
+        refused: engines that must not compute a graph, with the reason.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from radlens.cli import app
 from radlens.errors import BundleError, InvalidParameter, MissingDependency, ServerError
 from radlens.explainers import Checkpoint, Explainer, Omig, Sensitivity, upsample
 from radlens.families.cdmam import cluster
-from radlens.families.cdmam.cluster import Cluster, explain_on_cluster, open_cluster
+from radlens.families.cdmam.cluster import Cluster, open_cluster
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import open_bundle
 
@@ -201,23 +201,21 @@ SCRIPT = """
 import signal
 import sys
 import numpy as np
-from radlens.families.cdmam.cluster import explain_on_cluster
 from radlens.explainers import Omig
+from radlens.families.cdmam.cluster import open_cluster
+from radlens.families.cdmam.manifest import Bundle
 
 # A process that was started in the background of a shell ignores it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 bundle, folder, n_samples, address = sys.argv[1:]
-found = explain_on_cluster(
-    bundle,
-    np.load(folder + "/pixels.npy"),
-    Omig(n_steps=2),
-    workers=1,
-    cores=1,
-    address=address or None,
-    n_samples=int(n_samples),
-    batch_size=4,
-    on_progress=lambda done, total, partial: print(done, flush=True),
-)
+with open_cluster(Bundle.load(bundle), 1, cores=1, address=address or None) as cluster:
+    found = cluster.upsample(
+        np.load(folder + "/pixels.npy"),
+        Omig(n_steps=2),
+        n_samples=int(n_samples),
+        batch_size=4,
+        on_progress=lambda done, total, partial: print(done, flush=True),
+    )
 np.save(folder + "/map.npy", found.map)
 """
 """For a process of its own."""
@@ -552,8 +550,11 @@ def test_numbers_out_of_range_are_refused(bundle, name, value, least):
 def test_ray_is_an_extra(bundle, monkeypatch):
     """Without it the error says what to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingDependency, match="workers need the package ray: install the extra cluster"):
-        explain_on_cluster(bundle.path, np.zeros((250, 250)), Sensitivity(), workers=1, n_samples=1)
+    with (
+        pytest.raises(MissingDependency, match="workers need the package ray: install the extra cluster"),
+        open_cluster(bundle, 1),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:80", "127.0.0.1:many", "ray://127.0.0.1"])
