@@ -353,6 +353,12 @@ class Cluster:
                 try:
                     self._take(errand, self._ray.get(result))
                 except self._ray.exceptions.RayError as error:
+                    if errand.range is not None and isinstance(cause := getattr(error, "cause", None), RadlensError):
+                        # The worker has answered: it is free for the next range.
+                        self._free.append(errand.worker)
+                        if errand.job is job:
+                            raise cause from None
+                        continue
                     self._lose(errand, error, job, waiting)
             self._require_heard()
 

@@ -149,8 +149,13 @@ def test_a_killed_worker_changes_nothing(workers, single, pixels, tmp_path, capl
 
 def test_errors_of_explainers_come_through(workers, pixels):
     """What a worker raises on purpose is raised here."""
+    n_lost = workers.n_lost
     with pytest.raises(InvalidParameter, match="small enough for a finite map"):
-        workers.upsample(pixels, Omig(n_steps=2, path_length=1e300), n_samples=8)
+        workers.upsample(pixels, Omig(n_steps=2, path_length=1e300), n_samples=8, batch_size=2)
+    assert workers.n_lost == n_lost
+    assert settled(2), "a worker that answers with an error is not lost"
+    workers.upsample(pixels, Omig(n_steps=2), n_samples=8, batch_size=2)
+    assert workers.n_lost == n_lost
 
 
 def test_the_bundle_is_unpacked_once(workers, bundle):
