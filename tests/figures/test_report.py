@@ -11,11 +11,12 @@ from report_answers import ablation, disks, explanation, predicted, provenance, 
 from radlens.cli.results import upsampled_map
 from radlens.errors import InvalidInput
 from radlens.evaluation import LIMITS_UM, linear_interval, log_interval
-from radlens.figures import MEANING_OF_COLOURS, Picture, ReportContent, report_content, report_page
+from radlens.figures import MEANING_OF_COLOURS, Picture, ReportContent, report_content, report_page, report_texts
 from radlens.figures.report import ReportSources
 from radlens.images import read, to_png
 from radlens.images.exposure import exposure
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM, SCENARIOS, Layout, register, simulate, to_dicom
+from radlens.phantoms.cdmam.domain import Findings
 from radlens.phantoms.cdmam.series import read_out_series
 
 PNG = to_png(np.zeros((2, 2), np.uint8))
@@ -384,3 +385,9 @@ def test_a_map_of_another_image_is_refused(sources, image):
     explained = explanation((6, 5))
     with pytest.raises(InvalidInput, match=r"image and map must have the same shape, got .* and \(6, 5\)"):
         report_content(dataclasses.replace(sources, explanation=explained, shown=upsampled_map(explained)))
+
+
+def test_every_number_of_a_phantom_has_a_name_on_paper():
+    """A name of the code, such as small_disks, tells a physicist nothing."""
+    numbers = {field.name for field in dataclasses.fields(Findings)} - {"hit", "spacing_mm"}
+    assert numbers <= set(report_texts._NUMBERS)
