@@ -24,7 +24,7 @@ from radlens.evaluation import other_phantoms
 from radlens.phantoms import cdmam, mammogram, ultrasound
 from radlens.phantoms.cdmam.acquisition import MAX_VALUE
 
-__all__ = ["RIGHT", "WRONG", "Made", "Source"]
+__all__ = ["RIGHT", "WRONG", "Made", "Source", "thresholds_um"]
 
 Pixels = NDArray[Any]
 Made = tuple[Pixels, tuple[float, float]]
@@ -313,18 +313,18 @@ def _thin_small_disks(source: Source) -> Pixels:
 @_wrong("without the disks near the threshold")
 def _without_threshold_disks(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
-    over = disks.thickness_um / _thresholds_um(source, disks)
+    over = disks.thickness_um / thresholds_um(source, disks)
     return source.with_disks(other_phantoms.Disks(*(each[(over < 0.5) | (over > 2.0)] for each in disks)))
 
 
 @_wrong("disks below twice the threshold half as thick")
 def _thin_faint_disks(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
-    factor = np.where(disks.thickness_um < 2 * _thresholds_um(source, disks), 0.5, 1.0)
+    factor = np.where(disks.thickness_um < 2 * thresholds_um(source, disks), 0.5, 1.0)
     return source.with_disks(disks._replace(thickness_um=factor * disks.thickness_um))
 
 
-def _thresholds_um(source: Source, disks: other_phantoms.Disks) -> NDArray[np.float64]:
+def thresholds_um(source: Source, disks: other_phantoms.Disks) -> NDArray[np.float64]:
     """Return the threshold of each disk's diameter; beyond the curve that of its ends."""
     curve = cdmam.expected_cdc([source.acquisition], source.spacing_mm)[0]
     log_diameters = np.log(np.array(cdmam.CDC_DIAMETERS_MM))[::-1]

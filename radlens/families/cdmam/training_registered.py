@@ -27,7 +27,16 @@ from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.disk_blur import DiskBlur, disk_blur
 from radlens.pools import process_pool
 
-__all__ = ["OUTPUT", "RegisteredPreset", "condensed", "evaluate", "prepare", "train_member"]
+__all__ = [
+    "OUTPUT",
+    "RegisteredPreset",
+    "calibration_exposures",
+    "condensed",
+    "evaluate",
+    "prepare",
+    "read_exposures",
+    "train_member",
+]
 
 OUTPUT = "log um"
 """What the members learn, as the record states it."""
@@ -245,7 +254,7 @@ def evaluate(
         ``calibration`` and ``evaluation`` of the record.
     """
     n = preset.n_calibration
-    found = _read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
+    found = read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
     predicted, epistemic, blur = found[..., 0, :], found[..., 1, :], found[..., 2, :2]
     true = cdmam.expected_cdc([_exposure(k, n)[0] for k in range(n)])
     calibration = calibrate(predicted, epistemic, true, blur, n_samples=DEFAULT_SAMPLES)
@@ -264,18 +273,28 @@ def evaluate(
     return {"calibration": calibration.as_json(), "evaluation": {"calibration phantoms": measured}}
 
 
-def _read_exposures(
+def read_exposures(
     file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
 ) -> np.ndarray:
-    """Return what was read of all images of each exposure, (exposures, images, 3, 12): see `_read_exposure`."""
+    """Return the readings of all images of each exposure, (exposures, images, 3, 12): see `_read_exposure`.
+
+    Args:
+        file: readings so far, one line of JSON each; new ones are appended. Readings of another number of exposures
+            are not used, since their exposures are others.
+        model: the ensemble.
+        numbers: all exposures, from 0 on.
+        n_workers: processes that work at the same time.
+        report: called as ``report("calibrating", done, total)``.
+    """
     known: dict[int, Any] = {}
     if file.exists():
-        known = {row["number"]: row["curves"] for row in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+        rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+        known = {row["number"]: row["curves"] for row in rows if row.get("of") == len(numbers)}
     missing = [k for k in numbers if k not in known]
     with file.open("a", encoding="utf-8") as out, _readers(model, len(numbers), n_workers) as read_all:
         for done, (k, curves) in enumerate(zip(missing, read_all(missing), strict=True), start=1):
             known[k] = curves
-            out.write(json.dumps({"number": k, "curves": curves}) + "\n")
+            out.write(json.dumps({"number": k, "of": len(numbers), "curves": curves}) + "\n")
             out.flush()
             report("calibrating", len(numbers) - len(missing) + done, len(numbers))
     return np.array([known[k] for k in numbers])
@@ -303,11 +322,11 @@ def _start_worker(model: FoldedCdmamEnsemble) -> None:
 def _exposure(k: int, n: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
     """Return exposure ``k`` of ``n`` of the calibration, and how its images lie."""
     rng = np.random.default_rng([CALIBRATION_SEED, k])
-    return _exposures(n)[k], [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
+    return calibration_exposures(n)[k], [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
 
 
 @lru_cache(maxsize=2)
-def _exposures(n: int) -> tuple[cdmam.Acquisition, ...]:
+def calibration_exposures(n: int) -> tuple[cdmam.Acquisition, ...]:
     """Return exposures of the training range whose midpoints are spread evenly, in their logarithm.
 
     As they are drawn for training, few have the high thresholds of a bad exposure, and the errors there would be those

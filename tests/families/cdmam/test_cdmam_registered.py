@@ -50,7 +50,7 @@ def test_a_registered_run_is_logarithmic_and_calibrated(run_folder):
 
 def test_calibration_exposures_are_spread_over_the_range():
     """As many are bad as are good, though few of those drawn for training are bad; none is taken twice."""
-    exposures = cdmam_registered._exposures(20)
+    exposures = cdmam_registered.calibration_exposures(20)
     assert len(set(exposures)) == 20
     midpoints = np.log(cdmam.expected_cdc(exposures).mean(axis=1))
     steps = np.diff(midpoints)
