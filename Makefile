@@ -48,7 +48,7 @@ stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
 
 test: install-dev ## run all tests, those against a real TorchServe among them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) $(TESTS)
 
 lint: install-dev ## check style and formatting
 	$(BIN)/ruff check .

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.classifier.manifest import ClassifierBundle
@@ -13,11 +15,20 @@ from radlens.families.classifier.manifest import ClassifierBundle
 os.environ["COLUMNS"] = "100"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that share the TorchServe of the session."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("serving" if folder == "serving" else str(item.path)))
+class ByFile(LoadScopeScheduling):
+    """Keeps the tests of a file in one process, and all that share the TorchServe of the session.
+
+    Marks for groups of xdist 3.8 have no effect in pytest 9.2, and say nothing about it.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return "serving" if "/serving/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Return what gives out tests to processes, whatever ``--dist`` says."""
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -266,10 +266,10 @@ def test_an_interrupt_leaves_nothing_behind(started):
 
 
 def settled(n_workers, timeout_s=60.0):
-    """Wait until so many processes hold models: Ray starts and ends them in its own time."""
+    """Wait until so many processes of this one's Ray hold models: Ray starts and ends them in its own time."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if sum("ray::_Worker" in process.name() for process in psutil.process_iter()) == n_workers:
+        if sum("ray::_Worker" in process.name() for process in psutil.Process().children(recursive=True)) == n_workers:
             return True
         time.sleep(0.1)
     return False
