@@ -138,10 +138,10 @@ def _image(model: str) -> Any:
 
 
 def _write_graphs(model: str, folder: Path) -> dict[str, Any]:
-    from radlens.graphs import GRAPHS, classifier_graphs
+    from radlens.graphs import asks, classifier_graphs
 
     graphs = classifier_graphs(_network(model), _image(model), n_outputs=2)
-    for name in GRAPHS:
+    for name in asks.answerable({}):
         graphs.to_onnx(name, _graph(model, folder, name))
     return {}
 
@@ -153,10 +153,10 @@ def _graph(model: str, folder: Path, name: str) -> Path:
 def _radlens(model: str, method: str, folder: Path, memory: float) -> dict[str, Any]:
     from radlens import explainers
     from radlens.families.classifier.model import GraphClassifier
-    from radlens.graphs import GRAPHS
+    from radlens.graphs import asks
 
     _limit(memory)
-    paths = {name: _graph(model, folder, name) for name in GRAPHS}
+    paths = {name: _graph(model, folder, name) for name in asks.answerable({})}
     classifier = GraphClassifier(paths, 2, (1, *SHAPES[model]))
     explainer = explainers.create(method, **PARAMETERS.get(method, {}))
     for name in {*explainer.needs} - {"score"} | {"prediction"}:

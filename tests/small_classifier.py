@@ -17,7 +17,7 @@ from radlens.datasets import ModelInput
 from radlens.engines import golden_values
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest, graph_file, save_classifier
-from radlens.graphs import GRAPHS, ClassifierGraphs, classifier_graphs
+from radlens.graphs import ClassifierGraphs, asks, classifier_graphs
 
 SHAPE = (32, 24)
 """Rows and columns of the networks."""
@@ -108,7 +108,7 @@ def make_classifier(
 
 def class_methods() -> list[str]:
     """Return the names of the methods that explain classes."""
-    return [name for name in explainers.names() if issubclass(explainers.get(name), explainers.StepwiseExplainer)]
+    return [name for name in explainers.names() if explainers.get(name).for_classes]
 
 
 def _needed(method: str) -> set[str]:
@@ -123,7 +123,7 @@ def graph_files(graph: str, seed: int, n_outputs: int, shape: tuple[int, int]) -
     with TemporaryDirectory() as folder:
         file = Path(folder) / "graph.onnx"
         _graphs(seed, n_outputs, shape).to_onnx(graph, file)
-        golden = golden_values(file, {name: examples[name].numpy() for name in GRAPHS[graph].inputs}).save(file)
+        golden = golden_values(file, {name: examples[name].numpy() for name in asks.spec(graph).inputs}).save(file)
         return {".onnx": file.read_bytes(), ".golden.npz": golden.read_bytes()}
 
 

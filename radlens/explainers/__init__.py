@@ -1,28 +1,17 @@
 """Explanation methods, one file each, registered where they are defined."""
 
-from radlens.explainers.base import (
-    Attribution,
-    Classifier,
-    Differentiable,
-    Explainer,
-    StepwiseExplainer,
-    create,
-    get,
-    n_classes,
-    names,
-    predicted,
-    probabilities,
-    register,
-)
+from radlens.explainers.base import Attribution, Explainer, create, get, names, register
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
 from radlens.explainers.deep_lift import DeepLift
 from radlens.explainers.eager import EagerClassifier
 from radlens.explainers.integrated_gradients import IntegratedGradients
+from radlens.explainers.model import Model
 from radlens.explainers.occlusion import Occlusion
 from radlens.explainers.omig import Omig, omig
 from radlens.explainers.reliability import Goal, Halves, samples_for, spearman_brown
 from radlens.explainers.saliency import Saliency
+from radlens.explainers.scores import n_classes, predicted, probabilities
 from radlens.explainers.sensitivity import Sensitivity, sensitivity
 from radlens.explainers.smooth_grad import SmoothGrad
 from radlens.explainers.superpixels import Lime, Shap, superpixels
@@ -34,9 +23,7 @@ __all__ = [
     "Attribution",
     "Cam",
     "Checkpoint",
-    "Classifier",
     "DeepLift",
-    "Differentiable",
     "EagerClassifier",
     "Explainer",
     "Goal",
@@ -45,6 +32,7 @@ __all__ = [
     "Halves",
     "IntegratedGradients",
     "Lime",
+    "Model",
     "Occlusion",
     "Omig",
     "Partial",
@@ -52,7 +40,6 @@ __all__ = [
     "Sensitivity",
     "Shap",
     "SmoothGrad",
-    "StepwiseExplainer",
     "UpsampledMap",
     "Work",
     "complete",

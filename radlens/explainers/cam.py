@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from radlens.errors import UnsupportedOperation
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import flag
 from radlens.explainers.work import Ask, Work
 
@@ -19,7 +19,7 @@ _EVEN = 1e-4
 
 @register("cam")
 @dataclass(frozen=True)
-class Cam(StepwiseExplainer):
+class Cam(Explainer):
     """Feature maps weighted by the dense layer behind global average pooling, on the grid of the image.
 
     The mean of a map before it is enlarged is the score without the bias of the dense layer (Byra et al. 2022):
@@ -35,8 +35,8 @@ class Cam(StepwiseExplainer):
     needs: ClassVar[tuple[str, ...]] = ("features",)
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
-        activations, gradients = (part[0] for part in (yield Ask("features", image[None], target)))
+        """See `Explainer`."""
+        activations, gradients = (part[0] for part in (yield Ask("features", {"images": image[None]}, target)))
         weights = gradients.mean(dim=(1, 2), keepdim=True)
         if float((gradients - weights).abs().max()) > _EVEN * float(weights.abs().max()):
             raise UnsupportedOperation("cam must be given a network of global average pooling and one dense layer")
@@ -46,7 +46,7 @@ class Cam(StepwiseExplainer):
 
 @register("grad_cam")
 @dataclass(frozen=True)
-class GradCam(StepwiseExplainer):
+class GradCam(Explainer):
     """Feature maps weighted by their mean gradient (eqs. 1 and 2), on the grid of the image.
 
     Args:
@@ -66,14 +66,14 @@ class GradCam(StepwiseExplainer):
         flag(self, "positive_only")
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
-        found = _grad_cam(*(part[0] for part in (yield Ask("features", image[None], target))))
+        """See `Explainer`."""
+        found = _grad_cam(*(part[0] for part in (yield Ask("features", {"images": image[None]}, target))))
         return Attribution(_enlarged(found.relu() if self.positive_only else found, image))
 
 
 @register("guided_grad_cam")
 @dataclass(frozen=True)
-class GuidedGradCam(StepwiseExplainer):
+class GuidedGradCam(Explainer):
     """Guided backpropagation times Grad-CAM (Selvaraju et al. 2019, section 3.2), as Captum's ``GuidedGradCam``."""
 
     title: ClassVar[str] = "Guided Grad-CAM"
@@ -82,10 +82,11 @@ class GuidedGradCam(StepwiseExplainer):
     needs: ClassVar[tuple[str, ...]] = ("features", "guided")
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
-        coarse = _grad_cam(*(part[0] for part in (yield Ask("features", image[None], target)))).relu()
-        fine = (yield Ask("guided", image[None], target))[0]
-        return Attribution(fine * F.interpolate(coarse[None, None], size=image.shape[1:], mode="nearest")[0])
+        """See `Explainer`."""
+        images = {"images": image[None]}
+        coarse = _grad_cam(*(part[0] for part in (yield Ask("features", images, target)))).relu()
+        (fine,) = yield Ask("guided", images, target)
+        return Attribution(fine[0] * F.interpolate(coarse[None, None], size=image.shape[1:], mode="nearest")[0])
 
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import finite
 from radlens.explainers.work import Ask, Work
 
@@ -15,7 +15,7 @@ __all__ = ["DeepLift"]
 
 @register("deep_lift")
 @dataclass(frozen=True)
-class DeepLift(StepwiseExplainer):
+class DeepLift(Explainer):
     """Contributions of the difference from a baseline image to the difference of the score, in units of the score.
 
     Args:
@@ -33,8 +33,8 @@ class DeepLift(StepwiseExplainer):
         finite(self, "baseline")
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         start = torch.full_like(image, self.baseline)
-        found = (yield Ask("deep_lift", image[None], target, baselines=start[None]))[0]
-        ends = yield Ask("score", torch.stack([image, start]), target)
-        return Attribution(found, float(found.double().sum() - (ends[0] - ends[1]).double()))
+        (found,) = yield Ask("deep_lift", {"images": image[None], "baselines": start[None]}, target)
+        (ends,) = yield Ask("score", {"images": torch.stack([image, start])}, target)
+        return Attribution(found[0], float(found.double().sum() - (ends[0] - ends[1]).double()))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import at_least, finite
 from radlens.explainers.work import Ask, Work, images_per_call
 
@@ -18,7 +18,7 @@ __all__ = ["IntegratedGradients"]
 
 @register("integrated_gradients")
 @dataclass(frozen=True)
-class IntegratedGradients(StepwiseExplainer):
+class IntegratedGradients(Explainer):
     """Integrate the gradient along the straight line from the baseline to the image.
 
     The integral is Gauss-Legendre quadrature, as in Captum's ``IntegratedGradients``, whose maps these equal. Maps are
@@ -45,21 +45,22 @@ class IntegratedGradients(StepwiseExplainer):
         finite(self, "baseline")
 
     def cost(self, height: int, width: int) -> int:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         return self.n_steps
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         start = torch.full_like(image, self.baseline)
         positions, weights = (torch.from_numpy(values).to(image.dtype) for values in _quadrature(self.n_steps))
         total = torch.zeros_like(image)
         step = images_per_call(image, self.internal_batch_size)
         for where, weight in zip(positions.split(step), weights.split(step), strict=True):
             points = start + where[:, None, None, None] * (image - start)
-            gradients = yield Ask("gradient", points, target, limit=self.internal_batch_size)
+            (gradients,) = yield Ask("gradient", {"images": points}, target, limit=self.internal_batch_size)
             total += torch.tensordot(weight, gradients, dims=1)
         found = total * (image - start)
-        ends = yield Ask("score", torch.stack([image, start]), target, limit=self.internal_batch_size)
+        both = {"images": torch.stack([image, start])}
+        (ends,) = yield Ask("score", both, target, limit=self.internal_batch_size)
         return Attribution(found, float(found.double().sum() - (ends[0] - ends[1]).double()))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from radlens.errors import InvalidParameter
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import at_least, finite
 from radlens.explainers.work import Ask, Work, images_per_call
 
@@ -25,7 +25,7 @@ Window = tuple[slice, slice]
 
 @register("occlusion")
 @dataclass(frozen=True)
-class Occlusion(StepwiseExplainer):
+class Occlusion(Explainer):
     """Occlude a square of all channels, and give the change of the score to the pixels of the square.
 
     Squares start at every ``stride``-th row and column until the image is covered; those that reach over its border
@@ -60,19 +60,19 @@ class Occlusion(StepwiseExplainer):
             raise InvalidParameter(f"effect must be one of {', '.join(get_args(Effect))}, got {self.effect!r}")
 
     def cost(self, height: int, width: int) -> int:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         return 1 + self._count(height) * self._count(width)
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
-        reference = (yield Ask("score", image[None], target, limit=self.internal_batch_size))[0]
+        """See `Explainer`."""
+        (reference,) = yield Ask("score", {"images": image[None]}, target, limit=self.internal_batch_size)
         total, count = torch.zeros_like(image), torch.zeros_like(image[0])
         windows = self._windows(*image.shape[1:])
         while batch := list(islice(windows, images_per_call(image, self.internal_batch_size))):
             occluded = image.repeat(len(batch), 1, 1, 1)
             for copy, (rows, columns) in zip(occluded, batch, strict=True):
                 copy[:, rows, columns] = self.baseline
-            scores = yield Ask("score", occluded, target, limit=self.internal_batch_size)
+            (scores,) = yield Ask("score", {"images": occluded}, target, limit=self.internal_batch_size)
             for change, (rows, columns) in zip(reference - scores, batch, strict=True):
                 total[:, rows, columns] += change
                 count[rows, columns] += 1

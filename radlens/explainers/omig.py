@@ -1,7 +1,7 @@
 """Oriented, modified integrated gradients (OMIG): Amanova et al. 2022, section 2.3.1 and Algorithm 1."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from radlens.errors import InvalidParameter
-from radlens.explainers.base import Differentiable, Explainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import at_least
+from radlens.explainers.work import Ask, Work
 
 __all__ = ["Omig", "omig"]
 
@@ -45,11 +46,21 @@ def omig(
     Raises:
         InvalidParameter: a parameter is out of range.
     """
-    Omig(n_steps, path_length, zscore)
-    step = path_length / n_steps
-    moved = images - step * gradient(images)
-    for _ in range(n_steps - 1):
-        moved = moved - step * without_outliers(gradient(moved), zscore)
+    walk = _walk(images, Omig(n_steps, path_length, zscore))
+    point = next(walk)
+    try:
+        while True:
+            point = walk.send(gradient(point))
+    except StopIteration as end:
+        return end.value
+
+
+def _walk(images: Tensor, method: "Omig") -> Generator[Tensor, Tensor, Tensor]:
+    """Yield each point of the paths, be sent the gradient there, and return how far the last one is from the first."""
+    step = method.path_length / method.n_steps
+    moved = images - step * (yield images)
+    for _ in range(method.n_steps - 1):
+        moved = moved - step * without_outliers((yield moved), method.zscore)
     return moved - images
 
 
@@ -81,6 +92,7 @@ class Omig(Explainer):
     meaning: ClassVar[str] = (
         "positive pixels must become brighter and negative ones darker, all at the same time, for the {score} to fall"
     )
+    for_classes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -90,5 +102,17 @@ class Omig(Explainer):
             if not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
                 raise InvalidParameter(f"{name} must be positive and finite, got {value!r}")
 
-    def _attribute(self, model: Differentiable, images: Tensor, targets: Tensor | None) -> Tensor:
-        return omig(model.gradient, images, n_steps=self.n_steps, path_length=self.path_length, zscore=self.zscore)
+    def cost(self, height: int, width: int) -> int:
+        """See `Explainer`."""
+        return self.n_steps
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `Explainer`."""
+        walk = _walk(image[None], self)
+        point = next(walk)
+        try:
+            while True:
+                (gradients,) = yield Ask("gradient", {"images": point}, target)
+                point = walk.send(gradients)
+        except StopIteration as end:
+            return Attribution(end.value[0])

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import flag
 from radlens.explainers.work import Ask, Work
 
@@ -14,7 +14,7 @@ __all__ = ["Saliency"]
 
 @register("saliency")
 @dataclass(frozen=True)
-class Saliency(StepwiseExplainer):
+class Saliency(Explainer):
     """The gradient of the score: units of the score per unit of the preprocessed image.
 
     Args:
@@ -32,6 +32,6 @@ class Saliency(StepwiseExplainer):
         flag(self, "absolute")
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
-        gradient = (yield Ask("gradient", image[None], target))[0]
-        return Attribution(gradient.abs() if self.absolute else gradient)
+        """See `Explainer`."""
+        (gradients,) = yield Ask("gradient", {"images": image[None]}, target)
+        return Attribution(gradients[0].abs() if self.absolute else gradients[0])

@@ -1,9 +1,9 @@
-"""Scores: what of a classifier's outputs is explained."""
+"""From the logits of a classifier to classes, probabilities, and the score that is explained."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["class_weights"]
+__all__ = ["class_weights", "n_classes", "predicted", "probabilities"]
 
 
 def class_weights(targets: Tensor, n_outputs: int) -> Tensor:
@@ -16,3 +16,22 @@ def class_weights(targets: Tensor, n_outputs: int) -> Tensor:
     if n_outputs == 1:
         return torch.where(targets > 0, 1.0, -1.0)[:, None]
     return torch.nn.functional.one_hot(targets, n_outputs).float()
+
+
+def predicted(outputs: Tensor) -> Tensor:
+    """Return the class that logits ``(b, n)`` predict, ``(b,)`` int64: the largest; of a single one, its sign."""
+    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(dim=1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each class, ``(b, k)`` float64: softmax, or sigmoid of a single output and the rest."""
+    logits = logits.double()
+    if logits.shape[1] > 1:
+        return logits.softmax(dim=1)
+    positive = logits.sigmoid()
+    return torch.cat([1 - positive, positive], dim=1)
+
+
+def n_classes(n_outputs: int) -> int:
+    """Return how many classes a network with so many outputs tells apart: two if there is one output."""
+    return 2 if n_outputs == 1 else n_outputs

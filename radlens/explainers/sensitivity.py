@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from radlens.explainers.base import Differentiable, Explainer, register
+from radlens.explainers.base import Attribution, Explainer, register
+from radlens.explainers.work import Ask, Work
 
 __all__ = ["Sensitivity", "sensitivity"]
 
@@ -30,5 +31,9 @@ class Sensitivity(Explainer):
     unit: ClassVar[str] = "{unit} per {image}"
     meaning: ClassVar[str] = "how fast the {score} falls as a pixel becomes brighter"
 
-    def _attribute(self, model: Differentiable, images: Tensor, targets: Tensor | None) -> Tensor:
-        return sensitivity(model.gradient, images)
+    for_classes: ClassVar[bool] = False
+
+    def work(self, image: Tensor, target: int | None) -> Work:
+        """See `Explainer`."""
+        (gradients,) = yield Ask("gradient", {"images": image[None]}, target)
+        return Attribution(-gradients[0])

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import at_least, flag, not_negative
 from radlens.explainers.work import Ask, Work, images_per_call
 
@@ -16,7 +16,7 @@ __all__ = ["SmoothGrad"]
 
 @register("smooth_grad")
 @dataclass(frozen=True)
-class SmoothGrad(StepwiseExplainer):
+class SmoothGrad(Explainer):
     """The mean gradient of noisy copies of the image: units of the score per unit of the preprocessed image.
 
     With the same noise the map equals that of Captum's ``NoiseTunnel`` over ``Saliency``.
@@ -50,11 +50,11 @@ class SmoothGrad(StepwiseExplainer):
         flag(self, "absolute")
 
     def cost(self, height: int, width: int) -> int:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         return self.n_draws
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         deviation = self.noise * float(image.max() - image.min())
         generator = torch.Generator().manual_seed(self.seed)
         total, step = torch.zeros_like(image), images_per_call(image, self.internal_batch_size)
@@ -64,6 +64,7 @@ class SmoothGrad(StepwiseExplainer):
             noise = torch.stack(
                 [torch.randn(image.shape, generator=generator, dtype=image.dtype) for _ in range(count)]
             )
-            gradients = yield Ask("gradient", image + deviation * noise, target, limit=self.internal_batch_size)
+            noisy = {"images": image + deviation * noise}
+            (gradients,) = yield Ask("gradient", noisy, target, limit=self.internal_batch_size)
             total += (gradients.abs() if self.absolute else gradients).sum(dim=0)
         return Attribution(total / self.n_draws)

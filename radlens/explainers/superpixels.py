@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radlens.explainers.base import Attribution, StepwiseExplainer, register
+from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.checks import at_least, finite
 from radlens.explainers.work import Ask, Work, images_per_call
 
@@ -59,7 +59,7 @@ def superpixels(image: Tensor, n_segments: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Superpixels(StepwiseExplainer):
+class _Superpixels(Explainer):
     """What both methods share.
 
     Args:
@@ -88,21 +88,22 @@ class _Superpixels(StepwiseExplainer):
         finite(self, "baseline")
 
     def cost(self, height: int, width: int) -> int:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         return self.n_evaluations
 
     def work(self, image: Tensor, target: int | None) -> Work:
-        """See `StepwiseExplainer`."""
+        """See `Explainer`."""
         segments = superpixels(image, self.n_segments)
         n = int(segments.max()) + 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             kept = torch.cat(list(self._sets(n)))
-        scores, weights = [], []
+        scores: list[Tensor] = []
+        weights: list[Tensor] = []
         for part in kept.split(images_per_call(image, self.internal_batch_size)):
             copies = torch.where(part.bool()[:, segments][:, None], image, self.baseline)
             weights.append(self._weights(part, copies, image))
-            scores.append((yield Ask("score", copies, target, limit=self.internal_batch_size)))
+            scores += yield Ask("score", {"images": copies}, target, limit=self.internal_batch_size)
         coefficients = self._fit(kept.float().numpy(), torch.cat(scores).float().numpy(), torch.cat(weights).numpy())
         found = torch.from_numpy(np.asarray(coefficients, dtype=np.float32))[segments]
         return Attribution(found.expand(image.shape).to(image.dtype))

@@ -4,28 +4,29 @@ Requirements:
 
 - A method computes one image at a time and asks for evaluations: :class:`Ask`. What it gets does not depend on who
   else asks.
-- Questions of the same kind share calls of the model, whichever method, image or target they belong to.
+- Questions of the same name share calls of the model, whichever method, image or target they belong to.
 - Memory is bounded: a method asks for a few images at a time, and a call of the model holds a bounded number of them.
 """
 
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from radlens.errors import InvalidParameter
 
-__all__ = ["Answer", "Ask", "Kind", "Work", "complete", "images_per_call", "of_member"]
+if TYPE_CHECKING:
+    from radlens.explainers.model import Model
 
-Kind = Literal["outputs", "score", "gradient", "guided", "features", "deep_lift"]
-"""Method of a model that answers, see :class:`radlens.explainers.Classifier`."""
+__all__ = ["Answer", "Ask", "Work", "answers", "complete", "images_per_call", "of_member"]
 
-Answer = Any
+Answer = tuple[Tensor, ...]
 
-Work = Generator["Ask", Answer, Any]
+Work = Generator["Ask", Any, Any]
 """A method at work on one image: it yields questions, is sent the answers, and returns what it found."""
 
 CALL_BYTES = 32_000_000
@@ -38,23 +39,26 @@ MOST_IMAGES = 32
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """Evaluations of a model.
+    """A question to a model, for one or several images.
 
     Attributes:
-        kind: which.
-        images: ``(n, c, h, w)``.
-        target: class whose score is meant; None for a model of one score, and for ``"outputs"``.
-        baselines: ``(n, c, h, w)`` for ``"deep_lift"``.
-        limit: images that may be computed together at most; None for :func:`images_per_call`.
-        member: of an ensemble, whose score is meant; None for that of the ensemble.
+        name: Name of the question, see :meth:`radlens.explainers.Model.ask`.
+        arrays: Inputs by name, ``n`` rows each; ``"images"`` ``(n, c, h, w)`` are among them.
+        target: Class whose score is meant; None for logits and for a model of one score.
+        limit: Most images that may be computed together; None for :func:`images_per_call`.
+        member: Member of an ensemble that is asked; None for the ensemble.
     """
 
-    kind: Kind
-    images: Tensor
-    target: int | None
-    baselines: Tensor | None = None
+    name: str
+    arrays: Mapping[str, Tensor]
+    target: int | None = None
     limit: int | None = None
     member: int | None = None
+
+    @property
+    def images(self) -> Tensor:
+        """Images ``(n, c, h, w)``."""
+        return self.arrays["images"]
 
 
 def images_per_call(image: Tensor, internal_batch_size: int | None = None) -> int:
@@ -74,11 +78,11 @@ def images_per_call(image: Tensor, internal_batch_size: int | None = None) -> in
     return internal_batch_size
 
 
-def complete(model: Any, tasks: Sequence[Work]) -> list[Any]:
+def complete(model: "Model", tasks: Sequence[Work]) -> list[Any]:
     """Return what each task returns; each round answers one question of every task that is not done.
 
     Args:
-        model: answers, see :class:`radlens.explainers.Classifier`.
+        model: answers.
         tasks: not started.
     """
     found: list[Any] = [None] * len(tasks)
@@ -86,7 +90,8 @@ def complete(model: Any, tasks: Sequence[Work]) -> list[Any]:
     for number in range(len(tasks)):
         _advance(tasks, number, None, asked, found)
     while asked:
-        for number, answer in _answers(model, asked).items():
+        numbers = list(asked)
+        for number, answer in zip(numbers, model.answer([asked[number] for number in numbers]), strict=True):
             _advance(tasks, number, answer, asked, found)
     return found
 
@@ -102,7 +107,9 @@ def of_member(work: Work, member: int) -> Work:
         answer = yield replace(ask, member=member)
 
 
-def _advance(tasks: Sequence[Work], number: int, answer: Answer, asked: dict[int, Ask], found: list[Any]) -> None:
+def _advance(
+    tasks: Sequence[Work], number: int, answer: Answer | None, asked: dict[int, Ask], found: list[Any]
+) -> None:
     try:
         asked[number] = tasks[number].send(answer)
     except StopIteration as end:
@@ -110,30 +117,27 @@ def _advance(tasks: Sequence[Work], number: int, answer: Answer, asked: dict[int
         asked.pop(number, None)
 
 
-def _answers(model: Any, asked: dict[int, Ask]) -> dict[int, Answer]:
-    alike: dict[tuple[Kind, int | None], list[int]] = defaultdict(list)
-    for number, ask in asked.items():
-        alike[ask.kind, ask.member].append(number)
-    answers: dict[int, Answer] = {}
-    for (kind, member), numbers in alike.items():
+def answers(model: "Model", asks: Sequence[Ask]) -> list[Answer]:
+    """Answer several questions; those of one name to one member share calls of the model."""
+    alike: dict[tuple[str, int | None], list[int]] = defaultdict(list)
+    for number, ask in enumerate(asks):
+        alike[ask.name, ask.member].append(number)
+    found: dict[int, Answer] = {}
+    for (_, member), numbers in alike.items():
         one = model if member is None else model.members[member]
-        answers |= zip(numbers, _together(one, kind, [asked[number] for number in numbers]), strict=True)
-    return answers
+        found |= zip(numbers, _together(one, [asks[number] for number in numbers]), strict=True)
+    return [found[number] for number in range(len(asks))]
 
 
-def _together(model: Any, kind: Kind, asks: Sequence[Ask]) -> list[Answer]:
-    """Answer questions of one kind in calls as large as the most careful of them allows."""
+def _together(model: "Model", asks: Sequence[Ask]) -> list[Answer]:
+    """Answer questions of one name in calls as large as the most careful of them allows."""
     size = min(images_per_call(ask.images[0], ask.limit) for ask in asks)
-    arguments = [torch.cat([ask.images for ask in asks])]
-    if kind == "deep_lift":
-        arguments.append(torch.cat([ask.baselines for ask in asks if ask.baselines is not None]))
-    targets = [ask.target for ask in asks for _ in ask.images if ask.target is not None]
-    if targets:
-        arguments.append(torch.tensor(targets))
-    calls = zip(*(argument.split(size) for argument in arguments), strict=True)
-    results = [getattr(model, kind)(*call) for call in calls]
+    arrays = {name: torch.cat([ask.arrays[name] for ask in asks]).split(size) for name in asks[0].arrays}
+    chosen = [ask.target for ask in asks for _ in ask.images if ask.target is not None]
+    targets: Iterable[Tensor | None] = torch.tensor(chosen).split(size) if chosen else repeat(None)
+    # Without targets the first of them never ends.
+    calls = zip(targets, *arrays.values(), strict=False)
+    results = [model.ask(asks[0].name, classes, **dict(zip(arrays, call, strict=True))) for classes, *call in calls]
     counts = [len(ask.images) for ask in asks]
-    if isinstance(results[0], Tensor):
-        return list(torch.cat(results).split(counts))
     columns = [torch.cat(column).split(counts) for column in zip(*results, strict=True)]
     return list(zip(*columns, strict=True))

@@ -1,16 +1,19 @@
 """Models as graphs that need no autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
 
-from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
+from radlens.graphs import asks, classifier_asks
+from radlens.graphs.classifier import ClassifierGraphs, classifier_graphs
 from radlens.graphs.compiled import CompiledGraph
-from radlens.graphs.gradient import GradientGraph, gradient_graph
+from radlens.graphs.gradient import GradientGraph, forward_graph, gradient_graph
 from radlens.graphs.supported import SUPPORTED
 
 __all__ = [
-    "GRAPHS",
     "SUPPORTED",
     "ClassifierGraphs",
     "CompiledGraph",
     "GradientGraph",
+    "asks",
+    "classifier_asks",
     "classifier_graphs",
+    "forward_graph",
     "gradient_graph",
 ]

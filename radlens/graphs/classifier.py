@@ -1,4 +1,4 @@
-"""The graphs that explanations of a classifier are made of, each an ordinary forward graph that every engine can run.
+"""The graphs of a classifier, each an ordinary forward graph that every engine can run.
 
 The score is the weighted sum of the logits, with weights as an input: a one-hot row is the logit of a class, -1 the
 negative class of a network with one output. The last feature maps are the ones that class activation maps weight
@@ -6,49 +6,24 @@ negative class of a network with one output. The last feature maps are the ones 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, fx, nn
 
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedOperation
+from radlens.graphs import asks
+from radlens.graphs.captum_layers import captum_sees_all
 from radlens.graphs.compiled import CompiledGraph
-from radlens.graphs.deep_lift import append_deep_lift
-from radlens.graphs.differentiate import append_gradient, depends_on, needed_for
-from radlens.graphs.gradient import GUIDED, KNOWN, check_custom_functions, complete, prepare, results
+from radlens.graphs.differentiate import depends_on, needed_for
+from radlens.graphs.gradient import KNOWN, check_custom_functions, complete, prepare, results
 from radlens.graphs.rules import RULES
 from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole
 
-__all__ = ["GRAPHS", "ClassifierGraphs", "Signature", "classifier_graphs", "last_feature_maps"]
-
-
-class Signature(NamedTuple):
-    """Names of what a graph takes and gives, in order.
-
-    Attributes:
-        inputs: ``images (b, c, h, w)``, ``baselines (b, c, h, w)``, ``weights (b, n_outputs)``.
-        outputs: ``output (b, n_outputs)`` logits, ``features (b, k, h', w')``, ``gradient`` and ``attribution`` in the
-            shape of what they belong to.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-GRAPHS: Mapping[str, Signature] = MappingProxyType(
-    {
-        "prediction": Signature(("images",), ("output",)),
-        "gradient": Signature(("images", "weights"), ("output", "gradient")),
-        "guided": Signature(("images", "weights"), ("output", "gradient")),
-        "features": Signature(("images", "weights"), ("output", "features", "gradient")),
-        "deep_lift": Signature(("images", "baselines", "weights"), ("output", "attribution")),
-    }
-)
-"""The graphs of a classifier by name."""
+__all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps"]
 
 
 def classifier_graphs(
@@ -58,6 +33,7 @@ def classifier_graphs(
     n_outputs: int,
     layer: str | None = None,
     as_captum: bool = True,
+    companions: Mapping[str, nn.Module] | None = None,
 ) -> "ClassifierGraphs":
     """Make the graphs of a classifier; each is compiled when it is first asked for.
 
@@ -70,6 +46,7 @@ def classifier_graphs(
         layer: qualified path of the layer whose output are the feature maps, such as ``layer4``; None for the last
             ``(b, k, h, w)`` of more than one pixel that everything passes on its way to the score.
         as_captum: compute DeepLIFT as Captum does, not as the paper: see :mod:`radlens.graphs.deep_lift`.
+        companions: other networks that questions need, by name; see :class:`radlens.graphs.asks.AskSpec`.
 
     Raises:
         InvalidInput: the images, the output of the module or of the layer have other shapes.
@@ -78,29 +55,53 @@ def classifier_graphs(
     if example_images.ndim != 4 or not len(example_images) or not example_images.is_floating_point():
         got = f"{example_images.dtype} of {tuple(example_images.shape)}"
         raise InvalidInput(f"example_images must be floating point of shape (b, c, h, w), got {got}")
-    # Of a single sample a squeeze would take the batch along.
-    images = torch.cat([example_images] * 2) if len(example_images) == 1 else example_images
-    weighted = _Weighted(evaluating_copy(module), layer)
-    weights = torch.linspace(1, 2, n_outputs, dtype=images.dtype, device=images.device).expand(len(images), -1)
-    _check_shapes(weighted, images, n_outputs)
-    return ClassifierGraphs(weighted, images.detach(), weights, as_captum)
+    graphs = ClassifierGraphs.of(
+        module, example_images, n_outputs, layer=layer, as_captum=as_captum, companions=companions
+    )
+    graphs.check_shapes()
+    return graphs
 
 
 class ClassifierGraphs:
-    """The graphs of a classifier by name; made by :func:`classifier_graphs`.
+    """The graphs of a classifier by name, and what they are made of; made by :func:`classifier_graphs`.
 
     Args:
-        weighted: the network and its score.
-        images: examples, at least 2.
-        weights: examples.
-        as_captum: compute DeepLIFT as Captum does.
+        weighted: Network and its score.
+        images: Examples ``(b, c, h, w)``.
+        n_outputs: Logits of an image.
+        as_captum: Compute DeepLIFT as Captum does.
+        companions: Other networks by name, in evaluation mode.
     """
 
-    def __init__(self, weighted: "_Weighted", images: Tensor, weights: Tensor, as_captum: bool) -> None:
+    def __init__(
+        self,
+        weighted: "_Weighted",
+        images: Tensor,
+        n_outputs: int,
+        as_captum: bool,
+        companions: Mapping[str, nn.Module],
+    ) -> None:
         self._weighted, self.as_captum = weighted, as_captum
-        self._examples = {"images": images, "baselines": torch.zeros_like(images), "weights": weights}
+        self.n_outputs, self.companions = n_outputs, companions
+        # A batch of one would lose its first axis where a network squeezes.
+        self._images = torch.cat([images] * 2) if len(images) == 1 else images
         self._compiled: dict[str, CompiledGraph] = {}
         self._checked = False
+
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        images: Tensor,
+        n_outputs: int,
+        *,
+        layer: str | None = None,
+        as_captum: bool = True,
+        companions: Mapping[str, nn.Module] | None = None,
+    ) -> Self:
+        """Make the graphs of copies of ``module`` and its companions in evaluation mode, without a look at shapes."""
+        copies = {name: evaluating_copy(companion) for name, companion in (companions or {}).items()}
+        return cls(_Weighted(evaluating_copy(module), layer), images.detach(), n_outputs, as_captum, copies)
 
     @property
     def module(self) -> nn.Module:
@@ -125,61 +126,80 @@ class ClassifierGraphs:
 
     def build(self, name: str) -> CompiledGraph:
         """Compile a graph without keeping it; else as ``graphs[name]``."""
-        if name not in GRAPHS:
-            raise InvalidParameter(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
-        graph = self._built(name)
-        if name != "prediction" and not self._checked:
-            inputs = (self._examples["images"][:1], self._examples["weights"][:1])
-            check_custom_functions(
-                lambda *given: (graph if name == "gradient" else self._built("gradient"))(*given)[1],
-                lambda *given: self._weighted(*given)[1],
-                inputs,
-                0,
-            )
-            self._checked = True
-        return graph
+        asked = asks.spec(name)
+        self.require_companions(asked)
+        return asked.compile(self)
+
+    def require_companions(self, asked: asks.AskSpec) -> None:
+        """Raise UnsupportedOperation unless all companions of a question are there."""
+        if lacking := sorted(set(asked.companions) - set(self.companions)):
+            raise UnsupportedOperation(f"{asked.name} needs a companion network, {', '.join(lacking)}")
+
+    def check_shapes(self) -> None:
+        """Raise InvalidInput or InvalidParameter unless the network and its layer give what graphs are made of."""
+        _check_shapes(self._weighted, self._images, self.n_outputs)
 
     def to_onnx(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Write a graph as ONNX with a dynamic batch and the names of :data:`GRAPHS`; raises what ``[name]`` does."""
+        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`; raises what ``[name]`` does."""
         self[name].to_onnx(path)
 
-    def _built(self, name: str) -> CompiledGraph:
+    def examples(self, name: str) -> list[Tensor]:
+        """Return an example of each input of a graph, in order, at least 2 rows each."""
+        images = self._images
+        row = torch.linspace(1, 2, self.n_outputs, dtype=images.dtype, device=images.device)
+        asked = asks.spec(name)
+        known = {"images": images, "weights": row.expand(len(images), -1)}
+        return [known[each] if each in known else asked.examples[each](images) for each in asked.inputs]
+
+    def extended(
+        self, name: str, append: Callable[[fx.GraphModule, "Nodes"], Sequence[fx.Node]], *, split_pools: bool = True
+    ) -> CompiledGraph:
+        """Compile a graph that is the network itself and what is appended to it.
+
+        Args:
+            name: Name of the graph.
+            append: Appends to the traced network and returns the nodes of the outputs, in order.
+            split_pools: See :func:`radlens.graphs.passes.split_large_pools`.
+
+        Raises:
+            UnsupportedOperation: The network cannot be compiled.
+        """
         module = _copied(self._traced)
-        # The rule of DeepLIFT for a max pooling is not that of two one after the other.
-        prepare(module, split_pools=name != "deep_lift")
-        complete(module, self._values(name, module))
-        signature = GRAPHS[name]
+        prepare(module, split_pools=split_pools)
+        output, score, *maps = results(module)
+        images = module.graph.find_nodes(op="placeholder")[0]
+        complete(module, append(module, Nodes(images, output, score, maps[0] if maps else None)))
+        asked = asks.spec(name)
         for node in module.graph.find_nodes(op="placeholder"):
-            if node.meta["input"] not in signature.inputs:
+            if node.meta["input"] not in asked.inputs:
                 module.graph.erase_node(node)
         module.recompile()
-        examples = [self._examples[each] for each in signature.inputs]
-        return CompiledGraph(module, examples, signature.inputs, signature.outputs)
+        return CompiledGraph(module, self.examples(name), asked.inputs, asked.outputs)
 
-    def _values(self, name: str, module: fx.GraphModule) -> tuple[fx.Node, ...]:
-        """Append to logits, score and feature maps what a graph gives out, and return it."""
-        output, score, *maps = results(module)
-        images, _ = module.graph.find_nodes(op="placeholder")
-        if name == "gradient":
-            return output, append_gradient(module, score, images, RULES)
-        if name == "guided":
-            return output, append_gradient(module, score, images, GUIDED)
-        if name == "deep_lift":
-            return output, append_deep_lift(module, score, images, RULES, as_captum=self.as_captum)
-        if name == "features":
-            if not maps:
-                raise UnsupportedOperation(
-                    "the network must have maps (b, k, h, w) that everything passes on its way to the score, "
-                    "it has none; a layer can be named"
-                )
-            return output, maps[0], append_gradient(module, score, maps[0], RULES)
-        return (output,)
+    def check_backward(self, gradient: Callable[..., Sequence[Tensor]]) -> None:
+        """Check, the first time, that autograd functions of the network go back by the gradient of what they compute.
+
+        Args:
+            gradient: Maps images and weights to logits and the compiled gradient.
+
+        Raises:
+            UnsupportedOperation: One does not.
+        """
+        if self._checked:
+            return
+        inputs = tuple(each[:1] for each in self.examples("gradient"))
+        check_custom_functions(lambda *given: gradient(*given)[1], lambda *given: self._weighted(*given)[1], inputs, 0)
+        self._checked = True
+
+    @cached_property
+    def captum_sees_all(self) -> bool:
+        """Whether Captum's rules for layers reach every rectifier and pooling of the network."""
+        return captum_sees_all(self.module, self._images[:1])
 
     @cached_property
     def _traced(self) -> fx.GraphModule:
         """The network as a graph that gives out logits, score and, if there are any, feature maps."""
-        inputs = (self._examples["images"], self._examples["weights"])
-        module = trace_whole(self._weighted, inputs, KNOWN)
+        module = trace_whole(self._weighted, tuple(self.examples("gradient")), KNOWN)
         own_constants(module, self.module)
         images, weights = module.graph.find_nodes(op="placeholder")
         images.meta["input"], weights.meta["input"] = "images", "weights"
@@ -187,6 +207,22 @@ class ClassifierGraphs:
         found = maps[0] if maps else last_feature_maps(module.graph, images, score)
         module.graph.output_node().args = ((output, score) if found is None else (output, score, found),)
         return module
+
+
+class Nodes(NamedTuple):
+    """Nodes of a traced classifier.
+
+    Attributes:
+        images: Its input.
+        output: Logits ``(b, n_outputs)``.
+        score: Score ``(b,)``.
+        maps: Last feature maps ``(b, k, h', w')``; None where the network has none.
+    """
+
+    images: fx.Node
+    output: fx.Node
+    score: fx.Node
+    maps: fx.Node | None
 
 
 class _Weighted(nn.Module):

@@ -53,6 +53,10 @@ class CompiledGraph(nn.Module):
         with torch.no_grad():
             return tuple(self.graph_module(*inputs))
 
+    def named(self, input_names: Sequence[str], output_names: Sequence[str]) -> "CompiledGraph":
+        """Return the same graph with other names of its inputs and outputs in ONNX, in their order."""
+        return CompiledGraph(self.graph_module, self.examples, input_names, output_names)
+
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the graph as ONNX, opset 20, with a dynamic batch; kernels used both ways are stored once.
 

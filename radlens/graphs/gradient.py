@@ -22,7 +22,7 @@ from radlens.graphs.rules import RULES
 from radlens.graphs.rules.activations import guided_relu
 from radlens.graphs.tracing import evaluating_copy, layer_of, own_constants, trace
 
-__all__ = ["GradientGraph", "gradient_graph"]
+__all__ = ["GradientGraph", "forward_graph", "gradient_graph"]
 
 aten = torch.ops.aten
 
@@ -102,6 +102,32 @@ def gradient_graph(
         lambda *inputs: graph(*inputs)[-1], lambda *inputs: score(module(*inputs)), example_inputs, wrt
     )
     return graph
+
+
+def forward_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> CompiledGraph:
+    """Compile what ``module`` computes into a graph with a dynamic batch.
+
+    Args:
+        module: As for :func:`gradient_graph`.
+        example_inputs: One tensor for each input, batch first; only shapes and types matter.
+
+    Returns:
+        The graph; in ONNX its inputs are ``input_0``, ``input_1``, ..., its outputs ``output_0``, ``output_1``, ...
+
+    Raises:
+        InvalidInput: The examples do not fit.
+        UnsupportedOperation: The module cannot be compiled; the message names the operation and the layer.
+    """
+    _check_examples(example_inputs, 0)
+    example_inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
+    module = evaluating_copy(module)
+    graph_module = trace(module, example_inputs, None, KNOWN).graph_module
+    prepare(graph_module)
+    outputs = results(graph_module)
+    complete(graph_module, outputs)
+    own_constants(graph_module, module)
+    inputs = [f"input_{k}" for k in range(len(example_inputs))]
+    return CompiledGraph(graph_module, example_inputs, inputs, [f"output_{k}" for k in range(len(outputs))])
 
 
 KNOWN = RULES.keys() | passes.LOWERINGS.keys()

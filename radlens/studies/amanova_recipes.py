@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from radlens.evaluation import linear_interval, log_interval
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam import Calibration
 from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.phantom_model import PhantomModel
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES, curve
 from radlens.families.cdmam.replacement import disk_free_twin
 from radlens.families.cdmam.training import TrainedRun, load_run
@@ -30,7 +31,7 @@ from radlens.images.sampling import flat_indices
 from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
 from radlens.phantoms.cdmam.registered import Registered, register
 
-__all__ = ["EagerEnsemble", "PhantomModel", "Predicted", "Recipe", "View", "bundle_recipe", "run_recipe"]
+__all__ = ["EagerEnsemble", "Predicted", "Recipe", "View", "bundle_recipe", "run_recipe"]
 
 SAMPLER = "stratified"
 """How pixels are chosen where nothing else is stated."""
@@ -39,21 +40,8 @@ _BATCH = 8
 """Samples that torch computes together: autograd takes 25 MB for each member and sample."""
 
 
-class PhantomModel(Protocol):
-    """Predicts, scores and differentiates normalised samples ``(b, 1, 250, 250)``."""
-
-    def predict(self, images: Tensor) -> CdcPrediction:
-        """Return curves and uncertainty, each ``(b, 12)`` um of gold."""
-
-    def score(self, images: Tensor) -> Tensor:
-        """Return midpoints ``(b,)``, um of gold."""
-
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of eq. (1), ``(b, 1, 250, 250)``."""
-
-
 @dataclass(frozen=True, eq=False)
-class EagerEnsemble:
+class EagerEnsemble(PhantomModel):
     """An ensemble computed by torch, a few samples at a time.
 
     Attributes:
@@ -68,12 +56,7 @@ class EagerEnsemble:
         parts = [self.ensemble.predict(batch) for batch in images.split(self.batch_size)]
         return type(parts[0])(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def score(self, images: Tensor) -> Tensor:
-        """Return midpoints ``(b,)``, um of gold."""
-        return self.predict(images).mean.mean(dim=1)
-
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of eq. (1), ``(b, 1, 250, 250)``."""
+    def _gradients(self, images: Tensor) -> Tensor:
         return torch.cat([self.ensemble.gradient(batch) for batch in images.split(self.batch_size)])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from radlens import explainers
 from radlens.errors import InvalidParameter
 from radlens.evaluation import Classification, Randomisation
-from radlens.explainers import StepwiseExplainer, probabilities
+from radlens.explainers import Explainer, probabilities
 from radlens.figures import (
     LIMITS_PATIENTS,
     LIMITS_SIMULATED,
@@ -215,7 +215,7 @@ class _Evaluation:
     on_progress: Progress
 
     @cached_property
-    def methods(self) -> dict[str, StepwiseExplainer]:
+    def methods(self) -> dict[str, Explainer]:
         names = self.model.methods if self.plan.methods is None else self.plan.methods
         if refused := [name for name in names if name not in self.model.methods]:
             reason = self.model.refused.get(refused[0], "it is unknown or explains models of another kind")

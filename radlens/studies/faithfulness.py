@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from radlens.evaluation import deletion, infidelity, insertion, max_sensitivity
-from radlens.explainers import Occlusion, StepwiseExplainer, images_per_call, probabilities
+from radlens.explainers import Explainer, Occlusion, images_per_call, probabilities
 from radlens.studies.maps import MapSet
 from radlens.studies.store import Key
 
@@ -76,7 +76,7 @@ class Faithfulness:
     effort: Effort
 
 
-def cheaper(method: StepwiseExplainer) -> StepwiseExplainer:
+def cheaper(method: Explainer) -> Explainer:
     """Return a method with its quick parameters where its own cost more; squares of occlusion lie side by side."""
     quick = method.quicker()
     if isinstance(quick, Occlusion):
@@ -176,7 +176,7 @@ class _Measured:
         )
         return np.array(float(found))
 
-    def _sensitivity(self, method: StepwiseExplainer) -> np.ndarray:
+    def _sensitivity(self, method: Explainer) -> np.ndarray:
         if not self.effort.n_noisy:
             return np.array(np.nan)
         quick = cheaper(method)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from radlens.errors import InvalidParameter
-from radlens.explainers import StepwiseExplainer, complete, create, predicted
+from radlens.explainers import Explainer, complete, create, predicted
 from radlens.studies.cases import CaseSet
 from radlens.studies.models import StudyModel
 from radlens.studies.store import Key, Store
@@ -30,9 +30,7 @@ a study is interrupted."""
 Progress = Callable[[str, float, float], None]
 
 
-def methods_of(
-    names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None
-) -> dict[str, StepwiseExplainer]:
+def methods_of(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Explainer]:
     """Return the methods by name, with their defaults where ``parameters`` says nothing.
 
     Raises:
@@ -40,12 +38,12 @@ def methods_of(
     """
     found = {name: create(name, **(parameters or {}).get(name, {})) for name in names}
     for name, method in found.items():
-        if not isinstance(method, StepwiseExplainer):
+        if not method.for_classes:
             raise InvalidParameter(f"methods must explain classes, got {name}")
     return found  # type: ignore[return-value]  # the loop above has looked at each
 
 
-def method_parameters(method: StepwiseExplainer) -> dict[str, Any]:
+def method_parameters(method: Explainer) -> dict[str, Any]:
     """Return the parameters of a method as JSON has them, without those that do not change its maps."""
     values = asdict(method)  # type: ignore[call-overload]  # every method is a dataclass
     return {name: value for name, value in values.items() if name != "internal_batch_size"}
@@ -90,7 +88,7 @@ class MapSet:
 
     model: StudyModel
     cases: CaseSet
-    methods: Mapping[str, StepwiseExplainer]
+    methods: Mapping[str, Explainer]
     targets: Mapping[int, int]
     store: Store
     stage: str
@@ -138,7 +136,7 @@ def explain_cases(
     model: StudyModel,
     cases: CaseSet,
     targets: Mapping[int, int],
-    methods: Mapping[str, StepwiseExplainer],
+    methods: Mapping[str, Explainer],
     store: Store,
     *,
     on_progress: Progress | None = None,
@@ -163,9 +161,7 @@ def explain_cases(
     return maps
 
 
-def _batches(
-    indices: Sequence[int], methods: Mapping[str, StepwiseExplainer], shape: tuple[int, int]
-) -> Iterator[range]:
+def _batches(indices: Sequence[int], methods: Mapping[str, Explainer], shape: tuple[int, int]) -> Iterator[range]:
     """Yield places of images that are explained together: more than one where the methods ask for little."""
     cost = sum(method.cost(*shape) for method in methods.values())
     size = max(1, _CALLS_TOGETHER // max(cost, 1))

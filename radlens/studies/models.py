@@ -13,7 +13,7 @@ from torch import Tensor
 
 from radlens.datasets import ModelInput
 from radlens.errors import RadlensError
-from radlens.explainers import StepwiseExplainer, get, names, probabilities
+from radlens.explainers import Model, get, names, probabilities
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier
@@ -45,7 +45,7 @@ class StudyModel:
     Attributes:
         name: of the model, for files.
         title: for readers.
-        classifier: see :class:`radlens.explainers.Classifier`.
+        classifier: see :class:`radlens.explainers.Model`.
         input: what it takes.
         classes: names; the positive one is "malignant", or the last where none is called so.
         identity: SHA-256 of its weights.
@@ -59,7 +59,7 @@ class StudyModel:
 
     name: str
     title: str
-    classifier: Any
+    classifier: Model
     input: ModelInput
     classes: tuple[str, ...]
     identity: str
@@ -87,7 +87,7 @@ class StudyModel:
 
 def class_methods() -> tuple[str, ...]:
     """Return the names of all methods that explain classes."""
-    return tuple(name for name in names() if issubclass(get(name), StepwiseExplainer))
+    return tuple(name for name in names() if get(name).for_classes)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -196,16 +196,17 @@ def _graphs(
     run: TrainedClassifier, number: int, folder: Path, report: Progress
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the file of each graph of a member, and why others are missing."""
-    from radlens.graphs import GRAPHS, classifier_graphs
+    from radlens.graphs import asks, classifier_graphs
 
     example = torch.zeros(1, *run.model_input.image_shape)
     graphs = None
     paths: dict[str, Path] = {}
     missing: dict[str, str] = {}
-    for done, name in enumerate(GRAPHS):
+    wanted = asks.answerable({})
+    for done, name in enumerate(wanted):
         file = folder / f"member-{number}.{name}.onnx"
         if not file.exists():
-            report(f"graphs of {folder.name}", done, len(GRAPHS))
+            report(f"graphs of {folder.name}", done, len(wanted))
             graphs = graphs or classifier_graphs(run.members[number], example, n_outputs=run.n_outputs, layer=LAYER)
             try:
                 _write(graphs, name, file)
@@ -214,7 +215,7 @@ def _graphs(
                 continue
         paths[name] = file
     if graphs is not None:
-        report(f"graphs of {folder.name}", len(GRAPHS), len(GRAPHS))
+        report(f"graphs of {folder.name}", len(wanted), len(wanted))
     return paths, missing
 
 
@@ -226,45 +227,24 @@ def _write(graphs: Any, name: str, file: Path) -> None:
     beside.replace(file)
 
 
-class _WithModule:
+class _WithModule(Model):
     """A classifier whose graphs are used where an engine computes them, and whose module is used elsewhere.
 
     Args:
-        graphs: its graphs.
-        eager: its module.
-        missing: names of graphs that could not be made.
-        notes: gets a sentence for each graph that no engine computes.
+        graphs: Its graphs.
+        eager: Its module.
+        missing: Names of graphs that could not be made.
+        notes: Gets a sentence for each graph that no engine computes.
     """
 
     def __init__(self, graphs: GraphClassifier, eager: EagerClassifier, missing: set[str], notes: list[str]) -> None:
-        self.n_outputs, self.image_shape = graphs.n_outputs, graphs.image_shape
+        self.n_outputs, self.image_shape, self.dtype = graphs.n_outputs, graphs.image_shape, graphs.dtype
         self._graphs, self._eager, self._missing, self._notes = graphs, eager, missing, notes
 
-    def outputs(self, images: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._for("prediction").outputs(images)
+    def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return self._for(name).ask(name, targets, **arrays)
 
-    def score(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._for("prediction").score(images, targets)
-
-    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._for("gradient").gradient(images, targets)
-
-    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._for("guided").guided(images, targets)
-
-    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """See `radlens.explainers.Classifier`."""
-        return self._for("features").features(images, targets)
-
-    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._for("deep_lift").deep_lift(images, baselines, targets)
-
-    def _for(self, name: str) -> Any:
+    def _for(self, name: str) -> Model:
         if name not in self._missing:
             try:
                 self._graphs.engine(name)

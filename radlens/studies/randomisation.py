@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from radlens.evaluation import Randomisation, model_randomisation
-from radlens.explainers import StepwiseExplainer
+from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.studies.faithfulness import cheaper
 from radlens.studies.maps import MapSet, method_parameters
@@ -105,7 +105,7 @@ def _stored(values: Mapping[str, Any]) -> Randomisation:
 def _compared(
     maps: MapSet,
     indices: Sequence[int],
-    method: StepwiseExplainer,
+    method: Explainer,
     n_points: int,
     seed: int,
     tell: Callable[[int, int], None],

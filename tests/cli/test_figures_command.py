@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 from tiny_bundle import make_bundle
 
 from radlens.cli.studies import PATH_LENGTHS, Study, turned
@@ -99,7 +100,7 @@ def test_each_path_length_is_studied(study, monkeypatch):
     assert large / small == pytest.approx(PATH_LENGTHS[-1] / PATH_LENGTHS[0], rel=2e-3)
 
 
-class _Bright:
+class _Bright(FakeModel):
     """A model whose score rises with the sum of all pixels: each pixel that a sample holds gets -c / L."""
 
     batch_size = 8

@@ -233,9 +233,10 @@ def test_rectifiers_that_captum_does_not_see_are_treated_as_layers(rectify, pool
     """Captum passes the plain gradient of a function, and its DeepLIFT refuses a layer that is used twice."""
     pooled = pool if isinstance(pool, nn.Module) else lambda maps: pool(maps, 2)
     other = EagerClassifier(_OneRelu(rectify, pooled), (2, 32, 24))
-    torch.testing.assert_close(other.guided(IMAGES, TARGETS), MODEL.guided(IMAGES, TARGETS), **TOLERANCE)
-    pair = IMAGES, torch.full_like(IMAGES, 0.2)
-    torch.testing.assert_close(other.deep_lift(*pair, TARGETS), MODEL.deep_lift(*pair, TARGETS), **TOLERANCE)
+    pair = {"images": IMAGES, "baselines": torch.full_like(IMAGES, 0.2)}
+    for name, given in (("guided", {"images": IMAGES}), ("deep_lift", pair)):
+        found, expected = (model.ask(name, TARGETS, **given) for model in (other, MODEL))
+        torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +310,10 @@ def test_a_call_of_the_model_holds_few_images():
 class _Counting(EagerClassifier):
     sizes: list[int]
 
-    def gradient(self, images, targets):
-        self.sizes.append(len(images))
-        return super().gradient(images, targets)
+    def _answer(self, name, targets, arrays):
+        if name == "gradient":
+            self.sizes.append(len(arrays["images"]))
+        return super()._answer(name, targets, arrays)
 
 
 def test_rows_and_methods_share_calls_within_the_limit():

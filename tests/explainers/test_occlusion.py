@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 
 from radlens.errors import InvalidParameter
 from radlens.explainers import Occlusion
@@ -10,7 +11,7 @@ from radlens.explainers import Occlusion
 WEIGHTS = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 7, 9)))
 
 
-class Model:
+class Tanh(FakeModel):
     """A non-linear score, so that order and batching would show."""
 
     def score(self, images):
@@ -18,7 +19,7 @@ class Model:
         return torch.tanh((images * WEIGHTS).sum(dim=(1, 2, 3)))
 
 
-class LinearModel:
+class Linear(FakeModel):
     """A score that occlusion explains exactly."""
 
     def score(self, images):
@@ -28,7 +29,7 @@ class LinearModel:
 
 def slow_occlusion(images, window, stride, baseline):
     """Occlude, evaluate and average one window at a time, until the image is covered."""
-    score = Model().score
+    score = Tanh().score
     total, count = np.zeros(images.shape), np.zeros(images.shape)
     for i in range(len(images)):
         for m in range(max(0, math.ceil((images.shape[2] - window) / stride)) + 1):
@@ -47,7 +48,7 @@ def test_equals_one_window_at_a_time(window, stride, internal_batch_size):
     """Any batch size gives the slow result (float64, rounding only)."""
     images = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 1, 7, 9)))
     method = Occlusion(window, stride, 0.3, internal_batch_size=internal_batch_size)
-    found = method.attribute(Model(), images)
+    found = method.attribute(Tanh(), images)
     np.testing.assert_allclose(found.numpy(), slow_occlusion(images, window, stride, 0.3), rtol=0, atol=1e-14)
 
 
@@ -55,7 +56,7 @@ def test_equals_one_window_at_a_time(window, stride, internal_batch_size):
 def test_linear_score_gives_weight_times_pixel(effect, sign):
     """For a linear score, occluding pixel i lowers it by ``w_i x_i``."""
     images = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 1, 7, 9)))
-    found = Occlusion(1, 1, effect=effect).attribute(LinearModel(), images)
+    found = Occlusion(1, 1, effect=effect).attribute(Linear(), images)
     torch.testing.assert_close(found, sign * WEIGHTS * images)
 
 

@@ -4,13 +4,14 @@ from dataclasses import FrozenInstanceError, fields
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 
 from radlens import explainers
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.explainers import Explainer, register
 
 
-class Quadratic:
+class Quadratic(FakeModel):
     """Score ``0.5 |x|^2`` per image; its gradient is the image."""
 
     def score(self, images):
@@ -129,7 +130,7 @@ def test_odd_images_are_refused(images, message):
 
 def test_what_is_no_model_is_refused():
     """A function has neither a score nor a gradient."""
-    with pytest.raises(InvalidInput, match=r"model must be a torch module, .*, got function"):
+    with pytest.raises(InvalidInput, match=r"model must be a torch module or a radlens Model, got function"):
         explainers.create("saliency").attribute(lambda images: images, torch.zeros(1, 1, 3, 3))
 
 

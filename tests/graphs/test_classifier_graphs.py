@@ -15,7 +15,7 @@ from zoo import Lambda
 from radlens import engines
 from radlens.engines.golden import Golden
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedOperation
-from radlens.graphs import GRAPHS, classifier_graphs
+from radlens.graphs import asks, classifier_graphs
 
 EXACT = 1e-9
 """Relative difference of two float64 computations."""
@@ -91,7 +91,7 @@ def test_engines_compute_the_graph(tmp_path):
     x, w, path = images("efficient"), weights("efficient"), tmp_path / "features.onnx"
     compiled = classifier_graphs(deepcopy(network("efficient")).float(), x.float(), n_outputs=1)
     compiled.to_onnx("features", path)
-    model, signature = onnx.load(path), GRAPHS["features"]
+    model, signature = onnx.load(path), asks.spec("features")
     assert tuple(value.name for value in model.graph.input) == signature.inputs
     assert tuple(value.name for value in model.graph.output) == signature.outputs
     inputs = {"images": x.float(), "weights": w.float()}

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
-from radlens.graphs import GRAPHS, classifier_graphs
+from radlens.graphs import asks, classifier_graphs
 from radlens.graphs.forms import as_module, form_of
 
 IMAGES = torch.randn(2, 1, 16, 12, generator=torch.Generator().manual_seed(0))
@@ -58,7 +58,7 @@ def test_a_file_has_the_graphs_of_the_module(files, network, name, form):
     given = {"images": IMAGES, "weights": weights, "baselines": torch.zeros_like(IMAGES)}
     # The others are made of the same parts, and each takes seconds to compile.
     for graph in ("features", "deep_lift"):
-        inputs = [given[each] for each in GRAPHS[graph].inputs]
+        inputs = [given[each] for each in asks.spec(graph).inputs]
         for found, expected in zip(ours[graph](*inputs), theirs[graph](*inputs), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 

@@ -8,9 +8,8 @@ import torch
 
 from radlens.errors import BundleError, TrainingError, UnsupportedOperation
 from radlens.families.classifier.manifest import ClassifierBundle
+from radlens.graphs import asks
 from radlens.studies import CaseSet, StudyModel, bundle_model, class_methods, is_bundle, run_model
-
-KINDS = ("score", "gradient", "guided")
 
 
 def test_a_run_tells_what_it_is(model: StudyModel, run_folder: Path) -> None:
@@ -36,7 +35,7 @@ def compiled(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     folder, told = tmp_path_factory.mktemp("graphs"), []
     with pytest.MonkeyPatch.context() as patch:
         # Each graph takes seconds to make; the others are torch's then.
-        patch.setattr("radlens.graphs.GRAPHS", ("prediction",))
+        patch.setattr("radlens.graphs.asks.answerable", lambda companions: ("prediction",))
         found = run_model(run_folder, folder, engine="onnxruntime", on_progress=lambda *at: told.append(at))
     return found, folder, told
 
@@ -47,15 +46,13 @@ def test_graphs_compute_what_the_module_does(
     """What the files compute equals torch's; what has no graph is torch's."""
     graphs, _, told = compiled
     images, targets = torch.stack([case.image for case in cases[:3]]), torch.tensor([1, 0, 1])
-    for kind in KINDS:
-        found, expected = (getattr(each.classifier, kind)(images, targets) for each in (graphs, model))
-        # float32 sums in another order.
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
-    for found, expected in zip(*(each.classifier.features(images, targets) for each in (graphs, model)), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
-    starts = torch.zeros_like(images)
-    found, expected = (each.classifier.deep_lift(images, starts, targets) for each in (graphs, model))
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    for name in ("score", *asks.names()):
+        arrays = {"images": images} | ({"baselines": torch.zeros_like(images)} if name == "deep_lift" else {})
+        answers = (each.classifier.ask(name, targets, **arrays) for each in (graphs, model))
+        for found, expected in zip(*answers, strict=True):
+            # float32 sums in another order; multipliers of DeepLIFT divide by small differences.
+            share = 1e-3 if name == "deep_lift" else 1e-5
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=share * float(expected.abs().max()))
     np.testing.assert_allclose(graphs.probability(images), model.probability(images), rtol=1e-5)
     assert told == [(told[0][0], done, 1) for done in (0, 1)]
     missing = [note.partition(" is computed")[0] for note in graphs.notes]
@@ -67,7 +64,7 @@ def test_graphs_are_made_once(
 ) -> None:
     """A second opening compiles nothing; no half-written file lies around."""
     _, folder, _ = compiled
-    monkeypatch.setattr("radlens.graphs.GRAPHS", ("prediction",))
+    monkeypatch.setattr("radlens.graphs.asks.answerable", lambda companions: ("prediction",))
     monkeypatch.setattr("radlens.graphs.ClassifierGraphs.to_onnx", lambda *_: pytest.fail("it was made before"))
     monkeypatch.setattr("radlens.graphs.ClassifierGraphs.build", lambda *_: pytest.fail("it was made before"))
     run_model(run_folder, folder, engine="onnxruntime")
@@ -98,7 +95,8 @@ def test_torch_stands_in_for_a_graph(
     monkeypatch.setattr("radlens.graphs.ClassifierGraphs.to_onnx", some)
     found = run_model(run_folder, tmp_path)
     assert [note for note in found.notes if note.startswith("guided is computed by torch: guided holds")]
-    torch.testing.assert_close(found.classifier.guided(images, targets), model.classifier.guided(images, targets))
+    guided, expected = (each.classifier.ask("guided", targets, images=images) for each in (found, model))
+    torch.testing.assert_close(guided, expected)
     # A file that no engine can run is no graph either.
     torch.testing.assert_close(found.classifier.outputs(images), model.classifier.outputs(images))
     assert found.notes[-1].startswith("prediction is computed by torch: ")

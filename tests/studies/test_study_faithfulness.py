@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 from torch import Tensor
 
 from radlens import evaluation
@@ -77,7 +78,7 @@ def test_a_map_of_zeros_is_measured(maps: MapSet) -> None:
 def test_several_channels_share_a_whole(model: StudyModel, cases: CaseSet, store: Store) -> None:
     """A method that treats channels as one has the same measures for a grey image sent as three channels."""
 
-    class Colour:
+    class Colour(FakeModel):
         n_outputs, image_shape = 1, (3, 32, 32)
 
         def outputs(self, images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 from study_runs import N_TEST
 
 from radlens.errors import InvalidParameter
@@ -74,7 +75,7 @@ def test_quick_methods_explain_several_images_together(model: StudyModel, cases:
     """All images share a call; what one of them has already is not asked for."""
     asked: list[int] = []
 
-    class Counting:
+    class Counting(FakeModel):
         def gradient(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
             """Count the images."""
             asked.append(len(images))
@@ -104,7 +105,7 @@ def test_an_interrupted_run_goes_on(
     assert len(list(store.folder.rglob("*.npz"))) == 2
     asked: list[int] = []
 
-    class Counting:
+    class Counting(FakeModel):
         def gradient(self, images: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
             """Count the images."""
             asked.append(len(images))

@@ -11,40 +11,21 @@ from torch import Tensor
 
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.evaluation.cdc import linear_interval, log_interval
-from radlens.explainers import Checkpoint, Differentiable, Explainer, UpsampledMap, upsample
+from radlens.explainers import Checkpoint, Explainer, UpsampledMap, upsample
 from radlens.explainers.upsampling import Progress
 from radlens.families.cdmam.ablation import Ablation, ablate
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.disk_statistics import CounterTest, disk_statistic
 from radlens.families.cdmam.judging import Judged, judged
 from radlens.families.cdmam.opening import OpenedImage
+from radlens.families.cdmam.phantom_model import PhantomModel
 from radlens.families.cdmam.reader import Curve, PhantomReader
 from radlens.families.cdmam.replacement import disk_free_twin
 from radlens.families.cdmam.rows import Row
 from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
 
-__all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "Members", "Model", "OneSample"]
-
-
-class Members(Protocol):
-    """The members of an ensemble one by one."""
-
-    n_members: int
-
-    def attribute(self, explainer: Explainer, images: Tensor) -> Tensor:
-        """Return the map of each member, ``(b, m, 250, 250)``, for images ``(b, 1, 250, 250)``."""
-
-
-class Model(Differentiable, Protocol):
-    """A contrast-detail model: predicts, scores and differentiates normalised images ``(b, 1, 250, 250)``."""
-
-    @property
-    def members(self) -> Members:
-        """The members one by one."""
-
-    def predict(self, images: Tensor) -> CdcPrediction:
-        """Return the curves and their uncertainty."""
+__all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "OneSample"]
 
 
 class Elsewhere(Protocol):
@@ -144,7 +125,7 @@ class Computer:
         reader: reads registered phantoms; None where the network sees images as they are.
     """
 
-    model: Model
+    model: PhantomModel
     preprocess: Callable[[np.ndarray], Tensor]
     batch_size: int = 8
     checkpoint: Checkpoint | None = None
@@ -237,7 +218,7 @@ class Computer:
                 np.require(pixels, requirements="W"),
                 lambda batch: self._maps(explainer, self.preprocess(batch[:, 0].numpy()), each=each),
                 **sampling,
-                n_members=self.model.members.n_members if each else 0,
+                n_members=self.model.each.n_members if each else 0,
             )
 
         found = drawn(row.pixels, each=each, **sampling)
@@ -276,7 +257,7 @@ class Computer:
 
     def _maps(self, explainer: Explainer, images: Tensor, *, each: bool) -> Tensor:
         """Return ``(b, 1, 250, 250)``, or the maps of each member ``(b, m, 250, 250)``."""
-        maps = self.model.members.attribute(explainer, images) if each else explainer.attribute(self.model, images)
+        maps = self.model.each.attribute_each(explainer, images) if each else explainer.attribute(self.model, images)
         if not torch.isfinite(maps).all():
             raise InvalidParameter(
                 "path_length and pixels must be small enough for a finite map, got one that overflows"

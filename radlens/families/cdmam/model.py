@@ -20,6 +20,7 @@ from radlens.engines.parity import disallowed
 from radlens.errors import BundleError
 from radlens.families.cdmam.manifest import GRADIENT_ONNX, MEMBERS_ONNX, PREDICTION_ONNX, WEIGHTS, Bundle
 from radlens.families.cdmam.members import CdmamMembers
+from radlens.families.cdmam.phantom_model import PhantomModel
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
 
@@ -37,7 +38,7 @@ _AUTOGRAD_BYTES = 25_000_000
 log = logging.getLogger(__name__)
 
 
-class BundleEngine:
+class BundleEngine(PhantomModel):
     """Predicts, scores and differentiates normalised images ``(b, 1, 250, 250)`` float32, any b.
 
     Attributes:
@@ -72,16 +73,11 @@ class BundleEngine:
         parts = (torch.from_numpy(found[name]) for name in PREDICTION)
         return CdcPrediction.from_parts(*parts, logarithmic=self._logarithmic)
 
-    def score(self, images: Tensor) -> Tensor:
-        """Return the midpoint of the curve ``(b,)``, um of gold."""
-        return self.predict(images).mean.mean(dim=1)
-
-    def gradient(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of Amanova et al. 2022, eq. (1), ``(b, 1, 250, 250)``."""
+    def _gradients(self, images: Tensor) -> Tensor:
         return torch.from_numpy(self._gradient.run({"images": images.float().numpy()})["gradient"])
 
     @cached_property
-    def members(self) -> CdmamMembers:
+    def each(self) -> CdmamMembers:
         """The members one by one; their graph is opened, and engines are measured, when it is first needed.
 
         Raises:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from radlens.datasets import Prepared
 from radlens.errors import UnreadableImage
-from radlens.explainers import Ask, Attribution, StepwiseExplainer, Work, complete, of_member, predicted, probabilities
+from radlens.explainers import Ask, Attribution, Explainer, Work, complete, of_member, predicted, probabilities
 from radlens.families.classifier.rows import ClassifierRow
 from radlens.families.classifier.trust import TrustCard, trust_card
 
@@ -119,10 +119,10 @@ class Computer:
         )
 
     def _predict(self, image: Tensor) -> Work:
-        logits = []
+        logits: list[Tensor] = []
         for member in range(len(self._model.members)):
-            logits.append((yield Ask("outputs", image[None], None, member=member))[0])
-        stacked = torch.stack(logits)
+            logits += yield Ask("prediction", {"images": image[None]}, member=member)
+        stacked = torch.cat(logits)
         if not stacked.isfinite().all():
             raise UnreadableImage("pixels must be small enough to predict from, got values that overflow the model")
         mean = stacked.mean(dim=0)[None]
@@ -130,7 +130,7 @@ class Computer:
             stacked.numpy(), probabilities(mean)[0].numpy(), probabilities(stacked).numpy(), int(predicted(mean)[0])
         )
 
-    def _attribute(self, explainer: StepwiseExplainer, image: Tensor, target: int, *, each: bool) -> Work:
+    def _attribute(self, explainer: Explainer, image: Tensor, target: int, *, each: bool) -> Work:
         if not each:
             return [(yield from explainer.work(image, target))]
         found = []
@@ -139,7 +139,7 @@ class Computer:
         return found
 
 
-def grid_map(values: Tensor, explainer: StepwiseExplainer) -> np.ndarray:
+def grid_map(values: Tensor, explainer: Explainer) -> np.ndarray:
     """Return a map ``(c, h, w)`` as ``(h, w)``: contributions of channels add up, copies of one map do not."""
     return (values.sum(dim=0) if explainer.per_channel else values[0]).numpy()
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from radlens.engines.golden import MAP_SIZE, Golden, limit, relative_error
-from radlens.errors import BundleError, InvalidInput, InvalidParameter, UnsupportedOperation
-from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
+from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
+from radlens.graphs import ClassifierGraphs, asks, classifier_graphs
+from radlens.graphs.asks import LOGITS
 
 __all__ = ["ExportReport", "export_classifier", "golden_weights"]
 
@@ -69,14 +69,13 @@ def export_classifier(
     if examples.dtype != torch.float32 or examples.ndim != 4 or len(examples) != N_EXAMPLES:
         got = f"{examples.dtype} of {tuple(examples.shape)}"
         raise InvalidInput(f"examples must be torch.float32 of shape ({N_EXAMPLES}, c, h, w), got {got}")
-    names = tuple(GRAPHS) if names is None else tuple(names)
-    for name in names:
-        if name not in GRAPHS:
-            raise InvalidParameter(f"graph must be one of {', '.join(GRAPHS)}, got {name!r}")
     report = on_progress or (lambda stage, done, total: None)
     graphs = (
         source if isinstance(source, ClassifierGraphs) else classifier_graphs(source, examples, n_outputs=n_outputs)
     )
+    names = asks.answerable(graphs.companions) if names is None else tuple(names)
+    for name in names:
+        asks.spec(name)
     forms = _Forms(graphs, examples, n_outputs)
     missing: dict[str, str] = {}
     errors: dict[str, float] = {}
@@ -100,10 +99,10 @@ class _Forms:
             n_outputs=n_outputs,
             layer=graphs.layer,
             as_captum=graphs.as_captum,
+            companions={name: deepcopy(each).double() for name, each in graphs.companions.items()},
         )
         self._graphs = {torch.float32: graphs, torch.float64: exact}
-        # What the other image has that this one lacks is as good a baseline as any, and its borders are the same.
-        self._inputs = {"images": examples, "baselines": examples.flip(0), "weights": golden_weights(n_outputs)}
+        self._inputs = {"images": examples, "weights": golden_weights(n_outputs)}
 
     def write(self, name: str, path: Path) -> float:
         """Write a graph and its golden values and return its error in float32.
@@ -113,9 +112,12 @@ class _Forms:
             BundleError: the compiled graph does not compute what the module does.
         """
         graph = self._graphs[torch.float32].build(name)
-        inputs = {each: self._inputs[each].numpy() for each in graph.input_names}
-        golden = Golden.measure(lambda dtype, given: self._reference(name, dtype, given), inputs, graph.output_names)
-        values = zip(graph.output_names, _one_by_one(graph, [self._inputs[n] for n in graph.input_names]), strict=True)
+        given = self._inputs | {
+            each: example(self._inputs["images"]) for each, example in asks.spec(name).examples.items()
+        }
+        inputs = {each: given[each].numpy() for each in graph.input_names}
+        golden = Golden.measure(lambda dtype, arrays: self._reference(name, dtype, arrays), inputs, graph.output_names)
+        values = zip(graph.output_names, _one_by_one(graph, [given[n] for n in graph.input_names]), strict=True)
         errors = {output: relative_error(value, golden.outputs[output]) for output, value in values}
         for output, error in errors.items():
             allowed = limit("f32", golden.float32_errors[output], is_map=golden.outputs[output][0].size >= MAP_SIZE)
@@ -126,28 +128,24 @@ class _Forms:
         return max(errors.values())
 
     def _reference(self, name: str, dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        graphs = self._graphs[dtype]
-        if name == "prediction":
-            with torch.no_grad():
-                return _one_by_one(lambda image: [graphs.module(image).reshape(1, -1)], list(inputs.values()))
-        compute = partial(_gradient, graphs.module) if name == "gradient" else graphs.build(name)
-        return _one_by_one(compute, list(inputs.values()))
+        graphs, asked = self._graphs[dtype], asks.spec(name)
+        arrays = [inputs[each] for each in asked.inputs]
+        if asked.golden == "compiled":
+            return _one_by_one(graphs.build(name), arrays)
+
+        def compute(*parts: Tensor) -> Sequence[Tensor]:
+            found = dict(zip(asked.answers, asked.eager(graphs, *parts), strict=True))
+            if LOGITS not in found and LOGITS in asked.outputs:
+                (found[LOGITS],) = asks.spec(asks.PREDICTION).eager(graphs, parts[asked.inputs.index("images")])
+            return [found[each] for each in asked.outputs]
+
+        return _one_by_one(compute, arrays)
 
 
 def _one_by_one(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Compute outputs image by image: whole images in float64 take gigabytes."""
     parts = [function(*(value[k : k + 1] for value in inputs)) for k in range(len(inputs[0]))]
     return [torch.cat(output) for output in zip(*parts, strict=True)]
-
-
-def _gradient(module: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits of an image and the gradient of their weighted sum, by autograd."""
-    images = images.detach().requires_grad_()
-    with torch.enable_grad():
-        # A squeeze in the network may have taken the batch along.
-        output = module(images).reshape(1, -1)
-        (gradient,) = torch.autograd.grad((output * weights).sum(), images)
-    return output.detach(), gradient
 
 
 def golden_weights(n_outputs: int) -> Tensor:

@@ -15,7 +15,7 @@ from radlens.datasets.model_input import ModelInput
 from radlens.engines.golden import relative_error
 from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
 from radlens.evaluation import model_randomisation
-from radlens.explainers import StepwiseExplainer
+from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.export import ExportReport, export_classifier
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
@@ -203,7 +203,7 @@ def allowed_methods(
     """Return the methods that a model can be explained with, and why it cannot be with the others.
 
     Args:
-        model: a :class:`radlens.explainers.Classifier`.
+        model: a :class:`radlens.explainers.Model`.
         images: ``(b, c, h, w)``, on which methods are tried whose need is more than a graph.
         graphs: that the model has.
         missing: why it has not the others, by name.
@@ -211,7 +211,7 @@ def allowed_methods(
     allowed, refused = [], {}
     for name in explainers.names():
         method = explainers.create(name)
-        if not isinstance(method, StepwiseExplainer):
+        if not method.for_classes:
             continue
         needs = ["prediction" if need == "score" else need for need in method.needs]
         lacking = [need for need in needs if need not in graphs]
@@ -227,7 +227,7 @@ def allowed_methods(
     return tuple(allowed), refused
 
 
-def _objection(method: StepwiseExplainer, model: Any, images: Tensor) -> str | None:
+def _objection(method: Explainer, model: Any, images: Tensor) -> str | None:
     """Return why a method that has its graphs does not work all the same: CAM wants a head of a certain kind."""
     if method.name != "cam":
         return None

@@ -29,7 +29,7 @@ class ClassifierManifest:
         n_outputs: logits of an image: 1, or one for each class.
         input: what the network takes.
         n_members: networks in the ensemble.
-        graphs: that every member has, see :data:`radlens.graphs.GRAPHS`.
+        graphs: that every member has, see :mod:`radlens.graphs.asks`.
         explainers: methods that these graphs allow.
         refused: why other methods are not allowed, by name.
         form: what the model was made from: ``"eager"``, ``"torchscript"`` or ``"onnx"``.

@@ -1,6 +1,6 @@
 """What computes a classifier and what explanations ask of it: its graphs, or several members.
 
-Both are `radlens.explainers.Classifier`, as is the module itself (`radlens.explainers.EagerClassifier`). Graphs are
+Both are a `radlens.explainers.Model`, as is the module itself (`radlens.explainers.EagerClassifier`). Graphs are
 opened when they are first needed and are held against their golden values then; see `radlens.engines.opening`.
 """
 
@@ -19,18 +19,19 @@ from radlens.engines.golden import Golden, golden_file
 from radlens.engines.opening import is_there
 from radlens.engines.opening import open as open_engine
 from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
-from radlens.explainers.scores import class_weights
+from radlens.explainers import Model
+from radlens.graphs import asks
 
 __all__ = ["EnsembleClassifier", "GraphClassifier", "TracedEngine"]
 
 log = logging.getLogger(__name__)
 
 
-class GraphClassifier:
+class GraphClassifier(Model):
     """A classifier whose graphs are ONNX files.
 
     Args:
-        paths: file of each graph by its name in :data:`radlens.graphs.GRAPHS`, ``"prediction"`` among them.
+        paths: file of each graph by its name in :mod:`radlens.graphs.asks`, ``"prediction"`` among them.
         n_outputs: logits of an image.
         image_shape: ``(c, h, w)``.
         engine: see :func:`radlens.engines.open`.
@@ -119,33 +120,17 @@ class GraphClassifier:
         """Names of the engines that were opened, by graph."""
         return {name: engine.name for name, engine in self._opened.items()}
 
-    def outputs(self, images: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._run("prediction", {"images": images})["output"]
+    def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        asked = asks.spec(name)
+        if "weights" in asked.inputs:
+            arrays = {**arrays, "weights": self._weights(targets)}
+        found = self._run(name, arrays)
+        return tuple(found[each] for each in asked.answers)
 
-    def score(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return (self.outputs(images) * class_weights(targets, self.n_outputs)).sum(dim=1)
-
-    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._run("gradient", self._inputs(images, targets))["gradient"]
-
-    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._run("guided", self._inputs(images, targets))["gradient"]
-
-    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """See `radlens.explainers.Classifier`."""
-        found = self._run("features", self._inputs(images, targets))
-        return found["features"], found["gradient"]
-
-    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._run("deep_lift", {**self._inputs(images, targets), "baselines": baselines})["attribution"]
-
-    def _inputs(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return {"images": images, "weights": class_weights(targets, self.n_outputs)}
+    def can(self, name: str) -> str | None:
+        """Return why the model cannot answer a question, or None if it can."""
+        graph = asks.PREDICTION if name == asks.SCORE else name
+        return None if graph in self._paths else f"the model has no graph {graph!r}"
 
     def _run(self, name: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         arrays = {key: np.ascontiguousarray(value.float().numpy()) for key, value in inputs.items()}
@@ -186,7 +171,7 @@ class TracedEngine:
         return {"output": output.detach(), "gradient": gradient}
 
 
-class EnsembleClassifier:
+class EnsembleClassifier(Model):
     """Several members as one classifier: its logits are the means of theirs.
 
     Maps of methods that are linear in the score - saliency with signs, integrated gradients, occlusion, CAM, DeepLIFT
@@ -196,42 +181,20 @@ class EnsembleClassifier:
         members: at least one, of one kind.
     """
 
-    def __init__(self, members: Sequence[Any]) -> None:
+    def __init__(self, members: Sequence[Model]) -> None:
         if not members:
             raise InvalidInput("members must be at least one, got none")
-        self.members = tuple(members)
+        self.members: tuple[Any, ...] = tuple(members)
         self.n_outputs, self.image_shape = members[0].n_outputs, members[0].image_shape
-        self.dtype = getattr(members[0], "dtype", torch.float32)
+        self.dtype = members[0].dtype
 
     def member_outputs(self, images: Tensor) -> Tensor:
         """Return the logits of each member, ``(m, b, n_outputs)``."""
         return torch.stack([member.outputs(images) for member in self.members])
 
-    def outputs(self, images: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self.member_outputs(images).mean(dim=0)
+    def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return asks.spec(name).join([member.ask(name, targets, **arrays) for member in self.members])
 
-    def score(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._mean("score", images, targets)
-
-    def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._mean("gradient", images, targets)
-
-    def guided(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean over the members: each is a network of its own."""
-        return self._mean("guided", images, targets)
-
-    def features(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the feature maps of all members side by side; gradients are those of the mean score."""
-        found = [member.features(images, targets) for member in self.members]
-        activations, gradients = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
-        return activations, gradients / len(self.members)
-
-    def deep_lift(self, images: Tensor, baselines: Tensor, targets: Tensor) -> Tensor:
-        """See `radlens.explainers.Classifier`."""
-        return self._mean("deep_lift", images, baselines, targets)
-
-    def _mean(self, kind: str, *arguments: Tensor) -> Tensor:
-        return torch.stack([getattr(member, kind)(*arguments) for member in self.members]).mean(dim=0)
+    def can(self, name: str) -> str | None:
+        """Return why a member cannot answer a question, or None if all can."""
+        return next((reason for member in self.members if (reason := member.can(name)) is not None), None)

@@ -9,7 +9,7 @@ import torch
 
 from radlens import explainers
 from radlens.errors import InvalidParameter, UnsupportedMethod
-from radlens.explainers import StepwiseExplainer, images_per_call
+from radlens.explainers import Explainer, images_per_call
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.service.parameters import MEMBERS, Choice, Integer, Parameter, read_parameters, require_members, shown
 
@@ -119,7 +119,7 @@ class ClassifierSettings:
         trust: whether the answer comes with a trust card.
     """
 
-    explainer: StepwiseExplainer | None = None
+    explainer: Explainer | None = None
     target: int | None = None
     members: str = MEMBERS[0]
     output: str = OUTPUTS[0]
@@ -171,7 +171,6 @@ def explanation_settings(
     values = read_parameters(f"explanations by {method}", known, given, hints)
     parameters = {name: None if values[name] == AUTO else values[name] for name in own}
     explainer = explainers.create(method, **parameters)
-    assert isinstance(explainer, StepwiseExplainer), "what explains classes works step by step"
     target = None if values["target"] == PREDICTED else int(values["target"])
     members = require_members(values["members"], values["output"], manifest.n_members)
     return ClassifierSettings(explainer, target, members, values["output"], values["trust"])

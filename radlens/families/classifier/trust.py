@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from radlens.evaluation import deletion, infidelity, insertion
-from radlens.explainers import Attribution, StepwiseExplainer, probabilities
+from radlens.explainers import Attribution, Explainer, probabilities
 from radlens.explainers.work import images_per_call
 
 __all__ = ["N_SQUARES", "N_STEPS", "TrustCard", "trust_card"]
@@ -52,13 +52,11 @@ class TrustCard:
         }
 
 
-def trust_card(
-    model: Any, explainer: StepwiseExplainer, image: Tensor, attribution: Attribution, target: int
-) -> TrustCard:
+def trust_card(model: Any, explainer: Explainer, image: Tensor, attribution: Attribution, target: int) -> TrustCard:
     """Measure a map.
 
     Args:
-        model: a :class:`radlens.explainers.Classifier`.
+        model: a :class:`radlens.explainers.Model`.
         explainer: that made the map.
         image: ``(c, h, w)``.
         attribution: the map.

@@ -1,10 +1,9 @@
 """The members of a CDMAM ensemble one by one, held against ensembles of one."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 from tiny_bundle import make_bundle
 
 from radlens import explainers
@@ -32,6 +31,22 @@ def images(bundle):
     return bundle.preprocess(np.random.default_rng(0).normal(1000, 100, (2, 250, 250)))
 
 
+class Alone(FakeModel):
+    """An ensemble of one member, by autograd."""
+
+    def __init__(self, ensemble):
+        self._ensemble = ensemble
+
+    def score(self, images):
+        """Midpoints."""
+        with torch.no_grad():
+            return self._ensemble.score(images)
+
+    def gradient(self, images):
+        """Their gradients."""
+        return self._ensemble.gradient(images)
+
+
 def alone(ensemble, k):
     """Return member k as a model of one score."""
     single = FoldedCdmamEnsemble(1, ensemble.rank, ensemble.logarithmic)
@@ -41,7 +56,7 @@ def alone(ensemble, k):
             part.copy_(whole[k * n : (k + 1) * n])
     for name in ("weight", "head", "bias", "sigma"):
         getattr(single, name).copy_(getattr(ensemble, name)[k : k + 1])
-    return SimpleNamespace(score=torch.no_grad()(single.score), gradient=single.gradient)
+    return Alone(single)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -51,7 +66,7 @@ def test_each_member_equals_an_ensemble_of_one(request, kind, images, method, en
     """Every method, of every member at every image, to float32 rounding; auto has no graph here and takes torch."""
     bundle = request.getfixturevalue(kind)
     explainer, ensemble = explainers.create(method, **METHODS[method]), bundle.model()
-    found = open_bundle(bundle, engine).members.attribute(explainer, images)
+    found = open_bundle(bundle, engine).each.attribute_each(explainer, images)
     assert found.shape == (2, bundle.manifest.n_members, 250, 250)
     for k in range(bundle.manifest.n_members):
         expected = explainer.attribute(alone(ensemble, k), images)[:, 0]
@@ -62,7 +77,7 @@ def test_the_exported_graph_computes_them(exported, images):
     """An engine other than torch runs members.onnx; sensitivity is linear, so the mean is the ensemble's map."""
     engine = open_bundle(exported)
     sensitivity = explainers.create("sensitivity")
-    found = engine.members.attribute(sensitivity, images)
+    found = engine.each.attribute_each(sensitivity, images)
     expected = sensitivity.attribute(engine, images)
     torch.testing.assert_close(
         found.mean(1, keepdim=True), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
@@ -72,6 +87,6 @@ def test_the_exported_graph_computes_them(exported, images):
 
 def test_images_of_several_channels_are_refused(bundle, images):
     """They would be taken for members."""
-    members = open_bundle(bundle, "torch").members
+    members = open_bundle(bundle, "torch").each
     with pytest.raises(InvalidInput, match=r"images must have shape \(b, 1, h, w\), got \(2, 2, 250, 250\)"):
-        members.attribute(explainers.create("omig"), images.expand(-1, 2, -1, -1))
+        members.attribute_each(explainers.create("omig"), images.expand(-1, 2, -1, -1))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fake_model import FakeModel
 
 from radlens.explainers import upsample
 from radlens.explainers.omig import omig
@@ -36,7 +37,7 @@ def noise(grid):
     return RNG.standard_normal(grid.image_shape)
 
 
-class Templates:
+class Templates(FakeModel):
     """A model whose gradient is negative on places of large disks: where they are bright, or always."""
 
     def __init__(self, grid, *, reads):

@@ -11,6 +11,7 @@ import PIL.Image
 import pydicom
 import pytest
 import torch
+from fake_model import FakeModel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_images import PATIENT, bad_images, dicom, every_format, noise
@@ -322,11 +323,19 @@ def test_a_batch_is_its_rows(service):
 
 def test_rows_share_work(service, monkeypatch):
     """One call of the model for all predictions, one of the explainer for all maps with the same parameters."""
-    calls = []
-    for name in ("predict", "gradient"):
-        original = getattr(service._computer.model, name)
-        spy = lambda images, name=name, original=original: calls.append((name, len(images))) or original(images)  # noqa: E731
-        monkeypatch.setattr(service._computer.model, name, spy)
+    calls, model = [], service._computer.model
+    predict, ask = model.predict, model.ask
+
+    def spied_predict(images):
+        calls.append(("predict", len(images)))
+        return predict(images)
+
+    def spied_ask(name, targets=None, /, **arrays):
+        calls.append((name, len(arrays["images"])))
+        return ask(name, targets, **arrays)
+
+    monkeypatch.setattr(model, "predict", spied_predict)
+    monkeypatch.setattr(model, "ask", spied_ask)
     data = to_npy(noise())
     explain = [Request("explain", data, parameters={"n_steps": "1", "seed": str(seed)}) for seed in range(3)]
     other = Request("explain", data, parameters={"method": "sensitivity"})
@@ -411,7 +420,7 @@ def test_a_bundle_must_allow_a_method(bundle):
         Service(Bundle(bundle.path, manifest, bundle.bundle_hash))
 
 
-class Flat:
+class Flat(FakeModel):
     """A model that costs nothing."""
 
     def predict(self, images):

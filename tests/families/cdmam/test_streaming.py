@@ -130,13 +130,13 @@ def test_errors_are_the_last_line(service, monkeypatch, caplog):
     """The header has said 200 already, so the line says that the map is not complete; it tells nothing of patients."""
     calls = []
 
-    def gradient(images):
+    def ask(name, targets=None, /, *, images):
         calls.append(len(images))
         if len(calls) > 1:
             raise RuntimeError(PATIENT)
-        return images
+        return (images,)
 
-    monkeypatch.setattr(service._computer.model, "gradient", gradient)
+    monkeypatch.setattr(service._computer.model, "ask", ask)
     response, events = streamed(service, data=dicom(noise()))
     assert response.status == 200
     message = "internal error, logged under request id"

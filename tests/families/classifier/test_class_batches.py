@@ -85,15 +85,9 @@ class Counting(EagerMember):
         super().__init__()
         self.calls = []
 
-    def outputs(self, images):
-        """Return the logits."""
-        self.calls.append(("outputs", len(images)))
-        return super().outputs(images)
-
-    def gradient(self, images, targets):
-        """Return the gradient."""
-        self.calls.append(("gradient", len(images)))
-        return super().gradient(images, targets)
+    def _answer(self, name, targets, arrays):
+        self.calls.append((name, len(arrays["images"])))
+        return super()._answer(name, targets, arrays)
 
 
 def test_rows_share_calls_of_the_network(eager_service):
@@ -109,13 +103,13 @@ def test_rows_share_calls_of_the_network(eager_service):
     ]
     service.respond(requests)
     # Predictions of all; points of both lines; the whole image; 30 windows and the 4 ends of the lines, 32 at once.
-    expected = [("outputs", 4), ("gradient", 18), ("outputs", 1), ("outputs", 32), ("outputs", 2)]
+    expected = [("prediction", 4), ("gradient", 18), ("prediction", 1), ("prediction", 32), ("prediction", 2)]
     assert sorted(member.calls) == sorted(expected)
     member.calls.clear()
     for request in requests:
         service.respond([request])
     assert len(member.calls) == 10
-    n_images = {kind: sum(n for each, n in expected if each == kind) for kind in ("outputs", "gradient")}
+    n_images = {kind: sum(n for each, n in expected if each == kind) for kind in ("prediction", "gradient")}
     assert {kind: sum(n for each, n in member.calls if each == kind) for kind in n_images} == n_images
 
 
@@ -140,9 +134,9 @@ def test_images_that_overflow_are_refused_alone(eager_service):
 class Overflowing(EagerMember):
     """A network with an infinite gradient."""
 
-    def gradient(self, images, targets):
-        """Return infinity."""
-        return torch.full_like(images, torch.inf)
+    def _answer(self, name, targets, arrays):
+        found = super()._answer(name, targets, arrays)
+        return (torch.full_like(found[0], torch.inf),) if name == "gradient" else found
 
 
 def test_maps_that_overflow_are_refused_alone(eager_service):
@@ -156,11 +150,10 @@ def test_maps_that_overflow_are_refused_alone(eager_service):
 class Failing(EagerMember):
     """A network that fails on several images, and on those of one class."""
 
-    def gradient(self, images, targets):
-        """Return the gradient of class 1 of one image."""
-        if len(images) > 1 or targets.any():
+    def _answer(self, name, targets, arrays):
+        if name == "gradient" and (len(targets) > 1 or targets.any()):
             raise RuntimeError(f"failed on the image of {PATIENT}")
-        return super().gradient(images, targets)
+        return super()._answer(name, targets, arrays)
 
 
 def test_unexpected_errors_stay_in_their_row(eager_service, caplog):

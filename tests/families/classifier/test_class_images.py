@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import torch
 from class_requests import QUICK, answer, explained, fields, picture, refused
+from fake_model import FakeModel
 from small_classifier import SHAPE, EagerMember, class_methods
 
 from radlens import explainers
@@ -67,7 +68,7 @@ def test_a_map_is_on_the_grid_of_the_sent_image(service, shape):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(values).max())
 
 
-class UpperChestWall:
+class UpperChestWall(FakeModel):
     """A model that looks at the upper left quarter of what it gets: the upper part of the breast at the chest wall."""
 
     n_outputs, image_shape = 1, (1, *SHAPE)
