@@ -1,10 +1,12 @@
 import math
+from copy import deepcopy
 from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
 import torch
 from fake_model import FakeModel
+from torch import nn
 
 from radlens import explainers
 from radlens.errors import InvalidInput, InvalidParameter
@@ -159,3 +161,28 @@ def test_one_set_of_superpixels_fits_no_model(name):
     """Its map would be zero everywhere."""
     with pytest.raises(InvalidParameter, match="n_evaluations must be at least 2, got 1"):
         explainers.create(name, n_evaluations=1)
+
+
+@pytest.mark.parametrize("name", ["saliency", "deep_lift", "grad_cam", "guided_grad_cam"])
+@pytest.mark.parametrize("inference", [False, True])
+def test_the_users_module_stays_as_it_was(name, inference):
+    """Training mode, gradients and hooks; also under inference_mode, where autograd keeps nothing."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = nn.Sequential(*layers, nn.Linear(3, 2)).train()
+    images = torch.randn(2, 1, 8, 8)
+    expected = explainers.create(name).attribute(deepcopy(network).eval(), images, 1)
+    called = []
+    handle = network[0].register_forward_hook(lambda *_: called.append(1))
+    network[-1].weight.grad = torch.ones_like(network[-1].weight)
+    before = deepcopy(network.state_dict())
+    with torch.inference_mode(inference):
+        found = explainers.create(name).attribute(network, images.clone(), 1)
+    torch.testing.assert_close(found, expected)
+    assert network.training
+    assert network[1].training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert torch.equal(network[-1].weight.grad, torch.ones_like(network[-1].weight))
+    assert network[0]._forward_hooks == {handle.id: network[0]._forward_hooks[handle.id]}
+    assert not any(layer._backward_hooks for layer in network.modules())
+    assert found.requires_grad is False
