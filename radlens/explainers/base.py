@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.explainers.model import Model
+from radlens.explainers.ranges import check
 from radlens.explainers.scores import n_classes, predicted
 from radlens.explainers.work import Work, complete
 
@@ -59,6 +60,10 @@ class Explainer(ABC):
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
     per_channel: ClassVar[bool] = True
     for_classes: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check parameters against their ranges; see :mod:`radlens.explainers.ranges`."""
+        check(self)
 
     @abstractmethod
     def work(self, image: Tensor, target: int | None) -> Work:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from radlens.errors import UnsupportedOperation
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import flag
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["Cam", "GradCam", "GuidedGradCam"]
@@ -60,10 +59,6 @@ class GradCam(Explainer):
     meaning: ClassVar[str] = "where the last feature maps speak for the class"
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("features",)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        flag(self, "positive_only")
 
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `Explainer`."""

@@ -1,13 +1,13 @@
 """DeepLIFT, rescale rule: Shrikumar et al. 2017, section 3.5.1, as used by Sam Millan 2023, section 3.2.4."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import finite
+from radlens.explainers.ranges import Finite
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["DeepLift"]
@@ -22,15 +22,11 @@ class DeepLift(Explainer):
         baseline: value of every pixel of the reference image, in the units of the preprocessed image.
     """
 
-    baseline: float = 0.0
+    baseline: Annotated[float, Finite(1e6)] = 0.0
 
     title: ClassVar[str] = "DeepLIFT"
     meaning: ClassVar[str] = "what each pixel adds to the {score}, against an even image"
     needs: ClassVar[tuple[str, ...]] = ("deep_lift", "score")
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        finite(self, "baseline")
 
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `Explainer`."""

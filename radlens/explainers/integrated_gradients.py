@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import at_least, finite
+from radlens.explainers.ranges import Finite, ImagesPerCall, Whole
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["IntegratedGradients"]
@@ -30,19 +30,14 @@ class IntegratedGradients(Explainer):
         internal_batch_size: points computed together; chosen from the size of the image if None.
     """
 
-    n_steps: int = 200
-    baseline: float = 0.0
-    internal_batch_size: int | None = None
+    n_steps: Annotated[int, Whole(1)] = 200
+    baseline: Annotated[float, Finite(1e6)] = 0.0
+    internal_batch_size: ImagesPerCall = None
 
     title: ClassVar[str] = "Integrated gradients"
     meaning: ClassVar[str] = "what each pixel adds to the {score}, against an even image"
     quick: ClassVar[Mapping[str, Any]] = {"n_steps": 20}
     needs: ClassVar[tuple[str, ...]] = ("gradient", "score")
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        at_least(1, self, "n_steps", "internal_batch_size")
-        finite(self, "baseline")
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`."""

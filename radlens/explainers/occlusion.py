@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from radlens.errors import InvalidParameter
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import at_least, finite
+from radlens.explainers.ranges import Finite, ImagesPerCall, Whole
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["Effect", "Occlusion"]
@@ -41,23 +40,16 @@ class Occlusion(Explainer):
         internal_batch_size: occluded copies computed together; chosen from the size of the image if None.
     """
 
-    window: int = 60
-    stride: int = 30
-    baseline: float = 0.0
+    window: Annotated[int, Whole(1)] = 60
+    stride: Annotated[int, Whole(1)] = 30
+    baseline: Annotated[float, Finite(1e6)] = 0.0
     effect: Effect = "drop"
-    internal_batch_size: int | None = None
+    internal_batch_size: ImagesPerCall = None
 
     title: ClassVar[str] = "Occlusion"
     meaning: ClassVar[str] = "by how much the {score} {effect}s when the pixel's surroundings are covered"
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("score",)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        at_least(1, self, "window", "stride", "internal_batch_size")
-        finite(self, "baseline")
-        if self.effect not in get_args(Effect):
-            raise InvalidParameter(f"effect must be one of {', '.join(get_args(Effect))}, got {self.effect!r}")
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`."""

@@ -1,16 +1,13 @@
 """Oriented, modified integrated gradients (OMIG): Amanova et al. 2022, section 2.3.1 and Algorithm 1."""
 
-import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from numbers import Real
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
-from radlens.errors import InvalidParameter
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import at_least
+from radlens.explainers.ranges import Positive, Whole
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["Omig", "omig"]
@@ -20,9 +17,9 @@ def omig(
     gradient: Callable[[Tensor], Tensor],
     images: Tensor,
     *,
-    n_steps: int = 50,
-    path_length: float = 1.0,
-    zscore: float = 3.0,
+    n_steps: Annotated[int, Whole(1, 1000)] = 50,
+    path_length: Annotated[float, Positive()] = 1.0,
+    zscore: Annotated[float, Positive()] = 3.0,
 ) -> Tensor:
     """Walk from each image towards better predicted image quality and return how far each pixel moved (eq. 3).
 
@@ -83,9 +80,9 @@ class Omig(Explainer):
         zscore: components of later gradients further than this many standard deviations from the mean are dropped (t).
     """
 
-    n_steps: int = 50
-    path_length: float = 1.0
-    zscore: float = 3.0
+    n_steps: Annotated[int, Whole(1, 1000)] = 50
+    path_length: Annotated[float, Positive()] = 1.0
+    zscore: Annotated[float, Positive()] = 3.0
 
     title: ClassVar[str] = "OMIG"
     unit: ClassVar[str] = "{image}"
@@ -93,14 +90,6 @@ class Omig(Explainer):
         "positive pixels must become brighter and negative ones darker, all at the same time, for the {score} to fall"
     )
     for_classes: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        at_least(1, self, "n_steps")
-        for name in ("path_length", "zscore"):
-            value = getattr(self, name)
-            if not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
-                raise InvalidParameter(f"{name} must be positive and finite, got {value!r}")
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`."""

@@ -6,7 +6,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import flag
 from radlens.explainers.work import Ask, Work
 
 __all__ = ["Saliency"]
@@ -26,10 +25,6 @@ class Saliency(Explainer):
     title: ClassVar[str] = "Saliency"
     unit: ClassVar[str] = "{unit} per {image}"
     meaning: ClassVar[str] = "how much the {score} depends on a pixel"
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        flag(self, "absolute")
 
     def work(self, image: Tensor, target: int | None) -> Work:
         """See `Explainer`."""

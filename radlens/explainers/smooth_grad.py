@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import at_least, flag, not_negative
+from radlens.explainers.ranges import ImagesPerCall, NotNegative, Seed, Whole
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["SmoothGrad"]
@@ -30,24 +30,17 @@ class SmoothGrad(Explainer):
         internal_batch_size: copies computed together; chosen from the size of the image if None.
     """
 
-    n_draws: int = 50
-    noise: float = 0.15
+    n_draws: Annotated[int, Whole(1)] = 50
+    noise: Annotated[float, NotNegative(1e6)] = 0.15
     absolute: bool = False
-    seed: int = 0
-    internal_batch_size: int | None = None
+    seed: Seed = 0
+    internal_batch_size: ImagesPerCall = None
 
     title: ClassVar[str] = "SmoothGrad"
     unit: ClassVar[str] = "{unit} per {image}"
     meaning: ClassVar[str] = "mean gradient of noisy copies of the image"
     quick: ClassVar[Mapping[str, Any]] = {"n_draws": 10}
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        at_least(1, self, "n_draws", "internal_batch_size")
-        at_least(0, self, "seed")
-        not_negative(self, "noise")
-        flag(self, "absolute")
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`."""

@@ -7,14 +7,14 @@ are those of Captum's ``Lime`` and ``KernelShap``, drawn in the same order: with
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from radlens.explainers.base import Attribution, Explainer, register
-from radlens.explainers.checks import at_least, finite
+from radlens.explainers.ranges import Finite, ImagesPerCall, Seed, Whole
 from radlens.explainers.work import Ask, Work, images_per_call
 
 __all__ = ["COMPACTNESS", "Lime", "Shap", "superpixels"]
@@ -70,22 +70,15 @@ class _Superpixels(Explainer):
         internal_batch_size: sets computed together; chosen from the size of the image if None.
     """
 
-    n_evaluations: int = 200
-    n_segments: int = 150
-    baseline: float = 0.0
-    seed: int = 0
-    internal_batch_size: int | None = None
+    n_evaluations: Annotated[int, Whole(2)] = 200
+    n_segments: Annotated[int, Whole(1)] = 150
+    baseline: Annotated[float, Finite(1e6)] = 0.0
+    seed: Seed = 0
+    internal_batch_size: ImagesPerCall = None
 
     quick: ClassVar[Mapping[str, Any]] = {"n_evaluations": 100}
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("score",)
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        at_least(2, self, "n_evaluations")
-        at_least(1, self, "n_segments", "internal_batch_size")
-        at_least(0, self, "seed")
-        finite(self, "baseline")
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`."""

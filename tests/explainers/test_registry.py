@@ -11,6 +11,7 @@ from torch import nn
 from radlens import explainers
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.explainers import Explainer, register
+from radlens.explainers.ranges import Finite, Flag, OneOf, Whole, ranges_of
 
 
 class Quadratic(FakeModel):
@@ -136,24 +137,25 @@ def test_what_is_no_model_is_refused():
         explainers.create("saliency").attribute(lambda images: images, torch.zeros(1, 1, 3, 3))
 
 
-KINDS = {
-    int: [("a", "a whole number, got 'a'"), (2.5, "a whole number, got 2.5"), (True, "a whole number, got True")],
-    float: [("a", "finite"), (math.nan, "finite, got nan|a finite number, got nan"), (math.inf, "finite")],
-    bool: [("no", "True or False, got 'no'")],
+BAD = {
+    Whole: [("a", "a whole number, got 'a'"), (2.5, "a whole number, got 2.5"), (True, "a whole number, got True")],
+    Finite: [("a", "finite"), (math.nan, "finite, got nan|a finite number, got nan"), (math.inf, "finite")],
+    Flag: [("no", "True or False, got 'no'")],
+    OneOf: [("no", "one of drop, rise, got 'no'")],
 }
 
 
 @pytest.mark.parametrize("name", explainers.names())
 def test_parameters_of_another_kind_are_refused(name):
     """Text, fractions, NaN: no method is made with a value that it cannot compute with."""
-    for field in fields(explainers.get(name)):
-        for value, message in KINDS.get(field.type, KINDS[int] if "batch" in field.name else []):
-            with pytest.raises(InvalidParameter, match=f"{field.name} must be .*({message})"):
-                explainers.create(name, **{field.name: value})
-    for field in fields(explainers.get(name)):
-        if field.type is int:
-            with pytest.raises(InvalidParameter, match=f"{field.name} must be a whole number, got None"):
-                explainers.create(name, **{field.name: None})
+    for parameter, allowed in ranges_of(explainers.get(name)).items():
+        bad = next(values for kind, values in BAD.items() if isinstance(allowed, kind))
+        for value, message in bad:
+            with pytest.raises(InvalidParameter, match=f"{parameter} must be .*({message})"):
+                explainers.create(name, **{parameter: value})
+        if getattr(explainers.create(name), parameter) is not None:
+            with pytest.raises(InvalidParameter, match=f"{parameter} must be .*, got None"):
+                explainers.create(name, **{parameter: None})
 
 
 @pytest.mark.parametrize("name", ["lime", "shap"])

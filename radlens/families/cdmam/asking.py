@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
+from radlens.families.cdmam.settings import Defaults, Settings
 from radlens.images.sampling import SAMPLERS
-from radlens.service.parameters import Choice, Defaults, Integer, Parameter, Settings, read_parameters
+from radlens.service.parameters import SEED, Choice, Integer, Parameter, read_parameters
 
 __all__ = ["ABLATION", "WALK", "AskedAblation", "ablation_settings"]
 
@@ -34,7 +35,10 @@ class AskedAblation:
     """Disk ablation; it has no parameters beside its samples."""
 
     name: ClassVar[str] = ABLATION
-    evaluations_per_sample: ClassVar[int] = _EVALUATIONS
+
+    def cost(self, height: int, width: int) -> int:
+        """Return how often the network is evaluated for a sample."""
+        return _EVALUATIONS
 
 
 def ablation_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str) -> Settings:
@@ -52,7 +56,7 @@ def ablation_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sam
         "method": Choice((ABLATION,), ABLATION),
         "n_samples": Integer(3, 128, DEFAULT_SAMPLES),
         "sampler": Choice(SAMPLERS, sampler),
-        "seed": Integer(0, 2**32 - 1, 0),
+        "seed": SEED,
     }
     values = read_parameters(f"explanations by {ABLATION}", known, given, hints)
     del values["method"]

@@ -8,13 +8,19 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.families.cdmam.asking import ABLATION, WALK, AskedAblation, ablation_settings
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
+from radlens.families.cdmam.settings import (
+    NO_DEFAULTS,
+    Settings,
+    evaluations,
+    explanation_settings,
+    prediction_settings,
+)
 from radlens.images import SAMPLED_SHAPE, Image, read, require_shape
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.bodies import open_body
 from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
-from radlens.service.parameters import NO_DEFAULTS, Settings, evaluations, explanation_settings, prediction_settings
 from radlens.wire import JSON, NDJSON
 
 __all__ = ["MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS", "Row", "Terms", "open_row"]

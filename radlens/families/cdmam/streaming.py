@@ -19,9 +19,9 @@ from radlens.explainers import Partial
 from radlens.families.cdmam.answers import Context, explanation_fields, preview
 from radlens.families.cdmam.computing import Computer
 from radlens.families.cdmam.rows import Row
+from radlens.families.cdmam.settings import Settings
 from radlens.service.failures import failure
 from radlens.service.messages import Emit
-from radlens.service.parameters import Settings
 from radlens.wire import array_to_json
 
 __all__ = ["Pace", "stream_explanation"]

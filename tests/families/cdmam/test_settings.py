@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 from hypothesis import given
@@ -9,18 +10,17 @@ from hypothesis import strategies as st
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers.base import _REGISTRY, Explainer
-from radlens.service.parameters import (
-    Choice,
-    Integer,
-    Positive,
+from radlens.explainers import Ask, Explainer
+from radlens.explainers.base import _REGISTRY
+from radlens.explainers.ranges import Positive, Whole
+from radlens.families.cdmam.settings import (
     Settings,
     evaluations,
     explanation_parameters,
     explanation_settings,
     prediction_settings,
-    shown,
 )
+from radlens.service.parameters import Above, Choice, Integer, shown
 
 METHODS = ("occlusion", "omig", "sensitivity")
 
@@ -39,11 +39,11 @@ def test_defaults_are_those_of_the_paper():
 
 
 def test_occlusion_is_affordable_by_default():
-    """Served occlusion has windows of 10 pixels: 625 evaluations instead of 62 500."""
+    """Served occlusion has windows of 10 pixels: 625 squares instead of 62 500, and the image itself."""
     settings = explain({"method": "occlusion"})
     assert settings.explainer == explainers.create("occlusion", window=10, stride=10, effect="rise")
-    assert evaluations(settings) == 625
-    assert evaluations(explain({"method": "occlusion", "window": "1", "stride": "1"})) == 62_500
+    assert evaluations(settings) == 626
+    assert evaluations(explain({"method": "occlusion", "window": "1", "stride": "1"})) == 62_501
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,11 @@ def test_new_methods_need_no_change_here(monkeypatch):
 
     @dataclass(frozen=True)
     class Later(Explainer):
-        n_copies: int = 3
-        width: float = 0.5
+        n_copies: Annotated[int, Whole(1)] = 3
+        width: Annotated[float, Positive()] = 0.5
 
-        def _attribute(self, model, images, targets):
-            return images
+        def work(self, image, target):
+            yield Ask("score", {"images": image[None]}, target)
 
     monkeypatch.setattr(Later, "name", "later", raising=False)
     monkeypatch.setitem(_REGISTRY, "later", Later)
@@ -219,13 +219,13 @@ def test_integers_are_read_exactly(value):
 @given(st.floats(min_value=1e-300, max_value=1e300))
 def test_numbers_are_read_exactly(value):
     """The shortest text that Python writes for a number reads as that number."""
-    assert Positive(1.0).parse(repr(value)) == value
+    assert Above(1.0).parse(repr(value)) == value
 
 
 @given(st.text())
 def test_no_text_reads_as_something_else(text):
     """What is read lies in its range."""
-    integer, number = Integer(3, 9, 5).parse(text), Positive(1.0).parse(text)
+    integer, number = Integer(3, 9, 5).parse(text), Above(1.0).parse(text)
     assert integer is None or (3 <= integer <= 9 and text.isascii())
     assert number is None or (0 < number < math.inf and text.isascii())
     assert Choice(("a", "b"), "a").parse(text) == (text if text in ("a", "b") else None)

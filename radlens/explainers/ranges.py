@@ -1,0 +1,159 @@
+"""Ranges of the parameters of methods, stated in the annotations of their fields.
+
+``n_steps: Annotated[int, Whole(1)] = 32`` is checked when a method is made, and is what requests, ``--help`` and
+tables say of the parameter. Fields of type ``bool`` and ``Literal`` need no range.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
+
+from radlens.errors import InvalidParameter
+
+__all__ = [
+    "Finite",
+    "Flag",
+    "ImagesPerCall",
+    "NotNegative",
+    "OneOf",
+    "Positive",
+    "Range",
+    "Seed",
+    "Whole",
+    "check",
+    "ranges_of",
+]
+
+
+class Range(Protocol):
+    """Values that a parameter may have."""
+
+    def objection(self, value: Any) -> str | None:
+        """Return what the value must be, to follow "must be", or None if it is in range."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Integers.
+
+    Attributes:
+        least: Smallest value.
+        most: Largest value that a request may ask for; a method itself has no upper limit.
+    """
+
+    least: int
+    most: int = 10_000
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            return "a whole number"
+        return None if int(value) >= self.least else f"at least {self.least}"
+
+
+@dataclass(frozen=True)
+class Finite:
+    """Finite numbers.
+
+    Attributes:
+        most: Largest absolute value that a request may ask for; a method itself has no limit.
+    """
+
+    most: float = math.inf
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        return None if is_number and math.isfinite(value) else "a finite number"
+
+
+@dataclass(frozen=True)
+class NotNegative(Finite):
+    """Finite numbers from 0 on."""
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        return super().objection(value) or (None if value >= 0 else "at least 0")
+
+
+@dataclass(frozen=True)
+class Positive(Finite):
+    """Finite numbers above 0."""
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        return None if super().objection(value) is None and value > 0 else "positive and finite"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False; any text but the empty one would count as True."""
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        return None if isinstance(value, bool) else "True or False"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        return None if value in self.words else f"one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class _AtOnce(Whole):
+    """Images that are computed together, which changes no value; None to choose by the size of an image."""
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        return None if value is None else super().objection(value)
+
+
+Seed = Annotated[int, Whole(0, 2**32 - 1)]
+"""Seed of what a method draws."""
+
+ImagesPerCall = Annotated[int | None, _AtOnce(1)]
+"""Images computed together; chosen from the size of an image if None."""
+
+
+@cache
+def ranges_of(method: type) -> Mapping[str, Range]:
+    """Return the range of each parameter of a method, by name, in the order of its fields.
+
+    Raises:
+        TypeError: A field states no range.
+    """
+    hints = get_type_hints(method, include_extras=True)
+    return {field.name: _range(field.name, hints[field.name]) for field in fields(method)}
+
+
+def _range(name: str, hint: Any) -> Range:
+    if get_origin(hint) is Annotated:
+        found: Range = hint.__metadata__[0]
+        return found
+    if get_origin(hint) is Literal:
+        return OneOf(get_args(hint))
+    if hint is bool:
+        return Flag()
+    raise TypeError(f"parameter {name} must state its range, such as Annotated[int, Whole(1)]")
+
+
+def check(method: Any) -> None:
+    """Check all parameters of a method.
+
+    Raises:
+        InvalidParameter: A value is out of its range.
+    """
+    kind: Any = type(method)
+    for name, allowed in ranges_of(kind).items():
+        value = getattr(method, name)
+        if (expected := allowed.objection(value)) is not None:
+            raise InvalidParameter(f"{name} must be {expected}, got {value!r}")
