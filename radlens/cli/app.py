@@ -31,6 +31,7 @@ from radlens.cli import (
 )
 from radlens.cli.console import examples, fail
 from radlens.errors import RadlensError, exit_code
+from radlens.extras import missing
 
 __all__ = ["app", "main"]
 
@@ -48,6 +49,12 @@ class _Group(TyperGroup):
         except RadlensError as error:
             fail(str(error))
             raise typer.Exit(exit_code(error)) from None
+        except ModuleNotFoundError as error:
+            known = missing(error.name)
+            if known is None:
+                raise
+            fail(str(known))
+            raise typer.Exit(exit_code(known)) from None
         except OSError as error:
             if error.filename is None:
                 raise

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol, get_type_hints
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers.reliability import Goal
 from radlens.explainers.upsampling import AUTO, NORMALIZATIONS
 from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
+from radlens.maps import Goal
 
 __all__ = [
     "MEMBERS",

@@ -10,11 +10,9 @@ from typing import ClassVar
 from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
 from radlens.images.sampling import SAMPLERS
 from radlens.service.parameters import Choice, Defaults, Integer, Parameter, Settings, read_parameters
+from radlens.wire import ABLATION
 
 __all__ = ["ABLATION", "WALK", "AskedAblation", "ablation_settings"]
-
-ABLATION = "ablation"
-"""Name of the method in requests."""
 
 WALK: Defaults = MappingProxyType({"omig": MappingProxyType({"n_steps": 8, "path_length": 250.0, "zscore": 10.0})})
 """OMIG of a registered phantom, unless a request says otherwise: a walk that halves the predicted midpoint.
