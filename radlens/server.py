@@ -26,7 +26,7 @@ import psutil
 from radlens.errors import MissingDependency, ServerError
 from radlens.extras import install
 
-__all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "java_home", "stop"]
+__all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "is_free", "java_home", "stop"]
 
 _HOST = "127.0.0.1"
 
@@ -331,7 +331,7 @@ class Server:
             raise ServerError(
                 f"no server must run in this working directory, got process {running.java.number}; stop it first"
             )
-        if taken := [str(port) for port in asdict(self._ports).values() if not _is_free(port)]:
+        if taken := [str(port) for port in asdict(self._ports).values() if not is_free(port)]:
             raise ServerError(f"ports must be free on {_HOST}, got {', '.join(taken)} in use")
         if missing := [archive for archive in self._models.values() if not (self._store / archive).exists()]:
             raise ServerError(f"archives must be in the model store, got none named {', '.join(missing)}")
@@ -464,7 +464,8 @@ def free_ports() -> Ports:
         return Ports(*(each.getsockname()[1] for each in sockets))
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether nobody listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         # Connections of a server that has just stopped linger, and do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -156,6 +156,14 @@ def test_missing_extra_is_named(tmp_path, arguments, extra):
     assert "Traceback" not in done.stderr
 
 
+def test_doctor_examines_a_core_alone(tmp_path):
+    """It says that no engine computes here, and how to get one."""
+    done = command_line("doctor", folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "- engines: pip install 'radlens[explain,cpu]'" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "code",
     [

@@ -21,13 +21,14 @@ BELOW = (
 ALLOWED: dict[str, str | None] = {
     "errors": "",
     "pools": "",
+    "cache": "",
     "extras": "errors",
     "images": "errors",
     "maps": "errors",
     "networks": "errors extras",
     "phantoms": "errors",
     "server": "errors extras",
-    "engines": "errors extras",
+    "engines": "errors cache extras",
     "bundles": "errors",
     "wire": "errors images",
     "datasets": "errors extras images",
@@ -45,7 +46,7 @@ ALLOWED: dict[str, str | None] = {
     "studies": f"{BELOW} families families/cdmam families/classifier",
     "local": "errors wire bundles explainers families families/cdmam families/classifier service",
     "notebook": "errors extras wire client explainers figures images local",
-    "doctor": "errors extras engines server",
+    "doctor": "errors cache extras engines server",
     "cli": EVERYTHING,
 }
 """What each room of `radlens` may import, beside itself and the version."""

@@ -12,6 +12,7 @@ from radlens import __version__
 from radlens.cli import (
     bundle,
     demo,
+    doctor,
     engines,
     evaluate,
     explain,
@@ -121,6 +122,7 @@ for _module in (
     reproduce,
     reliability,
     demo,
+    doctor,
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), _flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
