@@ -294,7 +294,7 @@ def gpu_finding(printed: str | None) -> Finding:
         printed: One line for each GPU; None where it is not installed, or fails.
     """
     if printed is None:
-        return Finding("GPU", "missing", "no NVIDIA GPU, or no driver", "with a GPU: install NVIDIA's driver")
+        return Finding("GPU", "missing", "no NVIDIA GPU, or no driver", "if there is one, install NVIDIA's driver")
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     if lines:
         return Finding("GPU", "good", "; ".join(lines))
@@ -356,7 +356,7 @@ def examine(config: Path, store: Path, workdir: Path, archives: Sequence[Stored]
 def opened_engines() -> dict[str, str | None]:
     """Let each engine compute a small graph; return by name why it does not, None where it does.
 
-    An engine for gradients alone is only asked whether its runtime is there. Without the extra ``explain`` there is none.
+    An engine for gradients alone is only asked whether its runtime is there. Empty without the extra ``explain``.
     """
     try:
         from radlens import engines

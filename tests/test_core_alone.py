@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import radlens
+from radlens.cli.app import EXTRA_OF
 from radlens.extras import EXTRAS
 from radlens.images import to_npy
 
@@ -154,6 +156,19 @@ def test_missing_extra_is_named(tmp_path, arguments, extra):
     done = command_line(*arguments, folder=tmp_path)
     assert (done.returncode, f"pip install 'radlens[{extra}]'" in done.stderr) == (4, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_extra_of_a_command_is_named(tmp_path):
+    """Training takes more than the first package that is missing."""
+    done = command_line("train", "run", "--preset", "demo", folder=tmp_path)
+    assert "everything that `radlens train` needs: pip install 'radlens[train]'" in done.stderr
+
+
+def test_extras_of_commands_are_known():
+    """Commands and extras that are named exist."""
+    extras = tomllib.loads((Path(LIBRARY) / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRA_OF) <= set(COMMANDS)
+    assert set(EXTRA_OF.values()) <= set(extras)
 
 
 def test_doctor_examines_a_core_alone(tmp_path):

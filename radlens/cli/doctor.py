@@ -68,7 +68,8 @@ def _stored(store: Path) -> list[Stored]:
 
 
 def _print(findings: Sequence[Finding], ready: bool) -> None:
-    drawn = Table("what", "is", "found")
+    drawn = Table("what", "is")
+    drawn.add_column("found", overflow="fold")
     for each in findings:
         status = "needed" if each.is_needed and each.status == "missing" else each.status
         colour = "red" if status == "needed" else _COLOURS[each.status]
