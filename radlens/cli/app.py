@@ -12,6 +12,7 @@ from radlens import __version__
 from radlens.cli import (
     bundle,
     demo,
+    doctor,
     engines,
     evaluate,
     explain,
@@ -29,10 +30,24 @@ from radlens.cli import (
     simulate,
     train,
 )
-from radlens.cli.console import examples, fail
-from radlens.errors import RadlensError, exit_code
+from radlens.cli.console import examples, fail, note
+from radlens.errors import MissingDependency, RadlensError, exit_code
+from radlens.extras import install, missing
 
 __all__ = ["app", "main"]
+
+EXTRA_OF = {
+    "train": "train",
+    "export": "serve",
+    "bundle": "train",
+    "serve": "serve",
+    "demo": "serve",
+    "evaluate": "studies",
+    "figures": "studies",
+    "reproduce": "studies",
+    "reliability": "studies",
+}
+"""Extra that brings everything a command needs, where it needs more than the core and ``explain``."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
@@ -45,9 +60,14 @@ class _Group(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except RadlensError as error:
-            fail(str(error))
-            raise typer.Exit(exit_code(error)) from None
+        except (RadlensError, ModuleNotFoundError) as error:
+            known = missing(error.name) if isinstance(error, ModuleNotFoundError) else error
+            if known is None:
+                raise
+            if isinstance(known, MissingDependency) and (extra := EXTRA_OF.get(ctx.invoked_subcommand)):
+                note(f"everything that `radlens {ctx.invoked_subcommand}` needs: {install(extra)}")
+            fail(str(known))
+            raise typer.Exit(exit_code(known)) from None
         except OSError as error:
             if error.filename is None:
                 raise
@@ -114,6 +134,7 @@ for _module in (
     reproduce,
     reliability,
     demo,
+    doctor,
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), _flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)

@@ -160,11 +160,11 @@ def connected(
         ServerError: neither is, and no server runs in `workdir`.
         BundleError: there is no bundle, or it is damaged.
     """
-    from radlens.cli.local import local_client
-
     if local or bundle is not None:
         if server is not None and os.environ.get("RADLENS_SERVER") != server:
             raise InvalidParameter("--server and --local exclude each other, got both")
+        from radlens.cli.local import local_client
+
         with local_client(bundle, DEFAULT_STORE, checkpoint, spread, model=model) as client:
             yield client
         return

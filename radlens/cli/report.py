@@ -139,11 +139,11 @@ def report_html(
         warnings: sentences beside those of the answers.
     """
     from radlens.cli.results import upsampled_map
-    from radlens.families.cdmam.disk_statistics import LEAST_RELIABILITY
     from radlens.figures import report_page
     from radlens.figures.report import ReportSources, report_content
     from radlens.images import read
     from radlens.images.exposure import exposure
+    from radlens.maps import LEAST_RELIABILITY
 
     image = read(data)
     phantom, failure = _registered(image)

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.transform import resize
+from PIL import Image as Pillow
 
 from radlens.cli.console import err, table
 from radlens.errors import InvalidParameter, UnreadableImage
-from radlens.explainers import UpsampledMap
-from radlens.families.cdmam.asking import ABLATION
 from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.opening import spacing_of
 from radlens.figures import (
@@ -31,8 +29,9 @@ from radlens.figures import (
 )
 from radlens.figures.ablation import AblatedCells, figure_ablation
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
+from radlens.maps import UpsampledMap
 from radlens.phantoms.cdmam import locate, register
-from radlens.wire import CLASSIFICATION
+from radlens.wire import ABLATION, CLASSIFICATION
 
 __all__ = ["print_trust", "regions", "upsampled_map", "write_explanation"]
 
@@ -156,13 +155,19 @@ def _member_files(
     if not maps:
         return {}
     drawn = np.stack([display_map(values, max_side=_DRAWN_SIDE) for values in maps])
-    grey = resize(display_grey(image.pixels, max_side=_DRAWN_SIDE).astype(np.float64), drawn.shape[1:], order=1)
+    grey = _resized(display_grey(image.pixels, max_side=_DRAWN_SIDE), drawn.shape[1:])
     return {
         "members.npy": to_npy(np.stack(found["members"])),
         "members.png": save(figure_members(grey, drawn, label=found["unit"], title=found["method"])),
         "disagreement.npy": to_npy(found["disagreement"]),
         "disagreement.png": to_png(colorize(drawn.std(axis=0))),
     }
+
+
+def _resized(grey: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a grey picture with another number of rows and columns, float32."""
+    rows, columns = shape
+    return np.asarray(Pillow.fromarray(grey.astype(np.float32)).resize((columns, rows), Pillow.Resampling.BILINEAR))
 
 
 def print_trust(answer: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What lies in a model store: archives, by what their own manifests say."""
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 from radlens.errors import ServerError
 
-__all__ = ["Stored", "archives", "newest_archives"]
+__all__ = ["Stored", "archives", "n_workers", "newest_archives", "size"]
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -31,7 +32,7 @@ def archives(store: Path) -> Iterator[Stored]:
     """Yield the archives in ``store``; what is none is passed over."""
     for path in sorted(store.iterdir() if store.is_dir() else ()):
         try:
-            model = json.loads(_manifest(path))["model"]
+            model = json.loads(_read(path, _MANIFEST))["model"]
             yield Stored(model["modelName"], model["modelVersion"], path.name)
         except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
             continue
@@ -49,11 +50,27 @@ def newest_archives(store: Path) -> dict[str, str]:
     return {stored.name: stored.archive for stored in found}
 
 
-def _manifest(path: Path) -> bytes:
+def n_workers(path: Path) -> int:
+    """Return how many workers TorchServe starts for an archive, 1 where its configuration does not say."""
+    try:
+        config = json.loads(_read(path, _MANIFEST))["model"]["configFile"]
+        stated = re.search(rb"^minWorkers:\s*(\d+)", _read(path, config), re.MULTILINE)
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
+        return 1
+    return 1 if stated is None else int(stated[1])
+
+
+def size(path: Path) -> int:
+    """Return the bytes of an archive."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _read(path: Path, name: str) -> bytes:
     if path.is_dir():
-        return (path / _MANIFEST).read_bytes()
+        return (path / name).read_bytes()
     with zipfile.ZipFile(path) as archive:
-        return archive.read(_MANIFEST)
+        return archive.read(name)
 
 
 def _order(version: str) -> tuple[tuple[int, str], ...]:

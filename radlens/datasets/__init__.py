@@ -1,5 +1,6 @@
 """Public data sets on the user's disk: cases with lazy pixels, boxes and masks; splits, pre-processing and patches."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.datasets import preprocessing
 from radlens.datasets.busi import open_busi
 from radlens.datasets.case import LABELS, Box, Case, Dataset, Label, Laterality, Sample

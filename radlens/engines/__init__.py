@@ -1,5 +1,6 @@
 """What computes graphs: one file per engine behind one small protocol, and none is trusted unseen."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.engines.base import Engine, GraphEngine, Options, engine_class, names, register
 from radlens.engines.golden import Golden, golden_file, relative_error
 from radlens.engines.graph_file import GraphFile, TensorSpec

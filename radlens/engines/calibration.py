@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from radlens.cache import cache_folder
 from radlens.engines.base import BatchEngine
 from radlens.engines.golden import Golden
 from radlens.engines.memory import Footprint
@@ -28,7 +29,6 @@ from radlens.errors import BundleError, MissingDependency, RadlensError
 
 __all__ = [
     "BATCH_SIZES",
-    "CACHE_VARIABLE",
     "Calibration",
     "Candidate",
     "Choice",
@@ -40,9 +40,6 @@ __all__ = [
 
 BATCH_SIZES = (1, 8, 32)
 """Samples computed together that are tried."""
-
-CACHE_VARIABLE = "RADLENS_CACHE"
-"""Environment variable with the folder for what can be computed again."""
 
 _SECONDS = 0.2
 """Time spent on repeating a measurement; at least one run after the one that warms up."""
@@ -151,14 +148,6 @@ class Choice:
     peak: int | None
     refused: Mapping[str, str]
     calibration: Calibration
-
-
-def cache_folder() -> Path:
-    """Return ``RADLENS_CACHE``, or the folder ``radlens`` where the desktop keeps caches (XDG base directories)."""
-    stated = os.environ.get(CACHE_VARIABLE)
-    if stated:
-        return Path(stated)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radlens"
 
 
 def machine() -> dict[str, Any]:

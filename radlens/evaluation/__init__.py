@@ -1,4 +1,6 @@
-"""What makes a prediction or a map right."""
+"""What makes a prediction or a map right; measures that ask a network are imported when they are used."""
+
+from typing import TYPE_CHECKING
 
 from radlens.evaluation.boxes import (
     DILATION,
@@ -39,19 +41,6 @@ from radlens.evaluation.classification import (
     roc_corner,
     roc_curve,
 )
-from radlens.evaluation.faithfulness import (
-    BLUR_SIGMA,
-    Baseline,
-    MapKind,
-    PerturbationCurve,
-    Score,
-    baseline_images,
-    deletion,
-    infidelity,
-    insertion,
-    max_sensitivity,
-    sensitivity_n,
-)
 from radlens.evaluation.pointing import (
     ANY_REGION,
     RING_MM,
@@ -60,7 +49,23 @@ from radlens.evaluation.pointing import (
     pointing_hits,
     pointing_table,
 )
-from radlens.evaluation.randomisation import Randomisation, model_randomisation
+from radlens.extras import lazy
+
+if TYPE_CHECKING:
+    from radlens.evaluation.faithfulness import (
+        BLUR_SIGMA,
+        Baseline,
+        MapKind,
+        PerturbationCurve,
+        Score,
+        baseline_images,
+        deletion,
+        infidelity,
+        insertion,
+        max_sensitivity,
+        sensitivity_n,
+    )
+    from radlens.evaluation.randomisation import Randomisation, model_randomisation
 
 __all__ = [
     "ANY_REGION",
@@ -122,3 +127,23 @@ __all__ = [
     "skill",
     "verdict",
 ]
+
+_FAITHFULNESS = (
+    "BLUR_SIGMA",
+    "Baseline",
+    "MapKind",
+    "PerturbationCurve",
+    "Score",
+    "baseline_images",
+    "deletion",
+    "infidelity",
+    "insertion",
+    "max_sensitivity",
+    "sensitivity_n",
+)
+_RANDOMISATION = ("Randomisation", "model_randomisation")
+
+__getattr__ = lazy(
+    __name__,
+    {**dict.fromkeys(_FAITHFULNESS, "faithfulness"), **dict.fromkeys(_RANDOMISATION, "randomisation")},
+)

@@ -1,15 +1,26 @@
-"""What the measures of a map ask of their input."""
+"""What the measures of a map ask of their input; tensors are known without importing torch."""
 
+from __future__ import annotations
+
+import sys
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter
 
-__all__ = ["finite_map", "mask", "odd_side", "real_array", "real_number", "whole_number"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["finite_map", "is_tensor", "mask", "odd_side", "real_array", "real_number", "whole_number"]
+
+
+def is_tensor(values: object) -> TypeGuard[Tensor]:
+    """Return whether ``values`` is a tensor: there can be none where torch was never imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(values, torch.Tensor)
 
 
 def real_array(name: str, values: ArrayLike | Tensor) -> np.ndarray:
@@ -18,7 +29,7 @@ def real_array(name: str, values: ArrayLike | Tensor) -> np.ndarray:
     Raises:
         InvalidInput: they are text, complex, or of rows that differ in length.
     """
-    if isinstance(values, Tensor) and not values.is_complex():
+    if is_tensor(values) and not values.is_complex():
         return np.asarray(values.detach().cpu().to_dense().double().numpy())
     try:
         array = np.asarray(values)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
-from radlens.evaluation.checks import real_array, real_number, whole_number
+from radlens.evaluation.checks import is_tensor, real_array, real_number, whole_number
+from radlens.extras import install
 
 __all__ = ["Classification", "Estimate", "RocCurve", "RocPoint", "classification_measures", "roc_corner", "roc_curve"]
 
@@ -179,7 +179,7 @@ def _curve(truth: np.ndarray, values: np.ndarray) -> RocCurve:
     try:
         from sklearn import metrics
     except ImportError as error:
-        raise MissingDependency("ROC curves need the package scikit-learn: pip install scikit-learn") from error
+        raise MissingDependency(f"ROC curves need the package scikit-learn: {install('explain')}") from error
     # The difference of two scores tells them apart even if it is infinite.
     with np.errstate(over="ignore"):
         fpr, tpr, thresholds = metrics.roc_curve(truth, values, drop_intermediate=False)
@@ -197,7 +197,7 @@ def _corner(curve: RocCurve, truth: np.ndarray) -> RocPoint:
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    truth = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    truth = labels.detach().cpu().numpy() if is_tensor(labels) else np.asarray(labels)
     values = real_array("scores", scores)
     if truth.ndim != 1 or truth.shape != values.shape:
         raise InvalidInput(f"labels and scores must have one shape (n,), got {truth.shape} and {values.shape}")

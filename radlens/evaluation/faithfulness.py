@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
+from radlens.extras import install
 
 __all__ = [
     "BLUR_SIGMA",
@@ -426,7 +427,7 @@ def _captum(name: str) -> Callable[..., Tensor]:
     try:
         from captum import metrics
     except ImportError as error:
-        raise MissingDependency(f"{name} needs the package captum: pip install captum") from error
+        raise MissingDependency(f"{name} needs the package captum: {install('explain')}") from error
     measure: Any = getattr(metrics, name)
     return measure
 

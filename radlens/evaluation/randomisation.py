@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency, UnsupportedOperation
+from radlens.extras import install
 
 __all__ = ["Randomisation", "model_randomisation"]
 
@@ -147,7 +148,7 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
-        raise MissingDependency("model_randomisation needs scikit-image: pip install scikit-image") from error
+        raise MissingDependency(f"model_randomisation needs scikit-image: {install('explain')}") from error
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     a, b = a / np.abs(a).max(), b / np.abs(b).max()

@@ -1,5 +1,6 @@
 """Explanation methods, one file each, registered where they are defined."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.explainers.base import Attribution, Explainer, create, get, names, register
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
@@ -9,14 +10,14 @@ from radlens.explainers.integrated_gradients import IntegratedGradients
 from radlens.explainers.model import Model
 from radlens.explainers.occlusion import Occlusion
 from radlens.explainers.omig import Omig, omig
-from radlens.explainers.reliability import Goal, Halves, samples_for, spearman_brown
 from radlens.explainers.saliency import Saliency
 from radlens.explainers.scores import n_classes, predicted, probabilities
 from radlens.explainers.sensitivity import Sensitivity, sensitivity
 from radlens.explainers.smooth_grad import SmoothGrad
 from radlens.explainers.superpixels import Lime, Shap, superpixels
-from radlens.explainers.upsampling import Partial, UpsampledMap, merge, upsample
+from radlens.explainers.upsampling import Partial, merge, upsample
 from radlens.explainers.work import Ask, Work, complete, images_per_call, of_member
+from radlens.maps import Goal, Halves, UpsampledMap, samples_for, spearman_brown
 
 __all__ = [
     "Ask",

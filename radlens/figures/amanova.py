@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from radlens.errors import InvalidInput
-from radlens.explainers import UpsampledMap
 from radlens.figures.curves import Curve
 from radlens.figures.maps import Box
 from radlens.figures.panels import Spacing, draw_cutout, draw_image, draw_map, new_figure, shape_of
+from radlens.maps import UpsampledMap
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 
 __all__ = ["CurveChange", "CutoutRow", "PhantomPicture", "figure_changes", "figure_cutouts", "figure_phantoms"]

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from radlens import explainers
-from radlens.errors import InvalidInput
+from radlens.errors import InvalidInput, MissingDependency
 from radlens.figures.panels import new_figure
 
 __all__ = ["PAGE_WIDTH", "Style", "figure_score_boxes", "finite_values", "label_axes", "method_styles", "method_title"]
@@ -54,9 +53,16 @@ _OTHERS = ("#1B7837", "#B2182B", "#2166AC", "#762A83", "#4D4D4D", "#BF812D")
 
 
 def method_title(name: str) -> str:
-    """Return the name of a method as papers write it; a name that is not in the registry stays as it is."""
+    """Return the name of a method as papers write it; a name that is not in the registry stays as it is.
+
+    The registry comes with the extra ``explain``; without it every name stays as it is.
+    """
     if name == _RANDOM:
         return "Random order"
+    try:
+        from radlens import explainers
+    except MissingDependency:
+        return name
     return explainers.get(name).title if name in explainers.names() else name
 
 

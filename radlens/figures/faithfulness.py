@@ -3,8 +3,10 @@
 Petsiuk et al., BMVC 2018; Adebayo et al., NeurIPS 2018.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.evaluation.randomisation import Randomisation
 from radlens.figures.charts import PAGE_WIDTH, Style, finite_values, label_axes, method_styles, method_title
 from radlens.figures.panels import new_figure
+
+if TYPE_CHECKING:
+    from radlens.evaluation import Randomisation
 
 __all__ = ["ScoreCurves", "figure_perturbation", "figure_randomisation"]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from radlens.explainers import UpsampledMap
 from radlens.figures.maps import Box
 from radlens.figures.panels import Spacing, add_color_bar, draw_cutout, draw_map, mark, new_figure, shape_of
+from radlens.maps import UpsampledMap
 
 __all__ = ["figure_map"]
 

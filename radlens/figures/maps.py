@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.explainers import UpsampledMap
+from radlens.maps import UpsampledMap
 
 __all__ = [
     "NEGATIVE",

@@ -10,8 +10,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from radlens.explainers import UpsampledMap
 from radlens.figures.maps import RAMP, Box, colorize, cutout, cutout_map, display_grey, display_map, symmetric_limit
+from radlens.maps import UpsampledMap
 
 __all__ = [
     "Spacing",

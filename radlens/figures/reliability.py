@@ -1,4 +1,4 @@
-"""Reliability against the number of samples, for several samplers (Spearman 1910 and Brown 1910, see explainers)."""
+"""Reliability against the number of samples, for several samplers (Spearman 1910 and Brown 1910, see maps)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from radlens.errors import InvalidInput
-from radlens.explainers import samples_for
 from radlens.figures.panels import new_figure
+from radlens.maps import samples_for
 
 __all__ = ["ReliabilityCurve", "figure_reliability", "needed"]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from radlens.errors import InvalidParameter
-from radlens.explainers import UpsampledMap
 from radlens.figures import report_texts as texts
 from radlens.figures.page import Picture, ReportContent
 from radlens.figures.report_pictures import (
@@ -20,6 +19,7 @@ from radlens.figures.report_pictures import (
     map_pictures,
 )
 from radlens.images import Image
+from radlens.maps import UpsampledMap
 from radlens.phantoms.cdmam.registered import Registered
 from radlens.phantoms.cdmam.series import SeriesReadOut
 

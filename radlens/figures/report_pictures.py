@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from radlens.errors import InvalidInput
-from radlens.explainers import UpsampledMap
 from radlens.figures.ablation import AblatedCells, figure_ablation
 from radlens.figures.curves import Curve, figure_cdc
 from radlens.figures.maps import Box, display_map, overlay, symmetric_limit
@@ -17,6 +16,7 @@ from radlens.figures.page import Picture
 from radlens.figures.panels import Spacing, add_color_bar, draw_cutout, draw_map, new_figure, save, shape_of
 from radlens.figures.regions import LARGE_DISKS, SMALL_DISKS, region
 from radlens.images import to_png
+from radlens.maps import UpsampledMap
 from radlens.phantoms.cdmam import HUMAN_FACTORS
 from radlens.phantoms.cdmam.registered import Registered
 from radlens.phantoms.cdmam.series import SeriesReadOut

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from radlens.errors import InvalidInput
-from radlens.explainers import UpsampledMap
 from radlens.figures.maps import Box
 from radlens.figures.panels import Spacing, add_color_bar, draw_cutout, draw_image, draw_map, mark, new_figure, shape_of
+from radlens.maps import UpsampledMap
 
 __all__ = [
     "MethodsRow",

@@ -1,5 +1,6 @@
 """Models as graphs that need no autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.graphs import asks, classifier_asks
 from radlens.graphs.classifier import ClassifierGraphs, classifier_graphs
 from radlens.graphs.compiled import CompiledGraph

@@ -1,5 +1,6 @@
 """The architectures, one file each."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet, LogCdcPrediction
 from radlens.networks.cdmam_folded import FoldedCdmamEnsemble
 from radlens.networks.classifiers import CLASSIFIERS, ClassifierNetwork, create_classifier

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from radlens.errors import InvalidParameter
+from radlens.extras import named
 
 __all__ = ["CLASSIFIERS", "ClassifierNetwork", "create_classifier"]
 
@@ -74,6 +75,7 @@ def create_classifier(name: str, *, n_outputs: int, n_channels: int = 1) -> Clas
 
     Raises:
         InvalidParameter: an unknown name, or a number below 1.
+        MissingDependency: MONAI is not installed.
     """
     if name not in _ARCHITECTURES:
         raise InvalidParameter(f"network must be one of {', '.join(CLASSIFIERS)}, got {name!r}")
@@ -81,7 +83,8 @@ def create_classifier(name: str, *, n_outputs: int, n_channels: int = 1) -> Clas
         if value < 1:
             raise InvalidParameter(f"{what} must be at least 1, got {value}")
     plan = _ARCHITECTURES[name]
-    make: Callable[[int], nn.Module] = getattr(import_module(f"radlens.networks.{plan.module}"), plan.function)
+    with named():
+        make: Callable[[int], nn.Module] = getattr(import_module(f"radlens.networks.{plan.module}"), plan.function)
     return ClassifierNetwork(make(n_channels), _head(plan.width, n_outputs), dropout=plan.dropout)
 
 

@@ -1,5 +1,6 @@
 """Whole studies: models, images, maps, measures, and the page that shows them."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.studies.amanova import reproduce_amanova
 from radlens.studies.amanova_options import AmanovaOptions
 from radlens.studies.byra import reproduce_byra

@@ -11,11 +11,9 @@ from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
 from radlens.families.cdmam.settings import Defaults, Settings
 from radlens.images.sampling import SAMPLERS
 from radlens.service.parameters import SEED, Choice, Integer, Parameter, read_parameters
+from radlens.wire import ABLATION
 
 __all__ = ["ABLATION", "WALK", "AskedAblation", "ablation_settings"]
-
-ABLATION = "ablation"
-"""Name of the method in requests."""
 
 WALK: Defaults = MappingProxyType({"omig": MappingProxyType({"n_steps": 8, "path_length": 250.0, "zscore": 10.0})})
 """OMIG of a registered phantom, unless a request says otherwise: a walk that halves the predicted midpoint.

@@ -52,8 +52,7 @@ from radlens.bundles import MANIFEST
 from radlens.engines import memory
 from radlens.engines.calibration import cache_folder
 from radlens.errors import BundleError, InvalidParameter, MissingDependency, RadlensError, ServerError
-from radlens.explainers import Checkpoint, Explainer, UpsampledMap, upsample
-from radlens.explainers.reliability import Goal
+from radlens.explainers import Checkpoint, Explainer, Goal, UpsampledMap, upsample
 from radlens.explainers.upsampling import AUTO
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import BundleEngine, open_bundle

@@ -21,6 +21,7 @@ from radlens.explainers import UpsampledMap, upsample
 from radlens.explainers.omig import Omig, omig
 from radlens.families.cdmam.cells import distance_from_line
 from radlens.families.cdmam.replacement import disk_free_twin
+from radlens.maps import LEAST_RELIABILITY
 from radlens.phantoms.cdmam.geometry import (
     CELL_EXISTS,
     CORNER_OFFSETS,
@@ -56,10 +57,6 @@ disks left 0.25 to 0.36 of it."""
 EQUAL_SHARE = 2 / 3
 """Share of the map's t from which that of the twin makes a map empty: of a phantom without disks it was 0.9, of
 phantoms whose disks are read 0.4 to 0.6."""
-
-LEAST_RELIABILITY = 0.5
-"""Least reliability of a map that is shown (`radlens.explainers.reliability`): below, more than half of the variance of
-its picture is chance."""
 
 Finding = Literal["marks disks", "marks disks in part", "empty", "not reliable"]
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radlens.errors import InvalidParameter, UnreadableImage
-from radlens.families.cdmam.reader import Curve
 from radlens.images import SAMPLED_SHAPE, Image
 from radlens.phantoms.cdmam import CELL_MM, domain
 from radlens.phantoms.cdmam.lattice import lattice
 from radlens.phantoms.cdmam.registered import Registered, register
 from radlens.service.domain import Assessment
+
+if TYPE_CHECKING:
+    from radlens.families.cdmam.reader import Curve
 
 __all__ = ["USUAL_SPACING_MM", "OpenedImage", "PhantomOpener", "spacing_caution", "spacing_of"]
 

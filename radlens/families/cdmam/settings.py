@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers.reliability import Goal
 from radlens.explainers.upsampling import AUTO, NORMALIZATIONS
 from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
+from radlens.maps import Goal
 from radlens.service.parameters import (
     MEMBERS,
     SEED,

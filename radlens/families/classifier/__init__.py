@@ -1,5 +1,6 @@
 """Classifiers of images, alone or several together, with every method that explains one."""
 
+import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.families.classifier.service import ClassifierService, open_model
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter
 
-__all__ = ["SCALE_PX", "Goal", "Halves", "samples_for", "spearman_brown"]
+__all__ = ["LEAST_RELIABILITY", "SCALE_PX", "Goal", "Halves", "samples_for", "spearman_brown"]
 
 SCALE_PX = 8
 """Side of a bin in pixels of the image.
@@ -40,6 +40,9 @@ At 0.07 mm it is half the diameter of the largest disk, so that a disk is more t
 smoothing of a figure of fewer than about 900 samples. On the demo model stratified samples have the reliability 0.95
 in bins of 4, 8 and 16 pixels after about 800, 360 and 160 samples, as the halves tell.
 """
+LEAST_RELIABILITY = 0.5
+"""Least reliability of a map that is shown: below, more than half of the variance of its picture is chance."""
+
 _LEAST_SHARE = 0.5
 """Share of bins that both halves must have visited; with fewer, most of the map is not known at all."""
 

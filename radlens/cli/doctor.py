@@ -1,0 +1,88 @@
+"""``radlens doctor``: whether this machine can serve, and what to do where it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from radlens.cli.console import err, examples, out
+from radlens.cli.options import DEFAULT_STORE, DEFAULT_WORKDIR, StoreOption, WorkdirOption
+from radlens.cli.stored import archives, n_workers, newest_archives, size
+from radlens.errors import RadlensError, ServerError, exit_code
+
+if TYPE_CHECKING:
+    from radlens.doctor import Finding, Stored
+
+__all__ = ["EPILOG", "command"]
+
+EPILOG = examples("radlens doctor", "radlens doctor --json | jq '.findings[] | select(.status != \"good\")'")
+
+_COLOURS = {"good": "green", "missing": "yellow", "wrong": "red"}
+
+
+def command(
+    config: Annotated[Path, typer.Option(metavar="FILE", help="TorchServe's configuration.")] = Path(
+        "config.properties"
+    ),
+    store: StoreOption = DEFAULT_STORE,
+    workdir: WorkdirOption = DEFAULT_WORKDIR,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say whether this machine can serve, what is missing or wrong, and what to do about it.
+
+    Versions, extras, engines, Java, ports, memory, disks, cache and GPU are looked at; nothing is changed. The exit
+    code is 0 if all that a server needs is as it should be, and 1 otherwise.
+    """
+    from radlens.doctor import examine, is_ready
+
+    with err.status("looking"):
+        findings = examine(config, store, workdir, _stored(store))
+    ready = is_ready(findings)
+    if as_json:
+        out.print_json(json.dumps({"ready": ready, "findings": [each.as_json() for each in findings]}))
+    else:
+        _print(findings, ready)
+    if not ready:
+        raise typer.Exit(exit_code(RadlensError()))
+
+
+def _stored(store: Path) -> list[Stored]:
+    """Return what `radlens serve` would start."""
+    from radlens.doctor import Stored
+
+    try:
+        newest = set(newest_archives(store).values())
+    except ServerError:
+        return []
+    return [
+        Stored(f"{each.name} {each.version}", size(store / each.archive), n_workers(store / each.archive))
+        for each in archives(store)
+        if each.archive in newest
+    ]
+
+
+def _print(findings: Sequence[Finding], ready: bool) -> None:
+    drawn = Table("what", "is")
+    drawn.add_column("found", overflow="fold")
+    for each in findings:
+        status = "needed" if each.is_needed and each.status == "missing" else each.status
+        colour = "red" if status == "needed" else _COLOURS[each.status]
+        drawn.add_row(escape(each.check), f"[{colour}]{status}[/]", escape(each.found))
+    out.print(drawn)
+    open_ones = [each for each in findings if each.status != "good" and each.remedy]
+    _print_remedies("To serve, do this:", [each for each in open_ones if each.is_needed])
+    _print_remedies("Only if you want it:", [each for each in open_ones if not each.is_needed])
+    out.print("[green]This machine can serve.[/]" if ready else "[red]This machine cannot serve yet.[/]")
+
+
+def _print_remedies(heading: str, findings: Sequence[Finding]) -> None:
+    if findings:
+        out.print(f"[bold]{heading}[/]")
+        for each in findings:
+            out.print(f"- {escape(each.check)}: {escape(each.remedy)}", soft_wrap=True)

