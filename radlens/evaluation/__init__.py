@@ -1,4 +1,4 @@
-"""What makes a prediction or a map right."""
+"""Measures of predictions and maps: accuracy, localisation, faithfulness, causality and domain."""
 
 from radlens.evaluation.boxes import (
     DILATION,
