@@ -1,4 +1,4 @@
-"""Whole studies: models, images, maps, measures, and the page that shows them."""
+"""Complete studies: models, images, maps, measures, and the page with the results."""
 
 from radlens.studies.amanova import reproduce_amanova
 from radlens.studies.amanova_options import AmanovaOptions
