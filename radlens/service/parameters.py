@@ -1,4 +1,4 @@
-"""What a request may ask for: names, ranges and defaults of parameters, and the strict reading of their text."""
+"""Parameters of requests: names, ranges, defaults, and strict parsing of their text."""
 
 import math
 import re
@@ -36,41 +36,41 @@ __all__ = [
 ]
 
 OUTPUTS = ("map", "sampled", "overlay", "disagreement")
-"""A map on the grid of the sent image, the 250x250 map of one sample, the map drawn over the image, or the standard
-deviation over the members."""
+"""Outputs: a map on the grid of the sent image, the 250x250 map of one sample, the map drawn over the image, or the
+standard deviation over the members."""
 
 MEMBERS = ("mean", "each")
-"""Explain the mean score of all members, or each member by itself."""
+"""Explanation of the mean score of all members, or of each member separately."""
 
 Defaults = Mapping[str, Mapping[str, Any]]
-"""Defaults of a model's own, by method and parameter."""
+"""Defaults of a model for parameters of methods, by method and parameter."""
 
 NO_DEFAULTS: Defaults = MappingProxyType({})
-"""Those of a model that has none: the methods' own hold."""
+"""Defaults of a model that uses those of the methods."""
 
 _MAX_SHOWN = 40
-"""Characters of what a client sent that a message repeats."""
+"""Largest number of characters from a client that a message repeats."""
 
 
 def shown(text: str) -> str:
-    """Return ``text`` quoted, in printable ASCII and short: it may be an attack on whoever reads the message."""
+    """Return ``text`` quoted, shortened and in printable ASCII: it may contain an attack, such as log injection."""
     quoted = ascii(text[:_MAX_SHOWN])
     return quoted if len(text) <= _MAX_SHOWN and len(quoted) <= 2 * _MAX_SHOWN else quoted[: 2 * _MAX_SHOWN] + "..."
 
 
 class Parameter(Protocol):
-    """How the text of one parameter is read."""
+    """Parser of one parameter."""
 
     @property
     def default(self) -> Any:
-        """The value of a parameter that is not given."""
+        """Value of a parameter that is not given."""
 
     @property
     def expected(self) -> str:
-        """What the text must be, to follow ``must be``."""
+        """Description of valid text, which completes "must be ..."."""
 
     def parse(self, text: str) -> Any:
-        """Return the value, or None where the text is not as expected."""
+        """Return the value, or None for invalid text."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Count(Integer):
-    """As `Integer`, or the word ``auto``: as many as it takes."""
+    """An `Integer`, or the word ``auto`` for a number that is determined during the computation."""
 
     @property
     def expected(self) -> str:
@@ -110,7 +110,7 @@ class Count(Integer):
 
 @dataclass(frozen=True)
 class Positive:
-    """A decimal number, with or without exponent, above 0 and finite."""
+    """A finite decimal number above 0, with or without exponent."""
 
     default: float
 
@@ -129,7 +129,7 @@ class Positive:
 
 @dataclass(frozen=True)
 class Share(Positive):
-    """As `Positive`, and below 1."""
+    """A `Positive` number below 1."""
 
     @property
     def expected(self) -> str:
@@ -167,27 +167,27 @@ _OF_AUTO: dict[str, Parameter] = {
     "reliability": Share(Goal.reliability),
     "max_samples": Integer(2, _MAX_SAMPLES, Goal.max_samples),
 }
-"""Parameters that mean something with ``n_samples=auto`` alone."""
+"""Parameters that are valid only with ``n_samples=auto``."""
 
 _METHOD_PARAMETERS: dict[str, Integer] = {
     "n_steps": Integer(1, 1000, 50),
     "window": Integer(1, SAMPLED_SHAPE[0], 10),
     "stride": Integer(1, SAMPLED_SHAPE[0], 10),
 }
-"""Narrower ranges and other defaults than a method's own, for what a server should spend on one request.
+"""Narrower ranges and other defaults than those of the methods, to limit the cost of one request.
 
-Occlusion in steps of 1 pixel, as in the paper, takes 62 500 evaluations of the network; 10 is 625.
+Occlusion with a stride of 1 pixel, as in the paper, takes 62 500 evaluations of the network; with 10 it takes 625.
 """
 
 _INTERNAL = frozenset({"internal_batch_size", "effect", "baseline"})
-"""Parameters of methods that no request has: what changes memory alone, and what the paper settles."""
+"""Parameters of methods that requests cannot set: they affect only memory, or the paper fixes them."""
 
 _SETTLED: dict[str, dict[str, Any]] = {"occlusion": {"effect": "rise"}}
-"""Values of such parameters that differ from the method's own, by method."""
+"""Values of fixed parameters that differ from the defaults of the method, by method."""
 
 
 def prediction_parameters(sampler: str) -> dict[str, Parameter]:
-    """Return the parameters of a prediction, by name; ``sampler`` is the model's own."""
+    """Return the parameters of a prediction, by name; ``sampler`` is the default sampler of the model."""
     return {"sampler": Choice(SAMPLERS, sampler), "seed": _SEED}
 
 
@@ -197,10 +197,10 @@ def explanation_parameters(
     """Return the parameters of an explanation by ``method``, one of ``methods``, by name.
 
     Args:
-        sampler: the default sampler, the model's own.
-        methods: that the model allows.
-        method: one of them.
-        defaults: the model's own for parameters of methods, by method and name.
+        sampler: default sampler of the model.
+        methods: methods that the model allows.
+        method: method of the explanation.
+        defaults: defaults of the model for parameters of methods, by method and name.
     """
     return {
         "method": Choice(tuple(methods), _default_method(methods)),
@@ -224,28 +224,26 @@ def _own_parameters(method: str, defaults: Defaults) -> Mapping[str, Parameter]:
     types = get_type_hints(kind)
     own = [field for field in fields(kind) if field.name not in _INTERNAL]  # type: ignore[arg-type]
     known: dict[str, Integer | Positive] = {
-        field.name: _METHOD_PARAMETERS.get(field.name) or _of(types[field.name], field.default) for field in own
+        field.name: _METHOD_PARAMETERS.get(field.name)
+        or (Integer(0, 2**31 - 1, field.default) if types[field.name] is int else Positive(field.default))
+        for field in own
     }
     return known | {name: replace(known[name], default=value) for name, value in defaults.get(method, {}).items()}
 
 
-def _of(kind: type, default: Any) -> Integer | Positive:
-    return Integer(0, 2**31 - 1, default) if kind is int else Positive(default)
-
-
 @dataclass(frozen=True)
 class Settings:
-    """What one request asks for, checked.
+    """Validated settings of one request.
 
     Attributes:
-        sampler: how pixels are chosen.
-        seed: of the sequence of samples.
+        sampler: name of the sampler of pixels.
+        seed: seed of the sequence of samples.
         explainer: the method with its parameters; None for a prediction.
-        n_samples: samples behind an explanation; ``"auto"`` for as many as ``reliability`` takes.
-        start: number of the first of them.
-        reliability: that an automatic run ends at, see :class:`radlens.explainers.Goal`.
-        max_samples: that an automatic run ends at.
-        normalize: see :func:`radlens.explainers.upsample`.
+        n_samples: number of samples of an explanation; ``"auto"`` for as many as ``reliability`` needs.
+        start: number of the first sample.
+        reliability: reliability at which an automatic run ends, as in :class:`radlens.explainers.Goal`.
+        max_samples: largest number of samples of an automatic run.
+        normalize: normalisation, as in :func:`radlens.explainers.upsample`.
         members: one of `MEMBERS`.
         output: one of `OUTPUTS`.
     """
@@ -263,17 +261,17 @@ class Settings:
 
     @property
     def of_each(self) -> bool:
-        """Whether each member is explained by itself."""
+        """Whether each member is explained separately."""
         return self.members == "each"
 
     @property
     def is_automatic(self) -> bool:
-        """Whether the number of samples is known only in the end."""
+        """Whether the number of samples is determined during the computation."""
         return self.n_samples == AUTO
 
     @property
     def most_samples(self) -> int:
-        """How many samples there are at most."""
+        """Largest possible number of samples."""
         return self.max_samples if self.n_samples == AUTO else self.n_samples
 
     @property
@@ -302,12 +300,12 @@ def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str], *, s
     """Read the parameters of a prediction.
 
     Args:
-        given: text by name; each must be a parameter of a prediction.
-        hints: used where they name a parameter that is not given.
-        sampler: the default sampler, the model's own.
+        given: text of parameters by name; each must be a parameter of a prediction.
+        hints: text by name for parameters that are not given; other names are ignored.
+        sampler: default sampler of the model.
 
     Raises:
-        InvalidParameter: an unknown name, or text that is not as expected.
+        InvalidParameter: a name is unknown, or a text is invalid.
     """
     return Settings(**read_parameters("predictions", prediction_parameters(sampler), given, hints))
 
@@ -324,12 +322,12 @@ def explanation_settings(
     """Read the parameters of an explanation; arguments and errors as in `prediction_settings`.
 
     Args:
-        given: text of the parameters by name.
-        hints: values used where a parameter is not given.
-        sampler: name of the default sampler.
+        given: text of parameters by name; each must be a parameter of an explanation.
+        hints: text by name for parameters that are not given; other names are ignored.
+        sampler: default sampler of the model.
         methods: names of the explainers that the model allows, at least one.
-        n_members: of the model.
-        defaults: the model's own for parameters of methods, by method and name.
+        n_members: number of members of the model.
+        defaults: defaults of the model for parameters of methods, by method and name.
     """
     choice = Choice(tuple(methods), _default_method(methods))
     method = _value("method", choice, given, hints)
@@ -346,22 +344,22 @@ def explanation_settings(
 
 
 def require_members(members: str, output: str, n_members: int) -> str:
-    """Return which of `MEMBERS` is meant: a disagreement is between each of them.
+    """Return the effective value of ``members``: the output "disagreement" implies "each".
 
     Raises:
-        InvalidParameter: each of a model that has one.
+        InvalidParameter: the value is "each" for a model with one member.
     """
     if output == "disagreement":
         members = "each"
     if n_members == 1 and members == "each":
         raise InvalidParameter(
-            "members must be mean and output another than disagreement for a model of one member, got each"
+            "members must be mean and output must not be disagreement for a model with one member, got each"
         )
     return members
 
 
 def _require_auto(n_samples: Any, given: Mapping[str, str]) -> None:
-    """Refuse a goal that would be ignored."""
+    """Raise for parameters that would be ignored without ``n_samples=auto``."""
     ignored = [name for name in _OF_AUTO if name in given]
     if ignored and n_samples != AUTO:
         raise InvalidParameter(f"n_samples must be {AUTO} with {' and '.join(ignored)}, got {n_samples}")
@@ -373,16 +371,16 @@ def read_parameters(
     """Read the text of parameters.
 
     Args:
-        what: has them, for messages.
-        known: all there are, by name.
-        given: text by name; each must be known.
-        hints: used where they name a parameter that is not given.
+        what: kind of request, for messages.
+        known: known parameters, by name.
+        given: text of parameters by name; each must be known.
+        hints: text by name for parameters that are not given; other names are ignored.
 
     Returns:
         A value for each known parameter.
 
     Raises:
-        InvalidParameter: an unknown name, or text that is not as expected.
+        InvalidParameter: a name is unknown, or a text is invalid.
     """
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -406,7 +404,7 @@ def _value(name: str, parameter: Parameter, given: Mapping[str, str], hints: Map
 
 
 def evaluations(settings: Settings) -> int:
-    """Return how often the network is evaluated for an explanation at most: its cost to within a factor of about 3."""
+    """Return the largest number of network evaluations of an explanation, its cost to within a factor of about 3."""
     explainer = settings.explainer
     if (each := getattr(explainer, "evaluations_per_sample", None)) is not None:
         return settings.most_samples * int(each)
