@@ -134,6 +134,7 @@ def _write_graph(model: str, ensemble: Ensemble, path: Path) -> float:
 
         network = _network(model)
         gradient_graph(network, (torch.zeros(2, *SHAPES[model]),), _first_class).to_onnx(path)
+    # Members have equal costs: two are counted and scaled, because counting is slow.
     few = ensemble._replace(n_members=min(ensemble.n_members, 2))
     run = _by_hand(model, BY_HAND[model][0], few)
     with FlopCounterMode(display=False) as counter:

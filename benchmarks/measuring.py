@@ -89,11 +89,12 @@ class PeakMemory:
 
 def in_process(work: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``work(*arguments)``, computed in a new process; an exception becomes ``{"error": text}``."""
+    # A forked process would inherit the memory of this one.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, work, arguments))
     process.start()
-    sender.close()
+    sender.close()  # otherwise recv would wait forever for a process that was killed
     try:
         return receiver.recv()
     except EOFError:

@@ -136,6 +136,7 @@ def _time_way(way: str, folder: Path, n_members: int, n_steps: int, measure: int
     n_samples, computed = (1, min(BY_HAND_STEPS, n_steps)) if by_hand else (measure, n_steps)
     clock, peak = _Clock(), PeakMemory()
     timed = clock.wrapped("gradients", gradient)
+    # upsample has no hook for the sampling: replace the function in this process, which ends after the measurement.
     upsampling.flat_indices = clock.wrapped("sampling", upsampling.flat_indices)
     # A warm-up: preparation that happens once per run does not count.
     upsample(pixels, lambda images: omig(gradient, images, n_steps=2), n_samples=1)

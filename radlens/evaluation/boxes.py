@@ -196,7 +196,7 @@ def iou_summary(ious: ArrayLike) -> IouSummary:
         ious: ``(n,)`` in [0, 1], one per image; 0 for an image without a box.
 
     Raises:
-        InvalidInput: the shape is another one, there are no values, or values lie outside [0, 1].
+        InvalidInput: the shape is wrong, there are no values, or values lie outside [0, 1].
     """
     values = np.sort(_ious(ious))
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -241,7 +241,7 @@ def iou_curve(ious: ArrayLike, thresholds: ArrayLike | None = None) -> IouCurve:
         thresholds: ``(t,)``; 0, 0.01, ... 1 unless given.
 
     Raises:
-        InvalidInput: a shape is another one, there are no values, an IoU is outside [0, 1], or a threshold is NaN.
+        InvalidInput: a shape is wrong, there are no values, an IoU is outside [0, 1], or a threshold is NaN.
     """
     values = np.sort(_ious(ious))
     levels = np.arange(101) / 100 if thresholds is None else real_array("thresholds", thresholds)

@@ -427,6 +427,7 @@ def _measured(
 def _start_worker(read: Read) -> None:
     import torch
 
+    # The workers already use all cores; more threads would compete for them.
     torch.set_num_threads(1)
     _WORKER["read"] = read
 
@@ -436,7 +437,7 @@ def _measure_in_worker(task: _Task, seed: int, spacing_mm: float) -> _Readings:
 
 
 _WORKER: dict[str, Read] = {}
-"""The model of a worker process."""
+"""The model of a worker process: it is sent once per process and not with every task."""
 
 
 def _measure(read: Read, task: _Task, seed: int, spacing_mm: float) -> _Readings:

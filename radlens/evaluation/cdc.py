@@ -119,7 +119,7 @@ def verdict(mean_um: ArrayLike, interval_um: ArrayLike) -> CdcVerdict:
         interval_um: ``(12, 2)`` lower and upper ends of the 95 % intervals, micrometres of gold, positive.
 
     Raises:
-        InvalidInput: a shape is another one, a value is not finite and positive, or a mean lies outside its interval.
+        InvalidInput: a shape is wrong, a value is not finite and positive, or a mean lies outside its interval.
     """
     mean, interval = _checked("mean_um", mean_um, (12,)), _checked("interval_um", interval_um, (12, 2))
     for name, values in (("mean_um", mean), ("interval_um", interval)):
@@ -268,6 +268,7 @@ def _answer(interval: tuple[float, float], limit: float) -> Answer:
 
 
 def _overall(answers: Sequence[Answer]) -> Answer:
+    # The worst answer of any diameter is the answer of the curve.
     order: tuple[Answer, ...] = ("not met", "not settled", "met")
     return next(answer for answer in order if answer in answers)
 

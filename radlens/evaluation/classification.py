@@ -192,6 +192,7 @@ def _corner(curve: RocCurve, truth: np.ndarray) -> RocPoint:
     i = int(np.flatnonzero(distance <= distance.min() * (1 + 1e-12))[0])
     sensitivity, specificity = float(curve.true_positive_rate[i]), 1 - float(curve.false_positive_rate[i])
     n_positive = int(np.count_nonzero(truth))
+    # The rates are ratios of counts: rounding recovers the counts exactly.
     n_right = round(sensitivity * n_positive) + round(specificity * (truth.size - n_positive))
     return RocPoint(float(curve.thresholds[i]), n_right / truth.size, sensitivity, specificity)
 

@@ -325,7 +325,7 @@ def _curve(score: Score, start: Tensor, end: Tensor, maps: Tensor, n_steps: int,
     if not 1 <= n_steps <= h * w:
         raise InvalidParameter(f"n_steps must be from 1 to {h * w}, the number of pixels, got {n_steps}")
     order = maps.sum(dim=1).flatten(1).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1).reshape(b, 1, h, w)
+    rank = order.argsort(dim=1).reshape(b, 1, h, w)  # the inverse of the permutation: the rank of each pixel
     counts = [k * h * w // n_steps for k in range(n_steps + 1)]
     pairs = ((i, rank[i] < count) for i in range(b) for count in counts)
     scores = _evaluate(score, start, end, pairs, batch_size).reshape(b, n_steps + 1)
@@ -433,7 +433,7 @@ def _captum(name: str) -> Callable[..., Tensor]:
 
 
 def _subsets(n_all: int, n: int, n_subsets: int, seed: int) -> Tensor:
-    rng = np.random.default_rng([seed, n])
+    rng = np.random.default_rng([seed, n])  # subsets of one size do not depend on the other sizes
     chosen = np.zeros((n_subsets, n_all), dtype=bool)
     for row in chosen:
         row[rng.choice(n_all, n, replace=False)] = True

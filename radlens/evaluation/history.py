@@ -135,7 +135,7 @@ def record_of(result: Any) -> Record:
     """Return the record of a result, given as the JSON values that ``radlens predict`` and ``radlens read-out`` write.
 
     Raises:
-        InvalidInput: the document is another one, the result is not assessable, or its images come from several units.
+        InvalidInput: the document has another format, the result is not assessable, or its images are of several units.
     """
     if not isinstance(result, Mapping) or not isinstance(result.get("prediction") or result.get("read_out"), Mapping):
         raise InvalidInput("a result must be what `radlens predict` or `radlens read-out` writes, got another document")
@@ -204,7 +204,7 @@ def parse_history(text: str) -> list[Record]:
     """Return the curves of a history, in order of time.
 
     Raises:
-        InvalidInput: the columns are other ones, or a line is damaged; the message names the line.
+        InvalidInput: the columns are different, or a line is damaged; the message names the line.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records = []
@@ -254,7 +254,7 @@ def _row(record: Record) -> list[str]:
         *(record.time.isoformat(), record.time_of, record.station_name, record.device_serial_number),
         *(" ".join(record.images), str(len(record.images))),
         *(record.model, record.version, record.bundle_hash, "true"),
-        *(repr(value) for value in numbers.ravel().tolist()),
+        *(repr(value) for value in numbers.ravel().tolist()),  # repr of a float survives writing and reading
     ]
 
 

@@ -52,6 +52,7 @@ def breast_regions(
     distance_mm = ndimage.distance_transform_edt(~mass, sampling=spacing)
     # Rounding: at 0.1 mm, 14 rows and 48 columns are 5 mm, but their distance exceeds 5 by about 1e-15.
     ring = ~mass & (distance_mm <= ring_mm * (1 + 1e-9))
+    # True from the top of each column down to its lowest pixel of the mass.
     at_or_above_mass = np.maximum.accumulate(mass[::-1], axis=0)[::-1]
     return {"mass": mass, "peritumoral": ring, "below": mass.any(axis=0) & ~at_or_above_mass}
 

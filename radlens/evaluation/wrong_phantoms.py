@@ -70,7 +70,7 @@ class Source:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Return a separate generator for each purpose, so that images do not depend on the order of the kinds."""
-        return np.random.default_rng([self.seed, *purpose.encode()])
+        return np.random.default_rng([self.seed, *purpose.encode()])  # hash() of a text differs between processes
 
     def simulated(
         self,

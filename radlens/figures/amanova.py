@@ -11,13 +11,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from radlens.errors import InvalidInput
 from radlens.explainers import UpsampledMap
 from radlens.figures.curves import Curve
-from radlens.figures.maps import Box
-from radlens.figures.panels import Spacing, draw_cutout, draw_image, draw_map, new_figure, shape_of
+from radlens.figures.maps import Box, display_map, symmetric_limit
+from radlens.figures.panels import Spacing, draw_cutout, draw_image, new_figure, shape_of
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 
 __all__ = ["CurveChange", "CutoutRow", "PhantomPicture", "figure_changes", "figure_cutouts", "figure_phantoms"]
 
 _WIDTH = 10.0
+_QUANTILE = 0.995  # as in draw_map
 _BEFORE, _AFTER = "#0072B2", "#D55E00"
 
 
@@ -96,7 +97,7 @@ def figure_cutouts(rows: Sequence[CutoutRow]) -> Figure:
     figure = new_figure(9.0, 4.4 * len(rows))
     for (image, part), row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
         draw_cutout(image, row.pixels, row.box, spacing_mm=row.spacing_mm, grey=True)
-        limit = draw_map(new_figure(1, 1).add_subplot(), row.shown)
+        limit = symmetric_limit(display_map(row.shown), _QUANTILE)
         draw_cutout(part, row.shown, row.box, spacing_mm=row.spacing_mm, limit=limit)
         image.set_title(f"{row.label}: image", size=9)
         part.set_title(f"map, scale ±{limit:.2g} of the whole map", size=9)

@@ -57,7 +57,7 @@ def figure_cdc(
         size: width and height, inches.
 
     Raises:
-        InvalidInput: there is no curve, a shape is another one, or a value is not finite.
+        InvalidInput: there is no curve, a shape is wrong, or a value is not finite.
     """
     if not curves:
         raise InvalidInput("curves must hold at least one curve, got none")
@@ -79,7 +79,7 @@ def figure_before_after(before: Curve, after: Curve, *, limits: bool = True, tit
     The legend states the midpoints, the quantity that the map is meant to lower.
 
     Raises:
-        InvalidInput: a shape is another one, or a value is not finite.
+        InvalidInput: a shape is wrong, or a value is not finite.
     """
     curves = [
         curve._replace(label=f"{word} the map: midpoint {np.mean(curve.mean_um):.3f} µm")

@@ -42,7 +42,7 @@ def figure_hits(
         title: Title above the matrix.
 
     Raises:
-        InvalidInput: a shape is another one, a number of hits is not between 0 and ``n_images``, or a threshold is not
+        InvalidInput: a shape is wrong, a number of hits is not between 0 and ``n_images``, or a threshold is not
             positive.
     """
     hits = np.asarray(n_hits)
@@ -52,6 +52,7 @@ def figure_hits(
         low, high = hits[CELL_EXISTS].min(), hits[CELL_EXISTS].max()
         raise InvalidInput(f"n_hits must lie between 0 and n_images = {n_images}, got {low:g} to {high:g}")
     figure = new_figure(6.7, 6.2)
+    # "constrained", the default of new_figure, leaves gaps around axes with a fixed aspect ratio.
     figure.set_layout_engine("compressed")
     axes = figure.add_subplot()
     _draw_cells(axes, hits, n_images)

@@ -153,6 +153,7 @@ def _paragraphs(text: str) -> list[str]:
 
 def _css_width(png: bytes) -> int:
     with Image.open(io.BytesIO(png)) as picture:
+        # PNG stores pixels per metre, so that Pillow returns slightly less than the resolution of the figure.
         return round(picture.width / picture.info.get("dpi", (_DPI, _DPI))[0] * _CSS_PIXELS_PER_INCH)
 
 

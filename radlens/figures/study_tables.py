@@ -108,7 +108,7 @@ def iou_table(ious: Mapping[str, ArrayLike], n_without_box: Mapping[str, int] | 
         n_without_box: number of images without a box per method; None if not counted.
 
     Raises:
-        InvalidInput: a shape is another one, there are no values, or an IoU is outside [0, 1].
+        InvalidInput: a shape is wrong, there are no values, or an IoU is outside [0, 1].
     """
     found = {name: iou_summary(values) for name, values in ious.items()}
     rows: list[Sequence[Cell]] = []

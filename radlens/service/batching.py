@@ -63,7 +63,7 @@ class BatchService(ABC):
     def _opened(self, request: Request) -> Any:
         try:
             return self._open(request)
-        except Exception as error:
+        except Exception as error:  # an exception out of respond would fail the whole batch
             return failed(error, request.request_id)
 
     def _answer(

@@ -88,6 +88,7 @@ class Integer:
 
     def parse(self, text: str) -> int | None:
         """See `Parameter`."""
+        # Not int(): it accepts signs, underscores and digits of other scripts, and takes long for long texts.
         if not re.fullmatch(r"[0-9]{1,20}", text):
             return None
         value = int(text)

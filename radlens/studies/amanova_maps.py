@@ -281,6 +281,7 @@ def _statistic(view: View, total: NDArray[Any], visits: NDArray[Any], mean_um: A
 
 def _packed(found: UpsampledMap, statistic: DiskStatistic, *, with_map: bool) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
+        # As text: the statistic has nested fields, and an archive without pickle holds only arrays.
         "statistic": np.array(json.dumps(statistic.as_json())),
         "reliability": np.array(found.reliability),
     }

@@ -35,7 +35,7 @@ class TestedGroup:
         n_refused: number of images in which no phantom was found.
     """
 
-    __test__ = False
+    __test__ = False  # pytest would collect the class because of its name
 
     mean: NDArray[np.float64]
     total: NDArray[np.float64]
@@ -75,7 +75,7 @@ class TestPhantoms:
         source: folder of the recordings, for keys.
     """
 
-    __test__ = False
+    __test__ = False  # pytest would collect the class because of its name
 
     n: int
     spacing_mm: float

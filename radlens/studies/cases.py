@@ -188,6 +188,7 @@ def open_cases(
         InvalidInput: a class has no image.
     """
     jobs = _jobs(source)
+    # The affinity, unlike os.cpu_count, respects the limits of a container.
     _fill(store, jobs, n_workers or len(os.sched_getaffinity(0)), on_progress or (lambda *_: None), source.title)
     places, labels = [], []
     for job in jobs:
@@ -321,7 +322,7 @@ def _packed(found: Sequence[tuple[int, Sample]]) -> Arrays:
     for number, (_, sample) in enumerate(found):
         arrays[f"pixels-{number}"] = sample.pixels
         arrays[f"boxes-{number}"] = np.array(sample.boxes, dtype=np.float64).reshape(-1, 4)
-        arrays[f"labels-{number}"] = np.array(sample.labels, dtype="U13")
+        arrays[f"labels-{number}"] = np.array(sample.labels, dtype="U13")  # "non-malignant" is the longest
         arrays[f"masks-{number}"] = np.array(sample.masks, dtype=bool).reshape(-1, *sample.pixels.shape)
         arrays[f"spacing-{number}"] = np.array(sample.spacing_mm or (), dtype=np.float64)
     return arrays

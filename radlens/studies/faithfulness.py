@@ -138,8 +138,9 @@ class _Measured:
         whole = parts if parts.shape[0] == channels else parts.expand(channels, -1, -1) / channels
         values = whole[None].contiguous()
         curves = self._curves(values)
-        del curves["fractions"]
+        del curves["fractions"]  # the same for all methods: the control keeps them
         return curves | {
+            # The best factor of a map of zeros would be 0 / 0.
             "infidelity": self._infidelity(values, normalize=bool(values.any())),
             "max_sensitivity": self._sensitivity(self.maps.methods[name]),
         }

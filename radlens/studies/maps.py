@@ -188,6 +188,7 @@ def _explain(maps: MapSet, indices: Sequence[int]) -> None:
     with torch.no_grad():
         tasks = [maps.methods[name].work(images[index], maps.targets[index]) for name, index in missing]
         found = complete(maps.model.classifier, tasks)
+    # Methods share calls of the model, so the time of a single map is not known: all get the mean.
     seconds = (time.monotonic() - begin) / len(missing)
     for (name, index), attribution in zip(missing, found, strict=True):
         values = attribution.map if maps.methods[name].per_channel else attribution.map[:1]

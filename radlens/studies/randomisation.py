@@ -70,11 +70,11 @@ def check_randomisation(
     stage, title = f"randomisation/{model.name}", f"randomisation, {model.title}"
     found = {}
     for place, (name, method) in enumerate(quick.items()):
-
-        def tell(done: int, total: int, place: int = place) -> None:
+        # The default binds the place of this round; a closure would see that of the last one.
+        def on_depth(done: int, total: int, place: int = place) -> None:
             report(title, place * n_points + done * n_points / total, len(quick) * n_points)
 
-        tell(0, 1)
+        on_depth(0, 1)
         key = {
             "model": model.identity,
             "cases": [maps.cases.key(i) for i in indices],
@@ -84,7 +84,7 @@ def check_randomisation(
             "n_points": n_points,
             "seed": seed,
         }
-        compute = partial(_compared, maps, indices, method, n_points, seed, tell)
+        compute = partial(_compared, maps, indices, method, n_points, seed, on_depth)
         found[name] = _randomisation(maps.store.arrays(stage, key, compute))
     report(title, len(quick) * n_points, len(quick) * n_points)
     changed = {n: method_parameters(m) for n, m in quick.items() if m != maps.methods[n]}
@@ -108,7 +108,7 @@ def _compared(
     method: StepwiseExplainer,
     n_points: int,
     seed: int,
-    tell: Callable[[int, int], None],
+    on_depth: Callable[[int, int], None],
 ) -> dict[str, np.ndarray]:
     shape, targets = maps.model.input.image_shape, torch.tensor([maps.targets[i] for i in indices])
 
@@ -118,7 +118,7 @@ def _compared(
 
     images = torch.stack([maps.cases[i].image for i in indices])
     result = model_randomisation(
-        maps.model.networks[0], explain, images, n_points=n_points, seed=seed, on_progress=tell
+        maps.model.networks[0], explain, images, n_points=n_points, seed=seed, on_progress=on_depth
     )
     return {"layers": np.array(result.layers), **{measure: getattr(result, measure) for measure in _MEASURES}}
 

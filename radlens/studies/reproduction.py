@@ -179,7 +179,7 @@ class Bench:
         stage, key = f"graphs/{model.name}", {"model": model.identity, "engine": self.options.engine}
         if not self.store.has(stage, key):
             self.store.keep(stage, key, {}, seconds)
-        self.store.load(stage, key)
+        self.store.load(stage, key)  # adds the stored seconds to those of the study
 
     def _preset(self, name: str) -> ClassifierPreset:
         return CLASSIFIER_PRESETS[name][self.options.preset]

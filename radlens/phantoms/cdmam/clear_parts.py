@@ -227,6 +227,7 @@ def _blocks(values: NDArray[Any], factors: tuple[int, int]) -> NDArray[Any]:
 
 
 def _robust(values: NDArray[Any]) -> float:
+    # 1.4826 times the median absolute deviation is the standard deviation of a Gaussian.
     return 1.4826 * float(np.median(np.abs(values - np.median(values)))) + 1e-12
 
 

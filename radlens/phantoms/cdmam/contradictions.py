@@ -84,13 +84,14 @@ def _unlike_disks(
             f"the predicted midpoint is {curve.mean():.3g} um; "
             f"the visibility of the disks in this image implies {seen:.3g} um"
         )
-    deviation = np.log(interval[:, 1] / interval[:, 0]) / (2 * 1.96)
+    deviation = np.log(interval[:, 1] / interval[:, 0]) / (2 * 1.96)  # intervals are log-normal
     rate, spread, thick, thin = _implied(curve, deviation)
     groups = {"hits_all": np.ones_like(thick), "hits_thick": thick, "hits_thin": thin}
     for name, cells in groups.items():
         expected, got = float(rate[cells].sum()), int(found.hit[cells].sum())
         # Hits are binomial; the error of the curve is common to all cells, so its deviations add before squaring.
         variance = float((rate * (1 - rate))[cells].sum()) + float(spread[cells].sum()) ** 2
+        # The 1 keeps a single hit from being a contradiction where almost none is expected.
         score = (got - expected) / math.sqrt(variance + 1)
         if not getattr(limits, name)[0] <= score <= getattr(limits, name)[1]:
             against.append(

@@ -78,6 +78,7 @@ def _image(dataset: Dataset, image: PhantomImage) -> None:
     dataset.PatientOrientation = ["A", "R"]
     dataset.BurnedInAnnotation, dataset.QualityControlImage = "NO", "YES"
     dataset.LossyImageCompression = "00"
+    # Sign -1: pixel values fall with the X-ray intensity, since attenuation is bright.
     dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LIN", -1
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
     dataset.PresentationLUTShape = "IDENTITY"

@@ -218,6 +218,7 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
         return {**nothing, "hidden_cells": hidden, "odd_cells": 0}
     contrast, error = found.contrast[seen], found.contrast_error[seen]
     usual = float(np.median(contrast))
+    # The standard error of a median of Gaussian values is sqrt(pi / 2) = 1.25 times that of their mean.
     are_seen = usual > _VISIBLE * 1.25 * float(np.median(error)) / math.sqrt(len(contrast))
     tolerance = _ODD_CONTRAST * abs(usual) if are_seen else 0.0
     numbers = {
@@ -227,6 +228,7 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
     }
     shift = math.nan
     if are_seen and float(np.median(found.shift_error_mm[seen])) < _SURE_SHIFT_MM:
+        # Noise adds the square of its error to every squared shift.
         square = found.shift_mm[seen] ** 2 - found.shift_error_mm[seen, None] ** 2
         shift = math.sqrt(max(float(square.mean(axis=0).sum()), 0.0))
     if not (are_seen and usual > _LEAST_CONTRAST):

@@ -50,7 +50,7 @@ def _mask() -> NDArray[np.float32]:
     for text, size_mm, x, y in _texts():
         font = ImageFont.load_default(size=size_mm / _STEP_MM)
         place = ((x + _WIDTH_MM / 2) / _STEP_MM, (y + _HEIGHT_MM / 2) / _STEP_MM)
-        draw.text(place, text, fill=255, font=font, anchor="mm")
+        draw.text(place, text, fill=255, font=font, anchor="mm")  # Pillow's "middle, middle", not millimetres
     mask = gaussian_filter(np.asarray(canvas, dtype=np.float32) / 255, _SOFTNESS_MM / _STEP_MM)
     mask[[0, -1]] = mask[:, [0, -1]] = 0
     return mask

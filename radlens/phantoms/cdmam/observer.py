@@ -66,7 +66,7 @@ def four_alternatives(d_prime: NDArray[Any]) -> NDArray[Any]:
     z = np.linspace(-8.0, 18.0, 1301)
     density = np.exp(-0.5 * (z - grid[:, None]) ** 2) / math.sqrt(2 * math.pi)
     table = np.trapezoid(density * ndtr(z) ** 3, z, axis=1)
-    return np.interp(d_prime, grid, table)
+    return np.interp(d_prime, grid, table)  # beyond d' = 10 the last value holds, which is 1
 
 
 def corner_moments(

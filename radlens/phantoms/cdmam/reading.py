@@ -83,7 +83,7 @@ def fit_thresholds(hit_rates: NDArray[Any]) -> ReadOut:
         hit_rates: (n, 16, 16), 0..1; values where the phantom has no cell are ignored.
 
     Raises:
-        InvalidParameter: the shape is another one, or an existing cell has a rate outside 0..1.
+        InvalidParameter: the shape is wrong, or an existing cell has a rate outside 0..1.
     """
     hit_rates = np.asarray(hit_rates, dtype=np.float64)
     if hit_rates.ndim != 3 or hit_rates.shape[1:] != (16, 16):

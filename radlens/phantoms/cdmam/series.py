@@ -79,7 +79,7 @@ def read_out_series(
         seed: Seed of the resamples.
 
     Raises:
-        InvalidParameter: the shape is another one, there are fewer than 16 images, or ``n_resamples`` is below 1.
+        InvalidParameter: the shape is wrong, there are fewer than 16 images, or ``n_resamples`` is below 1.
     """
     drawn = np.asarray(hits, dtype=np.bool_)
     if drawn.ndim != 3 or drawn.shape[1:] != (16, 16):
