@@ -1,14 +1,14 @@
-"""Every method of explanation, Captum as its users call it beside radlens: same network, image and target, in one run.
+"""Compare every explanation method of radlens with Captum's, on the same network, image and target, in one run.
 
     python benchmarks/attribution.py                                    # MobileNetV2 and ResNet-50 at 224x224
     python benchmarks/attribution.py --models efficientnet_b0 --methods occlusion saliency
     python benchmarks/attribution.py --models all --output benchmarks/results/attribution.json
 
-Weights are random: they do not change the time. "Captum" is the call of its tutorials with the parameters of Sam Millan
-2023. Integrated gradients and SmoothGrad then compute all steps at once; where that takes more memory than
-``--memory`` (default 16 GiB) it fails, and what counts is "Captum, tuned": the same call with 8 images at once, which a
-user finds after the first crash. Each way runs in a process of its own, so that its peak memory is its own; the time
-that counts is the shortest of ``--rounds``. Superpixels (SLIC) are part of the time of LIME and SHAP on both sides.
+Weights are random; they do not affect the time. "Captum" is the call of its tutorials with the parameters of Sam Millan
+2023. Integrated gradients and SmoothGrad then compute all steps at once. If that needs more memory than ``--memory``
+(default 16 GiB) it fails, and "Captum, tuned" counts: the same call with 8 images at once, which a user finds after the
+first crash. Each variant runs in a separate process, so that its peak memory is measured alone; the shortest time of
+``--rounds`` counts. Superpixels (SLIC) are part of the time of LIME and SHAP on both sides.
 """
 
 import argparse
@@ -25,31 +25,31 @@ from measuring import PeakMemory, in_process, machine, machine_line, save, show
 from rich.progress import Progress
 
 SHAPES = {"mobilenet_v2": (224, 224), "resnet50": (224, 224), "efficientnet_b0": (1024, 512)}
-"""Rows and columns of what each network takes."""
+"""Rows and columns of the input of each network."""
 
 METHODS = (
     *("saliency", "integrated_gradients", "occlusion", "guided_grad_cam", "lime", "shap"),
     *("deep_lift", "grad_cam", "smooth_grad"),
 )
-"""Methods that Captum has as well; it has no CAM."""
+"""Methods that Captum also has; it does not have CAM."""
 
 PARAMETERS: dict[str, dict[str, Any]] = {"grad_cam": {"positive_only": False}}
-"""Of radlens' methods, where its defaults are not those of Sam Millan 2023 or of Captum."""
+"""Parameters of radlens' methods whose defaults differ from those of Sam Millan 2023 or of Captum."""
 
 AT_ONCE = ("integrated_gradients", "smooth_grad")
-"""Methods whose steps Captum computes all at once unless told otherwise."""
+"""Methods for which Captum computes all steps at once by default."""
 
 TUNED = 8
-"""Images at once of "Captum, tuned"."""
+"""Batch size of "Captum, tuned"."""
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mobilenet_v2", "resnet50"], choices=[*SHAPES, "all"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--rounds", type=int, default=1, help="turns of each way; the fastest counts (default 1)")
-    parser.add_argument("--memory", type=float, default=16.0, help="GiB that a process may take (default 16)")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of each variant; the fastest counts (default 1)")
+    parser.add_argument("--memory", type=float, default=16.0, help="memory limit of a process in GiB (default 16)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     models = list(SHAPES) if "all" in options.models else options.models
@@ -77,7 +77,7 @@ def _measured(model: str, folder: Path, options: argparse.Namespace) -> list[dic
 
 
 def _compared(model: str, method: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Return times, peaks and the difference of the maps of one method."""
+    """Return times, peak memory and the difference of the maps of one method."""
     found: dict[str, dict[str, Any]] = {}
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "captum": lambda: in_process(_captum, model, method, folder, options.memory, None),
@@ -92,7 +92,7 @@ def _compared(model: str, method: str, folder: Path, options: argparse.Namespace
     row: dict[str, Any] = {"method": method, **found}
     if theirs and "ms" in found["radlens"]:
         row["ratio"] = min(way["ms"] for way in theirs) / found["radlens"]["ms"]
-        # Noise that Captum draws in parts is other noise.
+        # Captum draws other noise when it draws it in parts, so the maps of "tuned" SmoothGrad cannot be compared.
         if method != "smooth_grad" or "ms" in found["captum"]:
             row["difference"] = _difference(*(folder / f"{model}-{method}-{who}.npy" for who in ("captum", "radlens")))
     return row
@@ -105,7 +105,7 @@ def _better(before: dict[str, Any] | None, now: dict[str, Any]) -> dict[str, Any
 
 
 def _difference(theirs: Path, ours: Path) -> float:
-    """Return the norm of the difference of two maps over the norm of Captum's."""
+    """Return the norm of the difference of two maps over the norm of Captum's map."""
     a, b = (np.load(file).astype(np.float64) for file in (theirs, ours))
     return float(np.linalg.norm(a - b) / np.linalg.norm(a))
 
@@ -117,14 +117,14 @@ def _network(model: str) -> Any:
 
     torch.manual_seed(0)
     network = create_classifier(model, n_outputs=2).eval()
-    # Statistics of real activations: with those that a network starts with its scores would hardly move.
+    # With the initial statistics of batch norms the scores would hardly vary: use those of real activations.
     norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
     network.train()
     with torch.no_grad():
         network(torch.cat([_image(model), torch.zeros(1, 1, *SHAPES[model])]))
-    # Scores of a trained network's size, so that LIME's lasso has something to find.
+    # Scale scores to those of a trained network: the lasso of LIME would set smaller effects to zero.
     network.head.weight.data *= 20
     return network.eval()
 
@@ -177,7 +177,7 @@ def _captum(model: str, method: str, folder: Path, memory: float, at_once: int |
 
 
 def _captum_calls(network: Any, image: Any, at_once: int | None) -> Mapping[str, Callable[[], Any]]:
-    """Return how each method is called in Captum's tutorials, for target 1."""
+    """Return the call of each method as in the tutorials of Captum, for target 1."""
     import torch
     from captum import attr
 
@@ -223,13 +223,13 @@ def _captum_calls(network: Any, image: Any, at_once: int | None) -> Mapping[str,
 
 
 def _limit(gib: float) -> None:
-    """Let this process fail by itself before the machine does."""
+    """Limit the memory of this process, so that it fails before the machine runs out of memory."""
     n_bytes = int(gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
 
 
 def _timed(explain: Callable[[], Any]) -> dict[str, Any]:
-    """Time a method; one that takes under 2 s runs up to five times more, and the fastest counts."""
+    """Time a method; a call of less than 2 s is repeated up to five times, and the fastest counts."""
     peak = PeakMemory()
     peak.reset()
     times: list[float] = []

@@ -1,10 +1,10 @@
-"""What the calibration of the phantom model is worth: its error and coverage on phantoms that were left out of it.
+"""Cross-validate the calibration of the phantom model: its error and coverage on held-out phantoms.
 
     python benchmarks/calibration.py export/cdmam_demo build/calibration
 
-Each of 100 exposures is drawn twice in full and read by the members of a run. A fifth of the exposures at a time is
-left out, and the calibration of the others is applied to it. Two baselines know less: one exchanges the blur of the
-disks among the exposures, the other predicts the mean curve.
+Each of 100 exposures is simulated twice at full size and read by the members of a run. A fifth of the exposures at a
+time is held out, and the calibration of the others is applied to it. Two baselines have less information: one exchanges
+the blur of the disks among the exposures, the other predicts the mean curve.
 """
 
 import argparse
@@ -30,13 +30,13 @@ BINS_UM = (0.3, 0.5, 0.8, 1.1, 1.4)
 
 
 class Readings(NamedTuple):
-    """Readings of each image, and the truths.
+    """Readings of each image, and the true curves.
 
     Attributes:
-        curves: (exposures, images, 12) um of gold.
+        curves: (exposures, images, 12) predicted thresholds, um of gold.
         disagreement: (exposures, images, 12) relative disagreement of the members.
         blur: (exposures, images, 2) blur of the disks and its standard error, mm.
-        true: (exposures, 12) um of gold.
+        true: (exposures, 12) true thresholds, um of gold.
     """
 
     curves: NDArray[np.float64]
@@ -46,10 +46,10 @@ class Readings(NamedTuple):
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="finished run of the registered recipe")
-    parser.add_argument("folder", type=Path, help="where readings are kept; the command goes on there")
+    parser.add_argument("folder", type=Path, help="folder for the readings, from which the command resumes")
     parser.add_argument("--exposures", type=int, default=100, help="exposures, each drawn twice (default 100)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def left_out(read: Readings, *, together: bool = False) -> list[tuple[Curve, NDArray[np.float64]]]:
-    """Return a curve of each image, or of both of an exposure, by a calibration without its exposure; and its truth."""
+    """Return a curve of each image, or of both of an exposure, calibrated without the exposure, and its truth."""
     fold = np.arange(len(read.true)) % N_FOLDS
     pairs = []
     for number in range(N_FOLDS):
@@ -108,7 +108,7 @@ def summary(pairs: list[tuple[Curve, NDArray[np.float64]]]) -> dict[str, float]:
 
 
 def by_midpoint(pairs: list[tuple[Curve, NDArray[np.float64]]]) -> list[dict[str, float | str | int]]:
-    """Return the same for good and bad exposures apart."""
+    """Return the summary by range of the true midpoint."""
     number = np.digitize([true.mean() for _, true in pairs], BINS_UM)
     edges = ["0", *(f"{edge:g}" for edge in BINS_UM), "more"]
     return [

@@ -1,4 +1,4 @@
-"""What a load test says in the end."""
+"""The summary of a load test."""
 
 import math
 import os
@@ -9,13 +9,13 @@ __all__ = ["conclude"]
 
 
 def conclude(environment: Any, model: str, prediction: str, *explanations: str) -> None:
-    """Print what each kind of answer costs in medians of a prediction, and the machine; fail if an answer was wrong.
+    """Print the cost of each kind of answer in medians of a prediction, and the machine; fail if an answer was wrong.
 
     Args:
-        environment: of locust, at its end.
-        model: that was asked.
-        prediction: name of the requests that the others are compared with.
-        explanations: names of the others.
+        environment: locust environment at the end of the test.
+        model: name of the model.
+        prediction: name of the prediction requests, the unit of comparison.
+        explanations: names of the other requests.
     """
     print(f"\n{model}; {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     unit = environment.stats.get(prediction, "POST").median_response_time or math.nan

@@ -1,13 +1,13 @@
-"""One gradient, every way to compute it: by hand with autograd, and by every engine of this machine.
+"""Compare the ways to compute one gradient: by hand with autograd, and with every engine of this machine.
 
     python benchmarks/engines.py                        # the CDMAM ensemble of ten, as in the paper
     python benchmarks/engines.py --models all --output benchmarks/results/engines.json
 
-For the CDMAM ensemble the first way is what a user writes from the paper: Table 2 as it stands, one member after the
-other, autograd for each. With ``--logarithmic`` members predict logarithms, by a first dense layer of rank 4. For the
-other networks it is one image after the other. All ways get the same weights and the same images. Times are
-milliseconds for one image; a ratio says how many times faster than the first way at the same batch, and than the first
-way at batch 1. Peak memory is that of the whole process.
+For the CDMAM ensemble the first way is the code that a user writes from the paper: Table 2 unchanged, one member after
+the other, autograd for each. With ``--logarithmic`` members predict logarithms, with a first dense layer of rank 4. For
+the other networks it is one image after the other. All ways get the same weights and the same images. Times are
+milliseconds for one image; ratios are speed-ups over the first way at the same batch and at batch 1. Peak memory is
+that of the whole process.
 """
 
 import argparse
@@ -24,31 +24,31 @@ from rich.progress import Progress
 NETWORKS = {"resnet50": "resnet50", "efficientnet-b0": "efficientnet_b0", "mobilenet-v2": "mobilenet_v2"}
 MODELS = ("cdmam", *NETWORKS)
 BY_HAND = {"cdmam": ("per member", "batched", "folded")} | dict.fromkeys(MODELS[1:], ("one by one", "batched"))
-"""Ways with autograd; the first is what ratios refer to."""
+"""Ways with autograd; ratios refer to the first one."""
 
 N_DIRECTIONS = 4
-"""Rank of members that predict logarithms, as training leaves them."""
+"""Rank of the first dense layer of members that predict logarithms, as after training."""
 
 SHAPES = {"cdmam": (1, 250, 250)} | dict.fromkeys(MODELS[1:], (3, 224, 224))
 
 
 class Ensemble(NamedTuple):
-    """Which members the CDMAM ensemble has."""
+    """Number and kind of the members of the CDMAM ensemble."""
 
     n_members: int
     logarithmic: bool
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["cdmam"], choices=[*MODELS, "all"], help="networks")
     parser.add_argument("--members", type=int, default=10, help="members of the CDMAM ensemble (default 10)")
-    parser.add_argument("--logarithmic", action="store_true", help="they predict logarithms, not um")
+    parser.add_argument("--logarithmic", action="store_true", help="let members predict logarithms instead of um")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="images at once (default 1 8 32)")
     parser.add_argument("--engines", nargs="+", help="engines, by default all that start")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts (default 2)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="per way, batch and round (default 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each way; the fastest counts (default 2)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per way, batch and round (default 2)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     models = MODELS if "all" in options.models else options.models
@@ -134,6 +134,7 @@ def _write_graph(model: str, ensemble: Ensemble, path: Path) -> float:
 
         network = _network(model)
         gradient_graph(network, (torch.zeros(2, *SHAPES[model]),), _first_class).to_onnx(path)
+    # Members have equal costs: two are counted and scaled, because counting is slow.
     few = ensemble._replace(n_members=min(ensemble.n_members, 2))
     run = _by_hand(model, BY_HAND[model][0], few)
     with FlopCounterMode(display=False) as counter:
@@ -164,7 +165,7 @@ def _by_engine(model: str, way: str, graph: Path) -> Callable[[np.ndarray], obje
 
 
 def _by_hand(model: str, way: str, ensemble: Ensemble) -> Callable[[np.ndarray], object]:
-    """Return what computes gradients of a batch with autograd."""
+    """Return a function that computes the gradients of a batch with autograd."""
     import torch
 
     compute = _of_members(way, ensemble) if model == "cdmam" else _of_network(way, _network(model))

@@ -1,6 +1,6 @@
-"""The ensemble that benchmarks explain: the demo members, repeated up to the number asked for.
+"""The ensemble of the benchmarks: the demo members, repeated to a given number.
 
-Repeating members changes neither the arithmetic of one gradient nor the map, which is the demo model's.
+Repetition changes neither the arithmetic of one gradient nor the map, which is that of the demo model.
 """
 
 from dataclasses import replace
@@ -14,12 +14,12 @@ DEMO = Path(__file__).parents[1] / "export" / "cdmam_demo"
 
 
 def demo_run(n_members: int) -> TrainedRun:
-    """Return the run of the demo members with ``n_members`` of them."""
+    """Return the run of the demo members, repeated to ``n_members``."""
     run = load_run(DEMO)
     repeated = tuple(run.members[number % len(run.members)] for number in range(n_members))
     return replace(run, members=repeated)
 
 
 def demo_bundle(folder: Path, n_members: int) -> Bundle:
-    """Export that run into ``folder``."""
+    """Export the run of `demo_run` to ``folder``."""
     return export_bundle(demo_run(n_members), folder, version=f"{n_members}.0")

@@ -1,10 +1,10 @@
-"""Everything that only a GPU machine can tell, in one command: engines, parity, OMIG and the whole map of N = 5000.
+"""Run all measurements that need a GPU: engines, parity, OMIG and the whole map of N = 5000.
 
     python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
-Needs, beside radlens itself: torch with CUDA, tensorrt (or tensorrt-rtx-cu13), onnxruntime-gpu instead of onnxruntime,
-and a driver that runs them. An engine or precision that does not start or does not reproduce the golden values is
-reported with its reason, and the rest goes on. The last part computes all N samples; nothing is scaled.
+Requirements besides radlens: torch with CUDA, tensorrt (or tensorrt-rtx-cu13), onnxruntime-gpu instead of onnxruntime,
+and a suitable driver. An engine or precision that does not start or does not reproduce the golden values is reported
+with the reason, and the others continue. The last part computes all N samples, without scaling.
 """
 
 import argparse
@@ -19,19 +19,21 @@ from measuring import PeakMemory, fastest, in_process, machine, machine_line, sa
 from rich.progress import Progress
 
 GOAL_SECONDS = 30
-"""For the map of N = 5000 on one GPU of the H200 class."""
+"""Goal for the map of N = 5000 on one GPU of the H200 class, s."""
 
 CANDIDATES = ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "torch-cuda", "torch")
 PRECISIONS = ("f32", "tf32", "f16", "bf16")
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=10, help="members of the ensemble (default 10)")
-    parser.add_argument("--steps", type=int, default=50, help="gradients of a sample (default 50)")
+    parser.add_argument("--steps", type=int, default=50, help="gradients per sample (default 50)")
     parser.add_argument("--samples", type=int, default=5000, help="samples of the whole map (default 5000)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 128], help="(default 1 8 32 128)")
+    parser.add_argument(
+        "--batches", type=int, nargs="+", default=[1, 8, 32, 128], help="images at once (default 1 8 32 128)"
+    )
     parser.add_argument("--engines", nargs="+", help="engines, by default those that may use a GPU")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
@@ -45,7 +47,7 @@ def main() -> None:
         _show_gradients(results)
         usable = [row for row in rows if "error" not in row and row["precision"] == "f32"]
         if not usable:
-            raise SystemExit("no engine computes here in f32")
+            raise SystemExit("no engine works in f32 on this machine")
         best = min(usable, key=lambda row: row["ms"])
         arguments = (folder, best["engine"], best["batch"], options.steps, options.samples)
         results["map"] = in_process(_whole_map, *arguments)

@@ -1,12 +1,12 @@
-"""Load on a running radlens server: predictions, OMIG maps and upsampled maps, each answer checked.
+"""Load test of a running radlens server: predictions, OMIG maps and upsampled maps, with a check of each answer.
 
 Start a server (`radlens serve`), then
 
     locust -f benchmarks/locust_cdmam.py --headless --users 4 --run-time 60s --only-summary
 
-The key and the address are found in the server's working directory (``RADLENS_WORKDIR``, by default ``.run``). At the
-end it prints what each kind of answer costs in medians of a prediction, and the machine; a wrong answer is a failure,
-and a failure makes the exit code 1.
+The working directory of the server (``RADLENS_WORKDIR``, by default ``.run``) contains its key and address. At the end
+the test prints the cost of each kind of answer in medians of a prediction, and the machine. A wrong answer is a
+failure; with failures the exit code is 1.
 """
 
 import json
@@ -23,13 +23,13 @@ from radlens.server import State
 STATE = State.load(Path(os.environ.get("RADLENS_WORKDIR", ".run")))
 
 PHANTOM = to_dicom(simulate(SCENARIOS["1"], Layout.with_margin(1)))
-"""What every user sends: one simulated phantom as DICOM."""
+"""Image of all requests: one simulated phantom as DICOM."""
 
 PREDICT, OMIG, UPSAMPLE = "prediction", "OMIG, 10 steps", "OMIG, 5 steps, 16 samples, streamed"
 
 
 class CdmamUser(FastHttpUser):
-    """Somebody who asks again as soon as the answer is there."""
+    """A user who sends the next request immediately after each answer."""
 
     abstract = True
     host = STATE.url if STATE else None
@@ -37,7 +37,7 @@ class CdmamUser(FastHttpUser):
     network_timeout = connection_timeout = 600.0
 
     def ask(self, name: str, path: str, check, **headers: str) -> None:
-        """Send the phantom; ``check`` tells what is wrong with the answer, if anything."""
+        """Send the phantom; ``check`` returns the error of a body, or None."""
         key = STATE.keys().inference if STATE else os.environ.get("RADLENS_TOKEN")
         headers = {"Content-Type": "application/dicom", "Authorization": f"Bearer {key}", **headers}
         with self.client.post(path, data=PHANTOM, headers=headers, name=name, catch_response=True) as response:
@@ -48,35 +48,35 @@ class CdmamUser(FastHttpUser):
 
 
 class Predicting(CdmamUser):
-    """Wants curves."""
+    """A user who requests curves."""
 
     weight = 4
 
     @task
     def predict(self) -> None:
-        """Ask for the curve of the phantom."""
+        """Request the curve of the phantom."""
         self.ask(PREDICT, "/predictions/cdmam", wrong_curve)
 
 
 class Explaining(CdmamUser):
-    """Wants maps of one sample."""
+    """A user who requests maps of one sample."""
 
     weight = 2
 
     @task
     def explain(self) -> None:
-        """Ask for the map as an array."""
+        """Request the map as an array."""
         self.ask(OMIG, "/explanations/cdmam?n_steps=10", wrong_array, Accept="application/x-npy")
 
 
 class Upsampling(CdmamUser):
-    """Wants maps of many samples."""
+    """A user who requests maps of many samples."""
 
     weight = 1
 
     @task
     def upsample(self) -> None:
-        """Ask for a stream and read it to its end."""
+        """Request a stream and read it to the end."""
         self.ask(UPSAMPLE, "/explanations/cdmam?n_steps=5&n_samples=16", wrong_stream)
 
 
@@ -84,27 +84,27 @@ first_curve: list[float] = []
 
 
 def wrong_curve(body: bytes) -> str | None:
-    """Every curve must be the first one, up to the rounding of batches of another size."""
+    """Return an error unless a curve equals the first one, up to rounding in batches of other sizes."""
     curve = json.loads(body)["prediction"]["mean_um"]
     first_curve[:] = first_curve or curve
     same = len(curve) == 12 and all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(curve, first_curve, strict=True))
-    return None if same else "another curve than at first"
+    return None if same else "the curve differs from the first one"
 
 
 def wrong_array(body: bytes) -> str | None:
-    """A map has 62 500 values that are not zero, give or take those that are zero by themselves."""
+    """Return an error unless a map has about 62 500 non-zero values; a few may be zero."""
     from io import BytesIO
 
     import numpy as np
 
     n_values = np.count_nonzero(np.load(BytesIO(body)))
-    return None if 55_000 < n_values <= 62_500 else f"{n_values} values that are not zero"
+    return None if 55_000 < n_values <= 62_500 else f"the map has {n_values} non-zero values"
 
 
 def wrong_stream(body: bytes) -> str | None:
-    """The last line says that the map is complete."""
+    """Return an error unless the last line reports a complete map."""
     last = json.loads(body.splitlines()[-1])
-    return None if last.get("complete") else f"a stream that ends with {last.get('event')}"
+    return None if last.get("complete") else f"the stream ends with {last.get('event')}"
 
 
 @events.quitting.add_listener

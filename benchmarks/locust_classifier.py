@@ -1,12 +1,12 @@
-"""Load of mixed requests on a classifier of a running radlens server, each answer checked.
+"""Load test of a classifier on a running radlens server: mixed requests, with a check of each answer.
 
 Start a server with a classifier (`radlens export RUN`, `radlens serve`), then
 
     RADLENS_MODEL=ultrasound-resnet locust -f benchmarks/locust_classifier.py --headless --users 4 --run-time 60s
 
-Every user asks for a prediction or for one of three kinds of maps at random, so that batches hold a mixture. The side
-of the image is ``RADLENS_SIDE`` pixels (224). At the end it prints what each kind of answer costs in medians of a
-prediction, and the machine; a wrong answer is a failure, and a failure makes the exit code 1.
+Every user requests a prediction or one of three kinds of maps at random, so that batches are mixed. The image has
+``RADLENS_SIDE`` x ``RADLENS_SIDE`` pixels (default 224). At the end the test prints the cost of each kind of answer in
+medians of a prediction, and the machine. A wrong answer is a failure; with failures the exit code is 1.
 """
 
 import json
@@ -30,13 +30,13 @@ MAPS = {
     "integrated gradients, 50 steps": "method=integrated_gradients&n_steps=50",
     "occlusion, 49 windows": f"method=occlusion&window={SIDE // 7}&stride={SIDE // 7}",
 }
-"""Queries by the name that the report has for them."""
+"""Queries by their name in the report."""
 
 PREDICT = "prediction"
 
 
 def _png() -> bytes:
-    """Return an image with something in it: two discs in noise."""
+    """Return an image of two discs in noise."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
     discs = sum(np.hypot(rows - y, columns - x) < 0.15 for y, x in ((0.4, 0.35), (0.6, 0.7)))
@@ -48,21 +48,21 @@ def _png() -> bytes:
 
 
 IMAGE = _png()
-"""What every user sends."""
+"""Image of all requests."""
 
 first: dict[str, np.ndarray] = {}
 
 
 def is_first(name: str, values: np.ndarray) -> str | None:
-    """Every answer must be the first of its kind, up to the rounding of batches of another size."""
+    """Return an error unless an answer equals the first of its kind, up to rounding in batches of other sizes."""
     expected = first.setdefault(name, values)
-    # ReLUs that rounding switches move a gradient by 1 to 3 % at most, and a mean of gradients by less.
+    # Rounding can switch a ReLU, which changes a gradient by up to 3 %, and a mean of gradients by less.
     near = values.shape == expected.shape and np.linalg.norm(values - expected) <= 0.02 * np.linalg.norm(expected)
-    return None if near else "another answer than at first"
+    return None if near else "the answer differs from the first one"
 
 
 class ClassifierUser(FastHttpUser):
-    """Somebody who asks again as soon as the answer is there."""
+    """A user who sends the next request immediately after each answer."""
 
     host = STATE.url if STATE else None
     wait_time = constant(0)
@@ -70,30 +70,30 @@ class ClassifierUser(FastHttpUser):
 
     @task(4)
     def predict(self) -> None:
-        """Ask for probabilities."""
+        """Request probabilities."""
         self.ask(PREDICT, f"/predictions/{MODEL}", "application/json")
 
     @task(2)
     def saliency(self) -> None:
-        """Ask for one gradient."""
+        """Request a map from one gradient."""
         self.explain("saliency")
 
     @task(1)
     def integrated_gradients(self) -> None:
-        """Ask for a path of gradients."""
+        """Request a map from a path of gradients."""
         self.explain("integrated gradients, 50 steps")
 
     @task(1)
     def occlusion(self) -> None:
-        """Ask for what covered squares change."""
+        """Request a map from occluded squares."""
         self.explain("occlusion, 49 windows")
 
     def explain(self, name: str) -> None:
-        """Ask for a map as an array."""
+        """Request a map as an array."""
         self.ask(name, f"/explanations/{MODEL}?{MAPS[name]}", "application/x-npy")
 
     def ask(self, name: str, path: str, accept: str) -> None:
-        """Send the image and hold the answer against the first of its kind."""
+        """Send the image and compare the answer with the first of its kind."""
         key = STATE.keys().inference if STATE else os.environ.get("RADLENS_TOKEN")
         headers = {"Content-Type": "image/png", "Authorization": f"Bearer {key}", "Accept": accept}
         with self.client.post(path, data=IMAGE, headers=headers, name=name, catch_response=True) as response:

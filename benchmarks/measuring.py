@@ -1,7 +1,7 @@
-"""What the benchmarks share: the machine, its floors, a process for each candidate, tables and files.
+"""Common parts of the benchmarks: description of the machine, its floors, a process per candidate, tables and files.
 
-A candidate runs in a process of its own, so that its peak memory is its own; candidates take turns in several rounds,
-and the fastest time of each counts: other work on the machine only ever adds time.
+Each candidate runs in a separate process, so that its peak memory is measured alone. Candidates alternate over several
+rounds, and the fastest time of each counts, because other work on the machine can only add time.
 """
 
 import json
@@ -22,14 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 PACKAGES = ("torch", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "llvmlite")
-"""Packages whose version decides a time."""
-
-RESULTS = Path(__file__).parent / "results"
-"""Where results that are kept with the code lie."""
+"""Packages whose version affects the times."""
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers were measured on."""
+    """Return the description of the machine: hardware, system, package versions and date."""
     memory = psutil.virtual_memory().total / 2**30
     return {
         "cpu": _cpu_name(),
@@ -44,13 +41,13 @@ def machine() -> dict[str, Any]:
 
 
 def machine_line(described: Mapping[str, Any]) -> str:
-    """Return one line for a table's title."""
+    """Return the description of a machine as one line for the title of a table."""
     parts = [described["cpu"], f"{described['cores']} cores", f"{described['memory_gib']} GiB"]
     return ", ".join([*parts, *([described["gpu"]] if described["gpu"] else []), described["date"]])
 
 
 def floors() -> dict[str, float]:
-    """Measure what no program here can beat: ``gflops`` of float32 arithmetic and ``gb_per_s`` of copied memory."""
+    """Measure the limits of the machine: ``gflops`` of float32 arithmetic and ``gb_per_s`` of copied memory."""
     import torch
 
     side, n_bytes = 2048, 2**28
@@ -62,7 +59,7 @@ def floors() -> dict[str, float]:
 
 
 def fastest(run: Callable[[], object], *, seconds: float, at_least: int = 2) -> float:
-    """Return the shortest time of a call in seconds, after one that does not count."""
+    """Return the shortest time of a call in seconds, after one warm-up call."""
     run()
     best, end, calls = float("inf"), time.perf_counter() + seconds, 0
     while calls < at_least or time.perf_counter() < end:
@@ -73,17 +70,17 @@ def fastest(run: Callable[[], object], *, seconds: float, at_least: int = 2) -> 
 
 
 class PeakMemory:
-    """Peak resident memory of this process, MiB; of everything since the last :meth:`reset` where Linux can tell."""
+    """Peak resident memory of this process in MiB, since the last :meth:`reset` if Linux supports it."""
 
     def reset(self) -> None:
         """Forget the peak so far."""
         try:
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:  # some containers forbid it; the peak then is that of the process
+        except OSError:  # some containers forbid it; the peak is then that of the whole process
             return
 
     def mib(self) -> float:
-        """Return it."""
+        """Return the peak in MiB."""
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) / 1024
@@ -91,12 +88,13 @@ class PeakMemory:
 
 
 def in_process(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``work(*arguments)``, computed by a fresh process; an exception becomes ``{"error": text}``."""
+    """Return ``work(*arguments)``, computed in a new process; an exception becomes ``{"error": text}``."""
+    # A forked process would inherit the memory of this one.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, work, arguments))
     process.start()
-    sender.close()
+    sender.close()  # otherwise recv would wait forever for a process that was killed
     try:
         return receiver.recv()
     except EOFError:
@@ -115,7 +113,7 @@ def _send(sender: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> 
 
 
 def merged(rounds: Iterable[Sequence[Mapping[str, Any]]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Join rounds: of rows that agree in ``keys``, the shortest ``ms`` and the highest ``peak_mib`` count."""
+    """Merge rounds: rows with equal ``keys`` get the shortest ``ms`` and the highest ``peak_mib``."""
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in (row for rows in rounds for row in rows):
         key = tuple(row[name] for name in keys)
@@ -136,7 +134,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def save(path: Path, results: Mapping[str, Any]) -> None:
-    """Write results as JSON and say where."""
+    """Write results as JSON and print the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, default=_plain) + "\n", encoding="utf-8")
     print(f"wrote {path}")

@@ -1,10 +1,10 @@
-"""Whole OMIG maps: Algorithm 1 as the paper's reader writes it, and with every engine of this machine.
+"""Compare whole OMIG maps: Algorithm 1 as a reader of the paper writes it, and with every engine of this machine.
 
     python benchmarks/omig.py
     python benchmarks/omig.py --steps 50 --batches 1 8 --output benchmarks/results/omig.json
 
 The first way loops over steps and, in each, over the members of Table 2 with autograd. It is measured on a few steps
-and scaled, which the table says; all other ways compute every step.
+and scaled, as the output states; all other ways compute every step.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from rich.progress import Progress
 
 BY_HAND = "per member"
 BY_HAND_STEPS = 3
-"""Steps of the first way that are really computed."""
+"""Number of steps of the first way that are computed."""
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=10, help="members of the ensemble (default 10)")
     parser.add_argument("--steps", type=int, default=50, help="gradients of a map, L in the paper (default 50)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="maps at once (default 1 8)")
     parser.add_argument("--engines", nargs="+", help="engines, by default all that start")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each way; the fastest counts (default 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each way; the fastest counts (default 2)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     results: dict[str, Any] = {"machine": machine(), "floors": floors()}

@@ -1,11 +1,11 @@
-"""How much does longer training help? The error of one member of the phantom model against the steps it was trained.
+"""Measure the error of one member of the phantom model against the number of training steps.
 
     python benchmarks/training_time.py build/training-time --steps 750 1500 3000 6000
 
-Members are trained as those of preset demo, with fewer or more steps, each with the whole schedule of learning rates.
-The error is the root mean square of log(predicted / true) of the midpoint on phantoms that no member saw, as layers
-with fresh noise in the usual range, each read once and as the mean of eight with other noise. With ``--data`` the
-training phantoms of an earlier run are used again.
+Members are trained as with preset demo, with fewer or more steps, each with the complete learning rate schedule. The
+error is the root mean square of log(predicted / true) of the midpoint on phantoms that no member saw. The phantoms are
+stored as layers, to which new noise in the usual range is added; each is read once, and as the mean of eight readings
+with different noise. ``--data`` reuses the training phantoms of an earlier run.
 """
 
 import argparse
@@ -28,12 +28,12 @@ TEST_SEED, N_READINGS = 77, 8
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where phantoms and results are kept; the command goes on there")
-    parser.add_argument("--steps", type=int, nargs="+", default=[750, 1500, 3000, 6000], help="lengths of training")
-    parser.add_argument("--data", type=Path, help="folder of a run whose training phantoms are used")
-    parser.add_argument("--test", type=int, default=200, help="phantoms of the test (default 200)")
+    parser.add_argument("folder", type=Path, help="folder for phantoms and results, from which the command resumes")
+    parser.add_argument("--steps", type=int, nargs="+", default=[750, 1500, 3000, 6000], help="numbers of steps")
+    parser.add_argument("--data", type=Path, help="folder of a run whose training phantoms are reused")
+    parser.add_argument("--test", type=int, default=200, help="number of test phantoms (default 200)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     torch.set_num_threads(1)

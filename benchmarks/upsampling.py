@@ -1,11 +1,11 @@
-"""Whole upsampled maps: how long one of N = 5000 samples takes, and one whose reliability is 0.95.
+"""Measure the time of whole upsampled maps: with N = 5000 samples, and with a reliability of 0.95.
 
     python benchmarks/upsampling.py
     python benchmarks/upsampling.py --reliability 0.95 --output benchmarks/results/upsampling.json
 
 The image is a simulated phantom of 7 million pixels, the ensemble the demo members repeated to ten. The map of N
-samples is measured on a part and scaled to N, which the output says; the reliable map is computed in full. The paper's
-map (N = 5000, 50 steps) took 4.5 hours.
+samples is measured on a part of the samples and scaled to N, as the output states; the reliable map is computed in
+full. The map of the paper (N = 5000, 50 steps) took 4.5 hours.
 """
 
 import argparse
@@ -23,16 +23,16 @@ from omig import BY_HAND, BY_HAND_STEPS, gradient_by_hand
 from rich.progress import Progress
 
 PAPER_HOURS = 4.5
-"""Amanova et al. 2022, section 3.3: the computation of one upsampled map."""
+"""Time of one upsampled map in Amanova et al. 2022, section 3.3, hours."""
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", type=int, default=10, help="members of the ensemble (default 10)")
-    parser.add_argument("--steps", type=int, default=50, help="gradients of a sample, L in the paper (default 50)")
+    parser.add_argument("--steps", type=int, default=50, help="gradients per sample, L in the paper (default 50)")
     parser.add_argument("--samples", type=int, default=5000, help="samples of the full map, N (default 5000)")
-    parser.add_argument("--measure", type=int, default=32, help="samples really computed for it (default 32)")
+    parser.add_argument("--measure", type=int, default=32, help="samples that are computed for it (default 32)")
     parser.add_argument("--engines", nargs="+", default=["auto"], help="engines to compare (default auto)")
     parser.add_argument(
         "--reliability", type=float, help="also compute a map of this reliability, with the first engine"
@@ -89,7 +89,7 @@ def _show_full(results: dict[str, Any]) -> None:
     )
     print(
         f"Measured on {results['measure']} samples ({BY_HAND}: on {BY_HAND_STEPS} steps of one), scaled to"
-        f" {results['samples']}. The paper's {PAPER_HOURS} hours were another machine's."
+        f" {results['samples']}. The paper's {PAPER_HOURS} hours were measured on another machine."
     )
 
 
@@ -97,7 +97,7 @@ def _show_reliable(results: dict[str, Any]) -> None:
     found = results["reliable_map"]
     print(
         f"Reliability {found['reliability']:.3f} (wanted {found['wanted']}) after {found['n_samples']} samples,"
-        f" {found['seconds'] / 60:.1f} minutes, with engine {found['engine']}; all of it computed."
+        f" {found['seconds'] / 60:.1f} minutes, with engine {found['engine']}; computed in full."
     )
 
 
@@ -108,7 +108,7 @@ def _export(folder: Path, n_members: int) -> None:
 
 
 class _Clock:
-    """Adds up seconds by what they were spent on."""
+    """Sums of seconds by part of the computation."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -136,8 +136,9 @@ def _time_way(way: str, folder: Path, n_members: int, n_steps: int, measure: int
     n_samples, computed = (1, min(BY_HAND_STEPS, n_steps)) if by_hand else (measure, n_steps)
     clock, peak = _Clock(), PeakMemory()
     timed = clock.wrapped("gradients", gradient)
+    # upsample has no hook for the sampling: replace the function in this process, which ends after the measurement.
     upsampling.flat_indices = clock.wrapped("sampling", upsampling.flat_indices)
-    # Not counted: what is prepared once for a run.
+    # A warm-up: preparation that happens once per run does not count.
     upsample(pixels, lambda images: omig(gradient, images, n_steps=2), n_samples=1)
     clock.seconds.clear()
     peak.reset()

@@ -1,12 +1,13 @@
-"""How long should OMIG walk? What a map says of the disks of a phantom, and what it says without them.
+"""Compare paths of OMIG: the disk statistics of maps of a phantom with and without its disks.
 
     python benchmarks/walks.py model_store/bundles/cdmam-1.0
     python benchmarks/walks.py model_store/bundles/cdmam-1.0 --walks 1,1,3 8,250,10 --phantoms 3 --samples 200
 
-For each walk - steps L, length c, threshold t of the Z-score - the upsampled map of a simulated phantom is drawn, that
-of its disk-free twin (the same image, its disks replaced by their surroundings), and that of the same phantom simulated
-without disks. t is the paired t of the map on large thick disks (1 mm and more, at least twice the true threshold)
-against the rings around them; the share is that of the twin over that of the map. The walk of the service is the last.
+For each walk - steps L, length c, threshold t of the Z-score - three upsampled maps are computed: of a simulated
+phantom, of its disk-free twin (the same image with its disks replaced by their surroundings), and of the same phantom
+simulated without disks. The column t is the paired t of the map on large thick disks (1 mm and more, at least twice the
+true threshold) against the rings around them; a share is t without disks over t with disks. The walk of the service is
+the last one.
 """
 
 import argparse
@@ -30,14 +31,14 @@ WALKS = ("1,1,3", "8,1,3", "8,100,3", "8,250,3", SERVED)
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="bundle of a phantom model")
     parser.add_argument("--walks", nargs="+", default=WALKS, metavar="L,C,T", help="walks to compare")
     parser.add_argument("--scenarios", nargs="+", default=["1"], choices=list(cdmam.SCENARIOS), help="exposures")
-    parser.add_argument("--phantoms", type=int, default=1, help="phantoms of each scenario (default 1)")
-    parser.add_argument("--samples", type=int, default=96, help="samples behind each map (default 96)")
-    parser.add_argument("--engine", default="auto", help="engine of the gradient (default the fastest)")
+    parser.add_argument("--phantoms", type=int, default=1, help="number of phantoms per scenario (default 1)")
+    parser.add_argument("--samples", type=int, default=96, help="samples per map (default 96)")
+    parser.add_argument("--engine", default="auto", help="engine of the gradient (default auto, the fastest)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     model = open_bundle(load(options.bundle), options.engine)

@@ -1,9 +1,9 @@
-"""Which defects of a phantom's disks get an image refused, and how far intact phantoms are from that.
+"""Measure which defects of disks lead to a refusal of the image, and the margin of intact phantoms.
 
     python benchmarks/weak_disks.py --phantoms 10
 
-Disks of phantoms of the training range are taken away or made thinner; the numbers are those that the domain compares
-with its limits: the standard deviations by which some disks differ from what the others of the same image imply.
+Disks of phantoms of the training range are removed or made thinner. The numbers are those that the domain compares with
+its limits: the standard deviations by which some disks differ from what the others of the same image imply.
 """
 
 import argparse
@@ -33,13 +33,13 @@ DEFECTS: Mapping[str, tuple[Chosen, float]] = {
     "below twice the threshold at 70 %": (lambda source, disks: _over(source, disks) < 2, 0.7),
     "above four times the threshold at 60 %": (lambda source, disks: _over(source, disks) > 4, 0.6),
 }
-"""Disks by the name of what is wrong with them, and the share of their thickness that is left."""
+"""Affected disks and the remaining fraction of their thickness, by the name of the defect."""
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--phantoms", type=int, default=10, help="phantoms (default 10)")
+    parser.add_argument("--phantoms", type=int, default=10, help="number of phantoms (default 10)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     cases = [(name, seed) for name in ("intact", *DEFECTS) for seed in range(1, options.phantoms + 1)]
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def judged(name: str, seed: int) -> dict[str, float]:
-    """Return the numbers of one phantom with a defect, and whether it is refused without a look at any curve."""
+    """Return the numbers of one phantom with a defect, and whether the domain refuses it without a predicted curve."""
     source = Source(seed, SPACING_MM)
     pixels = source.pixels
     if name != "intact":

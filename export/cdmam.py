@@ -1,9 +1,9 @@
-"""CDMAM ensemble, from nothing to an archive: train -> trace -> ONNX -> bundle -> archive.
+"""Make the archive of a CDMAM ensemble from scratch: train -> trace -> ONNX -> bundle -> archive.
 
     python export/cdmam.py runs/standard --preset standard --version 2.0
 
-Interrupted, it continues where it was. Without ``--preset`` the run must be trained already, like the demo members
-beside this file: ``python export/cdmam.py export/cdmam_demo``.
+An interrupted run resumes. Without ``--preset`` the run must be finished, like that of the demo members beside this
+file: ``python export/cdmam.py export/cdmam_demo``.
 """
 
 import argparse
@@ -16,14 +16,16 @@ from radlens.families.cdmam.training import PRESETS, train
 
 
 def main() -> None:
-    """Read the arguments and do what the module says."""
+    """Parse the arguments, train if requested, and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the training run")
-    parser.add_argument("--preset", choices=PRESETS, help="train with this recipe first")
+    parser.add_argument("--preset", choices=PRESETS, help="preset to train with before the export")
     parser.add_argument("--recordings", type=Path, help="folder of real phantom images with cdc.csv")
-    parser.add_argument("--version", default="1.0", help="of the archive, 1.0 by default")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="model store, model_store by default")
-    parser.add_argument("--form", choices=FORMS, default="zip", help="one .mar file, or TorchServe's directory form")
+    parser.add_argument("--version", default="1.0", help="version of the archive (default 1.0)")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="model store (default model_store)")
+    parser.add_argument(
+        "--form", choices=FORMS, default="zip", help="one .mar file, or the directory form of TorchServe"
+    )
     arguments = parser.parse_args()
     with stages() as report:
         if arguments.preset:

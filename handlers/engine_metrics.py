@@ -1,6 +1,6 @@
-"""Tell TorchServe 0.12 which engine serves and which were refused; with metrics_mode=prometheus it is at /metrics.
+"""Report the serving and the refused engines as metrics of TorchServe 0.12 (/metrics with metrics_mode=prometheus).
 
-The metrics are in no configuration: the server needs model_metrics_auto_detect=true.
+The metrics are not in a metrics configuration, so the server needs model_metrics_auto_detect=true.
 """
 
 from ts.metrics.dimension import Dimension
@@ -9,19 +9,19 @@ from ts.metrics.metric_type_enum import MetricTypes
 __all__ = ["REFUSED", "SERVING", "report"]
 
 SERVING = "RadlensEngineServing"
-"""Gauge, 1 for the engine that a worker explains with; dimensions: model version, engine, precision."""
+"""Gauge, 1 for the engine that computes the explanations of a worker; dimensions: model version, engine, precision."""
 
 REFUSED = "RadlensEngineRefused"
-"""Counter of engines that a worker did not trust when it started; dimensions: model version, engine, graph."""
+"""Counter of engines that a worker refused at its start; dimensions: model version, engine, graph."""
 
 
 def report(metrics, version, engine):
     """Emit the metrics of one worker.
 
     Args:
-        metrics: TorchServe's, of the context.
-        version: of the model.
-        engine: see radlens.families.cdmam.model.BundleEngine.
+        metrics: metrics of the TorchServe context.
+        version: version of the model.
+        engine: engine of the model, such as radlens.families.cdmam.model.BundleEngine.
     """
     _count(metrics, SERVING, MetricTypes.GAUGE, ModelVersion=version, Engine=engine.name, Precision=engine.precision)
     for refusal in engine.refused:

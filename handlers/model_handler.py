@@ -1,11 +1,11 @@
-"""TorchServe handler of all models: decode, call the service, encode. Archived with the library it was made with."""
+"""TorchServe handler of all models: decode, call the service, encode. Archived with the radlens of its export."""
 
 import json
 import sys
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-# The archive's own library must win over an installed one and over any on PYTHONPATH: an archive is self-contained.
+# An archive is self-contained: its radlens must take precedence over an installed one and over PYTHONPATH.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import engine_metrics
@@ -15,14 +15,14 @@ from radlens.families import load, open_service
 from radlens.service import request_from_http
 
 NO_PARAMETERS = {"body", "model_name"}
-"""Fields of a row that are no parameters: the body, and what ``/invocations`` chooses the model by."""
+"""Fields of a row that are not parameters: the body, and the field with which ``/invocations`` selects the model."""
 
 
 class ModelHandler:
     """Serve ``/predictions`` and ``/explanations`` of one archived model."""
 
     def initialize(self, context):
-        """Load the bundle that lies in the archive, and say which engine computes it."""
+        """Load the bundle from the archive and report its engine."""
         bundle = load(Path(context.system_properties["model_dir"]))
         self.service = open_service(bundle)
         engine_metrics.report(context.metrics, bundle.manifest.version, self.service.engine)
@@ -44,21 +44,22 @@ class ModelHandler:
 
 
 def decode(row, headers, request_id):
-    """Return the request that TorchServe 0.12 took apart into ``row`` and ``headers``.
+    """Return the request that TorchServe 0.12 split into ``row`` and ``headers``.
 
-    It hands on the query string of ``/models/{name}/invoke`` as fields of the row. That of ``/predictions`` and
-    ``/explanations`` it drops, but keeps what follows the version in the path: ``/explanations/cdmam/1.0/n_steps=20``.
+    TorchServe passes the query string of ``/models/{name}/invoke`` as fields of the row. It drops that of
+    ``/predictions`` and ``/explanations``, but passes the rest of the path after the version in the header
+    ``url_path``: ``/explanations/cdmam/1.0/n_steps=20``.
     """
     plain = {name: value for name, value in headers.items() if isinstance(value, str)}
     query = dict(parse_qsl(plain.pop("url_path", "").replace("/", "&"), keep_blank_values=True))
     query |= {name: raw(row[name]).decode(errors="replace") for name in row.keys() - NO_PARAMETERS}
-    # TorchServe adds its own verdict on what is asked for last; only its invoke route leaves it to the client.
+    # TorchServe sets the header "explain" itself, except on its invoke route, where the client may set it in the query.
     explain = query.pop("explain", plain.pop("explain", "False")).lower() == "true"
     return request_from_http("explain" if explain else "predict", raw(row.get("body", b"")), plain, query, request_id)
 
 
 def raw(value):
-    """Return the bytes of a field or body as they were sent, also where TorchServe decoded JSON or text."""
+    """Return the bytes of a field or body; JSON and text that TorchServe decoded are encoded again."""
     if isinstance(value, bytes | bytearray):
         return bytes(value)
     return value.encode() if isinstance(value, str) else json.dumps(value).encode()

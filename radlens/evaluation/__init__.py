@@ -1,4 +1,7 @@
-"""What makes a prediction or a map right; measures that ask a network are imported when they are used."""
+"""Measures of predictions and maps: accuracy, localisation, faithfulness, causality and domain.
+
+Measures that ask a network are imported when they are used.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """Boxes from maps and their overlap with the truth: Sam Millan 2023, sections 3.2.4 and 3.2.5, Figs. 3, 5 and 6.
 
-The thesis states the 9x9 dilation, the rule of the quantile and the order of the steps. It does not print the
-quantile nor the kernel of the erosion and the dilation after it; those defaults are ours and say so.
+The thesis states the 9x9 dilation, the quantile rule and the order of the steps. It states neither the quantile nor the
+kernel of the erosion and the dilation that follow; the defaults here are our choice, explained where they are defined.
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ Box = tuple[float, float, float, float]
 """``(x0, y0, x1, y1)`` in pixels, half open: columns ``x0 <= x < x1``, rows ``y0 <= y < y1``."""
 
 DILATION = 9
-"""Side in pixels of the rectangle that maps are dilated with, once (section 3.2.4)."""
+"""Side in pixels of the square with which maps are dilated once (section 3.2.4)."""
 
 QUANTILE = 0.98
-"""Pixels above this quantile of the map are kept: two in a hundred, about what a mass covers of a whole mammogram.
+"""Pixels above this quantile of the map are kept: 2 %, about the area of a mass in a whole mammogram.
 
-Ours: the thesis speaks of "a given quantile". Lower ones merge noise into one large box. Higher ones find no box where
-the best superpixel of LIME or SHAP, one of 150, is larger than what they leave.
+Our choice: the thesis speaks of "a given quantile". Lower quantiles merge noise into one large box. Higher ones find no
+box if the best superpixel of LIME or SHAP, one of 150, covers a larger fraction of the image.
 """
 
 
@@ -50,32 +50,32 @@ def regions_above_quantile(
     dilation: int = DILATION,
     opening: int | None = None,
 ) -> np.ndarray:
-    """Return where a map scores highest: dilation, threshold, erosion, dilation (section 3.2.5, steps 1 and 2).
+    """Return the regions with the highest scores: dilation, threshold, erosion, dilation (section 3.2.5, steps 1, 2).
 
     1. Each pixel takes the largest score in the ``dilation`` x ``dilation`` square around it.
     2. A pixel is kept if its score is higher than the quantile of all pixels of the dilated map (linear
-       interpolation). Pixels equal to the quantile are dropped, so nothing is kept of a constant map, nor of one
-       whose largest value covers a larger share of the image than ``1 - quantile``.
-    3. Erosion, then dilation, with an ``opening`` x ``opening`` square, remove what is smaller than that square.
+       interpolation). Pixels equal to the quantile are dropped, so nothing remains of a constant map, or of a map
+       whose largest value covers a larger fraction of the image than ``1 - quantile``.
+    3. Erosion, then dilation, with an ``opening`` x ``opening`` square remove regions smaller than that square.
 
-    Pixels outside the image play no part in any step, as in OpenCV, which the thesis used: a region at the border is
-    not eaten from outside. Scores are taken with their sign, as the thesis' "higher than"; give the absolute value of
-    a map to treat both signs alike.
+    Pixels outside the image are ignored in every step, as in OpenCV, which the thesis used: regions at the border are
+    not eroded from outside. The scores are signed ("higher than" in the thesis); pass the absolute value of a map to
+    treat both signs alike.
 
     Args:
         map: ``(h, w)``, one score per pixel; channels already reduced.
-        quantile: in [0, 1].
-        dilation: side in pixels, odd; 1 for none, as the thesis did for LIME and SHAP.
-        opening: side in pixels, odd; 1 for none. Default: ``dilation + 2``, the smallest that removes what one
-            pixel alone leaves. A smaller one removes nothing from a dilated map, whose regions are all unions of
-            ``dilation`` x ``dilation`` squares.
+        quantile: quantile in [0, 1].
+        dilation: side in pixels, odd; 1 disables the dilation, as the thesis did for LIME and SHAP.
+        opening: side in pixels, odd; 1 disables the opening. Default: ``dilation + 2``, the smallest side that removes
+            the square left by a single pixel. A smaller one has no effect on a dilated map, whose regions are unions
+            of ``dilation`` x ``dilation`` squares.
 
     Returns:
-        ``(h, w)`` bool, all False when nothing survives.
+        ``(h, w)`` bool, all false if no region remains.
 
     Raises:
-        InvalidInput: the map has another shape or values that are no finite numbers.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the map has another shape or values that are not finite numbers.
+        InvalidParameter: a parameter is out of range.
     """
     scores = finite_map("map", map)
     if not 0 <= real_number("quantile", quantile) <= 1:
@@ -83,19 +83,20 @@ def regions_above_quantile(
     dilation = odd_side("dilation", dilation)
     opening = dilation + 2 if opening is None else odd_side("opening", opening)
     dilated = _dilate(scores, dilation)
-    return _dilate(_erode(dilated > np.quantile(dilated, quantile), opening), opening)
+    eroded = ndimage.minimum_filter(dilated > np.quantile(dilated, quantile), size=opening, mode="nearest")
+    return _dilate(eroded, opening)
 
 
 def region_boxes(regions: ArrayLike) -> list[Box]:
     """Return the box of each connected region, in the order of their first pixels (section 3.2.5, step 3).
 
-    Regions are 8-connected, as the outlines of OpenCV's ``findContours`` are.
+    Regions are 8-connected, like the outlines of OpenCV's ``findContours``.
 
     Args:
         regions: ``(h, w)`` bool.
 
     Raises:
-        InvalidInput: it has not two dimensions.
+        InvalidInput: ``regions`` does not have two dimensions.
     """
     labels, _ = ndimage.label(mask("regions", regions), structure=np.ones((3, 3)))
     return [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)]
@@ -120,33 +121,33 @@ def merged_box(
 
     Args:
         map: ``(h, w)``, one signed score per pixel.
-        quantile: see `regions_above_quantile`, as for the other parameters.
-        dilation: 1 for LIME and SHAP.
-        opening: ``dilation + 2`` unless given.
+        quantile: quantile in [0, 1] above which pixels are kept.
+        dilation: side of the dilation in pixels, odd; 1 for LIME and SHAP.
+        opening: side of the opening in pixels, odd; ``dilation + 2`` unless given.
 
     Returns:
-        The box around all regions that survive, or None when none does: a constant map, a plateau at the largest
-        value that is wider than the quantile leaves, or spots that the opening removes.
+        The box around all remaining regions, or None without any: for a constant map, for a plateau at the largest
+        value that covers more than ``1 - quantile`` of the image, or if the opening removes every region.
 
     Raises:
-        InvalidInput: the map has another shape or values that are no finite numbers.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the map has another shape or values that are not finite numbers.
+        InvalidParameter: a parameter is out of range.
     """
     return merge_boxes(region_boxes(regions_above_quantile(map, quantile=quantile, dilation=dilation, opening=opening)))
 
 
 def iou(box_a: Box | None, box_b: Box | None) -> float:
-    """Return the area shared by two boxes over the area that either covers (section 3.2.5, step 5).
+    """Return the area of the intersection of two boxes over that of their union (section 3.2.5, step 5).
 
     Args:
-        box_a: half open; None, or a box without area, covers nothing.
-        box_b: the same.
+        box_a: first box, half open; None counts as a box without area.
+        box_b: second box.
 
     Returns:
-        In [0, 1]; 0 for boxes that only touch, and where neither covers anything.
+        Intersection over union in [0, 1]; 0 for boxes that only touch, and if both have no area.
 
     Raises:
-        InvalidInput: a box that has not four finite numbers with ``x0 <= x1`` and ``y0 <= y1``.
+        InvalidInput: a box is not four finite numbers with ``x0 <= x1`` and ``y0 <= y1``.
     """
     a, b = _checked("box_a", box_a), _checked("box_b", box_b)
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
@@ -160,16 +161,16 @@ class IouSummary:
     """One box of the box plot of Fig. 5.
 
     Attributes:
-        n: images.
-        mean: of all.
-        std: their standard deviation, ``n`` in the denominator.
-        minimum: smallest.
+        n: number of images.
+        mean: mean of all values.
+        std: standard deviation of all values, ``n`` in the denominator.
+        minimum: smallest value.
         lower_whisker: smallest value at most 1.5 interquartile ranges below the lower quartile.
         lower_quartile: 0.25 quantile, linear interpolation.
         median: 0.5 quantile.
         upper_quartile: 0.75 quantile.
         upper_whisker: largest value at most 1.5 interquartile ranges above the upper quartile.
-        maximum: largest.
+        maximum: largest value.
         outliers: values beyond the whiskers, ascending.
     """
 
@@ -187,15 +188,15 @@ class IouSummary:
 
 
 def iou_summary(ious: ArrayLike) -> IouSummary:
-    """Return what the box plot of one method shows (Fig. 5).
+    """Return the numbers of the box plot of one method (Fig. 5).
 
-    The thesis does not name its whiskers; these are Tukey's, the default of matplotlib.
+    The thesis does not define its whiskers; these are Tukey's, the default of matplotlib.
 
     Args:
         ious: ``(n,)`` in [0, 1], one per image; 0 for an image without a box.
 
     Raises:
-        InvalidInput: another shape, no values, or values outside [0, 1].
+        InvalidInput: the shape is wrong, there are no values, or values lie outside [0, 1].
     """
     values = np.sort(_ious(ious))
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -230,9 +231,9 @@ class IouCurve:
 
 
 def iou_curve(ious: ArrayLike, thresholds: ArrayLike | None = None) -> IouCurve:
-    """Return how many lesions count as found when an IoU of at least a threshold is asked for (Fig. 6).
+    """Return the fraction of lesions whose IoU is at least each threshold (Fig. 6).
 
-    The thesis does not say whether an IoU equal to the threshold is a true positive; it is here, as is usual for
+    The thesis does not say whether an IoU equal to the threshold is a true positive. Here it is, as is usual in
     detection, so the curve starts at 1 and the area under it over [0, 1] is the mean IoU.
 
     Args:
@@ -240,7 +241,7 @@ def iou_curve(ious: ArrayLike, thresholds: ArrayLike | None = None) -> IouCurve:
         thresholds: ``(t,)``; 0, 0.01, ... 1 unless given.
 
     Raises:
-        InvalidInput: another shape, no values, IoUs outside [0, 1], or thresholds that are NaN.
+        InvalidInput: a shape is wrong, there are no values, an IoU is outside [0, 1], or a threshold is NaN.
     """
     values = np.sort(_ious(ious))
     levels = np.arange(101) / 100 if thresholds is None else real_array("thresholds", thresholds)
@@ -251,12 +252,8 @@ def iou_curve(ious: ArrayLike, thresholds: ArrayLike | None = None) -> IouCurve:
 
 
 def _dilate(array: np.ndarray, side: int) -> np.ndarray:
-    # Repeating the border adds no value to the window that is not already in it.
+    # "nearest" repeats border pixels, which are in the window anyway: the extreme value does not change.
     return ndimage.maximum_filter(array, size=side, mode="nearest")
-
-
-def _erode(array: np.ndarray, side: int) -> np.ndarray:
-    return ndimage.minimum_filter(array, size=side, mode="nearest")
 
 
 def _checked(name: str, box: Box | None) -> Box:

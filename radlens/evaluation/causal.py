@@ -1,10 +1,11 @@
-"""What a phantom model's answer rests on: the causal record.
+"""The causal record: which causes in an image the answer of a phantom model depends on.
 
-A model that is right for the wrong reason, such as one that reads the curve off the grid or the noise level, has
-small errors on simulated phantoms. It is found out by changing one cause at a time: disks, noise, grid, writing, pixel
-scale, place and orientation. Errors and coverages stand beside, of exposures that training saw and of others.
+A model that is right for the wrong reason, for example one that infers the curve from the grid or from the noise level,
+still has small errors on simulated phantoms. Changing one cause at a time exposes it: disks, noise, grid, writing,
+pixel scale, position and orientation. The record also holds errors and coverages for exposures within and outside the
+training range.
 
-`causal_record` measures; `CausalRecord` keeps what was found and says what of it holds.
+`causal_record` measures; `CausalRecord` holds the results and compares them with their criteria.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ __all__ = [
 PUBLISHED_COVERAGE: Mapping[str, float] = MappingProxyType(
     {"scenario 1": 0.971, "scenario 2": 0.991, "scenario 3": 0.969, "scenario 4": 0.61, "out of distribution": 0.987}
 )
-"""Coverage of the 95 % interval in Amanova et al. 2022, section 3, with Fig. 2 b; their set out of distribution is the
-fifth row of Table 1, which is none of the sets here."""
+"""Coverage of the 95 % interval in Amanova et al. 2022, section 3 and Fig. 2 b. Their out-of-distribution set is the
+fifth row of Table 1, which is not measured here."""
 
 ELASTICITIES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -57,49 +58,51 @@ ELASTICITIES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "gain": (-0.03, 0.03),
     }
 )
-"""Wanted elasticities; those to disks and noise are the read-out's own, -1.19 and 1.19, within 0.15."""
+"""Required elasticities; those to disks and noise are the elasticities of the read-out, -1.19 and 1.19, +- 0.15."""
 
 MAX_ERROR = 0.12
-"""Wanted root mean square of log(predicted / true) of the midpoint, for the demo members; 0.08 for preset standard."""
+"""Largest accepted root mean square of log(predicted / true) of the midpoint, for the demo members; 0.08 for preset
+standard."""
 
 COVERAGE = (0.90, 0.98)
-"""Wanted coverage of the 95 % interval in each scenario."""
+"""Required coverage of the 95 % interval in each scenario."""
 
 MIN_WITHIN = 0.95
-"""Wanted share of points of a curve that stay within the 95 % interval of the unchanged image."""
+"""Smallest accepted fraction of points of a curve that stay within the 95 % interval of the unchanged image."""
 
 MIN_WITHOUT_DISKS = 3.0
-"""Wanted ratio of the midpoint without disks to that with them."""
+"""Smallest accepted ratio of the midpoint without disks to that with disks."""
 
 MAX_CHANGE = 0.03
-"""Wanted largest relative change of a curve at another pixel scale of the detector."""
+"""Largest accepted relative change of a curve at another pixel scale of the detector."""
 
 MAX_REFUSED = 0.02
-"""Wanted largest share of images refused, of those that show a phantom of the training range."""
+"""Largest accepted fraction of refused images among those that show a phantom of the training range."""
 
 MAX_ERROR_RATIO = 1 / 3
-"""Wanted root mean square error of all points over that of always predicting the mean curve of the training range."""
+"""Largest accepted root mean square error of all points, over that of always predicting the mean curve of the training
+range."""
 
 NOTES = (
     "A scenario of Table 1 (Amanova et al. 2022) fixes voltage, mAs and noise. Noise filter, blur, scatter and heel "
-    "effect are drawn from the training ranges for each phantom, or are at their defaults where the name says so.",
+    "effect are drawn from the training ranges for each phantom, or have their defaults where the name says so.",
     "Elasticity: log of the ratio of the midpoints at 1.2 and 0.8 times a cause, over the log of the ratio of the "
-    "causes; mean over phantoms. The noise of both images is the same.",
-    "Within: points of the curve that stay inside the 95 % interval of the unchanged image. The noise moves with the "
-    "phantom; where it is turned by 2 degrees, each pixel has the noise of the nearest one.",
-    "Out of distribution: one value of the exposure at a time. Epistemic growth: ratio of the epistemic part, relative "
-    "to the threshold, to that of the same phantom unchanged; geometric mean over phantoms.",
-    "Refused: no verdict is given. Errors and coverages are of all images that have a curve, also of those that were "
-    "refused. Standard errors are over phantoms.",
+    "causes; mean over phantoms. Both images have the same noise.",
+    "Within: fraction of the points of the curve inside the 95 % interval of the unchanged image. The noise moves with "
+    "the phantom; for the turn by 2 degrees, each pixel has the noise of the nearest pixel.",
+    "Out of distribution: one parameter of the exposure is changed at a time. Epistemic growth: epistemic uncertainty "
+    "relative to the threshold, over that of the same phantom unchanged; geometric mean over phantoms.",
+    "Refused: the image gets no verdict. Errors and coverages include every image with a curve, also refused images. "
+    "Standard errors are over phantoms.",
 )
-"""How the numbers were found, for readers of a record."""
+"""Definitions of the numbers, for readers of a record."""
 
 
 class Reading(Protocol):
     """A predicted curve; arrays in um of gold, largest diameter first.
 
-    A reading may have an attribute ``assessable``, False where the curve comes without a verdict: such an image counts
-    as refused, and its curve is compared nevertheless.
+    A reading may have an attribute ``assessable``. If it is false, the curve comes without a verdict: the image counts
+    as refused, but its curve is still compared.
     """
 
     @property
@@ -108,7 +111,7 @@ class Reading(Protocol):
 
     @property
     def interval(self) -> NDArray[np.float64]:
-        """Ends of their 95 % intervals, (12, 2)."""
+        """Lower and upper ends of the 95 % intervals, (12, 2)."""
 
     @property
     def epistemic(self) -> NDArray[np.float64]:
@@ -116,18 +119,18 @@ class Reading(Protocol):
 
 
 Read = Callable[[NDArray[np.float32], float], Reading | None]
-"""``read(pixels, spacing_mm)``: pixels (H, W) float32, attenuation bright; None where there is no curve."""
+"""``read(pixels, spacing_mm)``: pixels (H, W) float32, attenuation bright; returns None if there is no curve."""
 
 Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A mean over phantoms, or what is derived from one.
+    """A mean over phantoms, or a number derived from such a mean.
 
     Attributes:
-        value: None where no image gave it.
-        standard_error: over phantoms; None where fewer than two gave it.
+        value: the number; None if no image has one.
+        standard_error: standard error over phantoms; None for fewer than two phantoms.
     """
 
     value: float | None
@@ -136,15 +139,15 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A quantity beside its wanted range.
+    """A quantity and its accepted range.
 
     Attributes:
-        name: what it is.
-        value: None where it could not be measured.
-        standard_error: over phantoms, None with fewer than two.
-        low: least wanted value, None for no bound.
-        high: largest wanted value, None for no bound.
-        holds: whether the value lies in the range, ends included; False where there is no value.
+        name: name of the quantity.
+        value: measured value; None if it could not be measured.
+        standard_error: standard error over phantoms; None for fewer than two.
+        low: smallest accepted value; None for no bound.
+        high: largest accepted value; None for no bound.
+        holds: whether the value lies in the range, ends included; false without a value.
     """
 
     name: str
@@ -164,12 +167,12 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Elasticity:
-    """By which power of a cause the midpoint changes.
+    """Elasticity of the midpoint to a cause: the power of the cause with which the midpoint changes.
 
     Attributes:
-        predicted: of the model.
-        true: of the expected read-out of the same phantoms.
-        n: phantoms of which both images have a curve.
+        predicted: elasticity of the model.
+        true: elasticity of the expected read-out of the same phantoms; 0 for causes that do not change it.
+        n: number of phantoms with a curve for both images.
     """
 
     predicted: Quantity
@@ -179,16 +182,16 @@ class Elasticity:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a change of the image does to the curve.
+    """Effect of a change of the image on the curve.
 
     Attributes:
-        n: phantoms.
-        refused: share of the changed images that get no verdict.
-        within: share of the points that lie within the 95 % interval of the unchanged image.
-        ratio: midpoint over that of the unchanged image, geometric mean.
-        ratio_range: least and largest ratio; None where there is none.
-        largest_change: largest relative change of any point of any curve.
-        largest_midpoint_change: largest relative change of any midpoint.
+        n: number of phantoms.
+        refused: fraction of the changed images that get no verdict.
+        within: fraction of the points within the 95 % interval of the unchanged image.
+        ratio: midpoint over that of the unchanged image, geometric mean over phantoms.
+        ratio_range: smallest and largest ratio; None without any.
+        largest_change: largest relative change of any point of any curve; None without any.
+        largest_midpoint_change: largest relative change of any midpoint; None without any.
     """
 
     n: int
@@ -202,20 +205,20 @@ class Effect:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Errors of phantoms of one kind, over the images that have a curve; None where none has.
+    """Errors for one kind of phantoms, over the images with a curve; None if no image has a curve.
 
     Attributes:
-        n: phantoms.
-        refused: share of images that get no verdict.
+        n: number of phantoms.
+        refused: fraction of images that get no verdict.
         rms_log_error: root mean square of log(predicted / true) of the midpoint.
-        log_error: mean of the same.
-        log_error_deviation: standard deviation of the same.
+        log_error: mean of log(predicted / true) of the midpoint.
+        log_error_deviation: standard deviation of log(predicted / true) of the midpoint.
         rmse_um: root mean square error of all points, um of gold.
-        reference_rmse_um: the same of always predicting the mean curve of the training range.
-        coverage: share of true thresholds within their 95 % interval.
-        width: width of the interval over the threshold, mean.
-        epistemic: epistemic part over the threshold, mean.
-        epistemic_growth: ratio to that of the unchanged phantoms; None for phantoms that are not changed.
+        reference_rmse_um: root mean square error of always predicting the mean curve of the training range, um of gold.
+        coverage: fraction of true thresholds within their 95 % interval.
+        width: mean width of the interval over the threshold.
+        epistemic: mean epistemic uncertainty over the threshold.
+        epistemic_growth: ratio of ``epistemic`` to that of the unchanged phantoms; None for unchanged phantoms.
     """
 
     n: int
@@ -233,19 +236,19 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class CausalRecord:
-    """What a model's curves rest on, and how far they are right.
+    """Causes and errors of the curves of a model.
 
     Attributes:
-        n: phantoms whose causes were changed.
-        n_coverage: phantoms of each group.
-        seed: of everything drawn.
-        spacing_mm: pixel spacing.
-        max_error: wanted root mean square of the log error of the midpoint.
-        elasticities: by cause: disks, noise, grid, writing, gain.
-        effects: by change of the image.
-        groups: by kind of phantom: random exposures, the scenarios.
-        outside: by change that leads out of the training range.
-        notes: how the numbers were found.
+        n: number of phantoms whose causes were changed.
+        n_coverage: number of phantoms of each group.
+        seed: seed of the phantoms.
+        spacing_mm: pixel spacing, mm.
+        max_error: largest accepted root mean square of the log error of the midpoint.
+        elasticities: elasticity by cause: disks, noise, grid, writing, gain.
+        effects: effect by change of the image.
+        groups: accuracy by kind of phantom: random exposures, the scenarios.
+        outside: accuracy by change that leaves the training range.
+        notes: definitions of the numbers.
     """
 
     n: int
@@ -261,7 +264,7 @@ class CausalRecord:
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
-        """Every quantity that has a wanted range."""
+        """Every quantity with an accepted range."""
         return tuple(_criteria(self))
 
     @property
@@ -277,10 +280,10 @@ class CausalRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CausalRecord:
-        """Return what `as_json` wrote.
+        """Return the record from the values of `as_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: not a causal record.
+            KeyError, TypeError, ValueError: the values are not those of a causal record.
         """
         return cls(
             n=int(values["n"]),
@@ -311,24 +314,25 @@ def causal_record(
 ) -> CausalRecord:
     """Measure a model on fresh simulated phantoms.
 
-    A phantom with all its changes takes 28 images, and ``n_coverage`` phantoms of each of nine groups take one. An
-    image of full size is simulated in half a second, beside the time of ``read``.
+    A phantom with all its changes has 28 images; each of the ``n_coverage`` phantoms of the nine groups has one. The
+    simulation of an image takes half a second, in addition to the time of ``read``.
 
     Args:
-        read: the model; it must be picklable for several workers, as an object that opens its model on first use.
-        n: phantoms whose causes are changed, at least 2.
-        seed: of everything drawn.
-        n_coverage: phantoms of each group, at least 2; ``n`` by default.
-        spacing_mm: pixel spacing of all images.
-        max_error: wanted root mean square of the log error of the midpoint.
-        n_workers: processes, each with one thread of torch; 1 for this process.
-        folder: where each phantom's readings are kept, so that an interrupted measurement goes on.
-        identity: of the model; readings of another model in ``folder`` are left alone.
+        read: the model; for several workers it must be picklable, for example an object that opens its model on first
+            use.
+        n: number of phantoms whose causes are changed, at least 2.
+        seed: seed of the phantoms.
+        n_coverage: number of phantoms of each group, at least 2; ``n`` by default.
+        spacing_mm: pixel spacing of all images, mm.
+        max_error: largest accepted root mean square of the log error of the midpoint.
+        n_workers: number of processes, each with one torch thread; with 1 everything runs in this process.
+        folder: folder for the readings of each phantom, from which an interrupted measurement resumes.
+        identity: identity of the model; readings of other models in ``folder`` are ignored.
         on_progress: called as ``on_progress(stage, done, total)``, in images.
 
     Raises:
-        InvalidParameter: too few phantoms or workers.
-        InvalidInput: a curve is not of 12 positive, finite thresholds.
+        InvalidParameter: there are too few phantoms or workers.
+        InvalidInput: a curve does not consist of 12 positive, finite thresholds.
     """
     n_coverage = n if n_coverage is None else n_coverage
     for name, value, least in (("n", n, 2), ("n_coverage", n_coverage, 2), ("n_workers", n_workers, 1)):
@@ -367,7 +371,7 @@ _EFFECTS = (phantoms.OFFSET, WITHOUT_DISKS, *phantoms.PHANTOM_LIKE, *phantoms.CO
 
 
 class _Task(NamedTuple):
-    """A phantom to be read: as it is, or with all its changes."""
+    """A phantom to read, unchanged or with all its changes."""
 
     group: str
     k: int
@@ -388,14 +392,14 @@ class _Curve:
 
 @dataclass(frozen=True)
 class _Readings:
-    """Curves of the images of one phantom by name, None for refused images, and the known true curves."""
+    """Curves of the images of one phantom by name, None for images without a curve, and the known true curves."""
 
     curves: Mapping[str, _Curve | None]
     true: Mapping[str, list[float]]
 
 
 def _tasks(n: int, n_coverage: int) -> list[_Task]:
-    """Return what is to be read; phantoms that are changed count among the random exposures."""
+    """Return the phantoms to read; changed phantoms also count among the random exposures."""
     random, *scenarios = GROUPS
     return [
         *(_Task(random, k, k < n) for k in range(max(n, n_coverage))),
@@ -423,6 +427,7 @@ def _measured(
 def _start_worker(read: Read) -> None:
     import torch
 
+    # The workers already use all cores; more threads would compete for them.
     torch.set_num_threads(1)
     _WORKER["read"] = read
 
@@ -432,7 +437,7 @@ def _measure_in_worker(task: _Task, seed: int, spacing_mm: float) -> _Readings:
 
 
 _WORKER: dict[str, Read] = {}
-"""The model of a worker process."""
+"""The model of a worker process: it is sent once per process and not with every task."""
 
 
 def _measure(read: Read, task: _Task, seed: int, spacing_mm: float) -> _Readings:
@@ -457,11 +462,11 @@ def _curve(reading: Reading | None) -> _Curve | None:
 
 
 class _Kept:
-    """Readings in a file of JSON lines, one a phantom.
+    """Readings in a JSON Lines file, one line per phantom.
 
     Args:
-        folder: of the file, None to keep nothing.
-        identity: what the readings are of; each has a file of its own.
+        folder: folder of the file; None disables it.
+        identity: identity of model and phantoms; each identity has a separate file.
     """
 
     def __init__(self, folder: Path | None, identity: str) -> None:
@@ -469,7 +474,7 @@ class _Kept:
         self._file = None if folder is None else folder / f"causal-{digest}.jsonl"
 
     def load(self) -> dict[_Task, _Readings]:
-        """Return what is there; a last line that an interruption left incomplete is removed."""
+        """Return the readings in the file; an incomplete last line, left by an interruption, is removed."""
         if self._file is None or not self._file.exists():
             return {}
         text = self._file.read_text(encoding="utf-8")
@@ -488,7 +493,7 @@ class _Kept:
 
 
 _FORMAT = 1
-"""Number of the set of phantoms and changes; readings of another one are left alone."""
+"""Version of the phantoms and changes; readings of other versions are ignored."""
 
 
 def _parsed(line: str) -> tuple[_Task, _Readings]:
@@ -549,7 +554,7 @@ def _accuracy(found: Sequence[_Readings], name: str, reference: NDArray[np.float
 
 
 def _pairs(found: Sequence[_Readings], first: str, second: str) -> list[tuple[_Curve, _Curve]]:
-    """Return the curves of two images of each phantom, where there are both."""
+    """Return the curves of two images of each phantom for which both exist."""
     return [
         (a, b) for each in found if (a := each.curves[first]) is not None and (b := each.curves[second]) is not None
     ]
@@ -589,9 +594,9 @@ def _geometric_mean(values: Sequence[float]) -> Quantity:
 
 
 def _root_mean_square(values: NDArray[np.float64]) -> Quantity:
-    """Return the root of the mean square; its standard error is that of the mean square, to first order."""
+    """Return the root mean square; its standard error follows to first order from that of the mean square."""
     found = _mean(values**2)
-    assert found.value is not None, "there is a value"
+    assert found.value is not None, "values must not be empty"
     root, error = math.sqrt(found.value), found.standard_error
     return Quantity(root, None if error is None else error / (2 * root) if root else 0.0)
 

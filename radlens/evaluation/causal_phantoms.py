@@ -1,8 +1,8 @@
-"""Fresh phantoms with a known curve, and the same phantoms with one of their causes changed.
+"""New phantoms with a known curve, and the same phantoms with one cause changed.
 
 A changed image has the noise of the unchanged one (common random numbers), so that a difference between two readings
-is the effect of the change and not of chance. A phantom that is mirrored, turned or shifted takes its noise along:
-where it is turned by 2 degrees, each pixel has the noise of the nearest one.
+is the effect of the change and not of chance. When a phantom is mirrored, turned or shifted, the noise moves with it;
+for the turn by 2 degrees, each pixel has the noise of the nearest pixel.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ __all__ = [
 ]
 
 STEP = 0.2
-"""Half the width of a central difference: a cause is scaled by 1 + this and by 1 - this."""
+"""Relative step of a central difference: a cause is scaled by 1 + STEP and by 1 - STEP."""
 
 CAUSES = ("disks", "noise", "grid", "writing", "gain")
-"""What is scaled; ``disks``, ``grid`` and ``writing`` are contrasts, ``gain`` is pixel values per unit of exposure."""
+"""Scaled causes; ``disks``, ``grid`` and ``writing`` are contrasts, ``gain`` is pixel values per unit of exposure."""
 
 UNCHANGED_IMAGE, OFFSET, WITHOUT_DISKS = "unchanged", "offset +300", "without disks"
 
@@ -65,26 +65,27 @@ PHANTOM_LIKE = (
     "shifted by 5 mm",
     "turned by 2 degrees",
 )
-"""Changes that leave the curve as it is."""
+"""Changes that must not affect the curve."""
 
 COMPRESSED = ("gain 0.5", "gain 4", "offset +1000")
 """Other pixel scales of a detector, unclipped."""
 
 OUTSIDE = ("noise x3", "noise /3", "35 kV", "no scatter", "blur 0.2 mm", "contrast /3")
-"""Changes that lead out of the training range, one at a time."""
+"""Changes that leave the training range, one parameter at a time."""
 
 GROUPS = (
     "random exposures",
     *(f"scenario {name}" for name in ("1", "2", "3", "4")),
     *(f"scenario {name}, rest at default" for name in ("1", "2", "3", "4")),
 )
-"""Phantoms that are read as they are. A scenario fixes voltage, mAs and noise; the rest is drawn, or at its default."""
+"""Groups of unchanged phantoms. A scenario fixes voltage, mAs and noise; the other parameters are drawn, or have their
+defaults."""
 
 SCENARIO_GROUPS = GROUPS[1:5]
-"""The scenarios whose rest is drawn."""
+"""The scenarios whose other parameters are drawn."""
 
 N_VARIANTS = 1 + 2 * len(CAUSES) + 2 + len(PHANTOM_LIKE) + len(COMPRESSED) + len(OUTSIDE)
-"""Images of a phantom with all its changes."""
+"""Number of images of a phantom with all its changes."""
 
 _MARGINS = (1, 2, 3, 4, 5)
 _SHIFT_MM, _TURN_DEG = 5.0, 2.0
@@ -96,8 +97,8 @@ class Image(NamedTuple):
     """One image of a phantom.
 
     Attributes:
-        name: of what was changed.
-        pixels: (H, W) float32, whole numbers, attenuation bright.
+        name: name of the change.
+        pixels: (H, W) float32, integers, attenuation bright.
     """
 
     name: str
@@ -109,15 +110,15 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class DrawnPhantom:
-    """An exposure of a phantom and how it lies in the image.
+    """An exposure of a phantom and its position in the image.
 
     Attributes:
         acquisition: the exposure.
-        canvas: layout of an area that is 5 mm longer than the image, so that the image can be shifted over it.
-        window: rows and columns of the canvas that are the image.
-        shifted: rows and columns of the image in which the phantom lies 5 mm further up, down, left or right.
-        n_quarter_turns: how often the image is turned by 90 degrees.
-        seed: of the noise.
+        canvas: layout of an area that is 5 mm longer than the image along one axis, to leave room for a shift.
+        window: rows and columns of the image within the canvas.
+        shifted: rows and columns of the image that shows the phantom shifted by 5 mm.
+        n_quarter_turns: number of rotations of the image by 90 degrees.
+        seed: seed of the noise.
     """
 
     acquisition: Acquisition
@@ -131,8 +132,8 @@ class DrawnPhantom:
         """Return the image with some causes changed, (H, W).
 
         Args:
-            changes: of disks, grid and writing.
-            **exposure: fields of the acquisition.
+            changes: changes of disks, grid and writing.
+            **exposure: new values of fields of the acquisition.
         """
         return self.view(self.drawn(changes, **exposure), self.window)
 
@@ -145,7 +146,7 @@ class DrawnPhantom:
         return np.ascontiguousarray(np.rot90(drawn[window], self.n_quarter_turns))
 
     def turned(self, degrees: float) -> NDArray[np.float32]:
-        """Return the image in which the phantom is turned about its centre and has its noise at the same places."""
+        """Return the image with the phantom, and its noise with it, rotated about its centre."""
         canvas = replace(self.canvas, rotation_deg=self.canvas.rotation_deg + degrees)
         height, width = canvas.image_shape
         places = canvas.to_phantom(np.arange(height)[:, None], np.arange(width))
@@ -157,13 +158,13 @@ class DrawnPhantom:
 def draw(group: str, k: int, *, seed: int, spacing_mm: float) -> DrawnPhantom:
     """Draw phantom ``k`` of a group.
 
-    Margin (4 to 20 mm), mirrors, quarter turn, shift (up to 2 mm) and turn (up to half a degree) are random.
+    Margin (4 to 20 mm), mirrors, quarter turn, shift (up to 2 mm) and rotation (up to half a degree) are random.
 
     Args:
         group: one of `GROUPS`.
-        k: number of the phantom; it is the same whatever the number of phantoms.
-        seed: of everything drawn.
-        spacing_mm: pixel spacing.
+        k: number of the phantom; it does not depend on how many phantoms are drawn.
+        seed: seed of the phantoms.
+        spacing_mm: pixel spacing, mm.
     """
     rng = np.random.default_rng([seed, GROUPS.index(group), k])
     acquisition = _at(spacing_mm, _of_group(group, sample_acquisition(rng)))
@@ -178,7 +179,7 @@ def scaled(cause: str, factor: float) -> str:
 
 
 def variants(phantom: DrawnPhantom) -> Iterator[Image]:
-    """Yield the unchanged image of a phantom and then all others; they are drawn when they are asked for."""
+    """Yield the unchanged image of a phantom and then the changed ones, each simulated when it is requested."""
     drawn = phantom.drawn()
     image = phantom.view(drawn, phantom.window)
     yield Image(UNCHANGED_IMAGE, image)
@@ -200,10 +201,10 @@ def variants(phantom: DrawnPhantom) -> Iterator[Image]:
 
 
 def true_curves(phantom: DrawnPhantom, names: Collection[str]) -> dict[str, list[float]]:
-    """Return the expected curve, 12 thresholds in um of gold, of each image of ``names`` whose curve is compared.
+    """Return the expected curve, 12 thresholds in um of gold, of each image of ``names`` whose truth is known.
 
-    The read-out sees the contrast of a disk in units of the noise: disks of f times the contrast have the curve of a
-    phantom with 1 / f times the noise.
+    The read-out depends on the contrast of a disk in units of the noise: disks with f times the contrast have the curve
+    of a phantom with 1 / f times the noise.
     """
     exposures = {UNCHANGED_IMAGE: phantom.acquisition}
     for name, (changes, exposure) in _simulated(phantom.acquisition).items():
@@ -215,7 +216,7 @@ def true_curves(phantom: DrawnPhantom, names: Collection[str]) -> dict[str, list
 
 
 def mean_curve(seed: int, spacing_mm: float) -> NDArray[np.float64]:
-    """Return the mean curve of the training range, (12,) um of gold: what one predicts who sees no image."""
+    """Return the mean curve of the training range, (12,) um of gold: the best guess without an image."""
     rng = np.random.default_rng([seed, len(GROUPS)])
     acquisitions = [_at(spacing_mm, sample_acquisition(rng)) for _ in range(_N_MEAN_CURVE)]
     return np.asarray(expected_cdc(acquisitions, spacing_mm).mean(axis=0))
@@ -226,7 +227,7 @@ _WITH_TRUTH = (*OUTSIDE, *(scaled(cause, factor) for cause in ("disks", "noise")
 
 
 def _simulated(acquisition: Acquisition) -> dict[str, tuple[Changes, dict[str, Any]]]:
-    """Return the images that are drawn anew: their names, changes and fields of the acquisition."""
+    """Return the changed images that need a new simulation: names, changes and fields of the acquisition."""
     noise, less = acquisition.noise_level, _CONTRAST_OUTSIDE
     found: dict[str, tuple[Changes, dict[str, Any]]] = {}
     for factor in _FACTORS:
@@ -248,7 +249,7 @@ def _simulated(acquisition: Acquisition) -> dict[str, tuple[Changes, dict[str, A
 
 
 def _at(spacing_mm: float, acquisition: Acquisition) -> Acquisition:
-    """Spread the noise, which the training range states for one spacing, over smaller or larger pixels."""
+    """Scale the noise, which the training range states at 0.07 mm, to other pixels at the same noise power."""
     return replace(acquisition, noise_level=acquisition.noise_level * UNIT_SPACING_MM / spacing_mm)
 
 
@@ -272,7 +273,7 @@ def _with_room(layout: Layout, axis: int) -> tuple[Layout, Window, Window]:
     room = round(_SHIFT_MM / layout.spacing_mm[axis])
     size, centre = list(layout.image_shape), list(layout.centre_px)
     lies_before_middle = centre[axis] < (size[axis] - 1) / 2
-    # An image that begins earlier shows the phantom further on.
+    # An image that starts earlier on the canvas shows the phantom further along the axis.
     first, other = (room, 0) if lies_before_middle else (0, room)
     windows = []
     for start in (first, other):

@@ -1,4 +1,4 @@
-"""Contrast-detail curves against the European limits and against the truth.
+"""Comparison of contrast-detail curves with the European limits and with the truth.
 
 Limits: European Guidelines for Quality Assurance in Breast Cancer Screening and Diagnosis, 4th edition, section
 2b.2.4. Linear interval and coverage: Amanova et al. 2022, section 2.2.
@@ -36,10 +36,11 @@ __all__ = [
 Answer = Literal["met", "not met", "not settled"]
 
 SIGNS: Mapping[Answer, str] = MappingProxyType({"met": "✓", "not met": "✗", "not settled": "?"})
-"""Sign that stands before an answer in tables and reports; only a limit that is met has a tick."""
+"""Sign in front of an answer in tables and reports; only a limit that is met gets a tick."""
 
 EXPANSION = 1.96
-"""Total uncertainties from the mean to either end of the 95 % interval of a Gaussian (Amanova et al., section 2.2)."""
+"""Coverage factor: half width of the 95 % interval of a Gaussian in total uncertainties (Amanova et al., section
+2.2)."""
 
 
 class Limit(NamedTuple):
@@ -62,7 +63,7 @@ LIMITS_UM: Mapping[float, Limit] = MappingProxyType(
         0.10: Limit(1.68, 1.10),
     }
 )
-"""European limiting values by disk diameter in mm; the other diameters of the curve have none."""
+"""European limiting values by disk diameter in mm; the other diameters of the curve have no limits."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class DiameterVerdict:
     Attributes:
         diameter_mm: Diameter of the disk.
         mean_um: Threshold, micrometres of gold.
-        interval_um: Lower and upper end of its 95 % interval, micrometres of gold.
+        interval_um: Lower and upper end of the 95 % interval of the threshold, micrometres of gold.
         acceptable_um: Acceptable limit, micrometres of gold.
         achievable_um: Achievable limit, micrometres of gold.
         acceptable: Whether the acceptable limit is met.
@@ -96,8 +97,8 @@ class CdcVerdict:
     """A curve against the European limits.
 
     A limit is met if it is met at all four diameters, not met if it is not met at one or more of them, and otherwise
-    not settled. The intervals hold for each diameter on its own, not for all four together. A verdict on a predicted
-    curve does not replace the read-out of at least 16 images that the guidelines ask for.
+    not settled. Each interval has a coverage of 95 % for its own diameter, not for all four jointly. A verdict on a
+    predicted curve does not replace the read-out of at least 16 images that the guidelines require.
 
     Attributes:
         diameters: One verdict for each limited diameter, largest first.
@@ -115,10 +116,10 @@ def verdict(mean_um: ArrayLike, interval_um: ArrayLike) -> CdcVerdict:
 
     Args:
         mean_um: ``(12,)`` thresholds, micrometres of gold, positive; diameters as in ``CDC_DIAMETERS_MM``.
-        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold, positive.
+        interval_um: ``(12, 2)`` lower and upper ends of the 95 % intervals, micrometres of gold, positive.
 
     Raises:
-        InvalidInput: another shape, a value that is not finite or not positive, or a mean outside its interval.
+        InvalidInput: a shape is wrong, a value is not finite and positive, or a mean lies outside its interval.
     """
     mean, interval = _checked("mean_um", mean_um, (12,)), _checked("interval_um", interval_um, (12, 2))
     for name, values in (("mean_um", mean), ("interval_um", interval)):
@@ -142,11 +143,11 @@ def verdict(mean_um: ArrayLike, interval_um: ArrayLike) -> CdcVerdict:
 
 
 def describe(found: CdcVerdict, *, source: str = "this image") -> str:
-    """Return one sentence for each limit, the diameters named.
+    """Return one sentence for each limit, with the diameters.
 
     Args:
         found: The verdict.
-        source: What the curve was determined from, as in "not settled by this image".
+        source: Source of the curve, as in "not settled by this image".
     """
     return " ".join(
         _sentence(name, [(point.diameter_mm, getattr(point, name)) for point in found.diameters], source)
@@ -157,20 +158,20 @@ def describe(found: CdcVerdict, *, source: str = "this image") -> str:
 def log_interval(mean_um: ArrayLike, total_um: ArrayLike) -> NDArray[np.float64]:
     """Return the 95 % interval ``mean * exp(-+1.96 total / mean)``, which is always positive.
 
-    It is that of a log-normal distribution with median ``mean`` whose logarithm has the standard deviation
-    ``total / mean``: to first order, the logarithm of a value with the standard deviation ``total``. For a small
-    ``total / mean`` it equals `linear_interval`. The exponent is at most 50, so that the ends stay finite numbers.
+    It is the interval of a log-normal distribution with median ``mean`` whose logarithm has the standard deviation
+    ``total / mean``: to first order, the logarithm of a value with standard deviation ``total``. For small
+    ``total / mean`` it equals `linear_interval`. The exponent is clipped to 50, so that the ends stay finite.
 
     Args:
         mean_um: ``(..., 12)`` thresholds, micrometres of gold, positive.
-        total_um: Their total uncertainties, standard deviations in micrometres of gold; same shape.
+        total_um: ``(..., 12)`` total uncertainties (standard deviations) of the thresholds, micrometres of gold.
 
     Returns:
         ``(..., 12, 2)`` lower and upper ends, micrometres of gold.
 
     Raises:
-        InvalidInput: shapes that do not match, no values, values that are not finite, a mean that is not positive, or
-            a negative uncertainty.
+        InvalidInput: the shapes do not match, there are no values, a value is not finite, a mean is not positive, or an
+            uncertainty is negative.
     """
     mean, total = _mean_and_total(mean_um, total_um)
     if mean.min() <= 0:
@@ -184,13 +185,14 @@ def linear_interval(mean_um: ArrayLike, total_um: ArrayLike) -> NDArray[np.float
 
     Args:
         mean_um: ``(..., 12)`` thresholds, micrometres of gold.
-        total_um: Their total uncertainties, standard deviations in micrometres of gold; same shape.
+        total_um: ``(..., 12)`` total uncertainties (standard deviations) of the thresholds, micrometres of gold.
 
     Returns:
         ``(..., 12, 2)`` lower and upper ends, micrometres of gold.
 
     Raises:
-        InvalidInput: shapes that do not match, no values, values that are not finite, or a negative uncertainty.
+        InvalidInput: the shapes do not match, there are no values, a value is not finite, or an uncertainty is
+            negative.
     """
     mean, total = _mean_and_total(mean_um, total_um)
     return np.stack([mean - EXPANSION * total, mean + EXPANSION * total], axis=-1)
@@ -200,25 +202,25 @@ def rmse(mean_um: ArrayLike, truth_um: ArrayLike) -> float:
     """Return the root mean square error over all images and diameters, micrometres of gold.
 
     Args:
-        mean_um: ``(n, 12)`` predictions; any shape that broadcasts with the truth.
-        truth_um: ``(n, 12)``.
+        mean_um: ``(n, 12)`` predictions, or a shape that broadcasts with the truth.
+        truth_um: ``(n, 12)`` true thresholds.
 
     Raises:
-        InvalidInput: shapes that do not match, no values, or values that are not finite.
+        InvalidInput: the shapes do not match, there are no values, or a value is not finite.
     """
     mean, truth = _matching(mean_um=mean_um, truth_um=truth_um)
     return math.sqrt(np.mean((mean - truth) ** 2))
 
 
 def coverage(interval_um: ArrayLike, truth_um: ArrayLike) -> float:
-    """Return the fraction of truths inside their intervals, ends included; 0.95 where the intervals are right.
+    """Return the fraction of true thresholds inside their intervals, ends included; 0.95 if intervals are calibrated.
 
     Args:
-        interval_um: ``(n, 12, 2)`` lower and upper ends; see `log_interval` and `linear_interval`.
-        truth_um: ``(n, 12)``; any shape that broadcasts with the ends.
+        interval_um: ``(n, 12, 2)`` lower and upper ends, from `log_interval` or `linear_interval`.
+        truth_um: ``(n, 12)`` true thresholds, or a shape that broadcasts with the ends.
 
     Raises:
-        InvalidInput: shapes that do not match, no values, or values that are not finite.
+        InvalidInput: the shapes do not match, there are no values, or a value is not finite.
     """
     interval = np.asarray(interval_um, dtype=np.float64)
     if interval.ndim == 0 or interval.shape[-1] != 2:
@@ -228,18 +230,18 @@ def coverage(interval_um: ArrayLike, truth_um: ArrayLike) -> float:
 
 
 def skill(mean_um: ArrayLike, truth_um: ArrayLike, reference_um: ArrayLike) -> float:
-    """Return how many times smaller the error is than that of always predicting a reference curve.
+    """Return the error of always predicting a reference curve over the error of the predictions.
 
-    That is ``rmse(reference, truth) / rmse(mean, truth)``: 1 for a prediction no better than the reference, infinite
-    for a perfect one.
+    That is ``rmse(reference, truth) / rmse(mean, truth)``: 1 for predictions no better than the reference, infinite for
+    perfect ones.
 
     Args:
         mean_um: ``(n, 12)`` predictions.
-        truth_um: ``(n, 12)``.
-        reference_um: ``(12,)``, the mean curve of the training data.
+        truth_um: ``(n, 12)`` true thresholds.
+        reference_um: ``(12,)`` reference curve, the mean curve of the training data.
 
     Raises:
-        InvalidInput: shapes that do not match, no values, or values that are not finite.
+        InvalidInput: the shapes do not match, there are no values, or a value is not finite.
     """
     error = rmse(mean_um, truth_um)
     return rmse(reference_um, truth_um) / error if error else math.inf
@@ -266,6 +268,7 @@ def _answer(interval: tuple[float, float], limit: float) -> Answer:
 
 
 def _overall(answers: Sequence[Answer]) -> Answer:
+    # The worst answer of any diameter is the answer of the curve.
     order: tuple[Answer, ...] = ("not met", "not settled", "met")
     return next(answer for answer in order if answer in answers)
 

@@ -1,4 +1,4 @@
-"""What the measures of a map ask of their input; tensors are known without importing torch."""
+"""Validation of the arguments of measures of maps; tensors are recognised without importing torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from radlens.errors import InvalidInput, InvalidParameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["finite_map", "is_tensor", "mask", "odd_side", "real_array", "real_number", "whole_number"]
+__all__ = ["finite_map", "integer", "is_tensor", "mask", "odd_side", "real_array", "real_number"]
 
 
 def is_tensor(values: object) -> TypeGuard[Tensor]:
@@ -24,10 +24,10 @@ def is_tensor(values: object) -> TypeGuard[Tensor]:
 
 
 def real_array(name: str, values: ArrayLike | Tensor) -> np.ndarray:
-    """Return ``values`` as a float64 array; a tensor may be of any device and type, and part of a graph.
+    """Return ``values`` as a float64 array; a tensor may have any device and dtype and may require gradients.
 
     Raises:
-        InvalidInput: they are text, complex, or of rows that differ in length.
+        InvalidInput: the values are text or complex numbers, or rows differ in length.
     """
     if is_tensor(values) and not values.is_complex():
         return np.asarray(values.detach().cpu().to_dense().double().numpy())
@@ -41,34 +41,34 @@ def real_array(name: str, values: ArrayLike | Tensor) -> np.ndarray:
 
 
 def real_number(name: str, value: Any) -> float:
-    """Return ``value``.
+    """Return ``value`` as a float.
 
     Raises:
-        InvalidParameter: it is no real number.
+        InvalidParameter: the value is not a real number.
     """
     if not isinstance(value, Real):
         raise InvalidParameter(f"{name} must be a number, got {value!r}")
     return float(value)
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
-    """Return ``value``.
+def integer(name: str, value: Any, least: int) -> int:
+    """Return ``value`` as an int.
 
     Raises:
-        InvalidParameter: it is no whole number, or below ``least``.
+        InvalidParameter: the value is not an integer, or is below ``least``.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise InvalidParameter(f"{name} must be a whole number, got {value!r}")
+        raise InvalidParameter(f"{name} must be an integer, got {value!r}")
     if value < least:
         raise InvalidParameter(f"{name} must be at least {least}, got {value}")
     return int(value)
 
 
 def odd_side(name: str, value: Any) -> int:
-    """Return the side of a square that has a middle.
+    """Return ``value`` as the side of a square with a central pixel.
 
     Raises:
-        InvalidParameter: it is no odd whole number of at least 1.
+        InvalidParameter: the value is not an odd integer of at least 1.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1 or value % 2 == 0:
         raise InvalidParameter(f"{name} must be odd and at least 1, got {value!r}")
@@ -79,7 +79,7 @@ def finite_map(name: str, values: ArrayLike) -> np.ndarray:
     """Return ``values`` as a float64 map ``(h, w)``.
 
     Raises:
-        InvalidInput: it has not two dimensions, no pixels, or values that are no numbers, NaN or infinite.
+        InvalidInput: the map does not have two dimensions, has no pixels, or has values that are not finite numbers.
     """
     array = _plane(name, real_array(name, values))
     n_bad = array.size - int(np.count_nonzero(np.isfinite(array)))
@@ -89,10 +89,10 @@ def finite_map(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def mask(name: str, values: ArrayLike) -> np.ndarray:
-    """Return ``values`` as a boolean mask ``(h, w)``; every number but 0 is inside.
+    """Return ``values`` as a boolean mask ``(h, w)``; non-zero values are inside.
 
     Raises:
-        InvalidInput: it has not two dimensions, no pixels, or values that are no numbers, NaN or infinite.
+        InvalidInput: the mask does not have two dimensions, has no pixels, or has values that are not finite numbers.
     """
     if isinstance(values, np.ndarray) and values.dtype == bool:
         return _plane(name, values)

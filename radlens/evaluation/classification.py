@@ -1,6 +1,6 @@
 """Classification at the corner of the ROC curve: Byra et al. 2022, "Evaluations" and Table 1; Fawcett 2006.
 
-Curves and areas are those of scikit-learn.
+scikit-learn computes the curves and areas.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
-from radlens.evaluation.checks import is_tensor, real_array, real_number, whole_number
+from radlens.evaluation.checks import integer, is_tensor, real_array, real_number
 from radlens.extras import install
 
 __all__ = ["Classification", "Estimate", "RocCurve", "RocPoint", "classification_measures", "roc_corner", "roc_curve"]
@@ -23,8 +23,8 @@ class RocCurve:
     Attributes:
         false_positive_rate: ``(t,)`` float64, ascending from 0 to 1.
         true_positive_rate: ``(t,)`` float64, ascending from 0 to 1.
-        thresholds: ``(t,)`` float64, descending; a case is called positive when its score is at least the threshold.
-            The first is infinite.
+        thresholds: ``(t,)`` float64, descending; a case is classified as positive if its score is at least the
+            threshold. The first threshold is infinite.
         auc: area under the curve; ties of a positive and a negative score count half.
     """
 
@@ -35,13 +35,13 @@ class RocCurve:
 
 
 class RocPoint(NamedTuple):
-    """A point on the curve.
+    """A point on the ROC curve.
 
     Attributes:
-        threshold: a case is called positive when its score is at least this; infinite when none is.
-        accuracy: fraction of all cases called right.
-        sensitivity: fraction of the positive cases called positive.
-        specificity: fraction of the negative cases called negative.
+        threshold: score from which a case is classified as positive; infinite if no case is.
+        accuracy: fraction of all cases classified correctly.
+        sensitivity: fraction of the positive cases classified as positive.
+        specificity: fraction of the negative cases classified as negative.
     """
 
     threshold: float
@@ -54,9 +54,9 @@ class Estimate(NamedTuple):
     """A measure with its bootstrap uncertainty.
 
     Attributes:
-        value: from the cases themselves.
+        value: value for the original cases.
         low: lower end of the percentile interval.
-        high: upper end.
+        high: upper end of the percentile interval.
         std: standard deviation of the bootstrap values.
     """
 
@@ -71,13 +71,13 @@ class Classification:
     """Table 1 of Byra et al.
 
     Attributes:
-        n_positive: positive cases.
-        n_negative: negative cases.
-        threshold: score at the corner; a case is called positive when its score is at least this.
+        n_positive: number of positive cases.
+        n_negative: number of negative cases.
+        threshold: score at the corner, from which a case is classified as positive.
         auc: area under the ROC curve.
-        accuracy: at the corner.
-        sensitivity: at the corner.
-        specificity: at the corner.
+        accuracy: accuracy at the corner.
+        sensitivity: sensitivity at the corner.
+        specificity: specificity at the corner.
     """
 
     n_positive: int
@@ -90,14 +90,14 @@ class Classification:
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
-    """Return the curve with one point per distinct score.
+    """Return the ROC curve with one point per distinct score.
 
     Args:
         labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
         scores: ``(n,)``, higher for positive.
 
     Raises:
-        InvalidInput: shapes that differ, labels that are not 0 or 1, one class only, or scores that are not finite.
+        InvalidInput: the shapes differ, a label is not 0 or 1, a class is missing, or a score is not finite.
         MissingDependency: scikit-learn is not installed.
     """
     return _curve(*_checked(labels, scores))
@@ -106,15 +106,15 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
 def roc_corner(labels: ArrayLike, scores: ArrayLike) -> RocPoint:
     """Return the point of the ROC curve nearest to the upper left corner (Byra et al., "Evaluations").
 
-    Of several points at the same distance the one with the highest threshold - the highest specificity - is taken: on
-    the way down from the highest score, as in Fawcett's algorithm 1, a later point must be nearer to replace it.
+    Among points at the same distance, the one with the highest threshold, and so the highest specificity, is returned:
+    on the way down from the highest score, as in Fawcett's algorithm 1, a later point replaces it only if it is nearer.
 
     Args:
         labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
         scores: ``(n,)``, higher for positive.
 
     Raises:
-        InvalidInput: shapes that differ, labels that are not 0 or 1, one class only, or scores that are not finite.
+        InvalidInput: the shapes differ, a label is not 0 or 1, a class is missing, or a score is not finite.
         MissingDependency: scikit-learn is not installed.
     """
     truth, values = _checked(labels, scores)
@@ -131,27 +131,27 @@ def classification_measures(
 ) -> Classification:
     """Return AUC, and accuracy, sensitivity and specificity at the ROC corner, with bootstrap intervals.
 
-    Each resample draws as many positive and as many negative cases as there are, with replacement, each class for
-    itself. The corner is found anew in each resample, so the intervals contain the choice of the threshold. The
-    paper gives "value ± number" without saying of what; ``std`` is the nearest to it.
+    The bootstrap is stratified: each resample draws the original numbers of positive and negative cases with
+    replacement. The corner is determined for each resample, so the intervals include the choice of the threshold. The
+    paper prints "value ± number" without a definition of the number; ``std`` is the closest quantity.
 
     Args:
         labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
-        scores: ``(n,)``, higher for positive. One per patient: the bootstrap takes cases to be independent.
-        n_bootstrap: resamples, at least 2.
-        confidence: of the percentile interval, between 0 and 1.
-        seed: of the resamples.
+        scores: ``(n,)``, higher for positive; one per patient, because the bootstrap assumes independent cases.
+        n_bootstrap: number of resamples, at least 2.
+        confidence: confidence level of the percentile interval, between 0 and 1.
+        seed: seed of the resamples, at least 0.
 
     Raises:
-        InvalidInput: shapes that differ, labels that are not 0 or 1, one class only, or scores that are not finite.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the shapes differ, a label is not 0 or 1, a class is missing, or a score is not finite.
+        InvalidParameter: a parameter is out of range.
         MissingDependency: scikit-learn is not installed.
     """
     truth, values = _checked(labels, scores)
-    n_bootstrap = whole_number("n_bootstrap", n_bootstrap, 2)
+    n_bootstrap = integer("n_bootstrap", n_bootstrap, 2)
     if not 0 < real_number("confidence", confidence) < 1:
         raise InvalidParameter(f"confidence must be between 0 and 1, got {confidence}")
-    rng = np.random.default_rng(whole_number("seed", seed, 0))
+    rng = np.random.default_rng(integer("seed", seed, 0))
     strata = np.flatnonzero(truth), np.flatnonzero(~truth)
     draws = np.array([_measures(truth, values, _resample(strata, rng)) for _ in range(n_bootstrap)])
     found = _measures(truth, values, slice(None))
@@ -180,7 +180,7 @@ def _curve(truth: np.ndarray, values: np.ndarray) -> RocCurve:
         from sklearn import metrics
     except ImportError as error:
         raise MissingDependency(f"ROC curves need the package scikit-learn: {install('explain')}") from error
-    # The difference of two scores tells them apart even if it is infinite.
+    # scikit-learn subtracts scores to find distinct ones; a difference that overflows to infinity is still not zero.
     with np.errstate(over="ignore"):
         fpr, tpr, thresholds = metrics.roc_curve(truth, values, drop_intermediate=False)
     return RocCurve(fpr, tpr, thresholds, float(metrics.auc(fpr, tpr)))
@@ -188,10 +188,11 @@ def _curve(truth: np.ndarray, values: np.ndarray) -> RocCurve:
 
 def _corner(curve: RocCurve, truth: np.ndarray) -> RocPoint:
     distance = curve.false_positive_rate**2 + (1 - curve.true_positive_rate) ** 2
-    # Rounding must not choose between points at one distance.
+    # The tolerance keeps rounding errors from choosing between points at the same distance.
     i = int(np.flatnonzero(distance <= distance.min() * (1 + 1e-12))[0])
     sensitivity, specificity = float(curve.true_positive_rate[i]), 1 - float(curve.false_positive_rate[i])
     n_positive = int(np.count_nonzero(truth))
+    # The rates are ratios of counts: rounding recovers the counts exactly.
     n_right = round(sensitivity * n_positive) + round(specificity * (truth.size - n_positive))
     return RocPoint(float(curve.thresholds[i]), n_right / truth.size, sensitivity, specificity)
 

@@ -1,7 +1,7 @@
-"""Both sides of a phantom model's domain: images of the training range that it refuses, wrong ones that it passes.
+"""Both sides of the domain of a phantom model: refused images of the training range, and accepted wrong images.
 
-A refusal costs an image; a wrong image that passes gets a confident verdict on nothing. So at most 1 % of unseen
-phantoms of the training range may be refused, and of the kinds in `radlens.evaluation.wrong_phantoms` none may pass.
+A refusal costs an image; an accepted wrong image gets a confident verdict about nothing. So at most 1 % of unseen
+phantoms of the training range may be refused, and no image of `radlens.evaluation.wrong_phantoms` may be accepted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from radlens.evaluation.wrong_phantoms import RIGHT, WRONG, Made, Source
 __all__ = ["MAX_REFUSED", "TRAINED", "Assess", "DomainRecord", "Judgement", "Kind", "domain_record"]
 
 MAX_REFUSED = 0.01
-"""Wanted largest share of unseen images of the training range that are refused."""
+"""Largest accepted fraction of refused images among unseen images of the training range."""
 
 TRAINED = "training range"
 """Name of the images drawn as for training, at the pixel spacings of training."""
@@ -36,11 +36,11 @@ _STAGE = "judging images"
 
 
 class Judgement(NamedTuple):
-    """What a model says of an image.
+    """The decision of a model whether to judge an image.
 
     Attributes:
-        assessable: Whether it gives a verdict.
-        reasons: Why not.
+        assessable: Whether the model gives a verdict.
+        reasons: Reasons against a verdict.
     """
 
     assessable: bool
@@ -59,8 +59,8 @@ class Kind:
 
     Attributes:
         n: Number of images.
-        refused: Number of those that got no verdict.
-        reasons: How often each first reason was given, the most frequent first; without its numbers.
+        refused: Number of images without a verdict.
+        reasons: Number of refusals by first reason, numbers in its text replaced by "#", most frequent reason first.
     """
 
     n: int
@@ -69,19 +69,19 @@ class Kind:
 
     @property
     def passed(self) -> int:
-        """Number of images that got a verdict."""
+        """Number of images with a verdict."""
         return self.n - self.refused
 
 
 @dataclass(frozen=True)
 class DomainRecord:
-    """What a model refuses and what it passes.
+    """Refused and accepted images of a model.
 
     Attributes:
         trained: Unseen images of the training range.
-        right: Unusual images that show a phantom of the training range, by kind.
+        right: Unusual images of a phantom of the training range, by kind.
         wrong: Images that must be refused, by kind.
-        seed: Seed of everything drawn.
+        seed: Seed of the images.
     """
 
     trained: Kind
@@ -91,17 +91,17 @@ class DomainRecord:
 
     @property
     def share_refused(self) -> float:
-        """Share of the images of the training range that were refused."""
+        """Fraction of the images of the training range that were refused."""
         return self.trained.refused / self.trained.n
 
     @property
     def passed(self) -> int:
-        """Number of wrong images that got a verdict."""
+        """Number of wrong images with a verdict."""
         return sum(kind.passed for kind in self.wrong.values())
 
     @property
     def holds(self) -> bool:
-        """Whether both sides are as wanted."""
+        """Whether refusals are rare enough and no wrong image has a verdict."""
         return self.share_refused <= MAX_REFUSED and self.passed == 0
 
     def as_json(self) -> dict[str, Any]:
@@ -110,10 +110,10 @@ class DomainRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DomainRecord:
-        """Return what `as_json` wrote.
+        """Return the record from the values of `as_json`.
 
         Raises:
-            InvalidInput: not a record.
+            InvalidInput: the values are not those of a record.
         """
         try:
             sides = {side: {name: Kind(**kind) for name, kind in values[side].items()} for side in ("right", "wrong")}
@@ -134,21 +134,21 @@ def domain_record(
     identity: str = "",
     on_progress: Progress | None = None,
 ) -> DomainRecord:
-    """Show images of all kinds to a model.
+    """Measure the domain of a model on images of all kinds.
 
     Args:
         assess: the model.
-        n_trained: images of the training range, at least 1; each is another exposure and place.
-        n_each: images of each other kind, at least 1; each of another exposure.
-        seed: of everything drawn.
-        spacing_mm: pixel spacing of the other kinds, where the kind does not say.
-        kinds: the other kinds by name, all by default.
-        folder: where judgements are kept, so that an interrupted measurement goes on.
-        identity: of the model; judgements of another model in ``folder`` are left alone.
+        n_trained: number of images of the training range, at least 1, each with another exposure and position.
+        n_each: number of images of each other kind, at least 1, each with another exposure.
+        seed: seed of the images.
+        spacing_mm: pixel spacing of the other kinds, mm, unless the kind has a spacing.
+        kinds: names of the other kinds; all by default.
+        folder: folder for the judgements, from which an interrupted measurement resumes.
+        identity: identity of the model; judgements of other models in ``folder`` are ignored.
         on_progress: called as ``on_progress(stage, done, total)``, in images.
 
     Raises:
-        InvalidParameter: too few images, or an unknown kind.
+        InvalidParameter: there are too few images, or a kind is unknown.
     """
     for name, value in (("n_trained", n_trained), ("n_each", n_each)):
         if value < 1:
@@ -175,7 +175,7 @@ _SIDES = {_RIGHT: RIGHT, _WRONG: WRONG}
 
 
 class _Task(NamedTuple):
-    """An image to be judged: number ``k`` of its kind."""
+    """An image to judge: number ``k`` of its kind."""
 
     side: str
     kind: str
@@ -194,7 +194,7 @@ def _judged(
             if task.side == _TRAINED:
                 image = trained_image(seed, task.k)
             else:
-                # All kinds of one number share the simulated images of their source.
+                # Kinds with the same number share a source, whose simulated images are cached.
                 if source is None or source.seed != _source_seed(seed, task.k):
                     source = Source(_source_seed(seed, task.k), spacing_mm)
                 image = _SIDES[task.side][task.kind](source)
@@ -205,7 +205,7 @@ def _judged(
 
 
 def trained_image(seed: int, k: int) -> Made:
-    """Return image ``k`` of the training range: 60 % at 0.07 mm, the others at the other spacings of training."""
+    """Return image ``k`` of the training range: 60 % have 0.07 mm, the others a random spacing of training."""
     rng = np.random.default_rng([seed, k])
     at_unit = rng.random() < _SHARE_AT_UNIT
     spacing = _UNIT_MM if at_unit else float(rng.choice(_SPACINGS_MM))
@@ -224,17 +224,17 @@ def _kind(found: Mapping[_Task, Judgement], side: str, name: str) -> Kind:
 
 
 def _general(reasons: Sequence[str]) -> str:
-    """Return the first reason without its numbers, so that the same reason of two images counts as one."""
+    """Return the first reason with "#" for numbers, so that the same reason of several images counts as one."""
     first = reasons[0] if reasons else "no reason is given"
     return " ".join("#" if any(letter.isdigit() for letter in word) else word for word in first.split())
 
 
 class _Kept:
-    """Judgements in a file of JSON lines, one an image.
+    """Judgements in a JSON Lines file, one line per image.
 
     Args:
-        folder: of the file, None to keep nothing.
-        identity: what the judgements are of; each has a file of its own.
+        folder: folder of the file; None disables it.
+        identity: identity of model and images; each identity has a separate file.
     """
 
     def __init__(self, folder: Path | None, identity: str) -> None:
@@ -242,7 +242,7 @@ class _Kept:
         self._file = None if folder is None else folder / f"domain-{digest}.jsonl"
 
     def load(self) -> dict[_Task, Judgement]:
-        """Return what is there; a last line that an interruption left incomplete is removed."""
+        """Return the judgements in the file; an incomplete last line, left by an interruption, is removed."""
         if self._file is None or not self._file.exists():
             return {}
         text = self._file.read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Whether a map says what the model computes, without any truth about the image.
+"""Faithfulness of a map to the model, measured without a ground truth for the image.
 
 Deletion and insertion: Petsiuk et al., BMVC 2018. Infidelity and max-sensitivity: Yeh et al., NeurIPS 2019, from
-Captum. Sensitivity-n: Ancona et al., ICLR 2018. Every image is measured on its own: its result does not depend on the
-images beside it, nor on the batch size beyond the rounding of the model.
+Captum. Sensitivity-n: Ancona et al., ICLR 2018. Every image is measured separately: its result does not depend on the
+other images, and depends on the batch size only through rounding in the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,15 +32,16 @@ __all__ = [
 ]
 
 Score = Callable[[Tensor], Tensor]
-"""Maps images ``(n, c, h, w)`` to one number each, ``(n,)``: a probability, a logit or any other score."""
+"""Function from images ``(n, c, h, w)`` to one number each, ``(n,)``: a probability, a logit or another score."""
 
 Baseline = Literal["zero", "mean", "blur"] | float
-"""What a removed pixel becomes: 0 (the training mean of a normalised image), the mean of its channel in this image,
+"""Replacement of a removed pixel: 0 (the training mean of a normalised image), the mean of its channel in this image,
 the image blurred with `BLUR_SIGMA`, or a number."""
 
 MapKind = Literal["contribution", "gradient"]
-"""What a map holds. ``"contribution"``: parts of the score that sum to its change (integrated gradients, DeepLIFT,
-occlusion, SHAP). ``"gradient"``: score per unit of input (saliency), multiplied here by image minus baseline."""
+"""Kind of the values of a map. ``"contribution"``: parts of the score that sum to its change (integrated gradients,
+DeepLIFT, occlusion, SHAP). ``"gradient"``: score per unit of input (saliency), multiplied here by image minus
+baseline."""
 
 BLUR_SIGMA = 5.0
 """Standard deviation in pixels of the blurred baseline (Petsiuk et al., the authors' code at 224 x 224)."""
@@ -48,11 +49,11 @@ BLUR_SIGMA = 5.0
 
 @dataclass(frozen=True, eq=False)
 class PerturbationCurve:
-    """The score while pixels are removed or put back.
+    """The score as pixels are removed or inserted.
 
     Attributes:
-        fractions: ``(n_steps + 1,)`` float64, share of the pixels changed, from 0 to 1.
-        scores: ``(b, n_steps + 1)`` float64.
+        fractions: ``(n_steps + 1,)`` float64, fraction of changed pixels, from 0 to 1.
+        scores: ``(b, n_steps + 1)`` float64, score of each image at each fraction.
     """
 
     fractions: Tensor
@@ -65,13 +66,13 @@ class PerturbationCurve:
 
 
 def baseline_images(images: Tensor, baseline: Baseline) -> Tensor:
-    """Return what the images are when every pixel is removed, ``(b, c, h, w)``.
+    """Return the images with every pixel removed, ``(b, c, h, w)``.
 
-    ``"blur"`` repeats the border, so that it stays as bright as the image; the authors' code pads with zeros.
+    ``"blur"`` repeats the border, which keeps its brightness; the authors' code pads with zeros.
 
     Raises:
-        InvalidInput: images that are not floating point ``(b, c, h, w)``, or values that are not finite.
-        InvalidParameter: a baseline that is none.
+        InvalidInput: the images are not floating point ``(b, c, h, w)``, or a value is not finite.
+        InvalidParameter: the baseline is unknown or not finite.
     """
     _check_images(images)
     if baseline == "zero":
@@ -96,23 +97,23 @@ def deletion(
     n_steps: int = 50,
     batch_size: int = 32,
 ) -> PerturbationCurve:
-    """Return the score while the pixels with the highest attribution are removed first; a low area is good.
+    """Return the score as pixels are removed in order of decreasing attribution; a low area is good.
 
-    Pixels are ranked by the signed sum of the map over its channels, equal ones from the upper left to the lower
-    right; a map with few distinct values (a constant one has one) is ranked by that order alone. After step ``k`` of
-    ``n_steps``, ``k * h * w // n_steps`` pixels are gone from all channels.
+    Pixels are ranked by the signed sum of the map over its channels, ties from the upper left to the lower right; that
+    order dominates for a map with few distinct values. After step ``k`` of ``n_steps``, ``k * h * w // n_steps`` pixels
+    are removed from all channels.
 
     Args:
-        score: to be explained.
+        score: score that the maps explain.
         images: ``(b, c, h, w)``, floating point.
         maps: ``(b, c, h, w)`` or ``(b, 1, h, w)``.
-        baseline: what a removed pixel becomes.
-        n_steps: from 1 to the number of pixels; there are ``n_steps + 1`` evaluations per image.
-        batch_size: images evaluated together, at least 1; they may be copies of different images.
+        baseline: replacement of a removed pixel.
+        n_steps: number of steps, from 1 to the number of pixels; each image is evaluated ``n_steps + 1`` times.
+        batch_size: images per evaluation, at least 1; a batch may mix copies of different images.
 
     Raises:
-        InvalidInput: shapes that do not match, values that are not finite, or a score that is not ``(n,)``.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the shapes do not match, a value is not finite, or the score does not have shape ``(n,)``.
+        InvalidParameter: a parameter is out of range.
     """
     _check(images, maps)
     return _curve(score, images, baseline_images(images, baseline), maps, n_steps, batch_size)
@@ -127,21 +128,21 @@ def insertion(
     n_steps: int = 50,
     batch_size: int = 32,
 ) -> PerturbationCurve:
-    """Return the score while the pixels with the highest attribution are put back first; a high area is good.
+    """Return the score as pixels are inserted in order of decreasing attribution; a high area is good.
 
-    All is as in `deletion`, from the baseline to the image.
+    The procedure is that of `deletion`, from the baseline to the image.
 
     Args:
-        score: to be explained.
+        score: score that the maps explain.
         images: ``(b, c, h, w)``, floating point.
         maps: ``(b, c, h, w)`` or ``(b, 1, h, w)``.
-        baseline: what a pixel is before it is put back.
-        n_steps: from 1 to the number of pixels.
-        batch_size: images evaluated together, at least 1.
+        baseline: value of a pixel before its insertion.
+        n_steps: number of steps, from 1 to the number of pixels.
+        batch_size: images per evaluation, at least 1.
 
     Raises:
-        InvalidInput: shapes that do not match, values that are not finite, or a score that is not ``(n,)``.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the shapes do not match, a value is not finite, or the score does not have shape ``(n,)``.
+        InvalidParameter: a parameter is out of range.
     """
     _check(images, maps)
     return _curve(score, baseline_images(images, baseline), images, maps, n_steps, batch_size)
@@ -160,31 +161,31 @@ def infidelity(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Tensor:
-    """Return how wrong a map predicts the change of the score when squares are removed; 0 is perfect.
+    """Return the mean square error with which a map predicts the change of the score when squares are removed.
 
     Captum's ``infidelity`` with the square removal of Yeh et al., section 3: the mean over random squares of
-    ``(sum of the map over the square - (score(image) - score(image without the square)))²``. The side of a square is
-    uniform from 1 to ``max_side``, its place uniform among those inside the image.
+    ``(sum of the map over the square - (score(image) - score(image without the square)))²``; 0 is perfect. The side of
+    a square is uniform from 1 to ``max_side``, its position uniform among those inside the image.
 
     Args:
-        score: to be explained.
+        score: score that the maps explain.
         images: ``(b, c, h, w)``, floating point.
         maps: ``(b, c, h, w)``; contributions also ``(b, 1, h, w)``, the sum over channels.
-        kind: what the maps hold.
-        baseline: what a removed pixel becomes.
-        max_side: pixels, from 1 to the shorter side of the image; a quarter of it unless given.
-        n_samples: squares per image, at least 1.
-        normalize: first scale each map by the factor that fits best, so that maps of different units compare
-            (Captum's ``normalize``).
-        batch_size: copies evaluated together, at least 1.
-        seed: of the squares; all images get the same ones.
+        kind: kind of the values of the maps.
+        baseline: replacement of a removed pixel.
+        max_side: largest side in pixels, from 1 to the shorter side of the image; a quarter of it unless given.
+        n_samples: number of squares per image, at least 1.
+        normalize: whether to scale each map by the factor that minimises the error, which makes maps with different
+            units comparable (Captum's ``normalize``).
+        batch_size: copies per evaluation, at least 1.
+        seed: seed of the squares, which are the same for all images.
 
     Returns:
         ``(b,)``, dtype of the images, squared units of the score.
 
     Raises:
-        InvalidInput: shapes that do not match, values that are not finite, or a score that is not ``(n,)``.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the shapes do not match, a value is not finite, or the score does not have shape ``(n,)``.
+        InvalidParameter: a parameter is out of range.
         MissingDependency: Captum is not installed.
     """
     _check(images, maps)
@@ -220,27 +221,27 @@ def max_sensitivity(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Tensor:
-    """Return how much a map changes at most when noise is added to the image; 0 is perfect.
+    """Return the largest relative change of a map when noise is added to the image; 0 is perfect.
 
     Captum's ``sensitivity_max`` (Yeh et al., definition 2, estimated by sampling): the largest
-    ``||map(image + noise) - map(image)|| / ||map(image)||``, noise uniform in ``[-radius, radius]`` at each pixel. A
-    map that is zero everywhere is not divided by its norm.
+    ``||map(image + noise) - map(image)|| / ||map(image)||``, with noise uniform in ``[-radius, radius]`` at each pixel.
+    A map that is zero everywhere is not divided by its norm.
 
     Args:
-        explain: maps ``(n, c, h, w)`` to maps with ``n`` rows. It gets copies of one image at a time, so a target
-            must be held fixed inside it; it may call autograd.
+        explain: function from images ``(n, c, h, w)`` to maps with ``n`` rows. It receives copies of one image at a
+            time, so it must fix the target itself; it may call autograd.
         images: ``(b, c, h, w)``, floating point.
-        radius: positive, in units of the preprocessed image.
-        n_samples: at least 1.
-        batch_size: copies explained together, at least 1.
-        seed: of the noise; all images get the same.
+        radius: amplitude of the noise, positive, in units of the preprocessed image.
+        n_samples: number of noisy copies per image, at least 1.
+        batch_size: copies per call of ``explain``, at least 1.
+        seed: seed of the noise, which is the same for all images.
 
     Returns:
-        ``(b,)``, dtype of the maps, without unit.
+        ``(b,)``, dtype of the maps, dimensionless.
 
     Raises:
-        InvalidInput: images that are not floating point ``(b, c, h, w)``, or values that are not finite.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the images are not floating point ``(b, c, h, w)``, or a value is not finite.
+        InvalidParameter: a parameter is out of range.
         MissingDependency: Captum is not installed.
     """
     _check_images(images)
@@ -273,28 +274,28 @@ def sensitivity_n(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Tensor:
-    """Return the correlation of what random pixels are said to contribute with what their removal changes; 1 is best.
+    """Return the correlation of the attribution of random subsets of pixels with the effect of their removal.
 
     Ancona et al., section 3.2: Pearson's correlation, over random subsets of ``n`` pixels, of the sum of the map over
-    the subset and ``score(image) - score(image without the subset)``.
+    the subset and ``score(image) - score(image without the subset)``; 1 is best.
 
     Args:
-        score: to be explained.
+        score: score that the maps explain.
         images: ``(b, c, h, w)``, floating point.
         maps: ``(b, c, h, w)``; contributions also ``(b, 1, h, w)``, the sum over channels.
         n_pixels: ``(s,)`` sizes of subsets, each from 1 to one less than the number of pixels.
-        kind: what the maps hold.
-        baseline: what a removed pixel becomes.
-        n_subsets: per size, at least 2.
-        batch_size: copies evaluated together, at least 1.
-        seed: of the subsets; all images get the same.
+        kind: kind of the values of the maps.
+        baseline: replacement of a removed pixel.
+        n_subsets: number of subsets per size, at least 2.
+        batch_size: copies per evaluation, at least 1.
+        seed: seed of the subsets, which are the same for all images.
 
     Returns:
-        ``(b, s)`` float64 in [-1, 1]; NaN where the sums or the scores do not vary, as for a constant map.
+        ``(b, s)`` float64 in [-1, 1]; NaN if the sums or the scores do not vary, as for a constant map.
 
     Raises:
-        InvalidInput: shapes that do not match, values that are not finite, or a score that is not ``(n,)``.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: the shapes do not match, a value is not finite, or the score does not have shape ``(n,)``.
+        InvalidParameter: a parameter is out of range.
     """
     _check(images, maps)
     _at_least_one(batch_size=batch_size)
@@ -325,7 +326,7 @@ def _curve(score: Score, start: Tensor, end: Tensor, maps: Tensor, n_steps: int,
     if not 1 <= n_steps <= h * w:
         raise InvalidParameter(f"n_steps must be from 1 to {h * w}, the number of pixels, got {n_steps}")
     order = maps.sum(dim=1).flatten(1).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1).reshape(b, 1, h, w)
+    rank = order.argsort(dim=1).reshape(b, 1, h, w)  # the inverse of the permutation: the rank of each pixel
     counts = [k * h * w // n_steps for k in range(n_steps + 1)]
     pairs = ((i, rank[i] < count) for i in range(b) for count in counts)
     scores = _evaluate(score, start, end, pairs, batch_size).reshape(b, n_steps + 1)
@@ -333,7 +334,7 @@ def _curve(score: Score, start: Tensor, end: Tensor, maps: Tensor, n_steps: int,
 
 
 def _evaluate(score: Score, start: Tensor, end: Tensor, pairs: Iterator[tuple[int, Tensor]], batch_size: int) -> Tensor:
-    """Return the scores, float64, of images that are ``end`` inside each mask and ``start`` outside."""
+    """Return the scores, float64, of copies that show ``end`` inside each mask and ``start`` outside."""
     found, copies = [], []
     for i, changed in pairs:
         copies.append(torch.where(changed, end[i], start[i]))
@@ -367,7 +368,7 @@ def _weights(images: Tensor, maps: Tensor, kind: MapKind) -> Tensor:
 
 @dataclass
 class _SquareRemoval:
-    """Captum's ``perturb_func``: draws squares one by one, so that they do not depend on the batch size."""
+    """Captum's ``perturb_func`` for squares, drawn one by one so that they do not depend on the batch size."""
 
     empty: Tensor
     kind: MapKind
@@ -389,7 +390,7 @@ class _SquareRemoval:
 
 @dataclass
 class _UniformNoise:
-    """Captum's ``perturb_func``: draws copies one by one, so that they do not depend on the batch size."""
+    """Captum's ``perturb_func`` for uniform noise, drawn copy by copy so that it does not depend on the batch size."""
 
     radius: float
     seed: int
@@ -404,7 +405,7 @@ class _UniformNoise:
 
 @dataclass
 class _MapsOf:
-    """Captum's ``explanation_func``: it answers a tuple with a tuple, and is called with gradients disabled."""
+    """Captum's ``explanation_func``: it must return a tuple for a tuple, and Captum disables gradients around it."""
 
     explain: Callable[[Tensor], Tensor]
 
@@ -433,7 +434,7 @@ def _captum(name: str) -> Callable[..., Tensor]:
 
 
 def _subsets(n_all: int, n: int, n_subsets: int, seed: int) -> Tensor:
-    rng = np.random.default_rng([seed, n])
+    rng = np.random.default_rng([seed, n])  # subsets of one size do not depend on the other sizes
     chosen = np.zeros((n_subsets, n_all), dtype=bool)
     for row in chosen:
         row[rng.choice(n_all, n, replace=False)] = True
@@ -446,7 +447,7 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _centred(values: Tensor) -> Tensor:
-    """Subtract the mean of each row; a row that is constant up to rounding becomes exactly zero."""
+    """Subtract the mean of each row; a row that is constant up to rounding becomes exactly zero (and later NaN)."""
     centred = values - values.mean(dim=1, keepdim=True)
     is_constant = centred.abs().amax(dim=1) <= 1e-12 * values.abs().amax(dim=1)
     return torch.where(is_constant[:, None], 0.0, centred)

@@ -1,6 +1,6 @@
-"""Constancy: the contrast-detail curves of one unit over time, in one table, against a baseline.
+"""Constancy: the contrast-detail curves of one unit over time in one table, compared with a baseline.
 
-The table is CSV, one row a curve, in the order of time; see `COLUMNS`.
+The table is CSV with one row per curve, in order of time, and the columns `COLUMNS`.
 """
 
 import csv
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 DEFAULT_BASELINE = 5
-"""Number of first curves whose mean is the baseline."""
+"""Number of curves, from the first, whose mean is the baseline."""
 
 READ_OUT = "read-out"
-"""Name that stands for a model in the record of an automated read-out."""
+"""Model name in the record of an automated read-out."""
 
 _IDENTITY = ("time", "time_of", "station_name", "device_serial_number", "images", "n_images")
 _MODEL = ("model", "version", "bundle_hash", "assessable")
@@ -47,9 +47,9 @@ COLUMNS = (
 )
 """Columns of the table.
 
-``time`` is ISO 8601; ``time_of`` says of what, ``acquisition`` or ``result``. ``images`` are SOP Instance UIDs, or
-SHA-256 hashes of files without one, divided by blanks. ``assessable`` is ``true``. Thresholds and the ends of their
-95 % intervals are in um of gold, by diameter in mm.
+``time`` is the ISO 8601 time of the event ``time_of``, ``acquisition`` or ``result``. ``images`` are SOP Instance UIDs,
+or SHA-256 hashes of files without a UID, separated by spaces. ``assessable`` is always ``true``. Thresholds and the
+ends of their 95 % intervals are in um of gold, by diameter in mm.
 """
 
 
@@ -58,19 +58,20 @@ class Record:
     """One curve of a unit.
 
     Attributes:
-        time: Time of the acquisition where it is known, else of the result; without a zone it counts as UTC.
-        time_of: What the time is of.
-        station_name: Station that made the images; empty if unknown.
-        device_serial_number: Serial number of its device; empty if unknown.
-        images: SOP Instance UID of each image, or the SHA-256 of a file without one.
+        time: Time of the acquisition if known, otherwise of the result; without a time zone it counts as UTC.
+        time_of: Event to which the time refers.
+        station_name: Station name of the images; empty if unknown.
+        device_serial_number: Serial number of the device; empty if unknown.
+        images: SOP Instance UID of each image, or the SHA-256 hash of a file without a UID.
         model: Name of the model, or `READ_OUT`.
-        version: Version of the model; of radlens for a read-out.
-        bundle_hash: Hash of the model's bundle; empty for a read-out.
+        version: Version of the model; version of radlens for a read-out.
+        bundle_hash: Hash of the bundle of the model; empty for a read-out.
         mean_um: (12,) thresholds, um of gold, diameters as in ``CDC_DIAMETERS_MM``.
-        interval_um: (12, 2) lower and upper ends of their 95 % intervals, um of gold.
+        interval_um: (12, 2) lower and upper ends of the 95 % intervals, um of gold.
 
     Raises:
-        InvalidInput: no image, or thresholds that are not finite, positive and inside their intervals.
+        InvalidInput: there is no image, an identifier contains a space, or the thresholds are not finite, positive and
+            inside their intervals.
     """
 
     time: datetime
@@ -86,34 +87,39 @@ class Record:
 
     def __post_init__(self) -> None:
         if not self.images or not all(re.fullmatch(r"\S+", image) for image in self.images):
-            raise InvalidInput("images must be at least one identifier without blanks, got another")
+            raise InvalidInput(f"images must be at least one identifier without spaces, got {self.images}")
         if self.mean_um.shape != (12,) or self.interval_um.shape != (12, 2):
             shapes = f"{self.mean_um.shape} and {self.interval_um.shape}"
             raise InvalidInput(f"thresholds and intervals must have shapes (12,) and (12, 2), got {shapes}")
-        values = np.column_stack([self.interval_um[:, 0], self.mean_um, self.interval_um[:, 1]])
-        if not (np.isfinite(values).all() and (values > 0).all() and (np.diff(values) >= 0).all()):
-            raise InvalidInput("thresholds must be finite, positive and inside their intervals, got others")
+        low, mean, high = self.interval_um[:, 0], self.mean_um, self.interval_um[:, 1]
+        is_right = (low > 0) & (low <= mean) & (mean <= high) & np.isfinite(high)  # nan compares as False
+        if not is_right.all():
+            i = int(is_right.argmin())
+            raise InvalidInput(
+                "thresholds must be finite, positive and inside their intervals, "
+                f"got {mean[i]:g} in {low[i]:g} to {high[i]:g}"
+            )
 
     @property
     def moment(self) -> datetime:
-        """The time with a zone, for order and axes."""
+        """The time with a time zone, for sorting and for axes."""
         return self.time if self.time.tzinfo else self.time.replace(tzinfo=UTC)
 
     @property
     def source(self) -> str:
-        """Model and version, as one text."""
+        """Model, version and the start of the bundle hash as one text."""
         return f"{self.model} {self.version}" + (f" ({self.bundle_hash[:12]})" if self.bundle_hash else "")
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """What later curves are compared with.
+    """Reference with which later curves are compared.
 
     Attributes:
         mean_um: (12,) mean thresholds of the first curves, um of gold.
-        interval_um: (12, 2) means of the lower and of the upper ends of their 95 % intervals, um of gold: where a
-            single curve of the same precision is expected to lie.
-        n_curves: Number of curves behind them.
+        interval_um: (12, 2) means of the lower and of the upper ends of their 95 % intervals, um of gold: the range in
+            which a single curve of the same precision is expected.
+        n_curves: Number of curves in the means.
     """
 
     mean_um: NDArray[np.float64]
@@ -121,15 +127,15 @@ class Baseline:
     n_curves: int
 
     def outside(self, record: Record) -> NDArray[np.bool_]:
-        """Return at which diameters a curve lies outside the baseline's interval, (12,)."""
+        """Return whether a curve lies outside the interval of the baseline at each diameter, (12,) bool."""
         return (record.mean_um < self.interval_um[:, 0]) | (record.mean_um > self.interval_um[:, 1])
 
 
 def record_of(result: Any) -> Record:
-    """Return the record of a result as JSON values, as ``radlens predict`` and ``radlens read-out`` write it.
+    """Return the record of a result, given as the JSON values that ``radlens predict`` and ``radlens read-out`` write.
 
     Raises:
-        InvalidInput: another document, a result that is not assessable, or one whose images are of several units.
+        InvalidInput: the document has another format, the result is not assessable, or its images are of several units.
     """
     if not isinstance(result, Mapping) or not isinstance(result.get("prediction") or result.get("read_out"), Mapping):
         raise InvalidInput("a result must be what `radlens predict` or `radlens read-out` writes, got another document")
@@ -148,15 +154,15 @@ def record_of(result: Any) -> Record:
 
 
 def added(history: Sequence[Record], record: Record, *, again: bool = False) -> list[Record]:
-    """Return the history with one more curve, in the order of time.
+    """Return the history with one more curve, in order of time.
 
     Args:
         history: Curves of one unit.
         record: The new curve.
-        again: Whether images of the new curve may be in the history already.
+        again: Whether images of the new curve may already be in the history.
 
     Raises:
-        InvalidInput: the curve is of another unit, or of an image that is in the history already.
+        InvalidInput: the curve is of another unit, or of an image that is already in the history.
     """
     for name, words in (("station_name", "station"), ("device_serial_number", "serial number")):
         known = next((value for each in history if (value := getattr(each, name))), "")
@@ -165,12 +171,12 @@ def added(history: Sequence[Record], record: Record, *, again: bool = False) -> 
             raise InvalidInput(f"the history is of the unit with {words} {known}, got a result of {words} {given}")
     repeated = sorted(set(record.images) & {image for each in history for image in each.images})
     if repeated and not again:
-        raise InvalidInput(f"an image counts once, got one that is in the history already: {repeated[0]}")
+        raise InvalidInput(f"an image counts once, got one that is already in the history: {repeated[0]}")
     return sorted([*history, record], key=lambda each: each.moment)
 
 
 def baseline(history: Sequence[Record], n: int = DEFAULT_BASELINE) -> Baseline:
-    """Return the mean of the first ``n`` curves, of all if there are fewer.
+    """Return the mean of the first ``n`` curves, or of all curves if there are fewer.
 
     Raises:
         InvalidParameter: ``n`` is below 1.
@@ -195,10 +201,10 @@ def history_text(history: Sequence[Record]) -> str:
 
 
 def parse_history(text: str) -> list[Record]:
-    """Return the curves of a history, in the order of time.
+    """Return the curves of a history, in order of time.
 
     Raises:
-        InvalidInput: other columns, or a line that is damaged; the message names it.
+        InvalidInput: the columns are different, or a line is damaged; the message names the line.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     records = []
@@ -210,7 +216,7 @@ def parse_history(text: str) -> list[Record]:
         for row in reader:
             records.append(_parsed(row, reader.line_num))
     except csv.Error as error:
-        raise InvalidInput(f"line {reader.line_num} of the history must be CSV, got another: {error}") from None
+        raise InvalidInput(f"line {reader.line_num} of the history must be CSV, got {error}") from None
     return sorted(records, key=lambda record: record.moment)
 
 
@@ -248,7 +254,7 @@ def _row(record: Record) -> list[str]:
         *(record.time.isoformat(), record.time_of, record.station_name, record.device_serial_number),
         *(" ".join(record.images), str(len(record.images))),
         *(record.model, record.version, record.bundle_hash, "true"),
-        *(repr(value) for value in numbers.ravel().tolist()),
+        *(repr(value) for value in numbers.ravel().tolist()),  # repr of a float survives writing and reading
     ]
 
 

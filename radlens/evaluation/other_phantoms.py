@@ -1,11 +1,10 @@
-"""Images of phantoms that are not a CDMAM 3.4, exposed as one is: other disks between the same lines, other layouts.
+"""Images of phantoms other than CDMAM 3.4 with the same exposure: other disks between the same lines, other layouts.
 
 CDMAM 4.0: the manufacturer states 672 disks of 21 diameters from 0.08 to 2.00 mm, 16 thicknesses for each, four
-alternatives as in 3.4, and 0.012 to 0.105 um for the disks of 2.00 mm. The matrix stands upright, 16 cells wide, in
-blocks with a gap of half a cell between them, the first of 10 diameters and the second of 4 (read-out scripts of the
-FDA on GitHub, CDMAM-4.0-DLMO-research-science-tool, from which the thickest disks of 14 diameters are known too).
-Assumed here: cells of 8 mm, the last 7 diameters and their thicknesses, thicknesses that grow by equal factors, and
-corners drawn at random.
+alternatives as in 3.4, and 0.012 to 0.105 um for the disks of 2.00 mm. The matrix is upright and 16 cells wide. It
+consists of blocks with gaps of half a cell, the first of 10 diameters and the second of 4 (read-out scripts of the FDA
+on GitHub, CDMAM-4.0-DLMO-research-science-tool, also the source of the thickest disks of 14 diameters). Assumed here:
+cells of 8 mm, the last 7 diameters and their thicknesses, thicknesses that grow by equal factors, and random corners.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ _THICKEST_4 = (
 )
 _N_COLUMNS_4 = 16
 _SPAN_4 = 8.75  # thickest over thinnest disk of one diameter
-_REACH_MM = 0.6  # of the blur of a disk
+_REACH_MM = 0.6  # distance from its edge beyond which the blur of a disk is negligible
 
 
 class Disks(NamedTuple):
     """Gold disks of a phantom, (n,) each.
 
     Attributes:
-        x: mm to the right of the centre of the phantom's frame.
-        y: mm downwards.
-        diameter_mm: of the disks.
-        thickness_um: of the gold; negative for holes in it.
+        x: Distance to the right of the centre of the phantom, mm.
+        y: Distance downwards from the centre, mm.
+        diameter_mm: Diameter of the disks, mm.
+        thickness_um: Thickness of the gold, um; negative for holes.
     """
 
     x: NDArray[np.float64]
@@ -66,8 +65,8 @@ def true_disks(corner: NDArray[np.intp] | None = None, *, offset: float = 0.25) 
     """Return the 410 disks of a CDMAM 3.4.
 
     Args:
-        corner: (16, 16) corner 0..3 of the second disk of each cell; by default the true ones.
-        offset: of the second disk from the middle of its cell along either axis, in cells.
+        corner: (16, 16) corner 0..3 of the second disk of each cell; by default the true corners.
+        offset: distance of the second disk from the middle of its cell along either axis, in cells.
     """
     corner = cdmam.TRUE_CORNER if corner is None else corner
     r, c = np.nonzero(cdmam.CELL_EXISTS)
@@ -79,7 +78,7 @@ def true_disks(corner: NDArray[np.intp] | None = None, *, offset: float = 0.25) 
 
 
 def disk_loss(acquisition: cdmam.Acquisition, layout: cdmam.Layout, disks: Disks) -> NDArray[np.float32]:
-    """Return the fraction of the signal that disks take away, scatter included, in the shape of the image."""
+    """Return the relative loss of signal behind disks, scatter included, in the shape of the image."""
     loss = np.zeros(layout.image_shape, np.float32)
     sigma_mm = total_blur_mm(acquisition.blur_mm, layout.spacing_mm)
     diameters, index = np.unique(disks.diameter_mm, return_inverse=True)
@@ -104,12 +103,12 @@ def disk_loss(acquisition: cdmam.Acquisition, layout: cdmam.Layout, disks: Disks
 def exposed(
     acquisition: cdmam.Acquisition, layout: cdmam.Layout, loss: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return the image of a plate that takes away ``loss`` of the signal, with noise, rounded and clipped to 12 bits.
+    """Return the noisy image of a plate with a given relative loss of signal, rounded and clipped to 12 bits.
 
     Args:
         acquisition: the exposure.
         layout: shape of the image.
-        loss: (H, W), 0..1.
+        loss: (H, W) relative loss of signal, 0..1.
         rng: source of the noise.
     """
     noise = rng.standard_normal(layout.image_shape, dtype=np.float32)
@@ -124,13 +123,13 @@ def exposed(
 def cdmam_4(
     acquisition: cdmam.Acquisition, layout: cdmam.Layout, rng: np.random.Generator, *, grid_um: float = 1.0
 ) -> NDArray[np.float32]:
-    """Return the loss of a CDMAM 4.0 as this module assumes it: an upright matrix in three blocks.
+    """Return the relative loss of signal behind a CDMAM 4.0 as assumed here: an upright matrix in three blocks.
 
     Args:
         acquisition: the exposure.
-        layout: shape of the image and place of the middle of the matrix.
-        rng: draws the corners.
-        grid_um: gold that attenuates as the lines do, um.
+        layout: shape of the image and position of the middle of the matrix.
+        rng: source of the corners.
+        grid_um: thickness of gold with the attenuation of the lines, um.
     """
     half_width = _N_COLUMNS_4 * CELL_MM_4 / 2
     tops = np.cumsum([0.0, *((n + 0.5) * CELL_MM_4 for n in BLOCKS_4)])
@@ -169,7 +168,7 @@ def _lines_4(
 
 
 def _comb(distance_mm: NDArray[np.float32], sigma_mm: float) -> NDArray[np.float32]:
-    """Return the coverage by lines at all multiples of a cell."""
+    """Return the coverage by blurred lines at all multiples of the cell size."""
     nearest = distance_mm - np.float32(CELL_MM_4) * np.rint(distance_mm / np.float32(CELL_MM_4))
     scale, half = np.float32(1 / (math.sqrt(2.0) * sigma_mm)), np.float32(LINE_WIDTH_MM / 2)
     return np.float32(0.5) * (erf((nearest + half) * scale) - erf((nearest - half) * scale))

@@ -22,26 +22,26 @@ ANY_REGION = "any"
 def breast_regions(
     mass_mask: ArrayLike, spacing_mm: float | Sequence[float], ring_mm: float = RING_MM
 ) -> dict[str, np.ndarray]:
-    """Return the three regions that radiologists judge a mass by (Byra et al., Fig. 3).
+    """Return the three regions in which radiologists assess a mass (Byra et al., Fig. 3).
 
-    Several masses are treated as one region of several parts. The ring and the region below overlap near the lower
-    edge of the mass. Neither holds a pixel of the mass: below starts under the lowest part of each column, whatever
-    gaps that column has.
+    Several masses are treated as one region with several parts. The ring and the region below overlap near the lower
+    edge of the mass. Neither contains a pixel of the mass: the region below starts under the lowest pixel of the mass
+    in each column, whatever gaps the column has.
 
     Args:
-        mass_mask: ``(h, w)``, the mass is every pixel that is not 0; row 0 is at the transducer.
-        spacing_mm: distance of neighbouring pixels in millimetres: one number, or ``(row, column)`` like DICOM Pixel
-            Spacing - first the distance of rows (down), then of columns (across).
+        mass_mask: ``(h, w)``, non-zero inside the mass; row 0 is at the transducer.
+        spacing_mm: distance between neighbouring pixels in millimetres: one number, or ``(row, column)`` like DICOM
+            Pixel Spacing - first the distance between rows (down), then between columns (across).
         ring_mm: width of the ring in millimetres, not negative.
 
     Returns:
-        Masks ``(h, w)`` bool. ``"mass"``; ``"peritumoral"``: outside the mass, and the centre of the pixel is at most
+        Masks ``(h, w)`` bool. ``"mass"``; ``"peritumoral"``: pixels outside the mass whose centre is at most
         ``ring_mm`` (up to rounding) from the centre of a pixel of the mass; ``"below"``: in each column that the mass
-        touches, every pixel under its lowest pixel - empty where the mass reaches the lower border.
+        touches, every pixel under its lowest pixel - none if the mass reaches the lower border.
 
     Raises:
-        InvalidInput: the mask is empty, has not two dimensions or holds values that are not finite.
-        InvalidParameter: a spacing or a width out of range.
+        InvalidInput: the mask is empty, does not have two dimensions, or has values that are not finite.
+        InvalidParameter: a spacing or a width is out of range.
     """
     mass = mask("mass_mask", mass_mask)
     if not mass.any():
@@ -50,26 +50,27 @@ def breast_regions(
     if not 0 <= real_number("ring_mm", ring_mm) < np.inf:
         raise InvalidParameter(f"ring_mm must be finite and not negative, got {ring_mm}")
     distance_mm = ndimage.distance_transform_edt(~mass, sampling=spacing)
-    # Whole steps of 0.1 mm miss whole millimetres by some 1e-15: 14 rows and 48 columns are 5 mm.
+    # Rounding: at 0.1 mm, 14 rows and 48 columns are 5 mm, but their distance exceeds 5 by about 1e-15.
     ring = ~mass & (distance_mm <= ring_mm * (1 + 1e-9))
+    # True from the top of each column down to its lowest pixel of the mass.
     at_or_above_mass = np.maximum.accumulate(mass[::-1], axis=0)[::-1]
     return {"mass": mass, "peritumoral": ring, "below": mass.any(axis=0) & ~at_or_above_mass}
 
 
 def pointing_hits(map: ArrayLike, regions: Mapping[str, ArrayLike]) -> dict[str, bool]:
-    """Return which regions hold the maximum or the minimum (or both) of a map.
+    """Return whether each region contains the maximum or the minimum of a map.
 
-    The paper does not say what happens when several pixels share the extreme value. Here such an extreme falls inside
-    a region that holds at least half of these pixels. So the order of pixels plays no part, a plateau counts where
-    most of it lies, and the zero background that is the minimum of a rectified map is no hit for a small region. A
-    constant map has no extreme and hits nothing.
+    The paper does not cover several pixels with the extreme value. Here such an extreme is inside a region that
+    contains at least half of these pixels. The order of pixels is then irrelevant, a plateau counts where most of it
+    lies, and the zero background of a rectified map, its minimum, is not a hit for a small region. A constant map has
+    no extreme and hits no region.
 
     Args:
         map: ``(h, w)``, signed.
-        regions: masks ``(h, w)`` by name, as `breast_regions` returns them.
+        regions: masks ``(h, w)`` by name, as from `breast_regions`.
 
     Raises:
-        InvalidInput: shapes that differ, no two dimensions, or values that are not finite.
+        InvalidInput: the shapes differ, an array does not have two dimensions, or a value is not finite.
     """
     scores = finite_map("map", map)
     masks = {name: mask(name, region) for name, region in regions.items()}
@@ -87,9 +88,9 @@ class RegionHits(NamedTuple):
     """One row of Table 2.
 
     Attributes:
-        n_hits: correctly classified cases whose map hits the region.
-        n_cases: correctly classified cases.
-        rate: the first over the second.
+        n_hits: number of correctly classified cases whose map hits the region.
+        n_cases: number of correctly classified cases.
+        rate: ``n_hits / n_cases``.
     """
 
     n_hits: int
@@ -98,21 +99,21 @@ class RegionHits(NamedTuple):
 
 
 def pointing_table(hits: Sequence[Mapping[str, bool]], correct: ArrayLike) -> dict[str, RegionHits]:
-    """Return Table 2 of Byra et al.: hits per region, over the correctly classified cases only.
+    """Return Table 2 of Byra et al.: hits per region among the correctly classified cases.
 
     The rates do not sum to 1: the maximum and the minimum can hit two regions, and so can one pixel where regions
     overlap.
 
     Args:
         hits: one result of `pointing_hits` per case, all with the same regions.
-        correct: ``(n,)`` bool, or 0 and 1: which cases were classified correctly.
+        correct: ``(n,)`` bool, or 0 and 1: whether each case was classified correctly.
 
     Returns:
-        One row per region in the order of the first case, and `ANY_REGION`: at least one region was hit.
+        One row per region in the order of the first case, and `ANY_REGION` for hits in at least one region.
 
     Raises:
-        InvalidInput: lengths that differ, ``correct`` is neither 0 nor 1, cases with different regions, a region
-            called "any", or no case that was classified correctly.
+        InvalidInput: the lengths differ, a value of ``correct`` is neither 0 nor 1, the regions of the cases differ, a
+            region is called "any", or no case was classified correctly.
     """
     stated = real_array("correct", correct)
     if stated.shape != (len(hits),):

@@ -1,10 +1,10 @@
-"""What the papers print, to stand beside what is measured here.
+"""Results printed in the papers, for comparison with measurements.
 
 Amanova et al., "Explainability for deep learning in mammography image quality assessment", Machine Learning: Science
-and Technology 2022: a phantom, simulated as here and recorded. Sam Millan, "Deep Learning Explainability for Breast
+and Technology 2022: recorded and simulated images of a phantom. Sam Millan, "Deep Learning Explainability for Breast
 Cancer Detection in Mammography", master thesis, Universitat de Girona, 2023. Byra et al., "Explaining a deep learning
-based breast ultrasound image classifier with saliency maps", Journal of Ultrasonography 2022. All numbers of these
-two are of patients' images; the classes, scanners and numbers of cases differ from any simulation.
+based breast ultrasound image classifier with saliency maps", Journal of Ultrasonography 2022. The numbers of the latter
+two are for images of patients, with other classes, scanners and numbers of cases than the simulations here.
 """
 
 from collections.abc import Mapping
@@ -34,29 +34,29 @@ AMANOVA_CITATION = (
     "N. Amanova, J. Martin, C. Elster: Explainability for deep learning in mammography image quality assessment. "
     "Machine Learning: Science and Technology 3 (2022) 025015."
 )
-"""The paper of OMIG."""
+"""Reference of the paper on OMIG."""
 
 SAM_MILLAN_CITATION = (
     "K. G. Sam Millan, R. Martí: Deep Learning Explainability for Breast Cancer Detection in Mammography. "
     "Master thesis, Universitat de Girona, June 2023."
 )
-"""The thesis."""
+"""Reference of the thesis."""
 
 BYRA_CITATION = (
     "M. Byra, K. Dobruch-Sobczak, H. Piotrzkowska-Wroblewska, Z. Klimonda, J. Litniewski: Explaining a deep learning "
     "based breast ultrasound image classifier with saliency maps. Journal of Ultrasonography 2022. "
     "DOI 10.15557/JoU.2022.0013."
 )
-"""The ultrasound paper."""
+"""Reference of the ultrasound paper."""
 
 
 class Published(NamedTuple):
     """A number that a paper prints.
 
     Attributes:
-        value: fractions as fractions, so 34 % is 0.34.
-        spread: what the paper prints after "±", None where it prints nothing.
-        source: table or section.
+        value: the number; percentages as fractions, so 34 % is 0.34.
+        spread: number that the paper prints after "±"; None without one.
+        source: table or section of the paper.
     """
 
     value: float
@@ -65,14 +65,14 @@ class Published(NamedTuple):
 
 
 class PublishedModel(NamedTuple):
-    """A classifier of the thesis and how well it did on the validation part of its data.
+    """A classifier of the thesis and its result on the validation part of its data.
 
     Attributes:
-        network: as the thesis calls it.
+        network: name in the thesis.
         task: "patches" or "whole mammograms".
         data: name of the data set.
         measure: "accuracy" or "AUC".
-        published: the number.
+        published: the result.
     """
 
     network: str
@@ -87,10 +87,10 @@ class ClassCounts(NamedTuple):
 
     Attributes:
         data: name of the data set.
-        label: class.
-        train: images to train with.
-        validation: images to validate with.
-        total: both, as printed.
+        label: name of the class.
+        train: number of training images.
+        validation: number of validation images.
+        total: number of images, as printed.
     """
 
     data: str
@@ -117,7 +117,8 @@ AMANOVA_COVERAGE: Mapping[str, Published] = {
     "scenario 4": Published(0.61, None, "section 2.2"),
     "OOD": Published(0.987, None, "section 2.2"),
 }
-"""Share of true thresholds within 1.96 total uncertainties. 24 recorded images, 1200 of each scenario, 200 of OOD."""
+"""Fraction of true thresholds within 1.96 total uncertainties, for 24 recorded images, 1200 images of each scenario and
+200 of OOD."""
 
 _ICEBERG, _RSNA, _HOLOGIC = "OMI-DB, Iceberg Selection (patches)", "RSNA 2022 subset", "OMI-DB, Hologic subset"
 
@@ -148,13 +149,13 @@ SAM_MILLAN_IOU: Mapping[str, str] = {
     "guided_grad_cam": "between, order not stated",
     "deep_lift": "between, order not stated",
 }
-"""Place of each method by the IoU of its boxes: abstract, section 4.2 and section 5."""
+"""Rank of each method by the IoU of its boxes: abstract, section 4.2 and section 5."""
 
 SAM_MILLAN_IOU_NOTE = (
     "The thesis prints no IoU as a number: its Figs. 5 and 6 are drawings, and its text (abstract, sections 4.2 and 5) "
     "names the two best methods and the two worst."
 )
-"""Why no IoU stands beside ours."""
+"""Reason why studies show no published IoU."""
 
 BYRA_DATASET: Mapping[str, Published] = {
     "masses": Published(272, None, "Materials and methods, Dataset"),
@@ -163,7 +164,7 @@ BYRA_DATASET: Mapping[str, Published] = {
     "training set": Published(204, None, "Materials and methods, Dataset"),
     "test set": Published(68, None, "Materials and methods, Dataset"),
 }
-"""Masses; two orthogonal scans of each."""
+"""Numbers of masses; each has two orthogonal scans."""
 
 BYRA_CLASSIFICATION: Mapping[str, Published] = {
     "auc": Published(0.887, 0.015, "Table 1"),
@@ -171,8 +172,8 @@ BYRA_CLASSIFICATION: Mapping[str, Published] = {
     "sensitivity": Published(0.801, 0.025, "Table 1"),
     "specificity": Published(0.868, 0.023, "Table 1"),
 }
-"""Test set; all but the first at the point of the ROC curve nearest to the upper left corner. What "±" is of is not
-stated."""
+"""Results on the test set; all except the AUC at the point of the ROC curve nearest to the upper left corner. The paper
+does not define the number after "±"."""
 
 BYRA_POINTING: Mapping[str, Published] = {
     "mass": Published(0.34, None, "Table 2"),

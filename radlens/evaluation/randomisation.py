@@ -1,7 +1,7 @@
-"""The model-randomisation sanity check: Adebayo et al., NeurIPS 2018, section 3, cascading.
+"""Cascading model randomisation, a sanity check of explainers: Adebayo et al., NeurIPS 2018, section 3.
 
-A method whose map stays the same when the weights of the network are replaced by random ones does not explain what the
-network has learned.
+A method whose map stays the same when random weights replace those of the network does not explain what the network has
+learned.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ _SSIM_WINDOW = 7
 
 @dataclass(frozen=True, eq=False)
 class Randomisation:
-    """How alike the maps are before and after the layers from the output down to each one were randomised.
+    """Similarity of the maps before and after the randomisation of layers.
 
-    A sound method ends near 0 everywhere. Pixels of all channels are compared.
+    The similarities of a sound method end near 0. Pixels of all channels are compared.
 
     Attributes:
-        layers: ``(n,)`` names, from the output to the input; in row ``k`` all layers from the output to this one are
+        layers: ``(n,)`` names, from the output to the input; in row ``k`` all layers from the output to layer ``k`` are
             randomised.
         spearman: ``(n, b)`` float64, rank correlation of the signed maps.
-        spearman_absolute: ``(n, b)`` float64, of their absolute values.
+        spearman_absolute: ``(n, b)`` float64, rank correlation of the absolute maps.
         ssim: ``(n, b)`` float64, mean structural similarity over a 7 x 7 window and all channels, each map divided by
             its largest absolute value.
 
-    All three are NaN where a map is constant, and so has no order.
+    All three are NaN if a map is constant, because its pixels have no order.
     """
 
     layers: tuple[str, ...]
@@ -53,26 +53,26 @@ def model_randomisation(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Randomisation:
-    """Randomise the layers one after another from the output to the input, and compare each map with the first.
+    """Randomise the layers one after another from the output to the input, and compare each map with the original one.
 
-    A layer is any module with parameters of its own; it is set back with its ``reset_parameters``, which also clears
-    the running statistics of a batch norm. Layers are taken in the reverse order of their definition. ``network`` is
-    copied, not changed, nor is the global random state.
+    A layer is any module with direct parameters. It is reset with its ``reset_parameters``, which also clears the
+    running statistics of a batch norm. Layers are taken in reverse order of definition. Neither ``network``, which
+    is copied, nor the global random state is changed.
 
     Args:
-        network: in the mode that it is explained in.
-        explain: maps a network and images ``(b, c, h, w)`` to maps ``(b, c', h', w')``, each side at least 7. Targets
-            must be held fixed inside it.
+        network: the network, in the mode (training or evaluation) in which it is explained.
+        explain: function from a network and images ``(b, c, h, w)`` to maps ``(b, c', h', w')``, each side at least 7.
+            It must fix the targets itself.
         images: ``(b, c, h, w)``.
-        n_points: depths at which maps are compared, evenly spread from the first randomised layer to the last, at
-            least 2; None for every layer. The weights at a depth do not depend on it.
-        seed: of the new weights, and of samples that ``explain`` draws from torch's global generator.
+        n_points: number of depths at which maps are compared, evenly spread from the first randomised layer to the
+            last, at least 2; None for every layer. The weights at a depth do not depend on it.
+        seed: seed of the new weights, and of samples that ``explain`` draws from torch's global generator.
         on_progress: called as ``on_progress(done, total)`` after each comparison.
 
     Raises:
-        InvalidParameter: fewer than two points.
-        InvalidInput: a network without parameters, or maps of another shape or with values that are not finite.
-        UnsupportedOperation: a layer has parameters but no ``reset_parameters``; scripted and traced modules have none.
+        InvalidParameter: there are fewer than two points.
+        InvalidInput: the network has no parameters, or the maps have another shape or values that are not finite.
+        UnsupportedOperation: a layer has parameters but no ``reset_parameters``, as in scripted and traced modules.
         MissingDependency: scikit-image is not installed.
     """
     changing = deepcopy(network)
@@ -95,7 +95,7 @@ def model_randomisation(
 
 
 def _compared(n_layers: int, n_points: int | None) -> frozenset[int]:
-    """Return the places of the layers after which maps are compared."""
+    """Return the indices of the layers after which maps are compared."""
     if n_points is not None and n_points < 2:
         raise InvalidParameter(f"n_points must be at least 2, got {n_points}")
     if n_points is None or n_points >= n_layers:
@@ -119,7 +119,7 @@ def _layers(network: nn.Module) -> dict[str, Any]:
 
 
 def _maps(explain: Callable[[nn.Module, Tensor], Tensor], network: nn.Module, images: Tensor, seed: int) -> np.ndarray:
-    # Methods that draw samples draw the same ones every time, and leave the new weights what they are.
+    # The fork gives sampling methods the same samples every time, and keeps their draws from changing the new weights.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         maps = explain(network, images).detach().cpu().double().numpy()

@@ -1,8 +1,8 @@
-"""Images that a phantom model may judge, and many kinds that it must not, made by code.
+"""Synthetic images that a phantom model must judge, and many kinds of images that it must refuse.
 
-Every kind is one function of a `Source`, which draws an exposure of the training range. `WRONG` holds the kinds that
-must be refused, `RIGHT` those that look unusual and must pass: another pixel scale, another orientation, no grid.
-Values are rounded and bounded to 16 bits, as a file holds them.
+Every kind is a function of a `Source`, which draws an exposure of the training range. `WRONG` holds the kinds that must
+be refused, `RIGHT` unusual kinds that must be accepted: another pixel scale, another orientation, no grid. Values are
+rounded and clipped to 16 bits, as in a file.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ __all__ = ["RIGHT", "WRONG", "Made", "Source", "thresholds_um"]
 
 Pixels = NDArray[Any]
 Made = tuple[Pixels, tuple[float, float]]
-"""Pixels (H, W), attenuation bright, and the spacing that their file states, (row, column) in mm."""
+"""Pixels (H, W), attenuation bright, and the stated pixel spacing, (row, column) in mm."""
 
 S = TypeVar("S", bound=Callable[["Source"], Any])
 
 WRONG: dict[str, Callable[[Source], Made]] = {}
-"""Kinds of images that show no CDMAM 3.4 phantom that the model may judge."""
+"""Kinds of images that the model must refuse, by name."""
 
 RIGHT: dict[str, Callable[[Source], Made]] = {}
-"""Kinds of images that it must judge."""
+"""Kinds of images that the model must judge, by name."""
 
 _LARGEST = 65535
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One exposure of the training range, from which all kinds of images are made.
+    """An exposure of the training range, from which all kinds of images are made.
 
     Args:
-        seed: of everything drawn.
-        spacing_mm: of the pixels.
+        seed: seed of the images.
+        spacing_mm: pixel spacing, mm.
     """
 
     seed: int
@@ -60,17 +60,17 @@ class Source:
 
     @cached_property
     def layout(self) -> cdmam.Layout:
-        """Place of the phantom: margins of 4 to 20 mm, mirrors, shift, turn, gold in the grid."""
+        """Position of the phantom: margins of 4 to 20 mm, mirrors, shift and rotation; and the gold in the grid."""
         return cdmam.sample_layout(self.rng("layout"), (1, 2, 3, 4, 5), self.spacing_mm)
 
     @cached_property
     def pixels(self) -> Pixels:
-        """The image as it should be."""
+        """The correct image."""
         return self.simulated()
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """Return a generator of its own for each purpose, so that kinds do not depend on their order."""
-        return np.random.default_rng([self.seed, *purpose.encode()])
+        """Return a separate generator for each purpose, so that images do not depend on the order of the kinds."""
+        return np.random.default_rng([self.seed, *purpose.encode()])  # hash() of a text differs between processes
 
     def simulated(
         self,
@@ -80,7 +80,7 @@ class Source:
         changes: cdmam.Changes | None = None,
         number: int = 0,
     ) -> Pixels:
-        """Return an image of this exposure with something else in its place; ``number`` draws other noise."""
+        """Return the image with another exposure, layout or changes; each ``number`` has different noise."""
         return cdmam.simulate(
             acquisition or self.acquisition,
             layout or self.layout,
@@ -96,7 +96,7 @@ class Source:
         return plain + cdmam.exposure_at(self.acquisition, layout, np.arange(plain.shape[1])) * loss
 
     def plate(self, loss: Pixels, layout: cdmam.Layout, purpose: str) -> Pixels:
-        """Return the exposure of something else."""
+        """Return the noisy image of a plate with a given relative loss of signal (H, W)."""
         return other_phantoms.exposed(self.acquisition, layout, loss, self.rng(purpose))
 
 
@@ -105,18 +105,18 @@ _SMALL_MM, _SMALLEST_MM = 0.26, 0.17
 
 def _kind(registry: dict[str, Callable[[Source], Made]], name: str) -> Callable[[S], S]:
     if name in registry:
-        raise ValueError(f"kinds must have names of their own, got {name!r} twice")
+        raise ValueError(f"names of kinds must be unique, got {name!r} twice")
 
-    def register(spoil: S) -> S:
-        registry[name] = lambda source: _stored(spoil(source), source.spacing_mm)
-        return spoil
+    def register(make: S) -> S:
+        def stored(source: Source) -> Made:
+            made = make(source)
+            pixels, spacing = made if isinstance(made, tuple) else (made, (source.spacing_mm, source.spacing_mm))
+            return np.rint(pixels).clip(0, _LARGEST).astype(np.float32), spacing
+
+        registry[name] = stored
+        return make
 
     return register
-
-
-def _stored(made: Pixels | tuple[Pixels, tuple[float, float]], spacing_mm: float) -> Made:
-    pixels, spacing = made if isinstance(made, tuple) else (made, (spacing_mm, spacing_mm))
-    return np.rint(pixels).clip(0, _LARGEST).astype(np.float32), spacing
 
 
 def _wrong(name: str) -> Callable[[S], S]:
@@ -135,7 +135,7 @@ def _rows(pixels: Pixels) -> NDArray[np.intp]:
     return np.arange(pixels.shape[0])[:, None]
 
 
-# Without a phantom, or hardly any.
+# Images without a phantom, or with very little of it.
 
 
 @_wrong("blank plate")
@@ -234,7 +234,7 @@ def _lines_alone(source: Source) -> Pixels:
 
 @_wrong("corners permuted")
 def _permuted(source: Source) -> Pixels:
-    """Another phantom: every second disk is in one of the three other corners."""
+    """The second disk of every cell is in one of the three other corners."""
     turns = source.rng("corners").integers(1, 4, (16, 16))
     return source.with_disks(other_phantoms.true_disks((cdmam.TRUE_CORNER + turns) % 4))
 
@@ -279,7 +279,7 @@ def _lower_half_of_the_disks(source: Source) -> Pixels:
     return source.with_disks(other_phantoms.Disks(*(each[disks.y < 0] for each in disks)))
 
 
-@_wrong("without the disks that are best seen")
+@_wrong("without the disks that are best seen")  # the right half has the thick disks of large diameter
 def _half_of_the_disks(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
     return source.with_disks(other_phantoms.Disks(*(each[disks.x < 0] for each in disks)))
@@ -325,7 +325,7 @@ def _thin_faint_disks(source: Source) -> Pixels:
 
 
 def thresholds_um(source: Source, disks: other_phantoms.Disks) -> NDArray[np.float64]:
-    """Return the threshold of each disk's diameter; beyond the curve that of its ends."""
+    """Return the expected threshold at the diameter of each disk, um; beyond the curve that of its end point."""
     curve = cdmam.expected_cdc([source.acquisition], source.spacing_mm)[0]
     log_diameters = np.log(np.array(cdmam.CDC_DIAMETERS_MM))[::-1]
     return np.asarray(np.exp(np.interp(np.log(disks.diameter_mm), log_diameters, np.log(curve)[::-1])))
@@ -345,7 +345,7 @@ def _version_4_sideways(source: Source) -> Pixels:
 
 @_wrong("disks of CDMAM 4.0 between the lines of 3.4")
 def _version_4_disks(source: Source) -> Pixels:
-    """Another matrix: thicknesses that fit each diameter, other corners."""
+    """Each diameter has the thicknesses of CDMAM 4.0, and the corners differ."""
     corner = source.rng("4.0 corners").integers(0, 4, (16, 16))
     thickest = 0.105 * (2.0 / np.array(cdmam.DIAMETERS_MM)) ** 0.95
     r, c = np.nonzero(cdmam.CELL_EXISTS)
@@ -354,7 +354,7 @@ def _version_4_disks(source: Source) -> Pixels:
     return source.with_disks(disks._replace(thickness_um=np.tile(thickness, 2)))
 
 
-# Parts that are missing, covered or doubled.
+# Missing, covered or duplicated parts.
 
 
 @_wrong("half of it")
@@ -423,7 +423,7 @@ def _double(source: Source) -> Pixels:
 
 @_wrong("double exposure, moved by a cell")
 def _double_cell(source: Source) -> Pixels:
-    """The lines of both lie on each other."""
+    """The lines of both exposures coincide."""
     step = cdmam.CELL_MM / math.sqrt(2)
     return _both(source, (step, step))
 
@@ -450,7 +450,7 @@ def _two_doses(source: Source) -> Pixels:
 
 @_wrong("rows twice")
 def _rows_twice(source: Source) -> Pixels:
-    """A reader that lost every second row and repeated its neighbour."""
+    """A detector lost every second row and repeated the row above."""
     return np.repeat(source.pixels[::2], 2, axis=0)
 
 
@@ -502,7 +502,7 @@ def _stripes(source: Source) -> Pixels:
 
 
 def _place(source: Source, right_mm: float, down_mm: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return distances (down, right) of all pixels from a place of the phantom, mm."""
+    """Return the distances (down, right) of all pixels from a point of the phantom, mm."""
     row, col = source.layout.to_pixels(right_mm, down_mm)
     return (_rows(source.pixels) - row) * source.spacing_mm, (_columns(source.pixels) - col) * source.spacing_mm
 
@@ -542,7 +542,7 @@ def _coarse(source: Source) -> Pixels:
 
 @_wrong("cubed")
 def _cubed(source: Source) -> Pixels:
-    """Strong contrast of the lines: the gain grows with the signal."""
+    """The gain grows with the signal, which enhances the lines."""
     return 4000 * _stretched(source.pixels) ** 3
 
 
@@ -566,7 +566,7 @@ def _eight_bits(pixels: Pixels) -> Pixels:
     return np.rint(255 * (pixels - low) / (high - low)).clip(0, 255)
 
 
-# Processing that a read-out must not see.
+# Processing that changes the result of a read-out.
 
 
 @_wrong("median filter")
@@ -596,7 +596,7 @@ def _edges(source: Source) -> Pixels:
 
 @_wrong("large structures equalised")
 def _equalised_structures(source: Source) -> Pixels:
-    """Multi-scale processing for display: what is larger than a millimetre is pressed down."""
+    """Multi-scale processing for display suppresses structures larger than a millimetre."""
     return 1000 + source.pixels - 0.8 * gaussian_filter(source.pixels, 0.7 / source.spacing_mm)
 
 
@@ -644,7 +644,7 @@ def _slightly_large(source: Source) -> tuple[Pixels, tuple[float, float]]:
 
 @_wrong("spacing of a detector that joins two by two pixels")
 def _twice(source: Source) -> tuple[Pixels, tuple[float, float]]:
-    """The file states the spacing before they were joined."""
+    """The file states the spacing before binning."""
     height, width = (size // 2 * 2 for size in source.pixels.shape)
     joined = source.pixels[:height, :width].reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
     return 4 * joined, (source.spacing_mm, source.spacing_mm)
@@ -657,7 +657,7 @@ def _a_fifth(source: Source) -> tuple[Pixels, tuple[float, float]]:
 
 @_wrong("stretched")
 def _stretched_rows(source: Source) -> tuple[Pixels, tuple[float, float]]:
-    """Rows lie 3 % closer than the file says."""
+    """Rows are 3 % closer than the file states."""
     layout = cdmam.Layout.with_margin(3, (source.spacing_mm / 1.03, source.spacing_mm))
     return source.simulated(layout=layout), (source.spacing_mm, source.spacing_mm)
 
@@ -680,7 +680,7 @@ def _turned_45(source: Source) -> Pixels:
     return source.simulated(layout=layout)
 
 
-# Noise that training never saw.
+# Noise outside the training range.
 
 
 @_wrong("no noise")
@@ -718,7 +718,7 @@ def _uneven(source: Source) -> Pixels:
     return plain + (source.pixels - plain) * np.linspace(0.6, 1.6, plain.shape[0])[:, None]
 
 
-# Images that must pass.
+# Images that must be accepted.
 
 
 @_right("as trained")
@@ -743,7 +743,7 @@ for _name, _gain, _offset in (
 
 @_right("raw twin, read back")
 def _raw(source: Source) -> Pixels:
-    """Stored as X-ray intensity and inverted again when it is read."""
+    """The image was stored as X-ray intensity and inverted on reading."""
     return MAX_VALUE - (MAX_VALUE - source.pixels)
 
 

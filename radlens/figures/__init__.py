@@ -1,4 +1,4 @@
-"""Maps, overlays, curves and pages: what a person looks at."""
+"""Pictures and pages for people: maps, overlays, curves, reports and studies."""
 
 from radlens.figures.attribution import (
     ExplainedImage,

@@ -1,4 +1,4 @@
-"""Disk ablation as pictures: the matrix of diameters and thicknesses, and the same on the image of the phantom."""
+"""Figures of a disk ablation: as a matrix of diameters and thicknesses, and on the image of the phantom."""
 
 from typing import Any, NamedTuple
 
@@ -19,10 +19,10 @@ from radlens.phantoms.cdmam.geometry import CDC_ROWS, cell_to_phantom
 __all__ = ["AblatedCells", "figure_ablation"]
 
 LEAST_PERCENT = 0.1
-"""Effect in percent up to which colours are linear; beyond they are logarithmic: effects span three decades."""
+"""Effect in percent up to which the colour scale is linear; beyond it is logarithmic, as effects span three decades."""
 
 NOTHING_SIGNIFICANT = "No single cell has a significant effect: use more samples"
-"""Second line of the title of an ablation that tells nothing of single cells."""
+"""Second line of the title of an ablation without a significant cell."""
 
 _COLOURS = LinearSegmentedColormap.from_list(
     "effects", [tuple(value / 255 for value in colour) for colour in (NEGATIVE, (255, 255, 255), POSITIVE)]
@@ -35,11 +35,11 @@ _SQUARE = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
 
 
 class AblatedCells(NamedTuple):
-    """What `figure_ablation` draws.
+    """Data of `figure_ablation`.
 
     Attributes:
-        effect: ``(16, 16)`` rise of the logarithm of the midpoint without the disks of a cell; nan if not known.
-        significant: ``(16, 16)`` bool, whether it is not chance.
+        effect: ``(16, 16)`` rise of the logarithm of the midpoint without the disks of a cell; nan if unknown.
+        significant: ``(16, 16)`` bool, whether the effect is significant.
         mean_um: ``(12,)`` predicted curve, human-equivalent thresholds, micrometres of gold.
         automated_um: ``(12,)`` thresholds of the automated read-out, micrometres of gold.
     """
@@ -55,16 +55,16 @@ def figure_ablation(
 ) -> Figure:
     """Draw the effect of each cell with the threshold lines: as a matrix, and on the phantom.
 
-    Red cells carried the prediction: without their disks the thresholds rise. Cells without a significant effect are
-    hatched in the matrix and clear on the phantom. Without any significant cell the matrix has no colours, and the
-    title asks for more samples.
+    The disks of red cells lowered the predicted thresholds: without them the thresholds rise. Cells without a
+    significant effect are hatched in the matrix and transparent on the phantom. Without any significant cell the matrix
+    has no colours, and the title recommends more samples.
 
     Args:
-        cells: the effects.
+        cells: effects and threshold lines.
         pixels: ``(H, W)`` image, finite.
-        layout: how the phantom lies in ``pixels``.
-        title: above both.
-        height: inches.
+        layout: position of the phantom in ``pixels``.
+        title: title of the figure.
+        height: height of the figure, inches.
 
     Raises:
         InvalidInput: effects, lines or pixels have another shape, or a line is not positive.
@@ -98,7 +98,7 @@ def _check(cells: AblatedCells, pixels: np.ndarray, layout: Layout) -> None:
 
 
 def _draw_matrix(axes: Axes, cells: AblatedCells, norm: SymLogNorm) -> None:
-    """Draw thickness to the right and diameter downwards, the largest on top."""
+    """Draw thicknesses to the right and diameters downwards, the largest diameter on top."""
     corners = _corners()
     shown = cells.effect if cells.significant.any() else np.zeros_like(cells.effect)
     colours = _COLOURS(norm(np.nan_to_num(shown[CELL_EXISTS] * 100)))
@@ -119,7 +119,7 @@ def _draw_matrix(axes: Axes, cells: AblatedCells, norm: SymLogNorm) -> None:
 
 
 def _draw_phantom(axes: Axes, cells: AblatedCells, pixels: np.ndarray, layout: Layout, norm: SymLogNorm) -> None:
-    """Draw the significant effects over the image: the weaker, the more of it shows through."""
+    """Draw the significant effects over the image; the weaker the effect, the more transparent the cell."""
     draw_image(axes, pixels, spacing_mm=layout.spacing_mm)
     corners, effect = _corners(), np.where(cells.significant, cells.effect, 0.0)[CELL_EXISTS] * 100
     strength = np.abs(2 * np.asarray(norm(effect)) - 1)
@@ -139,7 +139,7 @@ def _corners() -> np.ndarray:
 
 
 def _in_mm(layout: Layout, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return points (x, y) in mm from the corner of the image, ``(..., 2)``, of cell coordinates."""
+    """Return cell coordinates as points (x, y) in mm from the corner of the image, ``(..., 2)``."""
     rows, columns = layout.to_pixels(*cell_to_phantom(a, b))
     return np.stack([(columns + 0.5) * layout.spacing_mm[1], (rows + 0.5) * layout.spacing_mm[0]], axis=-1)
 
@@ -156,7 +156,7 @@ def _lines(cells: AblatedCells) -> list[tuple[tuple[np.ndarray, np.ndarray], dic
         (cells.mean_um, "-", "human-equivalent"),
         (cells.automated_um, (0, (3, 1.5)), "automated read-out"),
     ):
-        # Thickness lies in the middle of its column; beyond the first and last column the line follows the border.
+        # A thickness is at the middle of its column; beyond the first and last column the line follows the border.
         columns = np.interp(np.log(line), np.log(THICKNESSES_UM), np.arange(16) + 0.5, left=0.0, right=16.0)
         steps = np.stack([rows, rows + 1], axis=1).reshape(-1), np.repeat(columns, 2)
         style = {"color": _LINE_COLOUR, "linestyle": dash, "linewidth": 2.0, "label": f"predicted threshold, {name}"}

@@ -1,4 +1,4 @@
-"""Figures of Amanova et al. 2022 that hold several images side by side: Figs. 1, 5 and 13."""
+"""Figures of Amanova et al. 2022 with several images side by side: Figs. 1, 5 and 13."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,14 +10,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from radlens.errors import InvalidInput
 from radlens.figures.curves import Curve
-from radlens.figures.maps import Box
-from radlens.figures.panels import Spacing, draw_cutout, draw_image, draw_map, new_figure, shape_of
+from radlens.figures.maps import Box, display_map, symmetric_limit
+from radlens.figures.panels import Spacing, draw_cutout, draw_image, new_figure, shape_of
 from radlens.maps import UpsampledMap
 from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 
 __all__ = ["CurveChange", "CutoutRow", "PhantomPicture", "figure_changes", "figure_cutouts", "figure_phantoms"]
 
 _WIDTH = 10.0
+_QUANTILE = 0.995  # as in draw_map
 _BEFORE, _AFTER = "#0072B2", "#D55E00"
 
 
@@ -25,9 +26,9 @@ class PhantomPicture(NamedTuple):
     """An image of the phantom to draw.
 
     Attributes:
-        label: above it.
-        pixels: ``(H, W)``.
-        spacing_mm: of its pixels.
+        label: title above the image.
+        pixels: ``(H, W)`` image.
+        spacing_mm: pixel spacing, mm.
     """
 
     label: str
@@ -39,11 +40,11 @@ class CutoutRow(NamedTuple):
     """A part of an image and of its map.
 
     Attributes:
-        label: of the image.
+        label: name of the image.
         pixels: ``(H, W)`` image.
-        shown: its map.
-        box: the part.
-        spacing_mm: of the pixels.
+        shown: map of the image.
+        box: part to enlarge.
+        spacing_mm: pixel spacing, mm.
     """
 
     label: str
@@ -57,9 +58,9 @@ class CurveChange(NamedTuple):
     """A curve before and after a map is added to its image.
 
     Attributes:
-        label: of the image, with the parameters of the map.
-        before: its curve.
-        after: the curve of the image with the map added.
+        label: name of the image, with the parameters of the map.
+        before: curve of the image.
+        after: curve of the image with the map added.
     """
 
     label: str
@@ -71,7 +72,7 @@ def figure_phantoms(pictures: Sequence[PhantomPicture]) -> Figure:
     """Draw images of the phantom side by side (Fig. 1).
 
     Raises:
-        InvalidInput: no picture, or pixels that are not two-dimensional or not finite.
+        InvalidInput: there is no picture, or an image is not two-dimensional or not finite.
     """
     _require(pictures)
     tall = max(_tallness(picture.pixels, picture.spacing_mm) for picture in pictures)
@@ -86,17 +87,17 @@ def figure_phantoms(pictures: Sequence[PhantomPicture]) -> Figure:
 def figure_cutouts(rows: Sequence[CutoutRow]) -> Figure:
     """Draw the same part of image and map side by side, one row for each image (Fig. 5).
 
-    The colours of a part are those of the whole map, so that a part without contribution stays dark.
+    Parts have the colour scale of the whole map, so that a part without contribution stays dark.
 
     Raises:
-        InvalidInput: no row, or image or map not two-dimensional or not finite.
-        InvalidParameter: a box outside its image.
+        InvalidInput: there is no row, or an image or map is not two-dimensional or not finite.
+        InvalidParameter: a box lies outside its image.
     """
     _require(rows)
     figure = new_figure(9.0, 4.4 * len(rows))
     for (image, part), row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
         draw_cutout(image, row.pixels, row.box, spacing_mm=row.spacing_mm, grey=True)
-        limit = draw_map(new_figure(1, 1).add_subplot(), row.shown)
+        limit = symmetric_limit(display_map(row.shown), _QUANTILE)
         draw_cutout(part, row.shown, row.box, spacing_mm=row.spacing_mm, limit=limit)
         image.set_title(f"{row.label}: image", size=9)
         part.set_title(f"map, scale ±{limit:.2g} of the whole map", size=9)
@@ -104,18 +105,18 @@ def figure_cutouts(rows: Sequence[CutoutRow]) -> Figure:
 
 
 def figure_changes(changes: Sequence[CurveChange]) -> Figure:
-    """Draw curves before and after a map is added to the image, above their ratio, one column for each (Fig. 13).
+    """Draw curves before and after a map is added to the image, above their ratio, one column per image (Fig. 13).
 
-    The ratio shows a change that is smaller than the lines are wide. Ratios share one axis.
+    The ratio shows changes smaller than the width of the lines. All ratios have the same axis limits.
 
     Raises:
-        InvalidInput: no change, or a curve that is not (12,) positive finite values.
+        InvalidInput: there is no change, or a curve is not (12,) positive finite values.
     """
     _require(changes)
     for change in changes:
         for curve in (change.before, change.after):
             if np.shape(curve.mean_um) != (12,) or not (np.isfinite(curve.mean_um).all() and min(curve.mean_um) > 0):
-                raise InvalidInput("curves must be (12,) positive and finite, got others")
+                raise InvalidInput(f"curves must be (12,) positive and finite values, got {curve.mean_um}")
     n_columns = min(len(changes), 3)
     n_rows = -(-len(changes) // n_columns)
     figure = new_figure(_WIDTH if n_columns > 1 else 5.0, 4.6 * n_rows)

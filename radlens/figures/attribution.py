@@ -50,9 +50,9 @@ class ExplainedImage:
     """A column of `figure_attributions`.
 
     Attributes:
-        pixels: ``(h, w)``, finite.
-        title: above, such as "malignant, p = 0.98"; lines are kept.
-        truth: true boxes ``(x0, y0, x1, y1)``, half open; drawn where there are any.
+        pixels: ``(h, w)`` image, finite.
+        title: title of the column, such as "malignant, p = 0.98"; line breaks are kept.
+        truth: true boxes ``(x0, y0, x1, y1)``, half open; may be empty.
     """
 
     pixels: np.ndarray
@@ -65,10 +65,10 @@ class MethodMaps:
     """A row of `figure_attributions`.
 
     Attributes:
-        method: name in the registry, or any other.
-        maps: one ``(h, w)`` per image, signed, finite; channels already summed.
-        boxes: one per image, None where the map has none; or empty, to draw none.
-        dilation: side in pixels of the square that fine maps are thickened with to be seen; 1 for none.
+        method: name in the registry, or any other name.
+        maps: one map ``(h, w)`` per image, signed, finite; channels already summed.
+        boxes: one box per image, None for a map without a box; if empty, boxes are not drawn.
+        dilation: side in pixels of the square with which fine maps are thickened for display; 1 leaves them unchanged.
     """
 
     method: str
@@ -87,20 +87,20 @@ def figure_attributions(
 ) -> Figure:
     """Draw each image above its maps, one row per method (Figs. 4, 8, 9, A.12, ...), with boxes where given (Fig. 10).
 
-    Each map has its own scale, printed below it: methods measure in different units. Red raises the score of the class
-    that is explained, blue lowers it. A map's box is compared with the smallest box around all true ones.
+    Each map has a separate scale, printed below it, because methods have different units. Red raises the score of the
+    explained class, blue lowers it. The box of a map is compared with the smallest box around all true ones.
 
     Args:
-        images: at least one; those after ``max_columns`` are left out, and the figure says so.
-        rows: at least one.
-        show: maps over their images, or alone.
-        max_columns: at least 1.
-        title: above the figure.
+        images: images, at least one; those beyond ``max_columns`` are left out, and the figure states their number.
+        rows: maps of each method, at least one row.
+        show: whether maps are drawn over their images or alone.
+        max_columns: largest number of images, at least 1.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no image, no row, a row of another length than ``images``, a map of another shape than its image,
-            or values that are not finite.
-        InvalidParameter: a dilation that is even or below 1, ``max_columns`` below 1, or ``show`` is neither.
+        InvalidInput: there is no image or no row, a row does not have one map per image, a map does not have the shape
+            of its image, or a value is not finite.
+        InvalidParameter: a dilation is even or below 1, ``max_columns`` is below 1, or ``show`` is unknown.
     """
     _check(images, rows, max_columns)
     shown = images[:max_columns]
@@ -119,7 +119,7 @@ def figure_attributions(
         _label_row(axes_row[0], method_title(row.method))
         for i, (axes, image) in enumerate(zip(axes_row, shown, strict=True)):
             _draw_map(axes, image, row, i, show)
-    add_sign_bar(figure, "blue lowers, red raises the score of the class explained; the scale of each map is below it")
+    add_sign_bar(figure, "blue lowers, red raises the score of the explained class; the scale of each map is below it")
     _finish(figure, images, rows, len(shown), title)
     return figure
 
@@ -128,12 +128,12 @@ def figure_segments(pixels: ArrayLike, labels: ArrayLike, *, title: str | None =
     """Draw an image, the superpixels that LIME and SHAP switch on and off, and the mean of each (Fig. 2).
 
     Args:
-        pixels: ``(h, w)``.
-        labels: ``(h, w)``, whole numbers; pixels of one number are one superpixel.
-        title: above the figure.
+        pixels: ``(h, w)`` image.
+        labels: ``(h, w)``, integers; pixels with the same number form a superpixel.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: another shape, values that are not finite, or shapes that differ.
+        InvalidInput: an array does not have two dimensions, the shapes differ, or a value is not finite.
     """
     image, numbers = checked_pair(pixels, labels, "labels")
     _, index = np.unique(numbers, return_inverse=True)
@@ -154,19 +154,20 @@ def figure_segments(pixels: ArrayLike, labels: ArrayLike, *, title: str | None =
 def figure_members(
     pixels: ArrayLike, maps: ArrayLike, *, max_members: int = 6, label: str = "attribution", title: str | None = None
 ) -> Figure:
-    """Draw the map of every member of an ensemble, their mean, and where they disagree: their standard deviation.
+    """Draw the maps of the members of an ensemble, their mean, and their standard deviation as disagreement.
 
-    Members and mean share one scale. The standard deviation has a scale of its own, from zero.
+    Members and mean share one scale. The standard deviation has a separate scale from zero.
 
     Args:
         pixels: ``(h, w)`` image.
         maps: ``(m, h, w)``, at least two members.
-        max_members: members drawn, the first; mean and standard deviation are of all.
-        label: of the colour bars, with the unit of the maps.
-        title: above the figure.
+        max_members: number of members to draw, from the first; mean and standard deviation include all members.
+        label: label of the colour bars, with the unit of the maps.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: fewer than two maps, a shape other than the image's, or values that are not finite.
+        InvalidInput: there are fewer than two maps, a map does not have the shape of the image, or a value is not
+            finite.
     """
     values = np.asarray(maps, dtype=np.float64)
     if values.ndim != 3 or len(values) < 2:
@@ -239,7 +240,7 @@ def _draw_found(axes: Axes, box: Box | None, truth: Sequence[Box]) -> str:
 
 
 def _draw_spread(axes: Axes, spread: np.ndarray) -> ScalarMappable:
-    """Draw a map without negative values, black where zero, and return its colours."""
+    """Draw a non-negative map, black at zero, and return its colour scale."""
     top = symmetric_limit(spread, _QUANTILE)
     colours = ScalarMappable(Normalize(0, top), "inferno")
     draw_picture(axes, colours.to_rgba(spread)[..., :3], spread.shape)

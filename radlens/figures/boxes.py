@@ -1,4 +1,4 @@
-"""Boxes from maps, step by step, and how well they meet the truth: Sam Millan 2023, Figs. 3, 5 and 6."""
+"""Boxes from maps, step by step, and their overlap with the truth: Sam Millan 2023, Figs. 3, 5 and 6."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,7 +35,7 @@ from radlens.figures.pictures import (
 __all__ = ["figure_box_steps", "figure_iou_boxes", "figure_iou_curves"]
 
 _LARGEST = (2.4, 3.4)  # inches
-_TALL = 1.3  # six panels of images less tall than this stand in two rows
+_TALL = 1.3  # height over width up to which the six panels are drawn in two rows
 
 
 def figure_box_steps(
@@ -48,23 +48,23 @@ def figure_box_steps(
     opening: int | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw each step from a map to its one box beside the true box (Fig. 3).
+    """Draw each step from a map to its merged box, and the true boxes (Fig. 3).
 
     Args:
         pixels: ``(h, w)`` image.
         map: ``(h, w)``, signed, finite.
-        truth: true boxes ``(x0, y0, x1, y1)``, half open; the IoU is that with the smallest box around them.
-        quantile: see `radlens.evaluation.regions_above_quantile`, as for the other parameters.
-        dilation: side in pixels, odd.
-        opening: side in pixels, odd.
-        title: above the figure.
+        truth: true boxes ``(x0, y0, x1, y1)``, half open; the IoU refers to the smallest box around them.
+        quantile: quantile in [0, 1] above which pixels are kept, as in `radlens.evaluation.regions_above_quantile`.
+        dilation: side of the dilation in pixels, odd.
+        opening: side of the opening in pixels, odd; ``dilation + 2`` unless given.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: image or map not two-dimensional or not finite, or of different shapes.
-        InvalidParameter: a parameter out of range.
+        InvalidInput: image or map is not two-dimensional or not finite, or their shapes differ.
+        InvalidParameter: a parameter is out of range.
     """
     image, values = checked_pair(pixels, map, "map")
-    # Without an opening the regions are the thresholded map.
+    # With an opening of 1 the regions are the thresholded map.
     kept = regions_above_quantile(values, quantile=quantile, dilation=dilation, opening=1)
     opened = regions_above_quantile(values, quantile=quantile, dilation=dilation, opening=opening)
     dilated = maximum_filter(values, dilation, mode="nearest")
@@ -101,30 +101,30 @@ def figure_box_steps(
 
 
 def figure_iou_boxes(ious: Mapping[str, ArrayLike], *, title: str | None = None) -> Figure:
-    """Draw one box plot of IoU per method, every image a point in it (Fig. 5).
+    """Draw one box plot of IoU per method, with a point for every image (Fig. 5).
 
     Args:
         ious: ``(n,)`` in [0, 1] per method; 0 for an image without a box.
-        title: above.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no method, no value, or values that are NaN or infinite.
+        InvalidInput: there is no method or no value, or a value is NaN or infinite.
     """
     label = "IoU of the box from the map and the true box (1 is perfect)"
     return figure_score_boxes(ious, label, limits=(-0.02, 1.02), title=title)
 
 
 def figure_iou_curves(ious: Mapping[str, ArrayLike], *, title: str | None = None) -> Figure:
-    """Draw how many lesions count as found when an IoU of at least a threshold is asked for (Fig. 6).
+    """Draw the fraction of lesions whose IoU is at least a threshold, against the threshold (Fig. 6).
 
-    The legend is in the order of the areas under the curves, which are the mean IoUs.
+    The legend is sorted by the area under the curve, which is the mean IoU.
 
     Args:
         ious: ``(n,)`` in [0, 1] per method; 0 for an image without a box.
-        title: above.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no method, no value, or values outside [0, 1].
+        InvalidInput: there is no method or no value, or a value is outside [0, 1].
     """
     if not ious:
         raise InvalidInput("ious must hold at least one method, got none")

@@ -1,4 +1,4 @@
-"""How every chart of the attribution suite looks: names and colours of the methods, axes, box charts."""
+"""Common style of the charts of the attribution suite: names and colours of methods, axes, box plots."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -15,18 +15,18 @@ from radlens.figures.panels import new_figure
 __all__ = ["PAGE_WIDTH", "Style", "figure_score_boxes", "finite_values", "label_axes", "method_styles", "method_title"]
 
 PAGE_WIDTH = 10.0
-"""Inches; a figure of this width fills the page of a study, with text in the size of the text around it."""
+"""Width in inches of a figure that fills the page of a study; its text then has the size of the text of the page."""
 
 _RANDOM = "random"
 
 
 class Style(NamedTuple):
-    """How a curve is drawn.
+    """Style of a curve.
 
     Attributes:
-        colour: of the curve.
-        dash: line style of matplotlib.
-        marker: marker of matplotlib.
+        colour: colour of the curve.
+        dash: matplotlib line style.
+        marker: matplotlib marker.
     """
 
     colour: str
@@ -47,15 +47,15 @@ _STYLES = {
     "smooth_grad": Style("#888888", "-.", ">"),
     "random": Style("#888888", ":", "."),
 }
-"""Colours of Okabe and Ito 2008 and a few more; dashes and markers tell apart what a reader sees as one colour."""
+"""Colours of Okabe and Ito 2008 and a few more; dashes and markers distinguish colours that look alike to a reader."""
 
 _OTHERS = ("#1B7837", "#B2182B", "#2166AC", "#762A83", "#4D4D4D", "#BF812D")
 
 
 def method_title(name: str) -> str:
-    """Return the name of a method as papers write it; a name that is not in the registry stays as it is.
+    """Return the title of a method as in the literature; a name that is not in the registry is returned unchanged.
 
-    The registry comes with the extra ``explain``; without it every name stays as it is.
+    The registry comes with the extra ``explain``; without it every name is returned unchanged.
     """
     if name == _RANDOM:
         return "Random order"
@@ -67,13 +67,13 @@ def method_title(name: str) -> str:
 
 
 def method_styles(names: Sequence[str]) -> dict[str, Style]:
-    """Return one style for each method, the same in every figure; other names get the colours left, in turn."""
+    """Return one style for each method, the same in every figure; other names get the remaining colours in turn."""
     others = count()
     return {name: _STYLES.get(name) or Style(_OTHERS[next(others) % len(_OTHERS)], ":", ".") for name in names}
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Name the axes, with a light grid and without the upper and right border."""
+    """Label the axes, add a light grid and remove the upper and right border."""
     axes.set_xlabel(x, size=10)
     axes.set_ylabel(y, size=10)
     axes.tick_params(labelsize=9)
@@ -86,7 +86,7 @@ def finite_values(name: str, values: ArrayLike, ndim: int = 1) -> np.ndarray:
     """Return ``values`` as float64.
 
     Raises:
-        InvalidInput: another number of dimensions, no values, or values that are NaN or infinite.
+        InvalidInput: the number of dimensions is not ``ndim``, there are no values, or a value is NaN or infinite.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim or array.size == 0:
@@ -104,20 +104,20 @@ def figure_score_boxes(
     logarithmic: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """Draw one box per method, every image a point in it.
+    """Draw one box plot per method, with a point for every image.
 
-    Boxes reach from the lower to the upper quartile, whiskers to the last value within 1.5 interquartile ranges
+    Boxes extend from the lower to the upper quartile, whiskers to the last value within 1.5 interquartile ranges
     (Tukey). A diamond marks the mean, which is printed on the right with the number of images.
 
     Args:
         scores: ``(n,)`` per method, one value per image.
-        label: of the axis, with its unit and which direction is good.
-        limits: of the axis.
-        logarithmic: scale of the axis, for scores of which all are positive; otherwise it stays linear.
-        title: above.
+        label: label of the axis, with its unit and the direction of better scores.
+        limits: limits of the axis.
+        logarithmic: whether the axis is logarithmic; it stays linear unless all scores are positive.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no method, no value, or values that are NaN or infinite.
+        InvalidInput: there is no method or no value, or a value is NaN or infinite.
     """
     if not scores:
         raise InvalidInput("scores must hold at least one method, got none")
@@ -154,6 +154,6 @@ def _draw_box(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
         meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 5},
     )
     drawn["boxes"][0].set(facecolor=colour, alpha=0.35, edgecolor=colour)
-    # Spread by the order of the values, so that the figure is the same every time.
+    # Jitter from the golden ratio instead of random numbers: the figure is reproducible.
     spread = 0.32 * (np.arange(values.size) * 0.618034 % 1 - 0.5)
     axes.plot(values, place + spread, ".", color=colour, markersize=4, alpha=0.7, markeredgewidth=0)

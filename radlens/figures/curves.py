@@ -16,7 +16,7 @@ from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 __all__ = ["Curve", "figure_before_after", "figure_cdc", "figure_error_uncertainty"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by colour-blind readers (Okabe and Ito 2008)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito 2008)."""
 
 _DIAMETERS_MM = np.array(CDC_DIAMETERS_MM)
 _FLOOR_UM, _LEAST_UM, _MOST_UM = 0.005, 0.02, 4.0
@@ -27,9 +27,9 @@ class Curve(NamedTuple):
 
     Attributes:
         mean_um: ``(12,)`` thresholds, micrometres of gold, diameters as in ``CDC_DIAMETERS_MM``.
-        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals; None draws no band.
-        truth_um: ``(12,)`` the true thresholds, dashed.
-        label: in the legend.
+        interval_um: ``(12, 2)`` lower and upper ends of the 95 % intervals; None draws no band.
+        truth_um: ``(12,)`` true thresholds, drawn as a dashed line.
+        label: label in the legend.
     """
 
     mean_um: np.ndarray
@@ -47,17 +47,17 @@ def figure_cdc(
 ) -> Figure:
     """Draw curves over disk diameter, both axes logarithmic, with their 95 % bands (Fig. 2a).
 
-    Where a band or a mean reaches below the axis - down to zero or less, which no logarithm shows - it is cut there and
-    a triangle at the edge says so.
+    Bands and means that extend below the axis - to zero or negative values, which have no logarithm - are clipped
+    there, and a triangle at the edge marks the diameter.
 
     Args:
-        curves: at least one.
-        limits: draw the European limits through the four diameters that have them.
-        title: above the axes.
+        curves: curves to draw, at least one.
+        limits: whether to draw the European limits through the four diameters that have them.
+        title: title above the axes.
         size: width and height, inches.
 
     Raises:
-        InvalidInput: no curve, another shape, or a value that is not finite.
+        InvalidInput: there is no curve, a shape is wrong, or a value is not finite.
     """
     if not curves:
         raise InvalidInput("curves must hold at least one curve, got none")
@@ -74,12 +74,12 @@ def figure_cdc(
 
 
 def figure_before_after(before: Curve, after: Curve, *, limits: bool = True, title: str | None = None) -> Figure:
-    """Draw what adding the map to the image does to the predicted curve (Fig. 13).
+    """Draw the predicted curve before and after the map is added to the image (Fig. 13).
 
-    The legend states the midpoints, the only thing the map is meant to lower.
+    The legend states the midpoints, the quantity that the map is meant to lower.
 
     Raises:
-        InvalidInput: as `figure_cdc`.
+        InvalidInput: a shape is wrong, or a value is not finite.
     """
     curves = [
         curve._replace(label=f"{word} the map: midpoint {np.mean(curve.mean_um):.3f} µm")
@@ -95,18 +95,18 @@ def figure_error_uncertainty(
     *,
     coverage: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Draw the size of every prediction error over its uncertainty, coloured by scenario (Fig. 2b).
+    """Draw the absolute prediction errors against their uncertainties, coloured by scenario (Fig. 2b).
 
     Points below the line are covered by their 95 % interval.
 
     Args:
         errors_um: ``(n,)`` or ``(n, 12)`` prediction minus truth, micrometres of gold.
-        totals_um: of the same shape, total uncertainties.
-        scenarios: ``n`` names.
-        coverage: fraction of covered truths by scenario, for the legend; by default it is counted.
+        totals_um: total uncertainties, micrometres of gold, same shape as ``errors_um``.
+        scenarios: ``n`` names of scenarios.
+        coverage: fraction of covered truths by scenario, for the legend; by default that of the points.
 
     Raises:
-        InvalidInput: shapes that do not match, no points, or values that are not finite.
+        InvalidInput: the shapes do not match, there are no points, or a value is not finite.
     """
     errors, totals = np.abs(np.atleast_1d(errors_um)), np.atleast_1d(totals_um)
     if errors.shape != totals.shape or errors.size == 0 or len(scenarios) != len(errors):
@@ -159,7 +159,7 @@ def _checked(curve: Curve) -> Curve:
 
 
 def _prepare(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Set scales, ticks and a range that holds every mean and truth down to `_FLOOR_UM`."""
+    """Set scales, ticks and limits that include every mean and truth down to `_FLOOR_UM`."""
     values = np.concatenate([np.ravel(v) for c in curves for v in (c.mean_um, c.truth_um) if v is not None])
     axes.set(xscale="log", yscale="log", xlim=(0.072, 1.12))
     axes.set_ylim(np.clip(0.7 * values.min(), _FLOOR_UM, _LEAST_UM), max(_MOST_UM, 1.4 * values.max()))
@@ -205,13 +205,13 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
         axes.plot(_DIAMETERS_MM, truth, "--", color=colour, linewidth=1.2, label=f"{curve.label}, truth")
     cut = _DIAMETERS_MM[lowest < bottom]
     if cut.size:
-        # The transform puts the triangles at the edge itself, whatever the range.
+        # The transform puts the triangles on the lower edge whatever the limits of the axis.
         edge = axes.get_xaxis_transform()
         label = "reaches below the axis"
         axes.plot(cut, np.zeros(cut.size), "v", color=colour, transform=edge, clip_on=False, label=label)
 
 
 def _floor(errors: np.ndarray) -> float:
-    """Return the smallest error that is drawn in its place, smaller ones on the same height: zero has no logarithm."""
+    """Return the smallest error on the logarithmic axis; smaller errors and zero are drawn at this value."""
     positive = errors[errors > 0]
     return float(np.quantile(positive, 0.001)) if positive.size else 1e-6

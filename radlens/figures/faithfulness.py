@@ -1,4 +1,4 @@
-"""Whether maps say what the model computes: deletion and insertion, and the randomisation of the model.
+"""Figures of the faithfulness of maps: deletion and insertion, and the randomisation of the model.
 
 Petsiuk et al., BMVC 2018; Adebayo et al., NeurIPS 2018.
 """
@@ -25,17 +25,17 @@ __all__ = ["ScoreCurves", "figure_perturbation", "figure_randomisation"]
 
 _MEASURES = {
     "spearman": "rank correlation of the maps",
-    "spearman_absolute": "rank correlation of the maps' sizes",
+    "spearman_absolute": "rank correlation of the absolute maps",
     "ssim": "structural similarity of the maps",
 }
 _CONFIDENCE_FACTOR = 1.96
 
 
 class ScoreCurves(NamedTuple):
-    """The score of every image while its pixels are changed, as in `radlens.evaluation.PerturbationCurve`.
+    """Scores of images as their pixels are changed, as in `radlens.evaluation.PerturbationCurve`.
 
     Attributes:
-        fractions: ``(k,)``, share of the pixels changed, from 0 to 1.
+        fractions: ``(k,)``, fraction of changed pixels, from 0 to 1.
         scores: ``(n, k)``, one row per image.
     """
 
@@ -47,26 +47,26 @@ def figure_perturbation(
     deletion: Mapping[str, ScoreCurves],
     insertion: Mapping[str, ScoreCurves],
     *,
-    score_label: str = "probability of the class explained",
+    score_label: str = "probability of the explained class",
     title: str | None = None,
 ) -> Figure:
-    """Draw the mean score while the pixels of highest attribution are removed, or put back, first.
+    """Draw the mean score as pixels are removed or inserted in order of decreasing attribution.
 
-    Bands are 95 % intervals of the mean (normal approximation; none for a single image). Legends are sorted by the area
-    under the mean curve, the best first: the smallest for deletion, the largest for insertion.
+    Bands are 95 % intervals of the mean (normal approximation); a single image has no band. Legends are sorted by the
+    area under the mean curve, the best first: the smallest for deletion, the largest for insertion.
 
     Args:
-        deletion: curves by method; empty to leave that part out.
-        insertion: the same.
-        score_label: of the vertical axes, with its unit.
-        title: above.
+        deletion: deletion curves by method; if empty, this part is left out.
+        insertion: insertion curves by method; if empty, this part is left out.
+        score_label: label of the vertical axes, with the unit.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no curves at all, shapes that do not match, or values that are NaN or infinite.
+        InvalidInput: there are no curves, shapes do not match, or a value is NaN or infinite.
     """
     parts = [
         (curves, what, sign)
-        for curves, what, sign in ((deletion, "removed (deletion)", 1), (insertion, "put back (insertion)", -1))
+        for curves, what, sign in ((deletion, "removed (deletion)", 1), (insertion, "inserted (insertion)", -1))
         if curves
     ]
     if not parts:
@@ -76,7 +76,7 @@ def figure_perturbation(
     grid = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     for axes, (curves, what, sign) in zip(grid, parts, strict=True):
         areas = {name: _draw_mean(axes, name, curve, styles[name]) for name, curve in curves.items()}
-        label_axes(axes, f"share of the pixels {what}", score_label if axes is grid[0] else "")
+        label_axes(axes, f"fraction of pixels {what}", score_label if axes is grid[0] else "")
         order = sorted(areas, key=lambda name: sign * areas[name])
         _add_legend(axes, order, areas, f"method (area), {'lower' if sign > 0 else 'higher'} is better")
     figure.suptitle(title or "", size=11)
@@ -89,19 +89,19 @@ def figure_randomisation(
     measure: Literal["spearman", "spearman_absolute", "ssim"] = "spearman_absolute",
     title: str | None = None,
 ) -> Figure:
-    """Draw how alike the maps stay while the layers are randomised one after another, the output layer first.
+    """Draw the similarity of the maps as the layers are randomised one after another, the output layer first.
 
-    A curve that stays high is of a method that does not explain what the network has learned. Means over images;
-    constant maps have no rank and are left out, so a curve can have gaps.
+    A method whose curve stays high does not explain what the network has learned. Curves are means over images;
+    constant maps have no ranks and are left out, so a curve can have gaps.
 
     Args:
-        results: by method.
-        measure: attribute of `Randomisation`.
-        title: above.
+        results: results by method.
+        measure: attribute of `Randomisation` to draw.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no method.
-        InvalidParameter: a measure that is none.
+        InvalidInput: there is no method.
+        InvalidParameter: the measure is unknown.
     """
     if not results:
         raise InvalidInput("results must hold at least one method, got none")
@@ -138,7 +138,7 @@ def figure_randomisation(
 
 
 def _draw_mean(axes: Axes, name: str, curves: ScoreCurves, style: Style) -> float:
-    """Draw the mean of some curves with its band, and return the area under it."""
+    """Draw the mean of the curves with its band, and return the area under the mean."""
     scores = finite_values(f"scores of {name}", curves.scores, ndim=2)
     fractions = finite_values(f"fractions of {name}", curves.fractions)
     if scores.shape[1] != fractions.size:
@@ -147,7 +147,7 @@ def _draw_mean(axes: Axes, name: str, curves: ScoreCurves, style: Style) -> floa
     axes.plot(fractions, mean, style.dash, color=style.colour, linewidth=1.8, label=name)
     if len(scores) > 1:
         half = _CONFIDENCE_FACTOR * scores.std(axis=0, ddof=1) / np.sqrt(len(scores))
-        # Probabilities stay probabilities, though the interval of few images does not know it.
+        # The normal approximation of few images can leave the range of probabilities.
         bounds = (0.0, 1.0) if scores.min() >= 0 and scores.max() <= 1 else (-np.inf, np.inf)
         low, high = np.clip((mean - half, mean + half), *bounds)
         axes.fill_between(fractions, low, high, color=style.colour, alpha=0.12, linewidth=0)
@@ -155,14 +155,14 @@ def _draw_mean(axes: Axes, name: str, curves: ScoreCurves, style: Style) -> floa
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each row ``(n, b)`` over what is not NaN; NaN where all is."""
+    """Return the mean of each row ``(n, b)`` without NaN; NaN if the row has nothing else (nanmean would warn)."""
     known = np.isfinite(values)
     totals, counts = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
     return np.divide(totals, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
 def _add_legend(axes: Axes, order: Sequence[str], numbers: Mapping[str, float], heading: str) -> None:
-    """Add a legend below the axes, where it covers no curve."""
+    """Add a legend below the axes, where it does not cover the curves."""
     handles: dict[str, Any] = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     axes.legend(
         [handles[name] for name in order],

@@ -1,4 +1,4 @@
-"""The whole map with enlarged cut-outs beside it: Amanova et al. 2022, Figs. 4 to 6."""
+"""A map with enlarged cut-outs beside it: Amanova et al. 2022, Figs. 4 to 6."""
 
 from collections.abc import Sequence
 
@@ -25,23 +25,23 @@ def figure_map(
     smooth_px: float | None = None,
     label: str = "change of the pixel, standard deviations",
 ) -> Figure:
-    """Draw a map with its colour bar, and on its right the parts inside ``boxes``, marked by white rectangles.
+    """Draw a map with its colour bar and, on its right, the parts inside ``boxes``, marked by white rectangles.
 
     All parts share one colour scale; each is averaged over the smallest blocks that its samples fill.
 
     Args:
         shown: ``(H, W)`` or an upsampled map, finite.
-        spacing_mm: of its pixels; the axes count millimetres, or pixels without it.
-        boxes: what to enlarge, at most three.
-        box_titles: one for each box, or none.
-        title: above the map.
-        limit: value of the strongest colour; by default the 0.995 quantile of what the whole map shows.
-        smooth_px: see `display_map`.
-        label: of the colour bar, with its unit.
+        spacing_mm: pixel spacing of the map, mm; without it the axes show pixels.
+        boxes: parts to enlarge, at most three.
+        box_titles: title of each box; may be empty.
+        title: title above the map.
+        limit: value of the strongest colour; by default the 0.995 quantile of the displayed map.
+        smooth_px: standard deviation of the smoothing in `display_map`, pixels.
+        label: label of the colour bar, with the unit.
 
     Raises:
         InvalidInput: the map is not two-dimensional or not finite.
-        InvalidParameter: a box outside the map, or a limit that is not positive.
+        InvalidParameter: a box lies outside the map, or the limit is not positive.
     """
     rows, columns = shape_of(shown)
     width = _HEIGHT * columns / rows

@@ -1,4 +1,4 @@
-"""The thresholds of one unit over time, against a baseline and the European limits."""
+"""Thresholds of one unit over time, compared with a baseline and the European limits."""
 
 from collections.abc import Sequence
 
@@ -20,18 +20,18 @@ _INSIDE, _OUTSIDE, _BASELINE = "#0072B2", "#D55E00", "#009E73"
 
 
 def figure_history(history: Sequence[Record], baseline: Baseline, *, title: str | None = None) -> Figure:
-    """Draw the thresholds at the four limited diameters over time, one panel a diameter.
+    """Draw the thresholds at the four diameters with limits over time, one panel per diameter.
 
-    A circle is a prediction and a square a read-out, with its 95 % interval; it is orange where the threshold lies
-    outside the baseline's interval. Open symbols belong to the baseline.
+    Circles are predictions and squares read-outs, with their 95 % intervals; they are orange if the threshold lies
+    outside the interval of the baseline. Open symbols belong to the baseline.
 
     Args:
-        history: At least one curve, in the order of time.
-        baseline: See `radlens.evaluation.history.baseline`.
-        title: Text above.
+        history: At least one curve, in order of time.
+        baseline: Baseline from `radlens.evaluation.history.baseline`.
+        title: Title of the figure.
 
     Raises:
-        InvalidInput: no curve.
+        InvalidInput: there is no curve.
     """
     if not history:
         raise InvalidInput("history must hold at least one curve, got none")
@@ -39,7 +39,7 @@ def figure_history(history: Sequence[Record], baseline: Baseline, *, title: str 
     panels = figure.subplots(2, 2, sharex=True).ravel()
     for axes, diameter in zip(panels, LIMITS_UM, strict=True):
         _draw_panel(axes, history, baseline, diameter)
-    # Handles of all panels, each label once: a panel may lack curves outside, or read-outs.
+    # Collect handles from all panels: one panel alone may lack read-outs or curves outside the interval.
     labelled = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }

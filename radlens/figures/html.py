@@ -1,4 +1,4 @@
-"""What self-contained HTML pages are made with."""
+"""Jinja environment and filters for self-contained HTML pages."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ __all__ = ["data_uri", "environment", "flattened"]
 
 
 def environment() -> jinja2.Environment:
-    """Return an environment that escapes every text, refuses what is not defined, and has the filter ``data_uri``."""
+    """Return an environment that escapes all texts, raises for undefined names, and has the filter ``data_uri``."""
     found = jinja2.Environment(
         loader=jinja2.PackageLoader("radlens", "figures"),
         autoescape=True,
@@ -25,10 +25,10 @@ def environment() -> jinja2.Environment:
 
 
 def data_uri(png: bytes) -> str:
-    """Return a picture as an address that holds it.
+    """Return a picture as a data URI.
 
     Raises:
-        InvalidInput: it is no PNG.
+        InvalidInput: the bytes are not a PNG.
     """
     if not png.startswith(b"\x89PNG\r\n\x1a\n"):
         raise InvalidInput(f"picture must be a PNG, got {len(png)} bytes of another type")
@@ -36,7 +36,7 @@ def data_uri(png: bytes) -> str:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield names and texts of JSON values; nested mappings become dotted names, None a dash."""
+    """Yield names and texts of JSON values; nested names are joined by dots, None becomes a dash."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flattened(value, f"{prefix}{key}.")

@@ -1,8 +1,8 @@
 """Signed maps as pictures: red positive, blue negative, black zero (Amanova et al. 2022, Figs. 3 to 7).
 
-A map is an array, or an `UpsampledMap`, which knows how often each pixel was visited. Most pixels of an upsampled map
-were visited seldom or never and are zero; drawn pixel by pixel it looks black. `display_map` averages over blocks,
-counting visits alone.
+A map is an array, or an `UpsampledMap`, which records the number of visits of each pixel. Most pixels of an upsampled
+map have few visits or none and are zero; drawn pixel by pixel, the map looks black. `display_map` averages over blocks,
+weighted by visits.
 """
 
 import math
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 POSITIVE, NEGATIVE = (255, 72, 56), (72, 128, 255)
-"""Colours of the largest positive and negative values. Half way they are pure red and pure blue: a pure blue of full
-strength is too dark to be seen beside red."""
+"""Colours of the largest positive and negative values. Half way they are pure red and pure blue: pure blue at full
+strength is too dark beside red."""
 
 VISITS_PER_POINT = 600
-"""Visits behind each point of a smoothed map: with so many, disks stood out of the noise of the demo model."""
+"""Visits per point of a smoothed map at which disks stood out of the noise of the demo model."""
 
 _LARGEST_SMOOTHING = 6.0  # pixels, less than half the radius of the largest disk at 0.07 mm
 _N_LEVELS = 256
@@ -50,8 +50,8 @@ class Box(NamedTuple):
     Attributes:
         top: first row.
         left: first column.
-        height: rows.
-        width: columns.
+        height: number of rows.
+        width: number of columns.
     """
 
     top: int
@@ -65,31 +65,31 @@ def colorize(values: np.ndarray, *, limit: float | None = None, quantile: float 
 
     Args:
         values: ``(H, W)``, finite.
-        limit: absolute value that gets the strongest colour; larger ones get it too. By default `symmetric_limit`.
-        quantile: see `symmetric_limit`.
+        limit: absolute value from which the colour is strongest. By default `symmetric_limit`.
+        quantile: quantile for `symmetric_limit`.
 
     Returns:
         ``(H, W, 3)`` uint8. Values of the same size and opposite sign are equally strong.
 
     Raises:
-        InvalidInput: not two-dimensional, or not finite.
-        InvalidParameter: a limit that is not positive, or a quantile outside (0, 1].
+        InvalidInput: the map is not two-dimensional or not finite.
+        InvalidParameter: the limit is not positive, or the quantile is outside (0, 1].
     """
     values = _checked(values)
     strength, sign = _strength(values, limit, quantile)
     index = np.rint(strength * (_N_LEVELS - 1)).astype(np.intp)
-    # Rounding must not make a value that is not zero look like zero.
+    # Rounding must not turn a small non-zero value into the colour of zero.
     index[(index == 0) & sign.astype(bool)] = 1
     return _TABLE[index + (sign < 0) * _N_LEVELS]
 
 
 def symmetric_limit(values: np.ndarray, quantile: float = 0.999) -> float:
-    """Return the ``quantile`` of the absolute values that are not zero, 1 where all are zero.
+    """Return the ``quantile`` of the absolute non-zero values, 1 if all values are zero.
 
-    A quantile and not the largest value: a single outlying pixel would make all others look black.
+    With the largest value as the limit, a single outlier would make the rest of the map look black.
 
     Raises:
-        InvalidParameter: a quantile outside (0, 1].
+        InvalidParameter: the quantile is outside (0, 1].
     """
     if not 0 < quantile <= 1:
         raise InvalidParameter(f"quantile must be in (0, 1], got {quantile}")
@@ -100,25 +100,25 @@ def symmetric_limit(values: np.ndarray, quantile: float = 0.999) -> float:
 def display_map(
     shown: np.ndarray | UpsampledMap, *, max_side: int = 1250, smooth_px: float | None = None
 ) -> np.ndarray:
-    """Reduce a map to a size that can be looked at.
+    """Reduce a map to a size for display.
 
-    An array becomes the mean of square blocks. Of an `UpsampledMap` each block is the sum of the values that samples
-    gave to its pixels, divided by their number: the mean of one visit, in the unit of a single map, however many
-    samples there are. Its blocks are at least so large that they hold one visit on average; a block without any takes
-    the mean of its neighbours, weighted by a Gaussian of one block.
+    An array is averaged over square blocks. A block of an `UpsampledMap` is the sum of the values that samples gave to
+    its pixels, divided by the number of these visits: the mean per visit, in the unit of a single map, whatever the
+    number of samples. Blocks are large enough to have one visit on average; a block without a visit takes the mean of
+    its neighbours, weighted by a Gaussian with a standard deviation of one block.
 
     Args:
         shown: ``(H, W)``, finite.
         max_side: largest number of rows and columns of the result.
-        smooth_px: standard deviation of a Gaussian, in pixels of ``shown``; visits weigh in it as well. None takes
-            what `visible_smoothing` finds.
+        smooth_px: standard deviation of a Gaussian, in pixels of ``shown``, that also weighs by visits. By default
+            that of `visible_smoothing`.
 
     Returns:
-        ``(ceil(H / k), ceil(W / k))`` float64 with ``k = block_size(shown, max_side)``; zero where no visit is near.
+        ``(ceil(H / k), ceil(W / k))`` float64 with ``k = block_size(shown, max_side)``; zero far from any visit.
 
     Raises:
-        InvalidInput: not two-dimensional, or not finite.
-        InvalidParameter: ``max_side`` below 1, or a negative ``smooth_px``.
+        InvalidInput: the map is not two-dimensional or not finite.
+        InvalidParameter: ``max_side`` is below 1, or ``smooth_px`` is negative.
     """
     sigma = visible_smoothing(shown) if smooth_px is None else smooth_px
     if not sigma >= 0:
@@ -136,10 +136,10 @@ def display_map(
 
 
 def visible_smoothing(shown: np.ndarray | UpsampledMap) -> float:
-    """Return the standard deviation in pixels of a Gaussian that makes disks stand out of an upsampled map's noise.
+    """Return the standard deviation in pixels of a Gaussian that makes disks stand out of the noise of a map.
 
-    A Gaussian averages over ``4 pi sigma**2`` pixels; it is chosen so that they hold `VISITS_PER_POINT` visits. Arrays
-    and maps of a single sample, which is to be seen as it is, are not smoothed.
+    A Gaussian averages over ``4 pi sigma**2`` pixels; sigma is chosen so that they have `VISITS_PER_POINT` visits.
+    Arrays and maps of a single sample are not smoothed.
     """
     if not isinstance(shown, UpsampledMap) or shown.n_samples == 1 or not shown.visits.any():
         return 0.0
@@ -151,7 +151,7 @@ def block_size(shown: np.ndarray | UpsampledMap, max_side: int = 1250) -> int:
     """Return the side of the square blocks that `display_map` averages, in pixels of the map.
 
     Raises:
-        InvalidParameter: ``max_side`` below 1.
+        InvalidParameter: ``max_side`` is below 1.
     """
     if max_side < 1:
         raise InvalidParameter(f"max_side must be at least 1, got {max_side}")
@@ -172,8 +172,8 @@ def display_grey(pixels: np.ndarray, *, max_side: int = 1250) -> np.ndarray:
         ``(h, w)`` uint8; a constant image becomes mid-grey.
 
     Raises:
-        InvalidInput: not two-dimensional, or not finite.
-        InvalidParameter: ``max_side`` below 1.
+        InvalidInput: the image is not two-dimensional or not finite.
+        InvalidParameter: ``max_side`` is below 1.
     """
     reduced = display_map(np.asarray(pixels), max_side=max_side)
     low, high = np.quantile(reduced, _GREY_QUANTILES)
@@ -191,26 +191,26 @@ def overlay(
     max_side: int = 1250,
     opacity: float = 0.9,
 ) -> np.ndarray:
-    """Lay a map over its image: the stronger a value, the less of the grey shows through.
+    """Draw a map over its image, with an opacity that grows with the absolute value.
 
-    The image is dimmed to two thirds, so that colours show on its white lines, and the colours' opacity grows with the
-    square root of the values, so that weak ones are seen: an overlay tells where, `colorize` tells how much.
+    The image is dimmed to two thirds, so that colours are visible on its white lines. The opacity grows with the square
+    root of the values, so that weak ones are visible: an overlay shows where, `colorize` shows how much.
 
     Args:
         pixels: ``(H, W)`` image, finite.
-        shown: map of that image, ``(H, W)``, or of one of its 250x250 samples: it is stretched over the image.
+        shown: map of the image, ``(H, W)``, or of one of its 250x250 samples, which is stretched over the image.
         limit: absolute value of the strongest colour; by default `symmetric_limit` of the reduced map.
-        quantile: see `symmetric_limit`.
+        quantile: quantile for `symmetric_limit`.
         max_side: largest number of rows and columns of the result.
-        opacity: of the strongest colour, 0 to 1.
+        opacity: opacity of the strongest colour, 0 to 1.
 
     Returns:
-        ``(h, w, 3)`` uint8; dimmed grey alone where the map is zero.
+        ``(h, w, 3)`` uint8; dimmed grey where the map is zero.
 
     Raises:
-        InvalidInput: not two-dimensional, or not finite.
-        InvalidParameter: ``max_side`` below 1, an opacity outside [0, 1], a quantile outside (0, 1], or a limit that is
-            not positive.
+        InvalidInput: image or map is not two-dimensional or not finite.
+        InvalidParameter: ``max_side`` is below 1, the opacity is outside [0, 1], the quantile is outside (0, 1], or the
+            limit is not positive.
     """
     if not 0 <= opacity <= 1:
         raise InvalidParameter(f"opacity must be in [0, 1], got {opacity}")
@@ -229,11 +229,11 @@ def cutout(picture: np.ndarray, box: Box, *, zoom: int = 1) -> np.ndarray:
 
     Args:
         picture: ``(H, W)`` or ``(H, W, c)``.
-        box: within the picture.
-        zoom: at least 1.
+        box: rectangle within the picture.
+        zoom: number of repetitions, at least 1.
 
     Raises:
-        InvalidParameter: a box that is empty or leaves the picture, or a zoom below 1.
+        InvalidParameter: the box is empty or extends beyond the picture, or the zoom is below 1.
     """
     if zoom < 1:
         raise InvalidParameter(f"zoom must be at least 1, got {zoom}")
@@ -249,7 +249,7 @@ def cutout_map(shown: np.ndarray | UpsampledMap, box: Box) -> np.ndarray | Upsam
     """Return the part of a map inside ``box``, with its visits.
 
     Raises:
-        InvalidParameter: a box that is empty or leaves the map.
+        InvalidParameter: the box is empty or extends beyond the map.
     """
     if not isinstance(shown, UpsampledMap):
         return cutout(shown, box)
@@ -266,7 +266,7 @@ def _checked(values: np.ndarray) -> np.ndarray:
 
 
 def _strength(values: np.ndarray, limit: float | None, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return how strong each value is, 0 to 1, and its sign."""
+    """Return the strength of each value, 0 to 1, and its sign."""
     if limit is None:
         limit = symmetric_limit(values, quantile)
     if not (limit > 0 and math.isfinite(limit)):
@@ -285,7 +285,7 @@ def _ratio(totals: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _stretched(reduced: np.ndarray, size: int, full_shape: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Interpolate block means linearly at the centres of ``shape`` equal steps over the map's own extent."""
+    """Interpolate block means linearly at the centres of ``shape`` equal steps over the extent of the map."""
     positions = [
         ((np.arange(n_out) + 0.5) * n_full / n_out) / size - 0.5
         for n_out, n_full in zip(shape, full_shape, strict=True)
@@ -296,7 +296,7 @@ def _stretched(reduced: np.ndarray, size: int, full_shape: tuple[int, ...], shap
 
 
 def _ramp(colour: tuple[int, int, int]) -> np.ndarray:
-    """Return ``(levels, 3)``: black, through the pure channel, to ``colour``."""
+    """Return ``(levels, 3)`` uint8, from black through the pure red or blue to ``colour``."""
     strength = np.linspace(0, 1, _N_LEVELS)[:, None]
     others = np.clip(2 * strength - 1, 0, 1)
     ramp = np.where(np.array(colour) == 255, strength * 255, others * np.array(colour))
@@ -306,4 +306,4 @@ def _ramp(colour: tuple[int, int, int]) -> np.ndarray:
 _TABLE = np.concatenate([_ramp(POSITIVE), _ramp(NEGATIVE)])
 
 RAMP: np.ndarray = np.concatenate([_TABLE[:_N_LEVELS:-1], _TABLE[:_N_LEVELS]])
-"""``(511, 3)`` uint8, the colours from the largest negative through zero to the largest positive value."""
+"""``(511, 3)`` uint8, colours from the largest negative value through zero to the largest positive value."""

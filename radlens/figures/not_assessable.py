@@ -1,4 +1,4 @@
-"""The grey page that stands in place of a curve or a map which must not be drawn."""
+"""The grey page that replaces a curve or a map of an image that cannot be judged."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MOST_LINES = 16
 def figure_not_assessable(
     reasons: Sequence[str],
     title: str = "Not assessable",
-    sentence: str = "No verdict and no map is given for this image.",
+    sentence: str = "There is no verdict and no map for this image.",
 ) -> NDArray[np.uint8]:
-    """Return a grey page that says that an image cannot be judged, and why: (h, w, 3) uint8.
+    """Return a grey page with the reasons why an image cannot be judged, (h, w, 3) uint8.
 
     Args:
-        reasons: one sentence each.
-        title: above them.
-        sentence: between both.
+        reasons: one sentence for each reason.
+        title: title of the page.
+        sentence: sentence between title and reasons.
     """
     lines = [line for reason in reasons for line in wrap(f"- {reason}", _WIDTH, subsequent_indent="  ")]
     if len(lines) > _MOST_LINES:

@@ -1,4 +1,4 @@
-"""The report of phantom images as a single HTML page that needs nothing else: no files, no scripts, no network."""
+"""The report of phantom images as a self-contained HTML page without files, scripts or network access."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 __all__ = ["MEANING_OF_COLOURS", "NOT_STATED", "DiskRow", "ImageRow", "Picture", "ReportContent", "report_page"]
 
 NOT_STATED = "not stated"
-"""What stands in place of an attribute that a header lacks."""
+"""Text for an attribute that is missing in a header."""
 
 MEANING_OF_COLOURS = (
     "The map answers one question: how would the image have to change for the network to predict a lower curve, that "
-    "is, a better image quality? Red pixels would have to become brighter and blue pixels darker, black ones may stay "
-    "as they are - all of them at the same time, each by the amount of its value. No red or blue structure says "
-    "anything on its own: read the map as a whole. What is lowered is the midpoint of the curve, the mean of its 12 "
-    "thresholds; the map makes no statement about a single diameter. It shows what the network looks at, which need "
-    "not be what an observer looks at."
+    "is, a better image quality? Red pixels would have to become brighter and blue pixels darker, all at the same time "
+    "and each by the amount of its value; black pixels may stay unchanged. Read the map as a whole: a single red "
+    "or blue structure has no meaning of its own. The change lowers the midpoint of the curve, the mean of its 12 "
+    "thresholds; the map makes no statement about a single diameter. It shows the structures that the network uses, "
+    "which need not be those that a human observer uses."
 )
-"""What red and blue mean in a map of OMIG or sensitivity analysis (Amanova et al. 2022, section 2.3.1)."""
+"""Meaning of red and blue in a map of OMIG or sensitivity analysis (Amanova et al. 2022, section 2.3.1)."""
 
 _NO_VERDICT = "No verdict: a threshold, or an end of its interval, is not positive."
-"""Sentence in place of the verdict where the curve cannot be compared with limits."""
+"""Sentence in place of the verdict if the curve cannot be compared with the limits."""
 
 _STYLES: Mapping[Answer, str] = {"met": "good", "not met": "bad", "not settled": "open"}
-"""Style of an answer in the page's style sheet."""
+"""CSS class of an answer."""
 
 _FIELDS = ("Phantom, serial number", "Name", "Date", "Signature")
-"""Lines to be filled in by hand."""
+"""Fields to fill in by hand."""
 
 
 class Picture(NamedTuple):
     """One picture of the report.
 
     Attributes:
-        title: above it.
-        png: its bytes.
-        caption: below it.
+        title: title above the picture.
+        png: picture as PNG.
+        caption: text below the picture.
     """
 
     title: str
@@ -51,13 +51,13 @@ class Picture(NamedTuple):
 
 
 class DiskRow(NamedTuple):
-    """What the map and the map of the disk-free twin say of one group of disks; texts.
+    """Statistic of the map and of the map of the disk-free twin for one group of disks, as texts.
 
     Attributes:
-        group: such as "large, 1 mm and more".
+        group: name of the group, such as "1 mm and more".
         n: number of disks.
         t: paired t of the disks against their rings.
-        redder: share of disks that are red against their ring.
+        redder: fraction of disks that are redder than their ring.
         twin_t: ``t`` of the disk-free twin.
         twin_redder: ``redder`` of the disk-free twin.
     """
@@ -71,15 +71,15 @@ class DiskRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """One image of several.
+    """One of several images.
 
     Attributes:
-        number: place among the images, from 1.
-        identity: the end of its SOP Instance UID, or the beginning of its hash.
-        acquired: date and time.
+        number: position among the images, from 1.
+        identity: end of the SOP Instance UID, or start of the hash.
+        acquired: date and time of the acquisition.
         thresholds: midpoint and the 12 thresholds, micrometres of gold; dashes without a curve.
-        standing: whether it counts, and why not.
-        counts: whether it counts.
+        standing: "counts", or the reason why the image is left out of the combined curve.
+        counts: whether the image counts.
     """
 
     number: str
@@ -92,35 +92,35 @@ class ImageRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """Everything that the report shows. Texts are escaped; they may come from anywhere.
+    """Content of the report. All texts are escaped, so they may come from untrusted sources.
 
     A report with ``reasons`` is the grey page of images that cannot be judged: it shows no verdict, curve or map.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         created: date and time of the report.
         provenance: JSON values; nested mappings become dotted names.
-        header: names and texts of what the images' headers state; None where they do not.
-        source: what the curve was determined from, such as "this image" or "these 8 images".
-        reasons: why the images cannot be judged; empty if they can.
+        header: names and texts of attributes from the headers of the images; None for missing attributes.
+        source: images behind the curve, such as "this image" or "these 8 images".
+        reasons: reasons why the images cannot be judged; empty if they can.
         mean_um: ``(12,)`` predicted thresholds, micrometres of gold; None without a curve.
-        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold.
-        training: sentence on the images that the model was trained on.
-        curve: the contrast-detail curve.
-        checks: names and texts of what was checked about the registration.
-        numbers: names and values of further numbers on which the decision to judge rests.
-        origin: sentences on how the curve came about.
-        map_statement: what the map says of the disks, or the sentence that stands in place of its pictures.
-        maps: map and overlay; empty where a sentence stands in their place.
+        interval_um: ``(12, 2)`` lower and upper ends of the 95 % intervals, micrometres of gold.
+        training: sentence about the training images of the model.
+        curve: picture of the contrast-detail curve.
+        checks: names and texts of the results of the registration.
+        numbers: names and values of further numbers behind the decision whether the image can be judged.
+        origin: sentences about the calculation of the curve.
+        map_statement: statement of the map about the disks, or the sentence that replaces its pictures.
+        maps: map and overlay; empty if a sentence replaces them.
         cutouts: enlarged regions.
         is_wide: whether the image is wider than high.
-        regions_note: sentence on the enlarged regions where the phantom could not be registered.
-        disks: statistic of the map beside that of its disk-free twin.
-        ablation: effects of the cells.
-        ablation_statement: what they say.
-        images: each image of several.
-        warnings: sentences.
-        meaning: what the colours mean.
+        regions_note: sentence about the enlarged regions.
+        disks: disk statistic of the map and of its disk-free twin.
+        ablation: picture of the effects of the cells.
+        ablation_statement: sentence about these effects.
+        images: rows for several images.
+        warnings: sentences of warning.
+        meaning: meaning of the colours.
     """
 
     title: str
@@ -157,10 +157,10 @@ class _Row(NamedTuple):
 
 
 def report_page(content: ReportContent) -> str:
-    """Return the page as HTML: two A4 pages on paper, one column of that width on a screen.
+    """Return the page as HTML: two A4 pages in print, one column of A4 width on a screen.
 
     Raises:
-        InvalidInput: a picture that is not a PNG, no curve of images that can be judged, or an invalid curve (see
+        InvalidInput: a picture is not a PNG, a report without reasons has no curve, or the curve is invalid (see
             `radlens.evaluation.verdict`).
     """
     found = None if content.reasons else _verdict(content)

@@ -1,4 +1,4 @@
-"""Parts of figures: one set of axes with a map, an image or a cut-out, and the colour bar."""
+"""Parts of figures: axes with a map, an image or a cut-out, and the colour bar."""
 
 import io
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def save(figure: Figure, *, dpi: float = _DPI) -> bytes:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of that many inches that arranges its parts itself."""
+    """Return an empty figure with a size in inches and automatic layout."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -62,13 +62,13 @@ def draw_map(
     """Draw a map and return the value of its strongest colour.
 
     Args:
-        axes: where to.
-        shown: see `display_map`.
-        spacing_mm: of the map's pixels.
-        limit: value of the strongest colour, by default `symmetric_limit` of what is drawn.
-        quantile: see `symmetric_limit`.
-        smooth_px: see `display_map`.
-        origin: row and column of the map's first pixel in the image that the axes count from.
+        axes: axes to draw in.
+        shown: ``(H, W)`` or an upsampled map, finite.
+        spacing_mm: pixel spacing of the map, mm.
+        limit: value of the strongest colour, by default `symmetric_limit` of the displayed map.
+        quantile: quantile for `symmetric_limit`.
+        smooth_px: standard deviation of the smoothing in `display_map`, pixels.
+        origin: row and column of the first pixel of the map in the image whose coordinates the axes show.
     """
     reduced = display_map(shown, smooth_px=smooth_px)
     limit = symmetric_limit(reduced, quantile) if limit is None else limit
@@ -92,7 +92,7 @@ def draw_cutout(
     smooth_px: float | None = None,
     grey: bool = False,
 ) -> None:
-    """Draw the part of a map, or of an image where ``grey``, inside ``box``; axes count from the full image."""
+    """Draw the part of a map, or of an image if ``grey``, inside ``box``; the axes show coordinates of the whole."""
     origin = (box.top, box.left)
     if grey and isinstance(shown, np.ndarray):
         draw_image(axes, cutout(shown, box), spacing_mm=spacing_mm, origin=origin)

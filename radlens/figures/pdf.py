@@ -1,4 +1,4 @@
-"""Pages as PDF, laid out by WeasyPrint, which needs Pango."""
+"""Conversion of pages to PDF with WeasyPrint, which needs Pango."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIBRARIES = ("gobject-2.0", "pango-1.0", "pangoft2-1.0", "harfbuzz", "fontconfi
 
 _REMEDY = (
     "on Debian and Ubuntu install them with `apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0`, "
-    "or write .html, which needs none of them"
+    "or write .html, which does not need them"
 )
 
 
@@ -42,7 +42,7 @@ def require_pdf() -> Any:
             f"a PDF needs shared libraries that are missing ({', '.join(missing)}): {_REMEDY}"
         ) from None
     finally:
-        # WeasyPrint makes Pillow accept truncated pictures, in the whole process. Images of patients must not be.
+        # On import WeasyPrint makes Pillow accept truncated pictures in the whole process; radlens must refuse them.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     return weasyprint
 
@@ -51,7 +51,7 @@ def to_pdf(page: str) -> bytes:
     """Return a self-contained HTML page as PDF; nothing outside the page is fetched.
 
     Raises:
-        MissingDependency: see `require_pdf`.
+        MissingDependency: WeasyPrint or its shared libraries are not installed.
     """
     weasyprint = require_pdf()
     from weasyprint.urls import URLFetcher

@@ -1,4 +1,4 @@
-"""Pictures without scales, with outlines of masks and boxes on them."""
+"""Pictures without scales, and outlines of masks and boxes on them."""
 
 import io
 import textwrap
@@ -55,15 +55,15 @@ __all__ = [
 ]
 
 Show = Literal["overlay", "map"]
-"""``"overlay"``: colours over the dimmed image, as opaque as the value is large. ``"map"``: colours alone."""
+"""``"overlay"``: colours over the dimmed image, with an opacity proportional to the value. ``"map"``: colours only."""
 
 TRUTH, FOUND = "#FFD400", "#FFFFFF"
 """Colours of the true box (solid) and of the box from a map (dashed)."""
 
 _QUANTILE = 0.995
-_MAX_SIDE = 700  # pixels; no panel of a page is drawn with more
+_MAX_SIDE = 700  # largest side of a panel of a page, pixels
 _DIMMED, _OPACITY = 0.7, 0.85
-_LETTERS_PER_INCH = 13  # of a 9 pt text
+_LETTERS_PER_INCH = 13  # at 9 pt
 _SMALL_DPI = 110
 _STROKE: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=3.0, foreground="black")]
 
@@ -81,11 +81,11 @@ def panel_grid(
 
     Args:
         tallness: height of a panel over its width.
-        n_rows: of panels.
-        n_columns: of panels.
-        largest: width and height that no panel exceeds, inches.
-        text_height: of what stands above and below each row, inches.
-        extra: width and height of what is no panel, inches.
+        n_rows: number of rows of panels.
+        n_columns: number of columns of panels.
+        largest: largest width and height of a panel, inches.
+        text_height: height of the texts above and below each row, inches.
+        extra: additional width and height outside the panels, inches.
     """
     width = min(largest[0], largest[1] / tallness, (PAGE_WIDTH - extra[0]) / n_columns)
     size = (width * n_columns + extra[0], n_rows * (width * tallness + text_height) + extra[1])
@@ -100,9 +100,9 @@ def tallness_of(shape: tuple[int, ...], spacing_mm: Spacing = None) -> float:
 
 
 def save_small(figure: Figure) -> bytes:
-    """Return a figure as PNG of a third of the size of `save`, for pages with many pictures.
+    """Return a figure as PNG of about a third of the size of `save`, for pages with many pictures.
 
-    It has fewer pixels and 64 levels of each colour; black and white stay what they are.
+    It has fewer pixels and 64 levels per colour channel; black and white are preserved.
     """
     with Image.open(io.BytesIO(save(figure, dpi=_SMALL_DPI))) as picture:
         pixels = np.asarray(picture.convert("RGB"))
@@ -113,18 +113,18 @@ def save_small(figure: Figure) -> bytes:
 
 
 def wrapped(text: str, width: float, size: float = 10) -> str:
-    """Break the lines of a text so that they fit into ``width`` inches at ``size`` points."""
+    """Wrap the lines of a text to ``width`` inches at ``size`` points."""
     n_letters = max(8, int(_LETTERS_PER_INCH * width * 9 / size))
-    # An equation stays on one line.
+    # Non-breaking spaces keep an equation on one line.
     lines = text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").split("\n")
     return "\n".join(textwrap.fill(line, n_letters) for line in lines)
 
 
 def checked_pair(pixels: ArrayLike, values: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image and its map, float64.
+    """Return an image and a map of it as float64.
 
     Raises:
-        InvalidInput: one is not two-dimensional or not finite, or their shapes differ.
+        InvalidInput: one is not two-dimensional or not finite, or the shapes differ.
     """
     image, shown = finite_map("image", pixels), finite_map(name, values)
     if image.shape != shown.shape:
@@ -133,13 +133,13 @@ def checked_pair(pixels: ArrayLike, values: ArrayLike, name: str) -> tuple[np.nd
 
 
 def thickened(values: np.ndarray, side: int) -> np.ndarray:
-    """Replace every value by the one of largest size within the square of ``side`` pixels around it.
+    """Replace every value by the one with the largest absolute value in the square of ``side`` pixels around it.
 
-    Where a map has no negative values this is the dilation that the thesis shows its gradient maps with (section
-    3.2.4). That of a signed map would drop every negative value; here they keep their place.
+    For a non-negative map this is the dilation with which the thesis displays its gradient maps (section 3.2.4). A
+    plain dilation of a signed map would remove negative values; this one keeps them.
 
     Raises:
-        InvalidParameter: a side that is even or below 1.
+        InvalidParameter: the side is even or below 1.
     """
     if side < 1 or side % 2 == 0:
         raise InvalidParameter(f"dilation must be odd and at least 1, got {side}")
@@ -148,28 +148,28 @@ def thickened(values: np.ndarray, side: int) -> np.ndarray:
 
 
 def grey_picture(pixels: np.ndarray) -> np.ndarray:
-    """Return an image as ``(h, w, 3)`` uint8 grey, reduced to what a panel can show."""
+    """Return an image as ``(h, w, 3)`` uint8 grey, reduced to the size of a panel."""
     return np.stack([display_grey(pixels, max_side=_MAX_SIDE)] * 3, axis=-1)
 
 
 def map_picture(pixels: np.ndarray, values: np.ndarray, show: Show, limit: float | None = None) -> np.ndarray:
-    """Return a map, alone or over its image, as ``(h, w, 3)`` uint8, reduced to what a panel can show.
+    """Return a map, alone or over its image, as ``(h, w, 3)`` uint8, reduced to the size of a panel.
 
-    Other than in `radlens.figures.overlay` opacity grows linearly: a noisy map does not cover its image.
+    Unlike in `radlens.figures.overlay`, the opacity grows linearly, so that a noisy map does not hide its image.
 
     Args:
-        pixels: ``(h, w)``.
-        values: ``(h, w)``.
-        show: what.
+        pixels: ``(h, w)`` image.
+        values: ``(h, w)`` map.
+        show: whether the map is drawn over its image or alone.
         limit: value of the strongest colour; by default `symmetric_limit` of the map.
 
     Raises:
-        InvalidParameter: ``show`` is neither.
+        InvalidParameter: ``show`` is unknown.
     """
     if show not in get_args(Show):
         raise InvalidParameter(f"show must be overlay or map, got {show!r}")
     limit = symmetric_limit(values, _QUANTILE) if limit is None else limit
-    # Averaging over blocks would let fine lines and points of both signs vanish.
+    # Averaging over blocks alone would cancel fine lines and points of both signs.
     reduced = display_map(thickened(values, block_size(values, _MAX_SIDE) // 2 * 2 + 1), max_side=_MAX_SIDE)
     if show == "map":
         return colorize(reduced, limit=limit)
@@ -179,7 +179,7 @@ def map_picture(pixels: np.ndarray, values: np.ndarray, show: Show, limit: float
 
 
 def scale_text(values: np.ndarray, limit: float | None = None) -> str:
-    """Return what is printed below a map: the value of its strongest colour."""
+    """Return the text below a map: the value of its strongest colour."""
     if not values.any():
         return "zero everywhere"
     constant = "constant, " if values.min() == values.max() else ""
@@ -190,7 +190,7 @@ def draw_picture(axes: Axes, picture: np.ndarray, shape: tuple[int, ...], spacin
     """Draw a picture without ticks; coordinates are pixels of ``shape``, or millimetres."""
     down, right = spacing_mm or (1.0, 1.0)
     grey = bool((picture[..., 0] == picture[..., 2]).all())
-    # Averaging red and blue pixels of a noisy map would draw a purple that stands for no value.
+    # Antialiasing would mix red and blue pixels of a noisy map to purple, which is not on the colour scale.
     extent, interpolation = (0, shape[1] * right, shape[0] * down, 0), "antialiased" if grey else "nearest"
     axes.imshow(picture, extent=extent, interpolation=interpolation, aspect="equal")
     axes.set(xticks=[], yticks=[])
@@ -198,7 +198,7 @@ def draw_picture(axes: Axes, picture: np.ndarray, shape: tuple[int, ...], spacin
 
 
 def edges_of(labels: np.ndarray) -> np.ndarray:
-    """Return the lines between pixels of different value, ``(n, 2, 2)``: two ends (x, y), in pixels."""
+    """Return the lines between pixels with different values, ``(n, 2, 2)``: both ends (x, y) in pixels."""
     down = _runs((labels[:, 1:] != labels[:, :-1]).T)
     across = _runs(labels[1:] != labels[:-1])
     vertical = [((line + 1, start), (line + 1, stop)) for line, start, stop in down]
@@ -207,7 +207,7 @@ def edges_of(labels: np.ndarray) -> np.ndarray:
 
 
 def outline_of(mask: np.ndarray) -> np.ndarray:
-    """Return the lines around the pixels of a mask, also where it touches the border, as `edges_of`."""
+    """Return the outline of a mask, including parts along the border of the image, in the format of `edges_of`."""
     return edges_of(np.pad(mask, 1)) - 1
 
 
@@ -218,7 +218,7 @@ def draw_edges(axes: Axes, edges: np.ndarray, spacing_mm: Spacing = None, **styl
 
 
 def draw_box(axes: Axes, box: Box, colour: str, *, dashed: bool = False) -> None:
-    """Draw a box with a dark rim, so that it is seen on any picture."""
+    """Draw a box with a dark rim, so that it is visible on any picture."""
     x0, y0, x1, y1 = box
     dash: Any = (0, (4, 2)) if dashed else "-"
     frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.6, linestyle=dash)
@@ -227,7 +227,7 @@ def draw_box(axes: Axes, box: Box, colour: str, *, dashed: bool = False) -> None
 
 
 def add_sign_bar(figure: Figure, label: str) -> None:
-    """Add one colour bar for panels of different scales."""
+    """Add a common colour bar for panels with different scales."""
     colours = ScalarMappable(Normalize(-1, 1), ListedColormap(RAMP / 255.0))
     bar = figure.colorbar(colours, ax=figure.axes, location="bottom", shrink=0.5, aspect=45, pad=0.015)
     bar.set_ticks([-1, 0, 1], labels=["− scale", "0", "+ scale"])

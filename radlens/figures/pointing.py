@@ -1,4 +1,4 @@
-"""Regions of a breast ultrasound image and where the map has its extremes: Byra et al. 2022, Figs. 3 and 4."""
+"""Regions of a breast ultrasound image and the extremes of its map: Byra et al. 2022, Figs. 3 and 4."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ class PointingCase:
     """One image of `figure_pointing`.
 
     Attributes:
-        pixels: ``(h, w)``, finite.
+        pixels: ``(h, w)`` image, finite.
         map: ``(h, w)``, signed, finite.
-        regions: masks ``(h, w)`` by name, as `radlens.evaluation.breast_regions` returns them.
-        group: heading, such as "benign"; cases of one group stand together.
-        title: above the image, such as "p(malignant) = 0.04".
-        spacing_mm: row, column.
+        regions: masks ``(h, w)`` by name, as from `radlens.evaluation.breast_regions`.
+        group: heading, such as "benign"; cases of one group are drawn together.
+        title: title above the image, such as "p(malignant) = 0.04".
+        spacing_mm: (row, column) pixel spacing, mm.
     """
 
     pixels: np.ndarray
@@ -62,16 +62,16 @@ class PointingCase:
 def figure_regions(
     pixels: ArrayLike, regions: Mapping[str, ArrayLike], *, spacing_mm: Spacing = None, title: str | None = None
 ) -> Figure:
-    """Draw an image and each of its regions, with the share of the image that it covers (Fig. 3).
+    """Draw an image and each of its regions, with the fraction of the image that the region covers (Fig. 3).
 
     Args:
-        pixels: ``(h, w)``.
+        pixels: ``(h, w)`` image.
         regions: masks ``(h, w)`` by name.
-        spacing_mm: row, column; images with pixels that are not square are drawn as they are.
-        title: above the figure.
+        spacing_mm: (row, column) pixel spacing, mm, which sets the aspect ratio.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no region, shapes that differ, or values that are not finite.
+        InvalidInput: there is no region, the shapes differ, or a value is not finite.
     """
     image = finite_map("image", pixels)
     masks = _masks(image, regions)
@@ -90,19 +90,19 @@ def figure_regions(
 
 
 def figure_pointing(cases: Sequence[PointingCase], *, max_columns: int = 4, title: str | None = None) -> Figure:
-    """Draw images above their maps with the regions' outlines and crosses at the extremes (Fig. 4).
+    """Draw images above their maps, with the outlines of the regions and crosses at the extremes (Fig. 4).
 
-    A white cross is an extreme inside a region: a hit. A grey one is an extreme outside of all. Of an extreme that
-    several pixels share, the one nearest to their mean is marked. A constant map has no extreme.
+    A white cross is an extreme inside a region (a hit), a grey cross an extreme outside every region. If several pixels
+    share an extreme, the one nearest to their mean is marked. A constant map has no extreme.
 
     Args:
-        cases: at least one.
-        max_columns: cases of one group that are drawn, at least 1; the figure says if there are more.
-        title: above the figure.
+        cases: cases to draw, at least one.
+        max_columns: largest number of cases per group, at least 1; the figure states if there are more.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no case, shapes that differ, or values that are not finite.
-        InvalidParameter: ``max_columns`` below 1.
+        InvalidInput: there is no case, the shapes differ, or a value is not finite.
+        InvalidParameter: ``max_columns`` is below 1.
     """
     if not cases:
         raise InvalidInput("cases must hold at least one, got none")
@@ -148,7 +148,7 @@ def _colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def _draw_region(axes: Axes, grey: np.ndarray, region: np.ndarray, colour: str, spacing_mm: Spacing) -> None:
-    """Draw an image that is dark outside of a region."""
+    """Draw an image darkened outside a region."""
     draw_picture(axes, grey, region.shape, spacing_mm)
     shade = np.zeros((*region.shape, 4))
     shade[..., 3] = np.where(region, 0.0, 0.65)
@@ -162,7 +162,7 @@ def _draw_case(above: Axes, below: Axes, case: PointingCase) -> None:
     draw_picture(above, grey_picture(image), image.shape, case.spacing_mm)
     above.set_title(case.title, size=10)
     draw_picture(below, map_picture(image, values, "overlay"), image.shape, case.spacing_mm)
-    # The mass last: its outline is also that of its neighbours.
+    # The mass is drawn last: its outline overlaps those of the other regions.
     for name, colour in reversed(_colours(masks).items()):
         edges = outline_of(masks[name])
         draw_edges(above, edges, case.spacing_mm, colors=colour, linewidths=1.0)
@@ -177,14 +177,14 @@ def _draw_extremes(axes: Axes, values: np.ndarray, masks: Mapping[str, np.ndarra
     down, right = spacing_mm or (1.0, 1.0)
     for shared in (values == values.max(), values == values.min()):
         row, column = _middle(shared)
-        # The rule of `pointing_hits`, for one extreme at a time.
+        # The rule of `pointing_hits`, applied to one extreme at a time.
         hit = any(2 * np.count_nonzero(region & shared) >= np.count_nonzero(shared) for region in masks.values())
         (cross,) = axes.plot((column + 0.5) * right, (row + 0.5) * down, "x", color="white" if hit else "0.65")
         cross.set(clip_on=False, markersize=10, markeredgewidth=2.2, path_effects=_STROKE)
 
 
 def _middle(pixels: np.ndarray) -> tuple[int, int]:
-    """Return the row and column of the pixel nearest to the mean of all."""
+    """Return the row and column of the pixel of a mask nearest to the mean position."""
     places = np.argwhere(pixels)
     row, column = places[np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))].tolist()
     return row, column

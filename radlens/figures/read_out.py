@@ -28,21 +28,22 @@ def figure_hits(
     human_um: Sequence[float] | np.ndarray | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draw in how many images the disk of each cell was found, and where the threshold lies.
+    """Draw the number of images in which the disk of each cell was found, and the threshold lines.
 
-    Rows are diameters and columns thicknesses, as the phantom numbers its cells; the colour is the fraction of hits
-    from 0.25, which guessing reaches, to 1. A threshold between two thicknesses is drawn between their columns in
-    proportion to its logarithm; one beyond the thinnest or the thickest disk is drawn at the edge, as a triangle.
+    Rows are diameters and columns thicknesses, in the order of the phantom. The colour is the fraction of hits, from
+    0.25, the rate of guessing, to 1. A threshold between two thicknesses is drawn between their columns, interpolated
+    on a logarithmic scale; a threshold beyond the thinnest or the thickest disk is a triangle at the edge.
 
     Args:
-        n_hits: ``(16, 16)`` number of hits; what stands where the phantom has no cell is ignored.
+        n_hits: ``(16, 16)`` number of hits; values where the phantom has no cell are ignored.
         n_images: Number of images.
         automated_um: ``(12,)`` automated thresholds, micrometres of gold, diameters as in ``CDC_DIAMETERS_MM``.
         human_um: ``(12,)`` human-equivalent thresholds, micrometres of gold.
-        title: Text above.
+        title: Title above the matrix.
 
     Raises:
-        InvalidInput: another shape, a number of hits beyond the number of images, or a threshold that is not positive.
+        InvalidInput: a shape is wrong, a number of hits is not between 0 and ``n_images``, or a threshold is not
+            positive.
     """
     hits = np.asarray(n_hits)
     if hits.shape != CELL_EXISTS.shape:
@@ -51,6 +52,7 @@ def figure_hits(
         low, high = hits[CELL_EXISTS].min(), hits[CELL_EXISTS].max()
         raise InvalidInput(f"n_hits must lie between 0 and n_images = {n_images}, got {low:g} to {high:g}")
     figure = new_figure(6.7, 6.2)
+    # "constrained", the default of new_figure, leaves gaps around axes with a fixed aspect ratio.
     figure.set_layout_engine("compressed")
     axes = figure.add_subplot()
     _draw_cells(axes, hits, n_images)
@@ -74,7 +76,7 @@ def _draw_cells(axes: Axes, hits: np.ndarray, n_images: int) -> None:
     axes.imshow(np.ma.masked_invalid(rates), cmap=_RATES, vmin=_CHANCE, vmax=1, aspect="equal")
     for row, column in zip(*np.nonzero(CELL_EXISTS), strict=True):
         colour = "white" if rates[row, column] > 0.65 else "0.15"
-        # Above the lines, so that numbers stay readable.
+        # The z-order puts the numbers above the lines.
         axes.text(column, row, f"{hits[row, column]:d}", ha="center", va="center", size=7.5, color=colour, zorder=4)
     axes.set_xticks(range(16), labels=[f"{value:.2f}" for value in THICKNESSES_UM], rotation=60)
     axes.set_yticks(range(16), labels=[f"{value:.2f}" for value in DIAMETERS_MM])

@@ -1,4 +1,4 @@
-"""Where to look closer at a CDMAM phantom: large disks and small disks (Amanova et al. 2022, Figs. 4 and 5)."""
+"""Regions of a CDMAM phantom to enlarge: large disks and small disks (Amanova et al. 2022, Figs. 4 and 5)."""
 
 from radlens.errors import InvalidParameter
 from radlens.figures.maps import Box
@@ -14,15 +14,15 @@ SMALL_DISKS = (13.0, 12.0)
 
 
 def region(layout: Layout, centre: tuple[float, float], side_mm: float = 36.0) -> Box:
-    """Return the square around a point of the grid, cut where it leaves the image.
+    """Return the square around a point of the grid, clipped to the image.
 
     Args:
-        layout: how the image lies on the phantom.
+        layout: position of the phantom in the image.
         centre: cell coordinates, such as `LARGE_DISKS` or `SMALL_DISKS`.
-        side_mm: of the square; 36 mm hold about five cells.
+        side_mm: side of the square, mm; 36 mm cover about five cells.
 
     Raises:
-        InvalidParameter: nothing of the square lies within the image.
+        InvalidParameter: the square lies outside the image.
     """
     row, column = (float(value) for value in layout.to_pixels(*cell_to_phantom(*centre)))
     half = [side_mm / 2 / step for step in layout.spacing_mm]
@@ -30,5 +30,5 @@ def region(layout: Layout, centre: tuple[float, float], side_mm: float = 36.0) -
     bottom = min(round(row + half[0]), layout.image_shape[0])
     right = min(round(column + half[1]), layout.image_shape[1])
     if bottom <= top or right <= left:
-        raise InvalidParameter("region must lie within the image, got one that lies outside")
+        raise InvalidParameter("region must lie within the image, got one outside it")
     return Box(top, left, bottom - top, right - left)

@@ -1,4 +1,4 @@
-"""Reliability against the number of samples, for several samplers (Spearman 1910 and Brown 1910, see maps)."""
+"""Reliability against the number of samples for several samplers (Spearman 1910 and Brown 1910)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,17 +15,17 @@ from radlens.maps import samples_for
 __all__ = ["ReliabilityCurve", "figure_reliability", "needed"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Told apart by colour-blind readers (Okabe and Ito 2008)."""
+"""Colours that colour-blind readers can distinguish (Okabe and Ito 2008)."""
 
 
 class ReliabilityCurve(NamedTuple):
-    """How reliable maps of one sampler are.
+    """Reliability of the maps of one sampler.
 
     Attributes:
-        label: of the sampler.
-        n_samples: ``(k,)``, rising.
-        agreement: ``(k,)`` correlation of the maps of two seeds, mean over pairs; NaN where it is unknown.
-        estimates: ``(s, k)`` what each of s seeds tells from its halves; NaN where it is unknown.
+        label: name of the sampler.
+        n_samples: ``(k,)`` numbers of samples, ascending.
+        agreement: ``(k,)`` correlation of the maps of two seeds, mean over pairs of seeds; NaN if unknown.
+        estimates: ``(s, k)`` estimates from the two halves of the samples of each of s seeds; NaN if unknown.
     """
 
     label: str
@@ -35,9 +35,9 @@ class ReliabilityCurve(NamedTuple):
 
 
 def needed(curve: ReliabilityCurve, wanted: float) -> tuple[float, bool]:
-    """Return how many samples reach the agreement ``wanted``, and whether that is beyond what was measured.
+    """Return the number of samples that reaches the agreement ``wanted``, and whether it is extrapolated.
 
-    From the measured point that is nearest in samples, by Spearman and Brown's formula.
+    The number follows from the measured point nearest in samples by the Spearman-Brown formula.
     """
     usable = np.flatnonzero(curve.agreement > 0)
     if not usable.size:
@@ -50,16 +50,16 @@ def needed(curve: ReliabilityCurve, wanted: float) -> tuple[float, bool]:
 def figure_reliability(
     curves: Sequence[ReliabilityCurve], *, wanted: float = 0.95, title: str = "", scale_px: int | None = None
 ) -> Figure:
-    """Draw reliability against samples, and how many samples each sampler needs for what the first one reaches.
+    """Draw reliability against samples, and the samples that each sampler needs for the reliability of the first one.
 
     Args:
-        curves: one for each sampler; the first is the one that others are compared with.
-        wanted: drawn as a line.
-        title: above.
-        scale_px: side of the bins that were correlated, for the axis.
+        curves: one curve for each sampler; the first is the reference.
+        wanted: wanted reliability, drawn as a line.
+        title: title of the figure.
+        scale_px: side of the correlated bins in pixels, for the label of the axis.
 
     Raises:
-        InvalidInput: no curves, or one whose parts differ in length.
+        InvalidInput: there is no curve, or the arrays of a curve differ in length.
     """
     for curve in curves:
         k = len(curve.n_samples)
@@ -78,7 +78,7 @@ def figure_reliability(
 
 def _draw_reliability(axes: Axes, curves: Sequence[ReliabilityCurve], wanted: float, scale_px: int | None) -> None:
     for curve, colour in zip(curves, _COLOURS, strict=False):
-        # Markers: a run of the fewest samples is looked at once, and a line of one point cannot be seen.
+        # Markers, because a short run has a single point, and a line of one point is invisible.
         label = f"{curve.label}, two seeds"
         axes.plot(curve.n_samples, curve.agreement, "-o", markersize=4, color=colour, linewidth=1.8, label=label)
         for i, estimate in enumerate(curve.estimates):
@@ -95,7 +95,7 @@ def _draw_reliability(axes: Axes, curves: Sequence[ReliabilityCurve], wanted: fl
 
 
 def _draw_needed(axes: Axes, curves: Sequence[ReliabilityCurve]) -> None:
-    """Draw samples of each sampler against those of the first for the same agreement; dashed where extrapolated."""
+    """Draw samples of each sampler against those of the first at the same agreement; dashed where extrapolated."""
     first = curves[0]
     reached = [(n, r) for n, r in zip(first.n_samples, first.agreement, strict=True) if r > 0]
     for curve, colour in zip(curves, _COLOURS, strict=False):
@@ -115,13 +115,13 @@ def _draw_needed(axes: Axes, curves: Sequence[ReliabilityCurve]) -> None:
 
 
 def _reach(curves: Sequence[ReliabilityCurve]) -> tuple[float, float]:
-    """Return a range of samples that holds all points inside the axes, also a single one."""
+    """Return limits of the sample axis that leave room around the points, even around a single one."""
     n_samples = np.concatenate([curve.n_samples for curve in curves])
     return float(n_samples.min()) / 1.5, float(n_samples.max()) * 1.5
 
 
 def _say(axes: Axes) -> None:
-    """Say on empty axes why they are."""
+    """Write the reason on empty axes."""
     text = "not known:\ntoo few samples for maps to agree"
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", size=10, color="0.3")
 

@@ -1,4 +1,4 @@
-"""What a report shows, from the answers of a model and the images that were sent."""
+"""Content of a report, from the answers of a model and the images that were sent."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ TITLE = "CDMAM image quality: predicted contrast-detail curve"
 
 @dataclass(frozen=True, eq=False)
 class ReportSources:
-    """What a report is made from.
+    """Sources of a report.
 
     Attributes:
-        predicted: answer to a prediction of one image or of several.
-        image: the image that is shown: the only one, or the first of several that counts.
-        headers: what the header of each image states, see `radlens.images.exposure.exposure`; at least one.
+        predicted: answer to a prediction of one or several images.
+        image: the displayed image: the only one, or the first of several that counts.
+        headers: attributes from the header of each image, from `radlens.images.exposure.exposure`; at least one.
         created: date and time of the report.
-        phantom: registered in ``image``; None where that failed.
-        failure: why it failed.
-        explanation: decoded answer to an explanation of ``image``; None where there is none.
-        shown: the map of ``explanation``; None where it holds none.
-        least_reliability: of a map that is shown.
-        ablation: answer to a disk ablation of ``image``; None where none was asked for.
-        read_out: automated read-out of all images; None where there are too few.
-        warnings: sentences beside those of the answers.
+        phantom: phantom registered in ``image``; None if the registration failed.
+        failure: reason why the registration failed.
+        explanation: decoded answer to an explanation of ``image``; None without an explanation.
+        shown: the map of ``explanation``; None without a map.
+        least_reliability: smallest reliability of a map that is shown as a finding.
+        ablation: answer to a disk ablation of ``image``; None if it was not requested.
+        read_out: automated read-out of all images; None if there are too few.
+        warnings: sentences in addition to the warnings of the answers.
     """
 
     predicted: Mapping[str, Any]
@@ -62,10 +62,10 @@ class ReportSources:
 
 
 def report_content(sources: ReportSources) -> ReportContent:
-    """Draw everything that a report shows; of images that cannot be judged, collect the reasons.
+    """Draw the pictures of a report and collect its texts; for images that cannot be judged, collect the reasons.
 
     Raises:
-        InvalidInput: image and map differ in shape, or one is not finite.
+        InvalidInput: image and map differ in shape, or one has values that are not finite.
     """
     predicted, images = sources.predicted, sources.predicted.get("images", ())
     common: dict[str, Any] = {
@@ -103,7 +103,7 @@ def _source(n_images: int) -> str:
 
 
 def _own_answer(sources: ReportSources) -> Mapping[str, Any]:
-    """Return what the prediction says of the image that is shown."""
+    """Return the part of the prediction about the displayed image."""
     images = sources.predicted.get("images", ())
     return next((each for each in images if each["sha256"] == sources.image.sha256), sources.predicted)
 
@@ -118,11 +118,11 @@ def _warnings(sources: ReportSources) -> list[str]:
 
 
 def _explained(sources: ReportSources) -> dict[str, Any]:
-    """Return map, overlay, regions and disk statistic, or the sentence that stands in place of the pictures."""
+    """Return map, overlay, regions and disk statistic, or the sentence that replaces the pictures."""
     answer = sources.explanation
     found = None if answer is None else answer["explanation"]
     if answer is None or found is None or sources.shown is None:
-        reasons = "; ".join(answer["reasons"]) if answer else "none was asked for"
+        reasons = "; ".join(answer["reasons"]) if answer else "it was not requested"
         return {"map_statement": f"No map: {reasons}."}
     method = texts.method_line(found, answer["provenance"])
     is_finding, statement = _judged(found, sources.least_reliability)
@@ -142,7 +142,7 @@ def _explained(sources: ReportSources) -> dict[str, Any]:
 
 
 def _judged(found: Mapping[str, Any], least_reliability: float) -> tuple[bool, str]:
-    """Return whether a map may be shown as a finding, and the sentence that says so."""
+    """Return whether a map may be shown as a finding, and the sentence about it."""
     disks, reliability = found.get("disks"), found.get("reliability")
     if disks is not None:
         return bool(disks["marks_disks"]), str(disks["sentence"])
@@ -150,7 +150,7 @@ def _judged(found: Mapping[str, Any], least_reliability: float) -> tuple[bool, s
         known = "not known" if reliability is None else f"{reliability:.2f}"
         needed = f"it must be at least {least_reliability:g}"
         return False, f"This map is not reliable: its reliability is {known}, {needed}. Use more samples."
-    return True, "Whether this map marks the disks of this image was not tested: it states no disk statistic."
+    return True, "Whether this map marks the disks of this image was not tested: it has no disk statistic."
 
 
 def _boxes(sources: ReportSources) -> tuple[dict[str, Any], str]:
@@ -159,7 +159,7 @@ def _boxes(sources: ReportSources) -> tuple[dict[str, Any], str]:
     try:
         return disk_boxes(sources.phantom), ""
     except InvalidParameter:
-        return {}, "No regions are enlarged: the image does not show these disks."
+        return {}, "No regions are enlarged: the disks in question lie outside the image."
 
 
 def _ablated(sources: ReportSources) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _ablated(sources: ReportSources) -> dict[str, Any]:
 
 
 def _provenance(sources: ReportSources) -> dict[str, Any]:
-    """Return the provenance of the prediction, and of the map what differs from it."""
+    """Return the provenance of the prediction, and the fields in which that of map and ablation differ from it."""
     of_curve, found = sources.predicted["provenance"], {}
     for name, answer in (("map", sources.explanation), ("ablation", sources.ablation)):
         if answer is not None:

@@ -32,25 +32,25 @@ _OVERLAY_SIDE = 900
 def curve_picture(
     mean_um: np.ndarray, interval_um: np.ndarray, source: str, read_out: SeriesReadOut | None = None
 ) -> Picture:
-    """Draw the predicted curve with its interval and the limits, and the automated read-out's curve where there is one.
+    """Draw the predicted curve with its interval and the limits, and the curve of the automated read-out if given.
 
     Args:
         mean_um: ``(12,)`` predicted thresholds, micrometres of gold.
-        interval_um: ``(12, 2)`` lower and upper ends of their 95 % intervals, micrometres of gold.
-        source: what the curve was predicted from, such as "this image".
+        interval_um: ``(12, 2)`` lower and upper ends of the 95 % intervals, micrometres of gold.
+        source: images of the prediction, such as "this image".
         read_out: automated read-out of the same images.
     """
     curves = [Curve(mean_um, interval_um, label=f"predicted from {source}")]
     caption = (
-        "Threshold thickness over disk diameter; the band is the 95 % interval; lower is better. Each limit is stated "
-        "at four diameters, which the lines connect."
+        "Threshold gold thickness against disk diameter; bands are 95 % intervals; lower is better. The limits are "
+        "defined at four diameters; the lines only connect them."
     )
     if read_out is not None:
         thresholds, n_images = read_out.read_out.thresholds_um[0], read_out.n_images
         curves.append(Curve(thresholds, read_out.interval_um, label=f"read-out of {n_images} images"))
         caption += (
-            f" The second curve is the automated read-out of {n_images} images, without a network, converted to human "
-            "readers; its interval is a bootstrap over images."
+            f" The second curve is the automated read-out of {n_images} images, made without a network and converted "
+            "to human observers; its interval is a bootstrap over images."
         )
     drawn = figure_cdc(curves, size=(3.7, 3.4))
     axes = drawn.axes[0]
@@ -65,9 +65,9 @@ def map_pictures(pixels: np.ndarray, shown: UpsampledMap, *, method: str, spacin
 
     Args:
         pixels: ``(H, W)`` the image.
-        shown: its map.
-        method: method, parameters, samples and reliability, which stand under each picture.
-        spacing_mm: of the pixels.
+        shown: map of the image.
+        method: method, parameters, samples and reliability for the captions.
+        spacing_mm: pixel spacing, mm.
 
     Raises:
         InvalidInput: image and map differ in shape, or one is not two-dimensional or not finite.
@@ -89,12 +89,12 @@ def map_pictures(pixels: np.ndarray, shown: UpsampledMap, *, method: str, spacin
         Picture(
             "Map",
             save(figure, dpi=_DPI),
-            f"Red: must become brighter. Blue: must become darker. {method}.",
+            f"Red pixels must become brighter, blue pixels darker. {method}.",
         ),
         Picture(
             "Map over the image",
             to_png(overlay(pixels, shown, limit=limit, max_side=_OVERLAY_SIDE)),
-            f"The image in grey; weak values are drawn stronger than in the map. {method}.",
+            f"Image in grey; weak values are emphasised compared with the map. {method}.",
         ),
     ]
 
@@ -106,13 +106,13 @@ def cutout_pictures(
 
     Args:
         pixels: ``(H, W)`` the image.
-        shown: its map.
-        boxes: regions to enlarge, by their names.
-        method: as in `map_pictures`.
-        spacing_mm: of the pixels.
+        shown: map of the image.
+        boxes: regions to enlarge, by name.
+        method: method, parameters, samples and reliability for the captions.
+        spacing_mm: pixel spacing, mm.
 
     Raises:
-        InvalidParameter: a box outside the image.
+        InvalidParameter: a box lies outside the image.
     """
     limit, found = _limit(shown), []
     for name, box in boxes.items():
@@ -142,16 +142,16 @@ def ablation_picture(found: Mapping[str, Any], pixels: np.ndarray, phantom: Regi
     """Draw the effects of the cells as a matrix and on the phantom.
 
     Args:
-        found: a disk ablation as JSON values; null stands for a cell that is not known.
+        found: a disk ablation as JSON values, with null for unknown cells.
         pixels: ``(H, W)`` the image.
-        phantom: registered.
+        phantom: the phantom registered in the image.
     """
     mean = np.array(found["prediction"]["mean_um"])
     cells = AblatedCells(_matrix(found["effect"]), np.array(found["significant"]), mean, mean / np.array(HUMAN_FACTORS))
     drawn = figure_ablation(cells, phantom.upright(pixels), phantom.layout)
     caption = (
-        "Rise of the predicted midpoint when a cell loses its two disks. Red cells carried the curve. "
-        f"{found['n_samples']} samples, seed {found['seed']}."
+        "Rise of the predicted midpoint when the two disks of a cell are removed. Red: the disks of the cell lowered "
+        f"the predicted curve. {found['n_samples']} samples, seed {found['seed']}."
     )
     return Picture("Disk ablation", save(drawn), caption)
 

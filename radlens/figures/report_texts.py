@@ -1,4 +1,4 @@
-"""What a report says beside its pictures, from the answers of a model."""
+"""Texts of a report, from the answers of a model."""
 
 from __future__ import annotations
 
@@ -26,48 +26,48 @@ _MOST_NAMED = 6
 
 _NUMBERS = {
     "correlation": "correlation with a noise-free phantom",
-    "missing": "part outside the image",
+    "missing": "fraction outside the image",
     "hidden_cells": "cells outside the image",
     "second_phantom": "second phantom",
     "pixel_mm": "pixel size (mm)",
     "line_contrast": "contrast of the grid lines (noise = 1)",
-    "odd_cells": "cells with odd lines",
-    "shift_mm": "misplacement of the lines (mm)",
-    "line_misfit": "misfit of the lines",
+    "odd_cells": "cells with deviating line contrast",
+    "shift_mm": "displacement of the lines (mm)",
+    "line_misfit": "deviation of the line profile",
     "blur_mm": "blur of the lines (mm)",
     "disk_blur_mm": "blur of the disks (mm)",
-    "line_noise": "noise on lines / beside",
+    "line_noise": "noise on / beside the lines",
     "white": "noise of single pixels (typical = 1)",
     "neighbours_down": "noise correlation, 1 pixel down",
     "neighbours_right": "noise correlation, 1 pixel right",
-    "anisotropy": "difference of both noise correlations",
+    "anisotropy": "noise correlation, down minus right",
     "second_down": "noise correlation, 2 pixels down",
     "second_right": "noise correlation, 2 pixels right",
-    "large_noise": "noise of whole cells / that of half millimetres",
+    "large_noise": "noise of cell means / of 0.5 mm bins",
     "unevenness": "largest / smallest noise of 9 parts",
-    "quietest_cell": "noise of the quietest cell",
-    "noisiest_cell": "noise of the noisiest cell",
-    "far_pixels": "share of outlying pixels",
-    "far_bins": "outlying half millimetres",
+    "quietest_cell": "smallest noise of a cell (all cells = 1)",
+    "noisiest_cell": "largest noise of a cell (all cells = 1)",
+    "far_pixels": "fraction of outlier pixels",
+    "far_bins": "outlier bins of 0.5 mm",
     "excess": "excess kurtosis, pixels",
-    "bin_excess": "excess kurtosis, half millimetres",
+    "bin_excess": "excess kurtosis, 0.5 mm bins",
     "stripes": "stripes (noise = 1)",
-    "clipped_top": "clipped at the top",
-    "clipped_bottom": "clipped at the bottom",
+    "clipped_top": "fraction clipped at the top",
+    "clipped_bottom": "fraction clipped at the bottom",
     "step": "step of pixel values (noise = 1)",
     "slope": "background, change along 100 mm (noise = 1)",
-    "bend": "background, bend (noise = 1)",
+    "bend": "background, deviation from a plane (noise = 1)",
     "visibility": "visibility of the disks (scenario 1 = 1)",
-    "corner_to_middle": "corner disks / middle disks",
-    "thick_to_thin": "thick disks / thin disks",
-    "small_disks": "disks of 0.25 mm and less against larger ones (standard deviations)",
-    "smallest_disks": "disks of 0.16 mm and less against larger ones (standard deviations)",
-    "faint_disks": "hardly visible disks against others (standard deviations)",
-    "disk_mismatch": "mismatch of the disks (1 expected)",
-    "other_corners": "corners without a disk (1 expected)",
+    "corner_to_middle": "visibility, corner / middle disks",
+    "thick_to_thin": "visibility, thick / thin disks",
+    "small_disks": "disks of 0.25 mm and less vs. larger ones (standard deviations)",
+    "smallest_disks": "disks of 0.16 mm and less vs. larger ones (standard deviations)",
+    "faint_disks": "barely visible disks vs. others (standard deviations)",
+    "disk_mismatch": "disk mismatch (expected: 1)",
+    "other_corners": "signal in corners without a disk (expected: 1)",
     "hits": "cells of 205 read correctly",
 }
-"""What the numbers of an assessment are called on paper; others keep their names."""
+"""Names of the numbers of an assessment in a report; other numbers keep their names."""
 
 _GROUPS = {
     "large": "1 mm and more",
@@ -78,10 +78,10 @@ _GROUPS = {
 
 
 def header_rows(stated: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str | None]]:
-    """Return one text for each name: the value of all images, or the different ones.
+    """Return one text for each name: the value that all images share, or the different values.
 
     Args:
-        stated: of each image, see `radlens.images.exposure.exposure`; at least one.
+        stated: attributes of each image, from `radlens.images.exposure.exposure`; at least one.
     """
     return [(name, _joined([each[name] for each in stated])) for name in stated[0]]
 
@@ -96,30 +96,31 @@ def _joined(values: Sequence[str | None]) -> str | None:
 
 
 def training(provenance: Mapping[str, Any]) -> str:
-    """Return a sentence on the images that the model was trained on, from its record.
+    """Return a sentence about the training images of the model, from its record.
 
     Args:
-        provenance: of the prediction.
+        provenance: provenance of the prediction.
     """
     recordings = (provenance.get("training") or {}).get("recordings")
     if recordings is None or recordings == "not stated":
         return (
-            "The record of the model does not state what it was trained on: assume simulated images only. Its numbers "
-            "were not compared with read-outs of real phantoms."
+            "The record of the model does not state its training images: assume simulated images only. Its results "
+            "have not been compared with read-outs of real phantoms."
         )
     if recordings == "real":
         return "The model was trained on simulated images and on recordings of real phantoms."
     return (
-        "The model was trained on simulated images only; its numbers were not compared with read-outs of real phantoms."
+        "The model was trained on simulated images only; its results have not been compared with read-outs of real "
+        "phantoms."
     )
 
 
 def checks(phantom: Registered | None, failure: str) -> list[tuple[str, str]]:
-    """Return names and texts of what is known of the registration.
+    """Return names and texts of the results of the registration.
 
     Args:
-        phantom: registered; None where that failed.
-        failure: why it failed.
+        phantom: the registered phantom; None if the registration failed.
+        failure: reason why the registration failed.
     """
     if phantom is None:
         return [("Registration", f"failed: {failure}")]
@@ -133,15 +134,15 @@ def checks(phantom: Registered | None, failure: str) -> list[tuple[str, str]]:
         if is_mirrored
     ]
     return [
-        ("Registration", f"phantom found, correlation {phantom.correlation:.3f} with a noise-free one"),
-        ("Turn", f"{layout.rotation_deg:+.2f}°, {'on its side' if phantom.is_transposed else 'upright'}"),
-        ("Mirror", "; ".join(mirrors) or "not mirrored"),
+        ("Registration", f"phantom found, correlation with a noise-free phantom {phantom.correlation:.3f}"),
+        ("Rotation", f"{layout.rotation_deg:+.2f}°, {'on its side' if phantom.is_transposed else 'upright'}"),
+        ("Mirroring", "; ".join(mirrors) or "not mirrored"),
         ("Outside the image", f"{100 * phantom.missing:.1f} % of the phantom"),
     ]
 
 
 def numbers(assessment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values of the numbers of an assessment that are numbers; the correlation is stated elsewhere."""
+    """Return names and values of the numbers of an assessment, without those that `checks` states."""
     return [
         (_NUMBERS.get(name, name.replace("_", " ")), f"{value:.3g}")
         for name, value in assessment.items()
@@ -150,11 +151,11 @@ def numbers(assessment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def origin(prediction: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
-    """Return sentences on how a curve came about.
+    """Return sentences about the calculation of a curve.
 
     Args:
         prediction: the curve as JSON values.
-        provenance: of it.
+        provenance: provenance of the prediction.
     """
     n_images, n_samples = prediction.get("n_images", 1), prediction.get("n_samples", 1)
     samples = f"{n_samples} sample{'s' if n_samples > 1 else ''} of 250 × 250 pixels"
@@ -162,7 +163,7 @@ def origin(prediction: Mapping[str, Any], provenance: Mapping[str, Any]) -> list
     drawn = "" if seed is None else f" (seed {seed})"
     combined = (
         f"The curve of each image is the mean over {samples}{drawn}. The reported curve is the geometric mean of "
-        f"{n_images} images. Errors that all images share do not average out, and the interval keeps them."
+        f"{n_images} images. Errors common to all images do not average out; the interval includes them."
         if n_images > 1
         else f"The curve is the mean over {samples} of one image{drawn}."
     )
@@ -170,8 +171,8 @@ def origin(prediction: Mapping[str, Any], provenance: Mapping[str, Any]) -> list
     if min(prediction["mean_um"]) > 0:
         parts = [_relative(prediction, name) for name in ("aleatoric", "epistemic")]
         found.append(
-            "The 95 % interval is log-normal. It joins the expected error of the reading "
-            f"({parts[0]}, one standard deviation) and the disagreement of the networks ({parts[1]})."
+            "The 95 % interval is log-normal. It combines the expected reading error (aleatoric, "
+            f"{parts[0]}, one standard deviation) and the disagreement of the networks (epistemic, {parts[1]})."
         )
     return found
 
@@ -183,15 +184,15 @@ def _relative(prediction: Mapping[str, Any], name: str) -> str:
 
 
 def method_line(explanation: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    """Return method, parameters, number of samples and reliability of a map: what stands under each of its pictures.
+    """Return method, parameters, number of samples and reliability of a map for the captions of its pictures.
 
     Args:
         explanation: the map with its fields.
-        provenance: of it.
+        provenance: provenance of the explanation.
     """
     stated = provenance.get("explainer") or {}
     parameters = stated.get("parameters") or {}
-    names = {"path_length": "c", "n_steps": "L", "zscore": "t"}
+    names = {"path_length": "c", "n_steps": "L", "zscore": "t"}  # symbols of Amanova et al. 2022
     parts = [str(explanation["method"]).upper() if explanation["method"] == "omig" else str(explanation["method"])]
     parts += [
         f"{names.get(name, name.replace('_', ' '))} = {value:g}"
@@ -208,7 +209,7 @@ def method_line(explanation: Mapping[str, Any], provenance: Mapping[str, Any]) -
 
 
 def disk_rows(disks: Mapping[str, Any] | None) -> list[DiskRow]:
-    """Return the statistic of a map beside that of its disk-free twin; nothing where there is none."""
+    """Return the disk statistic of a map and that of its disk-free twin; an empty list without a statistic."""
     if disks is None:
         return []
     return [
@@ -228,10 +229,10 @@ def _t_and_share(contrast: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def image_rows(images: Sequence[Mapping[str, Any]]) -> list[ImageRow]:
-    """Return one row for each image of several.
+    """Return one row for each image of a prediction of several images.
 
     Args:
-        images: as a prediction of several images states them.
+        images: the field ``images`` of the prediction.
     """
     return [
         ImageRow(
@@ -247,10 +248,10 @@ def image_rows(images: Sequence[Mapping[str, Any]]) -> list[ImageRow]:
 
 
 def left_out(images: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each of several images that does not count, at most `_MOST_NAMED`; others are counted.
+    """Return a sentence for each image that does not count; beyond `_MOST_NAMED`, one sentence states their number.
 
     Args:
-        images: as a prediction of several images states them.
+        images: the field ``images`` of the prediction.
     """
     said = [
         f"Image {row.number} ({row.identity}): {'; '.join([row.standing, *image['reasons']])}."
@@ -282,7 +283,7 @@ def _standing(image: Mapping[str, Any]) -> str:
 
 
 def stated_inputs(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return provenance in which a list of several images is one short text for each: hash and UID."""
+    """Return the provenance with each of several inputs shortened to a text of hash and UID."""
     if "inputs" not in provenance:
         return dict(provenance)
     inputs = {

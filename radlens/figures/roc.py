@@ -17,10 +17,10 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 class ScoredCases(NamedTuple):
-    """What one model says of its test cases.
+    """Scores of one model for its test cases.
 
     Attributes:
-        label: of the model.
+        label: name of the model.
         labels: ``(n,)``, 1 for positive (malignant) and 0 for negative.
         scores: ``(n,)``, higher for positive.
     """
@@ -31,12 +31,12 @@ class ScoredCases(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """A point that a paper prints, drawn as a star.
+    """A published operating point, drawn as a star.
 
     Attributes:
-        label: in the legend.
-        sensitivity: fraction.
-        specificity: fraction.
+        label: label in the legend.
+        sensitivity: sensitivity as a fraction.
+        specificity: specificity as a fraction.
     """
 
     label: str
@@ -47,15 +47,15 @@ class OperatingPoint(NamedTuple):
 def figure_roc(
     models: Sequence[ScoredCases], *, published: OperatingPoint | None = None, title: str | None = None
 ) -> Figure:
-    """Draw the curve of each model, and the point of it that is nearest to the upper left corner.
+    """Draw the ROC curve of each model and its point nearest to the upper left corner.
 
     Args:
-        models: at least one.
-        published: to be compared with.
-        title: above.
+        models: scores of the models, at least one.
+        published: published point for comparison.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: no model, or labels and scores of which there is no curve, see `radlens.evaluation.roc_curve`.
+        InvalidInput: there is no model, or labels and scores are invalid for `radlens.evaluation.roc_curve`.
         MissingDependency: scikit-learn is not installed.
     """
     if not models:

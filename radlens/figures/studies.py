@@ -1,4 +1,4 @@
-"""The comparisons of the paper, drawn from data: Amanova et al. 2022, Figs. 3, 6, 7, 12 and 14."""
+"""Comparisons of maps as in Amanova et al. 2022, Figs. 3, 6, 7, 12 and 14."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -33,10 +33,10 @@ class PathLength(NamedTuple):
 
     Attributes:
         path_length: ``c`` of eq. (2).
-        shown: its map.
+        shown: map for this ``c``.
         before_um: midpoint of the predicted curve, micrometres of gold.
-        after_um: midpoint after adding the map to the image.
-        note: one more line above the map.
+        after_um: midpoint after the map is added to the image, micrometres of gold.
+        note: additional line above the map.
     """
 
     path_length: float
@@ -47,10 +47,10 @@ class PathLength(NamedTuple):
 
 
 class MethodsRow(NamedTuple):
-    """One image explained in three ways.
+    """One image explained by three methods.
 
     Attributes:
-        label: of the image.
+        label: name of the image.
         occlusion: map of occlusion sensitivity.
         sensitivity: map of sensitivity analysis.
         omig: map of OMIG.
@@ -66,10 +66,10 @@ class UpsampledRow(NamedTuple):
     """One upsampled map and the part of it to enlarge.
 
     Attributes:
-        label: of the image.
+        label: name of the image.
         shown: the map.
-        box: the part.
-        spacing_mm: of the map's pixels.
+        box: part to enlarge.
+        spacing_mm: pixel spacing of the map, mm.
     """
 
     label: str
@@ -79,12 +79,13 @@ class UpsampledRow(NamedTuple):
 
 
 def figure_path_lengths(studies: Sequence[PathLength], *, n_columns: int = 4) -> Figure:
-    """Draw one map for each ``c`` with what it does to the midpoint (Fig. 14).
+    """Draw one map for each ``c`` with its effect on the midpoint (Fig. 14).
 
-    Each map has its own colour scale, stated below its title: values grow with ``c``, patterns are what is compared.
+    Each map has a separate colour scale, stated below its title, because values grow with ``c`` and the figure compares
+    patterns.
 
     Raises:
-        InvalidInput: no map, or one that is not two-dimensional or not finite.
+        InvalidInput: there is no map, or a map is not two-dimensional or not finite.
     """
     _require(studies)
     n_columns = min(n_columns, len(studies))
@@ -106,15 +107,15 @@ def figure_rotation(
     """Draw a turned image, its map and an enlarged part of the map (Fig. 7).
 
     Args:
-        pixels: ``(H, W)``, the image as it was explained, that is, already turned.
-        shown: its map.
-        box: the part of the map to enlarge.
-        spacing_mm: of the pixels.
-        title: above the figure.
+        pixels: ``(H, W)``, the image after the turn, as it was explained.
+        shown: map of the turned image.
+        box: part of the map to enlarge.
+        spacing_mm: pixel spacing, mm.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: image or map not two-dimensional or not finite.
-        InvalidParameter: a box outside the map.
+        InvalidInput: image or map is not two-dimensional or not finite.
+        InvalidParameter: the box lies outside the map.
     """
     tall = _tallness(shown)
     figure = new_figure(11.0, 4.0 * min(tall, 1.6) + 1.3)
@@ -133,18 +134,18 @@ def figure_rotation(
 def figure_scenario(
     pixels: np.ndarray, shown: Shown, box: Box, *, spacing_mm: Spacing = None, title: str | None = None
 ) -> Figure:
-    """Draw an image above its map, and the same part of both enlarged: where are the disks (Fig. 6).
+    """Draw an image above its map, and the same part of both enlarged (Fig. 6).
 
     Args:
         pixels: ``(H, W)`` image.
-        shown: its map.
-        box: the part to enlarge.
-        spacing_mm: of the pixels.
-        title: above the figure.
+        shown: map of the image.
+        box: part to enlarge.
+        spacing_mm: pixel spacing, mm.
+        title: title of the figure.
 
     Raises:
-        InvalidInput: image or map not two-dimensional or not finite.
-        InvalidParameter: a box outside the image.
+        InvalidInput: image or map is not two-dimensional or not finite.
+        InvalidParameter: the box lies outside the image.
     """
     tall = _tallness(shown)
     figure = new_figure(4.4 / tall + 4.8, 9.4)
@@ -165,10 +166,10 @@ def figure_scenario(
 def figure_methods(rows: Sequence[MethodsRow]) -> Figure:
     """Draw occlusion sensitivity, sensitivity analysis and OMIG side by side, one row for each image (Fig. 3).
 
-    Each map has its own colour scale, stated above it: the methods measure different things in different units.
+    Each map has a separate colour scale, stated above it, because the methods have different meanings and units.
 
     Raises:
-        InvalidInput: no row, or a map that is not two-dimensional or not finite.
+        InvalidInput: there is no row, or a map is not two-dimensional or not finite.
     """
     _require(rows)
     tall = _tallness(rows[0].omig)
@@ -184,11 +185,11 @@ def figure_methods(rows: Sequence[MethodsRow]) -> Figure:
 
 
 def figure_upsampled(rows: Sequence[UpsampledRow], *, title: str | None = None) -> Figure:
-    """Draw upsampled maps with an enlarged part each, one row for each image: Fig. 12, sensitivity; Fig. 4, OMIG.
+    """Draw upsampled maps and an enlarged part of each, one row for each image: Fig. 12, sensitivity; Fig. 4, OMIG.
 
     Raises:
-        InvalidInput: no row, or a map that is not two-dimensional or not finite.
-        InvalidParameter: a box outside its map.
+        InvalidInput: there is no row, or a map is not two-dimensional or not finite.
+        InvalidParameter: a box lies outside its map.
     """
     _require(rows)
     tall = _tallness(rows[0].shown)

@@ -1,4 +1,4 @@
-"""One study as a single HTML page that needs nothing else: no files, no scripts, no network."""
+"""A study as a self-contained HTML page without files, scripts or network access."""
 
 import io
 import re
@@ -14,16 +14,16 @@ from radlens.figures.html import environment, flattened
 __all__ = ["SIMULATED_NOTE", "Cell", "PictureBlock", "Section", "StudyContent", "Table", "study_page"]
 
 Cell = str | float | None
-"""What stands in a table; None is shown as a dash."""
+"""Value of a cell of a table; None is shown as a dash."""
 
 _CSS_PIXELS_PER_INCH = 100
-"""Of a figure: one of `radlens.figures.charts.PAGE_WIDTH` fills the page, and its text is as large as the page's."""
+"""CSS pixels per inch of a figure: `radlens.figures.charts.PAGE_WIDTH` then fills the page, with text of equal size."""
 
-_DPI = 150  # of a picture that does not say
+_DPI = 150  # for a picture that does not state its resolution
 
 _NUMBER = re.compile(r"[<>≤≥±+−-]?\s?\d|–$")
-SIMULATED_NOTE = "Paper: images of patients. Here: simulated images; the two columns are not of the same thing."
-"""What is said below a table that compares patients with simulated images."""
+SIMULATED_NOTE = "Paper: images of patients. Here: simulated images; the two columns are not directly comparable."
+"""Note below a table that compares images of patients with simulated images."""
 
 _NOT_COMPUTED = "not computed yet"
 
@@ -33,11 +33,14 @@ class Table:
     """A table.
 
     Attributes:
-        title: above it.
-        columns: their headings; the first column names the rows.
-        rows: as many cells as columns each; fractions are shown with three significant digits.
-        note: below it.
-        published: places of the columns that a paper printed, from 0; they are shaded.
+        title: title above the table.
+        columns: headings of the columns; the first column names the rows.
+        rows: rows with one cell per column; floats are shown with three significant digits.
+        note: text below the table.
+        published: indices of the columns with numbers from a paper, which are shaded.
+
+    Raises:
+        InvalidInput: there is no column, a row has another number of cells, or an index is out of range.
     """
 
     title: str
@@ -61,9 +64,9 @@ class PictureBlock:
     """A picture.
 
     Attributes:
-        title: above it.
-        png: its bytes.
-        caption: below it: what is seen and how to read it.
+        title: title above the picture.
+        png: picture as PNG.
+        caption: text below the picture that explains it.
     """
 
     title: str
@@ -76,10 +79,10 @@ class Section:
     """A part of the study, in the order of the paper.
 
     Attributes:
-        heading: short.
+        heading: short heading.
         text: paragraphs, separated by empty lines.
         blocks: tables and pictures, in order.
-        missing: what is not there yet; a section without text and blocks is missing as a whole.
+        missing: missing results, one text each; a section without text and blocks is missing as a whole.
     """
 
     heading: str
@@ -89,26 +92,26 @@ class Section:
 
     @property
     def gaps(self) -> Sequence[str]:
-        """What is not there yet."""
+        """Texts about missing results; empty for a complete section."""
         return self.missing or (() if self.text or self.blocks else (_NOT_COMPUTED,))
 
 
 @dataclass(frozen=True, eq=False)
 class StudyContent:
-    """Everything that the page shows. Texts are escaped; they may come from anywhere.
+    """Content of the page. All texts are escaped, so they may come from untrusted sources.
 
     Attributes:
-        title: of the page.
-        citation: of the paper.
-        created: date and time.
-        ran: what was run, such as data, models and preset: a sentence each, by its name.
-        sections: in the order of the paper.
+        title: title of the page.
+        citation: reference of the paper.
+        created: date and time of the page.
+        ran: description of the run by topic, such as data, models and preset; one sentence each.
+        sections: sections in the order of the paper.
         provenance: JSON values; nested mappings become dotted names.
-        simulated: whether the images are simulated; False for a data set of patients.
-        how_to_read: paragraphs.
-        limits: what the numbers do not show; paragraphs.
+        simulated: whether the images are simulated; false for a data set of patients.
+        how_to_read: paragraphs on how to read the page.
+        limits: paragraphs on the limits of the results.
         warnings: sentences about this run.
-        published_note: what is said below tables with published columns where the images are simulated.
+        published_note: note below tables with published columns if the images are simulated.
     """
 
     title: str
@@ -125,10 +128,10 @@ class StudyContent:
 
 
 def study_page(content: StudyContent) -> str:
-    """Return the page as HTML: a column of 1000 pixels on a screen, narrower on a phone, A4 on paper.
+    """Return the page as HTML: a column of 1000 pixels on a screen, narrower on a phone, A4 in print.
 
     Raises:
-        InvalidInput: a picture that is no PNG.
+        InvalidInput: a picture is not a PNG.
     """
     gaps = [(i, section.heading, gap) for i, section in enumerate(content.sections, 1) for gap in section.gaps]
     n_complete = sum(not section.gaps for section in content.sections)
@@ -150,6 +153,7 @@ def _paragraphs(text: str) -> list[str]:
 
 def _css_width(png: bytes) -> int:
     with Image.open(io.BytesIO(png)) as picture:
+        # PNG stores pixels per metre, so that Pillow returns slightly less than the resolution of the figure.
         return round(picture.width / picture.info.get("dpi", (_DPI, _DPI))[0] * _CSS_PIXELS_PER_INCH)
 
 
@@ -160,5 +164,5 @@ def _cell_text(cell: Cell) -> str:
 
 
 def _is_numeric(table: Table, place: int) -> bool:
-    """Return whether a column holds numbers, which are set flush right."""
+    """Return whether a column contains only numbers, which are aligned to the right."""
     return place > 0 and all(_NUMBER.match(_cell_text(row[place])) for row in table.rows)

@@ -1,4 +1,4 @@
-"""The tables of the two studies: what was measured here beside what the paper prints."""
+"""Tables of the two studies, with the results of this run beside those of the paper."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -45,13 +45,13 @@ _LEVELS = (0.1, 0.5)
 
 
 class ModelResult(NamedTuple):
-    """How well one of our networks did.
+    """Result of one of our networks.
 
     Attributes:
-        network: as `radlens.evaluation.published.SAM_MILLAN_MODELS` writes it, to stand beside its number.
-        data: what it was tested with.
+        network: name as in `radlens.evaluation.published.SAM_MILLAN_MODELS`, which links it to the published result.
+        data: name of the test data.
         measure: "accuracy" or "AUC".
-        estimate: with its interval, or a number alone.
+        estimate: estimate with its interval, or a number.
     """
 
     network: str
@@ -79,16 +79,16 @@ class FaithfulnessScores(NamedTuple):
 
 
 def datasets_table(ours: Sequence[ClassCounts]) -> Table:
-    """Return Table 1 of the thesis, and our data below it."""
+    """Return Table 1 of the thesis with our data below it."""
     rows: list[Sequence[Cell]] = [(*row, "paper, Table 1") for row in SAM_MILLAN_DATASETS]
     rows += [(*row, "here") for row in ours]
     return Table("Images", ("Data", "Class", "Train", "Validation", "Total", "Source"), rows)
 
 
 def models_table(ours: Sequence[ModelResult]) -> Table:
-    """Return the accuracies and AUCs of the thesis (sections 3.2.2 and 3.2.3) beside ours.
+    """Return our accuracies and AUCs beside those of the thesis (sections 3.2.2 and 3.2.3).
 
-    A network of the thesis without a result here has a row too.
+    A network of the thesis without a result here has a row, too.
     """
     networks = dict.fromkeys(
         [(model.network, model.measure) for model in ours]
@@ -96,7 +96,7 @@ def models_table(ours: Sequence[ModelResult]) -> Table:
     )
     rows = [row for network, measure in networks for row in _model_rows(network, measure, ours)]
     columns = ("Network", "Data here", "Measure", "Here", "95 % interval", "Paper", "Data of the paper")
-    note = "The paper's numbers are of the validation part of its data; it has no test part."
+    note = "The paper reports results on the validation part of its data; it has no test part."
     return Table("Classification", columns, rows, note, published=(5, 6))
 
 
@@ -104,11 +104,11 @@ def iou_table(ious: Mapping[str, ArrayLike], n_without_box: Mapping[str, int] | 
     """Return the numbers behind Figs. 5 and 6 of the thesis, the best method first.
 
     Args:
-        ious: ``(n,)`` per method, one per image; 0 for an image without a box.
-        n_without_box: images without a box per method; None where it was not counted.
+        ious: ``(n,)`` in [0, 1] per method, one per image; 0 for an image without a box.
+        n_without_box: number of images without a box per method; None if not counted.
 
     Raises:
-        InvalidInput: IoUs that are none, see `radlens.evaluation.iou_summary`.
+        InvalidInput: a shape is wrong, there are no values, or an IoU is outside [0, 1].
     """
     found = {name: iou_summary(values) for name, values in ious.items()}
     rows: list[Sequence[Cell]] = []
@@ -120,32 +120,32 @@ def iou_table(ious: Mapping[str, ArrayLike], n_without_box: Mapping[str, int] | 
         place = SAM_MILLAN_IOU.get(name, "not in the paper")
         rows.append((method_title(name), summary.n, mean, f"{summary.median:.3f}", *reached, without, rank, place))
     levels = (f"IoU ≥ {level:g}" for level in _LEVELS)
-    columns = ("Method", "Images", "Mean IoU ± SD", "Median", *levels, "No box", "Place here", "Place in the paper")
+    columns = ("Method", "Images", "Mean IoU ± SD", "Median", *levels, "No box", "Rank here", "Rank in the paper")
     return Table("IoU of boxes from maps with the true boxes", columns, rows, SAM_MILLAN_IOU_NOTE, published=(8,))
 
 
 def classification_table(found: Classification) -> Table:
-    """Return Table 1 of Byra et al. beside ours."""
+    """Return our classification measures beside Table 1 of Byra et al."""
     rows = [
         (title, *_estimate(getattr(found, name)), _published(BYRA_CLASSIFICATION[name]))
         for name, title in _MEASURES.items()
     ]
     note = (
-        f"{found.n_positive} malignant and {found.n_negative} benign cases here. All but the AUC at the point of the "
-        "ROC curve nearest to the upper left corner. Intervals are from a bootstrap over cases; what the paper's ± is "
-        "of is not stated."
+        f"{found.n_positive} malignant and {found.n_negative} benign cases here. All measures except the AUC are at "
+        "the point of the ROC curve nearest to the upper left corner. Intervals are from a bootstrap over cases; the "
+        "paper does not define its ±."
     )
     return Table("Classification", ("Measure", "Here", "95 % interval", "Paper, Table 1"), rows, note, published=(3,))
 
 
 def chance_hits(regions: Sequence[Mapping[str, ArrayLike]]) -> dict[str, float]:
-    """Return how often a region would be hit if both extremes of a map were random pixels, the mean over cases.
+    """Return the probability of a hit if both extremes of a map were random pixels, as a mean over cases.
 
     Args:
-        regions: masks ``(h, w)`` by name, one mapping per case, as `radlens.evaluation.breast_regions` returns them.
+        regions: masks ``(h, w)`` by name, one mapping per case, as from `radlens.evaluation.breast_regions`.
 
     Returns:
-        By region, and by `ANY_REGION` for all together; empty without a case.
+        Probability by region, and under `ANY_REGION` for at least one region; empty without a case.
     """
     if not regions:
         return {}
@@ -156,15 +156,15 @@ def chance_hits(regions: Sequence[Mapping[str, ArrayLike]]) -> dict[str, float]:
 
 
 def pointing_hits_table(found: Mapping[str, RegionHits], by_chance: Mapping[str, float] | None = None) -> Table:
-    """Return Table 2 of Byra et al. beside ours, with Wilson's intervals of 95 %.
+    """Return our pointing game, with 95 % Wilson intervals, beside Table 2 of Byra et al.
 
     Args:
-        found: rows of `radlens.evaluation.pointing_table`.
-        by_chance: see `chance_hits`; None leaves dashes.
+        found: rows from `radlens.evaluation.pointing_table`.
+        by_chance: probabilities from `chance_hits`; None leaves dashes.
     """
     rows = [_pointing_row(name, hits, by_chance or {}) for name, hits in found.items()]
     columns = ("Region", "Hits", "Cases", "Here", "95 % interval", "Two random pixels", "Paper, Table 2")
-    note = "Correctly classified cases only. A hit: the largest or the smallest value of the map lies in the region."
+    note = "Correctly classified cases only. In a hit, the largest or the smallest value of the map is in the region."
     return Table("Pointing game", columns, rows, note, published=(6,))
 
 
@@ -173,7 +173,7 @@ def faithfulness_table(found: Mapping[str, FaithfulnessScores], *, score: str = 
 
     Args:
         found: means over images, by method.
-        score: what the areas and the infidelity are of.
+        score: name of the score to which areas and infidelity refer.
     """
     rows: list[Sequence[Cell]] = [(method_title(name), *scores) for name, scores in found.items()]
     columns = (
@@ -185,14 +185,14 @@ def faithfulness_table(found: Mapping[str, FaithfulnessScores], *, score: str = 
         "Rank correlation, all layers random → 0",
     )
     note = (
-        f"Means over images; areas and infidelity of the {score}. Arrows: which direction is good. "
-        "The paper measures none of these."
+        f"Means over images; areas and infidelity of the {score}. Arrows point to better values. "
+        "The paper does not report these measures."
     )
     return Table("Faithfulness", columns, rows, note)
 
 
 def _model_rows(network: str, measure: str, ours: Sequence[ModelResult]) -> list[Sequence[Cell]]:
-    """Return one row per result here; what the paper prints stands in each of them."""
+    """Return one row per result here, each with the results of the paper for this network."""
     paper = [model for model in SAM_MILLAN_MODELS if (model.network, model.measure) == (network, measure)]
     printed = "; ".join(_published(model.published) for model in paper) or None
     data = "; ".join(model.data for model in paper) or None

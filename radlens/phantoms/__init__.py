@@ -1,4 +1,4 @@
-"""Simulators of test objects and of patients' images, with known truth."""
+"""Simulators of test objects and patient images with known ground truth."""
 
 from radlens.phantoms import cdmam, mammogram, ultrasound
 

@@ -1,4 +1,4 @@
-"""Batches of simulated images with labels, for training: every case follows from the seed and its number alone."""
+"""Batches of simulated images with labels, for training: the seed and the number of a case determine it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from radlens.phantoms.fields import Seed, check_choice, check_range, generator
 __all__ = ["CLASSES", "Batch", "Case", "draw_batches"]
 
 CLASSES = ("normal", "benign", "malignant")
-"""What an image can show: no lesion, benign ones only, or a malignant one."""
+"""Classes of an image: no lesion, benign lesions only, or a malignant lesion."""
 
 
 class Case(Protocol):
@@ -35,8 +35,8 @@ class Batch(Generic[T]):
 
     Args:
         pixels: (b, 1, H, W) float32, as the simulator returns them.
-        labels: (b,) int64, index into the classes that were asked for.
-        cases: the images with their truth.
+        labels: (b,) int64, index into the requested classes.
+        cases: images with their truth.
     """
 
     pixels: NDArray[np.float32]
@@ -50,14 +50,14 @@ def draw_batches(
     """Return an iterator over batches; case ``i`` has seed ``(*seed, i)`` and a class drawn from it.
 
     Args:
-        draw: returns an image of a class from a seed.
-        n_batches: at least 1.
-        batch_size: at least 1.
+        draw: function of class and seed that returns an image.
+        n_batches: number of batches, at least 1.
+        batch_size: cases per batch, at least 1.
         classes: two or three of ``CLASSES``, each with the same probability.
-        seed: of the whole set.
+        seed: seed of the whole set.
 
     Raises:
-        InvalidParameter: a value out of its range; at once, not at the first batch.
+        InvalidParameter: a value is out of range; raised by the call itself, not by the first batch.
     """
     check_range("n_batches", n_batches, 1, 10**9)
     check_range("batch_size", batch_size, 1, 10**6)
@@ -65,7 +65,7 @@ def draw_batches(
         check_choice("classes", name, CLASSES)
     if len(set(classes)) != len(classes) or len(classes) < 2:
         raise InvalidParameter(f"classes must be at least two that differ, got {', '.join(classes)}")
-    generator(seed)
+    generator(seed)  # raises for a negative seed now: the body of a generator function runs at its first batch
     seeds = tuple(np.atleast_1d(seed).tolist())
     return _batches(draw, n_batches, batch_size, tuple(classes), seeds)
 

@@ -1,4 +1,4 @@
-"""Decoded requests to responses: the functional core of every handler; knows no model."""
+"""Responses to decoded requests: the model-independent functional core of every handler."""
 
 from radlens.service.batching import BatchService
 from radlens.service.messages import KINDS, Emit, Request, Response, request_from_http

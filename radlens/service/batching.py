@@ -1,6 +1,6 @@
-"""A batch of requests in, one response for each out: what the services of all models share.
+"""Base of all services: one response for each request of a batch.
 
-Rows that can share work are computed together, and no row can spoil the answer of another.
+Rows that can share work are computed together, and a failing row does not affect the responses to the others.
 """
 
 from abc import ABC, abstractmethod
@@ -14,16 +14,16 @@ __all__ = ["BatchService", "Work"]
 
 Result = TypeVar("Result")
 Work = tuple[Callable[[Sequence[Any]], Sequence[Any]], Callable[[Any, Any, Any], Response], list[Any]]
-"""What computes some rows, what makes a response of a row, its result and its context, and the rows."""
+"""Function that computes rows, function that encodes a row, its result and its context as a response, and the rows."""
 
 
 class BatchService(ABC):
-    """Answer requests with one model; a row is a request that was found to be good."""
+    """Answer requests with one model; a row is a validated request."""
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """Return one response per request, in their order. Nothing a request holds makes it raise.
+        """Return one response per request, in their order; never raises, whatever the requests contain.
 
-        A request that streams gets a response whose ``stream`` does the work when it is called.
+        A streaming request gets a response whose ``stream`` does the work when it is called.
         """
         opened = [self._opened(request) for request in requests]
         answers: dict[Any, Response] = {}
@@ -32,14 +32,14 @@ class BatchService(ABC):
         return [row if isinstance(row, Response) else answers[row] for row in opened]
 
     def stream(self, request: Request, emit: Emit) -> Response:
-        """Answer one request, its body in pieces.
+        """Answer one request with the body in pieces.
 
         Args:
-            request: any; one that does not stream is answered by one piece.
-            emit: takes each piece of the body.
+            request: the request; without streaming the body is a single piece.
+            emit: function that receives each piece of the body.
 
         Returns:
-            Status and headers.
+            The response with status and headers.
         """
         (response,) = self.respond([request])
         if response.stream is None:
@@ -50,20 +50,20 @@ class BatchService(ABC):
 
     @abstractmethod
     def _open(self, request: Request) -> Any:
-        """Return the row of a request, or raise what is wrong with it."""
+        """Return the row of a request; raise if the request is invalid."""
 
     @abstractmethod
     def _work(self, rows: Sequence[Any]) -> Iterator[Work]:
-        """Group rows by what can be computed together."""
+        """Group rows that can be computed together."""
 
     @abstractmethod
     def _context(self, row: Any) -> Any:
-        """Return what the answer of a row says beside its result."""
+        """Return the information that the response to a row contains besides its result, such as the provenance."""
 
     def _opened(self, request: Request) -> Any:
         try:
             return self._open(request)
-        except Exception as error:
+        except Exception as error:  # an exception out of respond would fail the whole batch
             return failed(error, request.request_id)
 
     def _answer(
@@ -77,7 +77,7 @@ class BatchService(ABC):
         except Exception as error:
             if len(rows) == 1:
                 return {rows[0]: failed(error, rows[0].request.request_id)}
-            # One of them spoilt it: each gets alone what it deserves.
+            # One row failed and took the group with it: compute rows one by one, so that only that row fails.
             return {row: self._answer(compute, encode, [row])[row] for row in rows}
         return {row: self._encode(encode, row, result) for row, result in zip(rows, results, strict=True)}
 

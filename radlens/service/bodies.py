@@ -1,7 +1,7 @@
-"""The body of a request: an image as it is, several of them, or a JSON object that holds one beside parameters.
+"""The body of a request: an image file, several image files, or a JSON object with images and parameters.
 
-Several images come as ``multipart/related`` (RFC 2387), one part an image, each with its media type. A JSON object
-(RFC 8259) holds an image in base64, or an array ``images`` of them.
+Several images are sent as ``multipart/related`` (RFC 2387), one part per image, each with its media type. A JSON object
+(RFC 8259) has an image in base64 in the field ``image``, or an array of them in the field ``images``.
 """
 
 import base64
@@ -23,23 +23,23 @@ _REFUSED = {
     "multipart/form-data": "a form",
     "application/x-www-form-urlencoded": "a form (curl's default: add -H 'Content-Type: application/dicom')",
 }
-"""Media types that never hold the image as it is; TorchServe takes them apart before anyone can look at them."""
+"""Refused media types; TorchServe parses forms itself, so that the original bytes are lost."""
 
 MULTIPART = "multipart/related"
 
 MAX_IMAGES = 64
-"""Images of one request; physicists take 8 to 16, some 40."""
+"""Largest number of images in a request; physicists take 8 to 16, some take 40."""
 
 _MAX_FIELDS = 64
-"""Fields of a JSON body that are read; there are about ten parameters."""
+"""Largest number of fields in a JSON body; there are about ten parameters."""
 
 
 class ImagePart(NamedTuple):
     """One image of a body.
 
     Attributes:
-        data: the bytes of the image file.
-        content_type: their declared media type; None if they came in JSON.
+        data: bytes of the image file.
+        content_type: declared media type; None for an image in JSON.
     """
 
     data: bytes
@@ -47,11 +47,11 @@ class ImagePart(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """What a body holds.
+    """Content of a body.
 
     Attributes:
-        images: at least one.
-        parameters: those that came in JSON, as text by name.
+        images: images, at least one.
+        parameters: parameters from JSON, as text by name.
     """
 
     images: tuple[ImagePart, ...]
@@ -59,13 +59,13 @@ class Opened(NamedTuple):
 
 
 def open_body(request: Request) -> Opened:
-    """Take the images out of a body.
+    """Return the images and parameters of a body.
 
     Raises:
-        UnsupportedMediaType: the body is declared to be a form.
-        InvalidInput: the body is declared to be JSON and is not an object with an ``image`` or ``images`` in base64, it
-            is declared to be multipart and is not, or holds more than `MAX_IMAGES` images.
-        InvalidParameter: another field of it is neither a number, a boolean nor a string.
+        UnsupportedMediaType: the body is declared as a form.
+        InvalidInput: a body declared as JSON is not an object with ``image`` or ``images`` in base64, a body declared
+            as multipart is not multipart, or there are more than `MAX_IMAGES` images.
+        InvalidParameter: a parameter in JSON is neither a number, a boolean nor a string.
     """
     declared = (request.content_type or "").partition(";")[0].strip().lower()
     if declared in _REFUSED:
@@ -86,23 +86,25 @@ def _limited(images: tuple[ImagePart, ...]) -> tuple[ImagePart, ...]:
 
 
 def _parts(request: Request) -> tuple[ImagePart, ...]:
-    """Return the parts of a multipart body; the header of the request stands before it, as in a message."""
+    """Return the parts of a multipart body, parsed as a message with the Content-Type of the request."""
     head = f"Content-Type: {request.content_type}\r\nMIME-Version: 1.0\r\n\r\n"
     try:
         message = message_from_bytes(head.encode("ascii") + request.body, policy=policy.HTTP)
         is_multipart = isinstance(message, EmailMessage) and message.is_multipart()
         parts: list[Any] = list(message.iter_parts()) if is_multipart else []
         found = tuple(ImagePart(_payload(part), _media_type(part)) for part in parts)
-    except (ValueError, LookupError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError):  # what the email parser raises for malformed input
         found, message = (), None
     if not found or message is None or message.defects:
-        raise InvalidInput(f"expected {MULTIPART} with a boundary and one part an image, got {len(request.body)} bytes")
+        raise InvalidInput(
+            f"expected {MULTIPART} with a boundary and one part per image, got {len(request.body)} bytes"
+        )
     return found
 
 
 def _payload(part: EmailMessage) -> bytes:
     if part.is_multipart():
-        raise ValueError("a part must not hold parts")
+        raise ValueError("a part must not have parts")
     data = part.get_payload(decode=True)
     return data if isinstance(data, bytes) else b""
 
@@ -126,9 +128,9 @@ def _object(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        # The parser's own message quotes nothing, but its exception holds the whole document.
+        # "from None": the exception of the parser holds the whole document, which may contain patient data.
         raise InvalidInput(
-            f"expected a JSON object as the body, got {len(body)} bytes that are no valid JSON"
+            f"expected a JSON object as the body, got {len(body)} bytes that are not valid JSON"
         ) from None
     if not isinstance(fields, dict):
         raise InvalidInput(f"expected a JSON object as the body, got {_kind(fields)}")
@@ -138,7 +140,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _image(value: Any) -> bytes:

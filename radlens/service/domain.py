@@ -1,4 +1,4 @@
-"""Whether a model may judge an image: no confident answer outside the domain, whatever the model."""
+"""The decision whether a model may judge an image: outside its domain it must not give a confident answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ __all__ = ["Assessment", "Domain"]
 
 @dataclass(frozen=True)
 class Assessment:
-    """Whether an image is one that the model can judge.
+    """The decision whether a model may judge an image.
 
     Attributes:
         assessable: Whether a verdict, a class or a map may be given.
-        reasons: One sentence for each thing that keeps the model from judging; empty if ``assessable``.
-        numbers: What the decision rests on, by name.
+        reasons: One sentence for each reason against a judgement; empty if ``assessable``.
+        numbers: Numbers behind the decision, by name.
     """
 
     assessable: bool
@@ -29,7 +29,7 @@ class Assessment:
 
 
 class Domain(Protocol):
-    """The images that a model may be asked about."""
+    """The domain of a model: the images that it may judge."""
 
     def assess(self, image: Image) -> Assessment:
-        """Return whether ``image`` is one of them; never raises for an image that could be read."""
+        """Return whether ``image`` is in the domain; never raises for a readable image."""

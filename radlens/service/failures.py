@@ -1,4 +1,4 @@
-"""Errors as answers: one clear message for the client, one line without patient data for the log."""
+"""Error responses: one clear message for the client, one line without patient data for the log."""
 
 import json
 import logging
@@ -15,13 +15,13 @@ _log = logging.getLogger("radlens.service")
 
 
 class Failure(NamedTuple):
-    """What a client learns of an error; the first three fields are named as in TorchServe's own errors.
+    """Description of an error for a client; the first three fields are named as in errors of TorchServe.
 
     Attributes:
         code: HTTP status.
         type: kind of error.
-        message: what was expected and what came.
-        request_id: of the request.
+        message: message with the expected and the received value.
+        request_id: identifier of the request.
     """
 
     code: int
@@ -33,8 +33,8 @@ class Failure(NamedTuple):
 def failure(error: Exception, request_id: str) -> Failure:
     """Describe and log an error.
 
-    Only the message of a `RadlensError` is repeated: any other exception may quote what it failed on, and so is logged
-    by its type and place alone.
+    Only the message of a `RadlensError` is repeated. Other exceptions may quote their input, which may contain patient
+    data, so that only their type and traceback are logged.
     """
     status, kind = http_status(error), type(error).__name__
     if isinstance(error, RadlensError):
@@ -46,6 +46,6 @@ def failure(error: Exception, request_id: str) -> Failure:
 
 
 def failed(error: Exception, request_id: str) -> Response:
-    """Return the answer to a request that cannot be served, and log it."""
+    """Return the response to a failed request, and log the error."""
     fields = failure(error, request_id)
     return Response(fields.code, JSON, json.dumps(fields._asdict()).encode())

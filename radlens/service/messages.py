@@ -1,4 +1,4 @@
-"""What comes in and what goes out: one HTTP request and one HTTP response, free of any server's types."""
+"""Requests and responses, independent of the types of any HTTP server."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from radlens.wire import PARAMETER_PREFIX, QUERY
 __all__ = ["KINDS", "Emit", "Request", "Response", "request_from_http"]
 
 KINDS = ("predict", "explain")
-"""What can be asked of a model."""
+"""Kinds of requests to a model."""
 
 Emit = Callable[[bytes], None]
 
@@ -21,12 +21,12 @@ class Request:
 
     Attributes:
         kind: ``"predict"`` or ``"explain"``.
-        body: the image, or a JSON object that holds it in base64 beside parameters.
-        content_type: media type of the body as it was declared.
-        accept: the Accept header, see RFC 9110 section 12.5.1.
-        parameters: by name; a name that the request cannot have is refused.
-        hints: plain headers by name, ``-`` written as ``_``; used where they name a parameter, otherwise ignored.
-        request_id: repeated in the answer and in the log.
+        body: one or several images, or a JSON object with images in base64 and parameters.
+        content_type: declared media type of the body.
+        accept: Accept header (RFC 9110 section 12.5.1).
+        parameters: parameters by name; unknown names are refused.
+        hints: plain headers by name, with ``_`` for ``-``; headers that are not parameters are ignored.
+        request_id: identifier repeated in the response and in the log.
     """
 
     kind: str
@@ -40,15 +40,15 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """One answer.
+    """One response.
 
     Attributes:
         status: HTTP status.
         content_type: media type of the body.
-        body: all of it, or empty where ``stream`` is given.
+        body: complete body; empty if ``stream`` is given.
         headers: further response headers.
-        stream: where the body comes in pieces, a function that makes them and hands each to its argument. It never
-            raises by itself: an error becomes the last piece.
+        stream: function that produces a body in pieces and passes each to its argument. It does not raise errors of its
+            own: an error becomes the last piece.
     """
 
     status: int
@@ -66,14 +66,14 @@ class Response:
 def request_from_http(
     kind: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str], request_id: str
 ) -> Request:
-    """Collect what HTTP spreads over headers and query string.
+    """Return the request from the headers and the query string of HTTP.
 
     Args:
         kind: one of `KINDS`.
-        body: of the request.
-        headers: names in any case.
-        query: decoded query string; it wins over headers.
-        request_id: see `Request`.
+        body: body of the request.
+        headers: headers, with names in any case.
+        query: decoded query string, which has precedence over headers.
+        request_id: identifier of the request.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     proxied = dict(parse_qsl(lower.pop(QUERY, ""), keep_blank_values=True))

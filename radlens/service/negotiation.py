@@ -1,4 +1,4 @@
-"""Which of the formats on offer a client accepts: RFC 9110, sections 12.4.2 and 12.5.1."""
+"""Content negotiation: RFC 9110, sections 12.4.2 and 12.5.1."""
 
 import re
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ _WEIGHT = re.compile(r"(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.ASCII)
 """RFC 9110 section 12.4.2: ``qvalue``."""
 
 _MAX_RANGES = 50
-"""Ranges of an Accept header that are read; browsers send fewer than ten."""
+"""Largest number of ranges that are read from an Accept header; browsers send fewer than ten."""
 
 
 def negotiate(accept: str | None, offered: Sequence[str]) -> str:
-    """Return the media type of ``offered`` that the client prefers; the earlier one where it has no preference.
+    """Return the media type of ``offered`` that the client prefers, the earlier one without a preference.
 
     Args:
-        accept: an Accept header; without one, or with an empty one, anything is acceptable. Parameters other than
-            ``q`` and ranges that cannot be parsed are ignored.
+        accept: Accept header; if it is missing or empty, every type is acceptable. Parameters other than ``q`` and
+            invalid ranges are ignored.
         offered: media types in lower case, the default first; at least one.
 
     Raises:
-        NotAcceptable: none of them is accepted.
+        NotAcceptable: the client does not accept an offered type.
     """
     if accept is None or not accept.strip():
         return offered[0]
@@ -43,7 +43,7 @@ def _parse(item: str) -> tuple[str, float] | None:
 
 
 def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
-    """Return the weight of the most specific range that matches, 0 where none does."""
+    """Return the weight of the most specific matching range, 0 without a match."""
     for candidate in (media_type, media_type.partition("/")[0] + "/*", "*/*"):
         weights = [weight for media_range, weight in ranges if media_range == candidate]
         if weights:

@@ -32,31 +32,31 @@ __all__ = [
 ]
 
 MEMBERS = ("mean", "each")
-"""Explain the mean score of all members, or each member by itself."""
+"""Explanation of the mean score of all members, or of each member separately."""
 
 _MAX_SHOWN = 40
-"""Characters of what a client sent that a message repeats."""
+"""Largest number of characters from a client that a message repeats."""
 
 
 def shown(text: str) -> str:
-    """Return ``text`` quoted, in printable ASCII and short: it may be an attack on whoever reads the message."""
+    """Return ``text`` quoted, shortened and in printable ASCII: it may contain an attack, such as log injection."""
     quoted = ascii(text[:_MAX_SHOWN])
     return quoted if len(text) <= _MAX_SHOWN and len(quoted) <= 2 * _MAX_SHOWN else quoted[: 2 * _MAX_SHOWN] + "..."
 
 
 class Parameter(Protocol):
-    """How the text of one parameter is read."""
+    """Parser of one parameter."""
 
     @property
     def default(self) -> Any:
-        """The value of a parameter that is not given."""
+        """Value of a parameter that is not given."""
 
     @property
     def expected(self) -> str:
-        """What the text must be, to follow ``must be``."""
+        """Description of valid text, which completes "must be ..."."""
 
     def parse(self, text: str) -> Any:
-        """Return the value, or None where the text is not as expected."""
+        """Return the value, or None for invalid text."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Integer:
 
     def parse(self, text: str) -> int | None:
         """See `Parameter`."""
+        # Not int(): it accepts signs, underscores and digits of other scripts, and takes long for long texts.
         if not re.fullmatch(r"[0-9]{1,20}", text):
             return None
         value = int(text)
@@ -82,7 +83,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Count(Integer):
-    """As `Integer`, or the word ``auto``: as many as it takes."""
+    """An `Integer`, or the word ``auto`` for a number that is determined during the computation."""
 
     @property
     def expected(self) -> str:
@@ -230,16 +231,16 @@ def _parameter(allowed: Range, default: Any, most: int | None, most_images: int 
 
 
 def require_members(members: str, output: str, n_members: int) -> str:
-    """Return which of `MEMBERS` is meant: a disagreement is between each of them.
+    """Return the effective value of ``members``: the output "disagreement" implies "each".
 
     Raises:
-        InvalidParameter: each of a model that has one.
+        InvalidParameter: the value is "each" for a model with one member.
     """
     if output == "disagreement":
         members = "each"
     if n_members == 1 and members == "each":
         raise InvalidParameter(
-            "members must be mean and output another than disagreement for a model of one member, got each"
+            "members must be mean and output must not be disagreement for a model with one member, got each"
         )
     return members
 
@@ -250,16 +251,16 @@ def read_parameters(
     """Read the text of parameters.
 
     Args:
-        what: has them, for messages.
-        known: all there are, by name.
-        given: text by name; each must be known.
-        hints: used where they name a parameter that is not given.
+        what: kind of request, for messages.
+        known: known parameters, by name.
+        given: text of parameters by name; each must be known.
+        hints: text by name for parameters that are not given; other names are ignored.
 
     Returns:
         A value for each known parameter.
 
     Raises:
-        InvalidParameter: an unknown name, or text that is not as expected.
+        InvalidParameter: a name is unknown, or a text is invalid.
     """
     unknown = sorted(set(given) - set(known))
     if unknown:

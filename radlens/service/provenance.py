@@ -1,4 +1,4 @@
-"""Where an answer comes from: model, engine, parameters, input and time, enough to repeat it."""
+"""Provenance of an answer: model, engine, parameters, input and time, sufficient to reproduce it."""
 
 import json
 import platform
@@ -16,14 +16,14 @@ __all__ = ["header_value", "input_stated", "library_versions", "provenance"]
 
 
 class Stated(Protocol):
-    """What was asked for."""
+    """Settings of a request."""
 
     def stated(self) -> dict[str, Any]:
         """Return every setting as JSON values."""
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of what a result depends on, those of the engines that are installed among them."""
+    """Return the versions of the libraries on which a result depends, including the installed engines."""
     return {
         "radlens": radlens.__version__,
         "python": platform.python_version(),
@@ -38,12 +38,12 @@ def provenance(
     """Return the provenance of one answer as JSON values.
 
     Args:
-        model: ``model`` (its name), ``version``, ``bundle_hash``, and what the engine states of itself, see
-            ``stated()`` of its family.
+        model: ``model`` (its name), ``version``, ``bundle_hash``, and the fields that the engine states (``stated()``
+            of the model).
         image: the image that was sent.
-        settings: what was asked for.
-        request_id: of the request.
-        time: of the answer, with a time zone.
+        settings: settings of the request.
+        request_id: identifier of the request.
+        time: time of the answer, with a time zone.
     """
     return {
         **model,
@@ -56,7 +56,7 @@ def provenance(
 
 
 def input_stated(image: Image) -> dict[str, Any]:
-    """Return what is said of an image that was sent, as JSON values: no patient, but its unit and when it was taken."""
+    """Return the provenance of an image as JSON values: its unit and the time of acquisition, but no patient data."""
     rows, columns = image.pixels.shape
     return {
         "sha256": image.sha256,

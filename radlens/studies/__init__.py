@@ -1,4 +1,4 @@
-"""Whole studies: models, images, maps, measures, and the page that shows them."""
+"""Complete studies: models, images, maps, measures, and the page with the results."""
 
 import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.studies.amanova import reproduce_amanova

@@ -1,4 +1,4 @@
-"""Amanova et al. 2022: OMIG maps of a contrast-detail phantom, by the paper's own recipe and by a registered one."""
+"""Amanova et al. 2022: OMIG maps of a contrast-detail phantom, with the recipe of the paper and a registered one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from radlens.bundles import MANIFEST
 from radlens.errors import InvalidParameter
 from radlens.evaluation.published import AMANOVA_CITATION, AMANOVA_COVERAGE, AMANOVA_PARAMETERS
 from radlens.explainers import Explainer, Sensitivity, UpsampledMap
-from radlens.families.cdmam.disk_statistics import DiskStatistic
 from radlens.families.cdmam.export import export_bundle
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import open_bundle
@@ -85,29 +84,29 @@ _TRAINED_SPACING_MM = 0.07
 def reproduce_amanova(
     folder: Path, options: AmanovaOptions | None = None, *, on_progress: Progress | None = None
 ) -> list[Path]:
-    """Run the study and write its page, tables, pictures and ``results.json``; an interrupted study goes on.
+    """Run the study and write its page, tables, pictures and ``results.json``; an interrupted study resumes.
 
     Args:
-        folder: to write to; the training run, graphs and what was computed lie in it as well.
-        options: how it is run.
+        folder: output folder, also for the training run, graphs and intermediate results.
+        options: options of the study.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Returns:
         The files that were written, the page first.
 
     Raises:
-        InvalidParameter: no registered model, or one of another recipe.
-        TrainingError: the folder holds a run of another recipe.
-        InvalidInput: recordings that cannot be used.
+        InvalidParameter: there is no registered model, or a model has another recipe.
+        TrainingError: the folder contains a run of another recipe.
+        InvalidInput: the recordings cannot be used.
         UnreadableImage: no phantom is found in a recording.
     """
     study = _Amanova(folder, options or AmanovaOptions(), on_progress or (lambda *_: None))
-    study.registered_path()  # what is missing is said before anything is trained
+    study.registered_path()  # raises before hours of training, not after
     return write_study(folder, study.report(), study.chapters())
 
 
 def agreement(first: UpsampledMap, second: UpsampledMap) -> float:
-    """Return the correlation of two maps reduced to 50 × 50 means over visits, whatever their shapes."""
+    """Return the correlation of two maps of any shapes after reduction to 50 × 50 means over visits."""
     means = [_reduced(found).ravel() for found in (first, second)]
     both = np.isfinite(means[0]) & np.isfinite(means[1])
     return float(np.corrcoef(means[0][both], means[1][both])[0, 1]) if both.sum() > 2 else math.nan
@@ -115,7 +114,7 @@ def agreement(first: UpsampledMap, second: UpsampledMap) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Amanova:
-    """The study; each chapter computes what it needs when it is written."""
+    """The study; each chapter computes its results when it is written."""
 
     folder: Path
     options: AmanovaOptions
@@ -156,7 +155,7 @@ class _Amanova:
         return Store(self.folder / "work")
 
     def registered_path(self) -> Path:
-        """Return the folder of the registered model, which must be there."""
+        """Return the folder of the registered model; raise if it does not exist."""
         path = self.options.runs.get(REGISTERED)
         if path is None or not path.is_dir():
             raise InvalidParameter(f"runs must hold a folder for {REGISTERED}, got {path}; give one with --run")
@@ -166,12 +165,12 @@ class _Amanova:
     def registered(self) -> Recipe:
         recipe = self._opened(REGISTERED, self.registered_path())
         if not recipe.is_registered:
-            raise InvalidParameter("the registered model must see registered phantoms, got one of the paper's recipe")
+            raise InvalidParameter("the registered model must see registered phantoms, got one with the paper's recipe")
         return recipe
 
     @cached_property
     def paper(self) -> Recipe | None:
-        """The paper's recipe, trained now where there is no run; None where it is left out."""
+        """The paper's recipe, trained now if there is no run; None if it is left out."""
         if not self.options.with_paper:
             return None
         path = self.options.runs.get(PAPER)
@@ -189,18 +188,18 @@ class _Amanova:
 
     @cached_property
     def recorded(self) -> list[StudyImage]:
-        """Recordings; none where a simulated image stands for them."""
+        """Recordings; empty if a simulated image replaces them."""
         return [] if self.options.recordings is None else recordings(self.options.recordings)
 
     @cached_property
     def shown(self) -> dict[str, StudyImage]:
-        """The images of the figures, by name."""
+        """Images of the figures, by name."""
         first = self.recorded[0] if self.recorded else stand_in(self.options.spacing_mm)
         drawn = {name: scenario(name, self.options.spacing_mm) for name in ("1", "4", "ood")}
         return {RECORDED: first, **drawn, "turned": turned(first)}
 
     def _opened(self, name: str, path: Path) -> Recipe:
-        """Open a run or a bundle; a run gets graphs unless torch is to compute it."""
+        """Open a run or a bundle; a run is exported to a bundle with graphs unless the engine is eager."""
         engine = self.options.engine
         if (path / MANIFEST).is_file():
             bundle = Bundle.load(path)
@@ -292,8 +291,7 @@ class _Amanova:
         figure = figure_phantoms([PhantomPicture(each.title, each.pixels, each.spacing_mm) for each in chosen])
         caption = (
             f"Images at full size, pixels of {self.options.spacing_mm:g} mm. The paper shows samples of 250 × 250 "
-            "pixels of "
-            "the first three; scenario 4 is that of Fig. 6."
+            "pixels of the first three; scenario 4 is that of Fig. 6."
         )
         return "", [PictureBlock("Images of the phantom", save_small(figure), caption)]
 
@@ -312,8 +310,7 @@ class _Amanova:
                 curves.append(Curve(read.mean, read.interval, image.truth_um, image.title))
             caption = (
                 f"{recipe.n_members} networks, mean of {_counted(recipe.n_samples, 'sample')}, seed "
-                f"{self.options.seed}. "
-                "Dashed: truth, the expected automated read-out."
+                f"{self.options.seed}. Dashed: truth, the expected automated read-out."
             )
             figure = figure_cdc(curves, size=(7.5, 5.2))
             drawn.append(PictureBlock(f"Fig. 2 a: curves, {_TITLES[recipe.name]}", save_small(figure), caption))
@@ -370,17 +367,14 @@ class _Amanova:
         counts = "; ".join(f"{_TITLES[recipe.name]}: {self._counts(recipe)}" for recipe in self.recipes)
         refused = sum(self.tested[recipe.name][group].n_refused for recipe in self.recipes for group in GROUPS)
         note = (
-            f"Share of true thresholds within their 95 % interval. Here: {counts}; {refused} images in which no "
-            "phantom "
-            f"was found are left out. Paper: 24 recorded images, 1200 of each scenario, 200 of OOD. "
-            "Training record: the causal record of the registered recipe, the evaluation of the paper's."
+            f"Fraction of true thresholds within their 95 % interval. Here: {counts}; {refused} images in which no "
+            "phantom was found are left out. Paper: 24 recorded images, 1200 of each scenario, 200 of OOD. Training "
+            "record: the causal record of the registered recipe, the evaluation of the paper's recipe."
         )
         text = (
-            "Paper: intervals of scenarios 1 to 3 and OOD are rather conservative, those of scenario 4 cover 61 % "
-            "only. "
-            "A registered interval is calibrated, over all exposures of the training range, for 95 %. OOD lies "
-            "outside of "
-            "that range."
+            "Paper: the intervals of scenarios 1 to 3 and OOD are rather conservative, those of scenario 4 cover only "
+            "61 %. The intervals of the registered recipe are calibrated to 95 % over all exposures of the training "
+            "range. OOD is outside that range."
         )
         return text, [Table("Coverage", columns, rows, note, published=(1,))]
 
@@ -403,7 +397,8 @@ class _Amanova:
             drawn.append(PictureBlock(f"Three methods, {_TITLES[recipe.name]}", figure, caption))
             results[recipe.name] = [dict(zip(_METHOD_KEYS, row, strict=True)) for row in table_rows]
             note = (
-                "Of one sample, which holds less than 1 % of the pixels at the paper's size. See how to read the page."
+                "From one sample, which has less than 1 % of the pixels at the size of the paper. The columns are "
+                "explained under How to read this page."
             )
             drawn.append(Table(f"Disks in these maps, {_TITLES[recipe.name]}", _METHOD_COLUMNS, table_rows, note))
         return texts.FIG_3, drawn
@@ -446,7 +441,7 @@ class _Amanova:
     def _upsampled_blocks(
         self, recipe: Recipe, maps: Mapping[str, ShownMap], title: str, *names: str, results: dict[str, Any]
     ) -> list[Table | PictureBlock]:
-        """Return upsampled maps with their large disks enlarged, and what the maps say of disks."""
+        """Return upsampled maps with their large disks enlarged, and the disk statistics of the maps."""
         rows = [
             UpsampledRow(
                 self.shown[name].title,
@@ -474,7 +469,7 @@ class _Amanova:
             )
             for name, shown in maps.items()
         ]
-        results |= {name: {"small": _json(shown.statistic)["small"]} for name, shown in maps.items()}
+        results |= {name: {"small": shown.statistic.as_json()["small"]} for name, shown in maps.items()}
         small = "; ".join(
             f"{self.shown[name].title}: {shown.statistic.small.n} disks of 0.4 mm and less, t "
             f"{shown.statistic.small.t:.1f}, "
@@ -510,7 +505,8 @@ class _Amanova:
             figure = figure_rotation(image.pixels, on_image, box, spacing_mm=image.spacing_mm)
             moved, stayed = agreement(on_image, _turned_map(unturned)), agreement(on_image, unturned)
             numbers = (
-                f"Correlation with the map of Fig. 4 turned with the image {moved:.2f}, left as it is {stayed:.2f}."
+                f"Correlation with the map of Fig. 4: {moved:.2f} if that map is turned with the image, {stayed:.2f} "
+                "if it is not."
             )
             caption = f"{self._made_with('c', 'L', 't', 'N', 'seed')} {numbers} {shown.sentence}"
             drawn.append(PictureBlock(f"Turned image, {_TITLES[recipe.name]}", save_small(figure), caption))
@@ -541,7 +537,7 @@ class _Amanova:
                 changes.append(CurveChange(f"{self.shown[name].title}, c = {c:g}", *pair))
             caption = (
                 f"{self.options.parameters.text('c', 'L', 't', 'seed', c=f'{c:g}')}; mean of "
-                f"{_counted(self.registered.n_samples, 'sample')}, each with its own map added."
+                f"{_counted(self.registered.n_samples, 'sample')}, to each of which its own map was added."
             )
             figure = save_small(figure_changes(changes))
             drawn.append(PictureBlock(f"Before and after, c = {c:g}, {_TITLES[REGISTERED]}", figure, caption))
@@ -575,9 +571,7 @@ class _Amanova:
             if "seconds_per_member" in recipe.record
         }
         results |= training | self.store.seconds
-        return "Training happens once; with a finished run it takes no time.", [
-            times_table(training | self.store.seconds)
-        ]
+        return "Training happens once; a finished run skips it.", [times_table(training | self.store.seconds)]
 
     def _omig(self, recipe: Recipe, name: str) -> ShownMap:
         return self._map(recipe, name, self.options.parameters.omig(), "OMIG", self.options.n_samples)
@@ -598,7 +592,7 @@ class _Amanova:
         )
 
     def _moved(self, name: str, c: float) -> tuple[Predicted, Predicted]:
-        """Return the curves of an image before and after its map is added, computed or as kept."""
+        """Return the curves of an image before and after its map is added, from the store or computed now."""
         explainer = self.options.parameters.omig(c)
         key = {**self._key(name), "model": [self.registered.identity, self.registered.engine]}
 
@@ -626,7 +620,7 @@ class _Amanova:
         return " ".join(f"{self.shown[name].title.capitalize()}: {shown.sentence}" for name, shown in maps.items())
 
     def _statistic_table(self, recipe: Recipe, maps: Mapping[str, ShownMap], results: dict[str, Any]) -> Table:
-        """Return what maps say of disks beside what those of their twins say."""
+        """Return the disk statistics of maps beside those of their twins."""
         results[recipe.name] = {self.shown[name].title: shown.as_json() for name, shown in maps.items()}
         rows = [(self.shown[name].title, *_statistic_cells(shown)) for name, shown in maps.items()]
         title = f"Disks in {'this map' if len(maps) == 1 else 'these maps'}, {_TITLES[recipe.name]}"
@@ -635,9 +629,8 @@ class _Amanova:
 
 _STATISTIC_COLUMNS = ("large thick disks", "t", "t of the twin", "redder than their ring", "reliability")
 _STATISTIC_NOTE = (
-    "t: paired t value of the large thick disks against their rings; the twin is the same image with every disk "
-    "replaced "
-    "by its surroundings, its map made of the same samples."
+    "t: paired t value of the large thick disks against their rings. The twin is the same image with every disk "
+    "replaced by its surroundings; its map is made from the same samples."
 )
 _METHOD_COLUMNS = ("Map", "large thick disks", "t", "t of the twin")
 _METHOD_KEYS = ("map", "n", "t", "t_of_twin")
@@ -654,10 +647,6 @@ def _number(value: float) -> str | None:
     return f"{value:.1f}" if math.isfinite(value) else None
 
 
-def _json(statistic: DiskStatistic) -> dict[str, Any]:
-    return statistic.as_json()
-
-
 def _counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
@@ -671,7 +660,7 @@ def _published_name(group: str) -> str:
 
 
 def _recorded_coverage(recipe: Recipe, group: str) -> float | None:
-    """Return the coverage that the record of a training states; None where it does not."""
+    """Return the coverage in the training record; None if the record does not state it."""
     causal = recipe.record.get("causal", {}).get("groups", {})
     if found := causal.get(SCENARIO_TITLES.get(group, "")):
         return found["coverage"]["value"]
@@ -685,7 +674,7 @@ def _as_percent(value: float | None) -> str | None:
 
 
 def _box(image: StudyImage, centre: tuple[float, float]) -> Box:
-    """Return the square around a point of the grid in an image that may lie on its side."""
+    """Return the square around a point of the grid in an image with the phantom upright or on its side."""
     found = region(image.phantom.layout, centre)
     return Box(found.left, found.top, found.width, found.height) if image.phantom.is_transposed else found
 
@@ -695,7 +684,7 @@ def _turned_map(found: UpsampledMap) -> UpsampledMap:
 
 
 def _reduced(found: UpsampledMap) -> NDArray[np.float64]:
-    """Return means over visits in 50 × 50 parts, nan where nothing was visited."""
+    """Return means over visits in 50 × 50 parts, nan without a visit."""
     total, visits = found.total.astype(np.float64), found.visits.astype(np.float64)
     for axis in (0, 1):
         edges = np.arange(_REDUCED) * total.shape[axis] // _REDUCED

@@ -1,4 +1,4 @@
-"""The images of Amanova et al. 2022: a recorded one, scenarios of Table 1, and the same turned by 90 degrees."""
+"""Images of Amanova et al. 2022: recordings, scenarios of Table 1, and an image turned by 90 degrees."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from radlens.studies.amanova_recipes import Recipe, View
 __all__ = ["RECORDED", "SCENARIO_TITLES", "StudyImage", "phantom_of", "recordings", "scenario", "stand_in", "turned"]
 
 RECORDED = "recorded"
-"""Name of the recorded images, and of those that stand for them."""
+"""Name of the recorded images and of their simulated replacements."""
 
 SCENARIO_TITLES = {**{name: f"scenario {name}" for name in ("1", "2", "3", "4")}, "ood": "OOD"}
-"""Titles of the rows of Table 1, as published coverages are named."""
+"""Titles of the rows of Table 1, as in the published coverages."""
 
 _STAND_IN_SEED, _TEST_SEED = 51, 52
 _STAND_IN_MARGIN = 3
@@ -34,10 +34,10 @@ class StudyImage:
     """An image of the phantom.
 
     Attributes:
-        name: short.
-        title: for figures.
+        name: short name.
+        title: title in figures.
         pixels: (H, W) float32, attenuation bright.
-        spacing_mm: between rows and between columns.
+        spacing_mm: distance between rows and between columns, mm.
         truth_um: (12,) thresholds of the automated read-out, um of gold.
     """
 
@@ -49,7 +49,7 @@ class StudyImage:
 
     @cached_property
     def phantom(self) -> Registered:
-        """The image registered.
+        """The registered phantom.
 
         Raises:
             UnreadableImage: no phantom is found.
@@ -57,7 +57,7 @@ class StudyImage:
         return register(self.pixels, self.spacing_mm)
 
     def seen_by(self, recipe: Recipe) -> View:
-        """Return what a model sees of the image, with the phantom registered."""
+        """Return the view of a model on the image, with the registered phantom."""
         return recipe.view(self.pixels, self.spacing_mm, self.phantom)
 
 
@@ -65,16 +65,16 @@ def scenario(name: str, spacing_mm: float = _COMMON_SPACING_MM, *, seed: int = 0
     """Return an image of a row of Table 1 without margin, as in Fig. 1.
 
     Args:
-        name: ``"1"`` to ``"4"`` or ``"ood"``.
-        spacing_mm: of its pixels.
-        seed: of the noise.
+        name: row of the table, ``"1"`` to ``"4"`` or ``"ood"``.
+        spacing_mm: pixel spacing, mm.
+        seed: seed of the noise.
     """
     drawn = cdmam.simulate(cdmam.SCENARIOS[name], cdmam.Layout.with_margin(0, spacing_mm), seed)
     return _simulated(SCENARIO_TITLES[name], SCENARIO_TITLES[name], drawn)
 
 
 def stand_in(spacing_mm: float = _COMMON_SPACING_MM) -> StudyImage:
-    """Return a simulated image that stands for a recorded one: another exposure, blur, margin and orientation."""
+    """Return a simulated image in place of a recorded one, with another exposure, blur, margin and orientation."""
     rng = np.random.default_rng(_STAND_IN_SEED)
     acquisition = cdmam.sample_acquisition(rng)
     layout = cdmam.sample_layout(rng, (_STAND_IN_MARGIN,), spacing_mm)
@@ -82,12 +82,12 @@ def stand_in(spacing_mm: float = _COMMON_SPACING_MM) -> StudyImage:
 
 
 def phantom_of(name: str, number: int, spacing_mm: float = _COMMON_SPACING_MM) -> StudyImage:
-    """Return a test image: margins in turn, mirrored, shifted and slightly turned at random.
+    """Return a test image with the margins in turn and random mirrors, shift and rotation.
 
     Args:
-        name: row of Table 1, ``"1"`` to ``"4"`` or ``"ood"``; `RECORDED` for another exposure, as a recording has.
-        number: of the image; it seeds layout and noise.
-        spacing_mm: of its pixels.
+        name: row of Table 1, ``"1"`` to ``"4"`` or ``"ood"``; `RECORDED` for a random exposure.
+        number: number of the image, which seeds layout and noise.
+        spacing_mm: pixel spacing, mm.
     """
     rng = np.random.default_rng([_TEST_SEED, [RECORDED, *cdmam.SCENARIOS].index(name), number])
     layout = cdmam.sample_layout(rng, (number % len(cdmam.MARGINS_MM),), spacing_mm)
@@ -107,12 +107,12 @@ def recordings(folder: Path) -> list[StudyImage]:
     """Read recordings with their curves.
 
     Args:
-        folder: images that state their pixel spacing, and ``cdc.csv``: a header line, then one line per image with its
-            file name and its 12 thresholds in um of gold, largest disk first.
+        folder: folder with images that state their pixel spacing, and ``cdc.csv``: a header line, then one line per
+            image with its file name and its 12 thresholds in um of gold, largest disk first.
 
     Raises:
-        InvalidInput: no usable ``cdc.csv``, or an image that is missing or has no pixel spacing.
-        UnreadableImage: a file that is not an image.
+        InvalidInput: there is no usable ``cdc.csv``, or an image is missing or does not state its pixel spacing.
+        UnreadableImage: a file is not an image.
     """
     rows = recorded_curves(folder).items()
     return [_recording(folder / name, number, thresholds) for number, (name, thresholds) in enumerate(rows, 1)]
@@ -123,7 +123,7 @@ def _recording(file: Path, number: int, thresholds: list[float]) -> StudyImage:
         raise InvalidInput("cdc.csv names an image that is not in its folder")
     image = images.read(file.read_bytes())
     if image.spacing_mm is None:
-        raise InvalidInput(f"recordings must state their pixel spacing, number {number} does not")
+        raise InvalidInput(f"recordings must state their pixel spacing, got none in number {number}")
     pixels = np.asarray(image.pixels, np.float32)
     return StudyImage(RECORDED, f"recording {number}", pixels, image.spacing_mm, np.array(thresholds))
 

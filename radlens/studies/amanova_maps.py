@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 PATH_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Values of c that are compared. The paper settles on 1; how far that leads depends on the scale of the gradient."""
+"""Compared values of c. The paper chooses 1; the effect of a value depends on the scale of the gradient."""
 
 CLEAR_PATH_LENGTH = 10.0
-"""Value of c at which the curve falls visibly. With members that read the disks c = 1 lowers the midpoint by two
-hundredths and c = 100 to a quarter (scenario 1)."""
+"""Value of c at which the curve falls visibly. With members that read the disks, c = 1 lowers the midpoint by 2 % and
+c = 100 to a quarter (scenario 1)."""
 
 METHODS = ("occlusion sensitivity", "sensitivity", "OMIG")
 """Methods of Fig. 3, from left to right."""
@@ -52,15 +52,15 @@ OnSamples = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class MapParameters:
-    """What maps are made with.
+    """Parameters of maps.
 
     Args:
-        n_samples: samples behind an upsampled map (N).
-        n_steps: gradients on the path of OMIG (L).
+        n_samples: number of samples of an upsampled map (N).
+        n_steps: number of gradients on the path of OMIG (L).
         path_length: length of the path (c).
         zscore: threshold of the Z-score (t).
-        stride: distance of the squares of occlusion, pixels of a sample; each is 10 wide.
-        seed: of the samples.
+        stride: distance between the squares of occlusion, in pixels of a sample; each square is 10 pixels wide.
+        seed: seed of the samples.
     """
 
     n_samples: int = 5000
@@ -71,7 +71,7 @@ class MapParameters:
     seed: int = 0
 
     def omig(self, path_length: float | None = None) -> Omig:
-        """Return the explainer, with another length of the path if one is given."""
+        """Return the explainer, with ``path_length`` if given."""
         return Omig(self.n_steps, self.path_length if path_length is None else path_length, self.zscore)
 
     def explainers(self) -> tuple[Explainer, ...]:
@@ -82,15 +82,15 @@ class MapParameters:
         """Return parameters as a sentence for a caption.
 
         Args:
-            names: which of ``c``, ``L``, ``t``, ``N``, ``occlusion``, ``seed``.
-            **changes: values of some of these that a figure has instead.
+            names: names among ``c``, ``L``, ``t``, ``N``, ``occlusion`` and ``seed``.
+            **changes: values that replace those of the parameters.
         """
         values = {
             "c": f"c = {self.path_length:g}",
             "L": f"L = {self.n_steps}",
             "t": f"t = {self.zscore:g}",
             "N": f"N = {self.n_samples} samples",
-            "occlusion": f"squares of {_WINDOW} × {_WINDOW} pixels of the sample at a distance of {self.stride}",
+            "occlusion": f"squares of {_WINDOW} × {_WINDOW} pixels of the sample, {self.stride} pixels apart",
             "seed": f"seed {self.seed}",
         }
         given = {"N": "N = {} samples"}
@@ -100,14 +100,14 @@ class MapParameters:
 
 @dataclass(frozen=True, eq=False)
 class ShownMap:
-    """An upsampled map and what it says of disks.
+    """An upsampled map and its disk statistics.
 
     Attributes:
-        found: the map, on the grid of the view that it was made from.
-        view: of the image.
-        statistic: what the map says of disks.
-        twin: what the map of the disk-free twin says.
-        reliability: of the map, nan where it is not known.
+        found: the map, on the grid of its view.
+        view: view of the model on the image.
+        statistic: disk statistic of the map.
+        twin: disk statistic of the map of the disk-free twin.
+        reliability: reliability of the map, nan if unknown.
     """
 
     found: UpsampledMap
@@ -123,7 +123,7 @@ class ShownMap:
 
     @property
     def sentence(self) -> str:
-        """What the two statistics say."""
+        """Statement of the two statistics about the disks."""
         return map_statement(self.statistic, self.twin, self.reliability).sentence
 
     def as_json(self) -> dict[str, Any]:
@@ -141,14 +141,14 @@ def sample_maps(recipe: Recipe, view: View, parameters: MapParameters) -> list[N
 
 
 def disks_of(recipe: Recipe, view: View, values: NDArray[Any], mean_um: ArrayLike, *, seed: int = 0) -> DiskStatistic:
-    """Return what the map of the first sample of a view says of disks.
+    """Return the disk statistic of a map of the first sample of a view.
 
     Args:
-        recipe: that took the sample.
-        view: it was taken from.
+        recipe: recipe of the sample.
+        view: view from which the sample was taken.
         values: ``(250, 250)`` map.
-        mean_um: (12,) curve that tells which disks should be visible.
-        seed: of the samples.
+        mean_um: (12,) curve that determines which disks should be visible, um of gold.
+        seed: seed of the samples.
     """
     places = recipe.places(view, 0, seed)
     total, visits = np.zeros(view.values.size), np.zeros(view.values.size, np.int64)
@@ -158,7 +158,7 @@ def disks_of(recipe: Recipe, view: View, values: NDArray[Any], mean_um: ArrayLik
 
 
 def before_after(recipe: Recipe, view: View, explainer: Explainer, *, seed: int = 0) -> tuple[Predicted, Predicted]:
-    """Return the curves of an image before and after each sample of it gets its own map added (Fig. 13)."""
+    """Return the curves of an image before and after adding to each sample its own map (Fig. 13)."""
     samples = recipe.samples(view, seed=seed)
     with torch.no_grad():
         moved = samples + explainer.attribute(recipe.model, samples)
@@ -178,13 +178,13 @@ def upsampled(
     """Return the upsampled map of a view, on its own grid (Algorithm 2).
 
     Args:
-        recipe: the model.
-        view: of the image.
-        explainer: of the samples.
-        n_samples: N.
-        seed: of the samples.
-        checkpoint: where it is saved, and continued.
-        on_progress: as of `radlens.explainers.upsample`.
+        recipe: recipe with the model.
+        view: view of the model on the image.
+        explainer: explainer of the samples.
+        n_samples: number of samples (N).
+        seed: seed of the samples.
+        checkpoint: checkpoint from which an interrupted map resumes.
+        on_progress: callback of `radlens.explainers.upsample`.
     """
 
     def explain(batch: Tensor) -> Tensor:
@@ -215,18 +215,18 @@ def upsampled_with_twin(
     seed: int = 0,
     on_samples: OnSamples | None = None,
 ) -> ShownMap:
-    """Return the upsampled map of a view and the disk statistics of map and twin; both are kept, and continued.
+    """Return the upsampled map of a view and the disk statistics of map and twin; both are stored and resumable.
 
     Args:
-        recipe: the model.
-        view: of the image.
-        explainer: of the samples.
-        mean_um: (12,) curve that tells which disks should be visible.
-        n_samples: N, of map and twin each.
-        store: keeps what is finished; checkpoints lie beside.
-        key: of the image.
-        seed: of the samples.
-        on_samples: called as ``on_samples(done, total)`` with samples of both.
+        recipe: recipe with the model.
+        view: view of the model on the image.
+        explainer: explainer of the samples.
+        mean_um: (12,) curve that determines which disks should be visible, um of gold.
+        n_samples: number of samples (N) of map and twin each.
+        store: store of finished maps, and of checkpoints.
+        key: key of the image.
+        seed: seed of the samples.
+        on_samples: called as ``on_samples(done, total)``, in samples of map and twin together.
     """
     report = on_samples or (lambda done, total: None)
     own: dict[str, Any] = {
@@ -238,7 +238,7 @@ def upsampled_with_twin(
     }
 
     def computed(part: str) -> Mapping[str, NDArray[Any]]:
-        """Return map and statistic of the image, or the statistic alone of its twin, computed or as kept."""
+        """Return map and statistic of the image, or the statistic of its twin, from the store or computed now."""
         is_twin = part == "twin"
         before, whole = n_samples * is_twin, own | {"part": part}
         if store.has("maps", whole):
@@ -264,7 +264,7 @@ def upsampled_with_twin(
             on_progress=on_progress,
         )
         arrays = _packed(found, _statistic(view, found.total, found.visits, mean_um), with_map=not is_twin)
-        # Samples of an earlier, interrupted run took as long as those of this one.
+        # Assume that the restored samples of an interrupted run took as long each as those of this run.
         store.keep("maps", whole, arrays, (time.monotonic() - begin) * n_samples / max(1, n_samples - restored))
         file.unlink(missing_ok=True)
         return store.load("maps", whole)
@@ -281,6 +281,7 @@ def _statistic(view: View, total: NDArray[Any], visits: NDArray[Any], mean_um: A
 
 def _packed(found: UpsampledMap, statistic: DiskStatistic, *, with_map: bool) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
+        # As text: the statistic has nested fields, and an archive without pickle holds only arrays.
         "statistic": np.array(json.dumps(statistic.as_json())),
         "reliability": np.array(found.reliability),
     }

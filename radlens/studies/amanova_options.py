@@ -1,4 +1,4 @@
-"""How the study of Amanova et al. 2022 is run."""
+"""Options of the study of Amanova et al. 2022."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from radlens.studies.amanova_maps import CLEAR_PATH_LENGTH, PATH_LENGTHS, MapPar
 __all__ = ["PAPER", "RECIPES", "REGISTERED", "AmanovaOptions"]
 
 REGISTERED, PAPER = RECIPES = ("registered", "paper")
-"""The two recipes, by the names that runs are given for."""
+"""Names of the two recipes, which are the keys of ``runs``."""
 
 
 @dataclass(frozen=True)
 class AmanovaOptions:
-    """How the study is run; the defaults are the paper's where it states them.
+    """Options of the study; the defaults are those of the paper where it states them.
 
     Args:
-        n_samples: samples behind an upsampled map (N).
-        n_steps: gradients on the path of OMIG (L).
+        n_samples: number of samples of an upsampled map (N).
+        n_steps: number of gradients on the path of OMIG (L).
         path_length: length of the path (c).
         zscore: threshold of the Z-score (t).
-        n_test: test images of each scenario; the paper has 1200, and 200 out of distribution.
-        stride: distance of the squares of occlusion, pixels of a sample.
+        n_test: number of test images of each scenario; the paper has 1200, and 200 out of distribution.
+        stride: distance between the squares of occlusion, in pixels of a sample.
         path_lengths: values of c that Fig. 14 compares.
         clear_path_length: value of c of the second part of Fig. 13.
-        part_of_lengths: the maps of Fig. 14 have as many samples as those of the others, divided by this.
-        spacing_mm: of simulated images.
-        recordings: folder of real recordings, see `radlens.studies.amanova_images.recordings`.
-        runs: folders of runs or bundles, by recipe; the registered one is needed.
-        with_paper: whether the paper's own recipe is compared; it is trained where no run is given.
-        preset: of that training.
-        engine: of the graphs, see `radlens.families.cdmam.model.open_bundle`; ``"eager"`` for torch without graphs.
-        seed: of the samples.
+        part_of_lengths: divisor of ``n_samples`` for the maps of Fig. 14.
+        spacing_mm: pixel spacing of simulated images, mm.
+        recordings: folder of real recordings, in the format of `radlens.studies.amanova_images.recordings`.
+        runs: folders of runs or bundles, by recipe; the registered one is required.
+        with_paper: whether the paper's recipe is compared; it is trained if no run is given.
+        preset: preset of that training.
+        engine: engine of the graphs, as in `radlens.families.cdmam.model.open_bundle`; ``"eager"`` for torch without
+            graphs.
+        seed: seed of the samples.
 
     Raises:
-        InvalidParameter: a number out of range, or a run for another recipe.
+        InvalidParameter: a number is out of range, or a run is given for an unknown recipe.
     """
 
     n_samples: int = int(AMANOVA_PARAMETERS["N"].value)
@@ -61,7 +62,7 @@ class AmanovaOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Raise for values out of range."""
         for name in ("n_samples", "n_steps", "n_test", "stride", "part_of_lengths"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -69,14 +70,14 @@ class AmanovaOptions:
             raise InvalidParameter(f"runs must be of {', '.join(RECIPES)}, got {', '.join(unknown)}")
         if not self.path_lengths:
             raise InvalidParameter("path_lengths must hold at least one value, got none")
-        self.parameters.omig()
+        self.parameters.omig()  # raises for invalid parameters of OMIG
 
     @property
     def parameters(self) -> MapParameters:
-        """What maps are made with."""
+        """Parameters of the maps."""
         return MapParameters(self.n_samples, self.n_steps, self.path_length, self.zscore, self.stride, self.seed)
 
     @property
     def n_samples_of_lengths(self) -> int:
-        """Samples behind the maps of Fig. 14."""
+        """Number of samples of the maps of Fig. 14."""
         return max(1, self.n_samples // self.part_of_lengths)

@@ -1,8 +1,9 @@
-"""How a model of either recipe sees an image of the phantom: the whole image, or the registered phantom.
+"""The two recipes and their views of an image of the phantom: the whole image, or the registered phantom.
 
-The paper's recipe (Amanova et al. 2022, section 2.2) normalises whole images by the mean and deviation of the training
-set, predicts from one sample and takes 1.96 total uncertainties to either side. The registered recipe finds the
-phantom, lays it over its own coordinates in units of its own noise, averages many samples and has calibrated intervals.
+The paper's recipe (Amanova et al. 2022, section 2.2) normalises whole images by the mean and standard deviation of the
+training set, predicts from one sample and has intervals of 1.96 total uncertainties. The registered recipe finds the
+phantom, transforms it to phantom coordinates and to units of its noise, averages many samples and has calibrated
+intervals.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from radlens.phantoms.cdmam.registered import Registered, register
 __all__ = ["EagerEnsemble", "Predicted", "Recipe", "View", "bundle_recipe", "run_recipe"]
 
 SAMPLER = "stratified"
-"""How pixels are chosen where nothing else is stated."""
+"""Default sampler of pixels."""
 
 _BATCH = 8
-"""Samples that torch computes together: autograd takes 25 MB for each member and sample."""
+"""Samples per batch in torch: autograd takes 25 MB for each member and sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,7 @@ class EagerEnsemble(PhantomModel):
 
     Attributes:
         ensemble: the members.
+        batch_size: samples per batch.
     """
 
     ensemble: FoldedCdmamEnsemble
@@ -65,9 +67,9 @@ class Predicted:
     """A predicted curve; arrays are (12,) float64, um of gold, largest diameter first.
 
     Attributes:
-        mean: thresholds.
-        total: total uncertainty.
-        interval: (12, 2) ends of the 95 % interval.
+        mean: predicted thresholds.
+        total: total uncertainties.
+        interval: (12, 2) ends of the 95 % intervals.
     """
 
     mean: NDArray[np.float64]
@@ -82,11 +84,11 @@ class Predicted:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """An image as a model sees it.
+    """The view of a model on an image.
 
     Attributes:
-        values: (h, w) float32, normalised; samples are taken from it.
-        phantom: the registered phantom; None where the whole image is seen and no phantom was looked for.
+        values: (h, w) float32, normalised; source of the samples.
+        phantom: the registered phantom; None for a whole image without registration.
         is_registered: whether ``values`` are those of the registered phantom.
     """
 
@@ -104,7 +106,7 @@ class View:
         """Return the same view with every disk of the phantom replaced by its surroundings.
 
         Raises:
-            InvalidParameter: no phantom was looked for.
+            InvalidParameter: the phantom is not registered.
         """
         phantom = self._known_phantom()
         free = disk_free_twin(phantom)
@@ -116,10 +118,10 @@ class View:
         return View(values.astype(np.float32), free, False)
 
     def over_phantom(self, values: NDArray[Any]) -> tuple[NDArray[Any], Any]:
-        """Return values of the view upright, and the layout that says where the phantom lies in them.
+        """Return values of the view upright, and the layout of the phantom in them.
 
         Raises:
-            InvalidParameter: no phantom was looked for.
+            InvalidParameter: the phantom is not registered.
         """
         phantom = self._known_phantom()
         return (values, phantom.grid) if self.is_registered else (phantom.upright(values), phantom.layout)
@@ -132,20 +134,20 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """A model and how it sees images.
+    """A model and its view of images.
 
     Attributes:
-        name: short, such as ``"registered"``.
+        name: short name, such as ``"registered"``.
         model: the ensemble.
-        is_registered: whether it sees registered phantoms.
-        is_logarithmic: whether intervals are those of a log-normal.
-        normalisation: mean and deviation of the pixels of whole images.
-        n_samples: samples that a prediction averages.
-        calibration: of the intervals.
-        sampler: how pixels are chosen.
-        identity: of the weights, for keys and provenance.
-        engine: what computes it.
-        n_members: networks.
+        is_registered: whether the model sees registered phantoms.
+        is_logarithmic: whether intervals are log-normal.
+        normalisation: mean and standard deviation for whole images.
+        n_samples: number of samples per prediction.
+        calibration: calibration of the intervals.
+        sampler: name of the sampler of pixels.
+        identity: hash of the weights, for keys and provenance.
+        engine: name of the engine.
+        n_members: number of networks.
         record: training record.
     """
 
@@ -168,16 +170,16 @@ class Recipe:
         spacing_mm: float | tuple[float, float] | None,
         phantom: Registered | None = None,
     ) -> View:
-        """Return what the model sees of an image.
+        """Return the view of the model on an image.
 
         Args:
             pixels: (H, W), attenuation bright.
-            spacing_mm: of the image; may be None where the whole image is seen.
-            phantom: the image registered, if that was done before.
+            spacing_mm: pixel spacing of the image, mm; may be None if the model sees whole images.
+            phantom: the registered phantom, if known.
 
         Raises:
-            UnreadableImage: the recipe needs a phantom and none is found.
-            InvalidParameter: it needs a spacing and there is none.
+            UnreadableImage: the recipe needs a phantom, but no phantom is found.
+            InvalidParameter: the recipe needs a spacing, but the image does not have one.
         """
         if not self.is_registered:
             mean, std = (np.float32(value) for value in self.normalisation)
@@ -189,7 +191,7 @@ class Recipe:
         return View(np.ascontiguousarray(phantom.values), phantom, True)
 
     def samples(self, view: View, *, seed: int = 0, n: int | None = None) -> Tensor:
-        """Return the samples that a prediction rests on, ``(n, 1, 250, 250)`` float32."""
+        """Return the samples of a prediction, ``(n, 1, 250, 250)`` float32."""
         chosen = np.stack([self.places(view, i, seed) for i in range(n or self.n_samples)])
         return torch.from_numpy(np.ascontiguousarray(view.values).reshape(-1)[chosen])[:, None]
 
@@ -203,7 +205,7 @@ class Recipe:
         return self.curve(self.samples(view, seed=seed))
 
     def curve(self, samples: Tensor) -> Predicted:
-        """Return the curve that samples of one image give together."""
+        """Return the curve of an image from its samples."""
         found = self.model.predict(samples)
         if not self.is_registered:
             mean, total = (values.double().numpy().mean(axis=0) for values in (found.mean, found.total))
@@ -223,10 +225,10 @@ def run_recipe(
     """Return the recipe of a finished training run.
 
     Args:
-        name: of the recipe.
+        name: name of the recipe.
         run: the run or its folder.
-        model: what computes it; torch by default.
-        engine: its name.
+        model: model that computes the run; torch by default.
+        engine: name of its engine.
 
     Raises:
         TrainingError: there is no run, or it is not finished.
@@ -252,10 +254,10 @@ def bundle_recipe(name: str, bundle: Bundle, model: PhantomModel | None = None, 
     """Return the recipe of a bundle.
 
     Args:
-        name: of the recipe.
-        bundle: the model.
-        model: what computes it; torch by default.
-        engine: its name.
+        name: name of the recipe.
+        bundle: the bundle.
+        model: model that computes the bundle; torch by default.
+        engine: name of its engine.
     """
     manifest = bundle.manifest
     calibration = manifest.training.get("calibration")

@@ -18,7 +18,7 @@ from radlens.studies.store import Store
 __all__ = ["GROUPS", "TestPhantoms", "TestedGroup"]
 
 GROUPS = (RECORDED, *SCENARIO_TITLES)
-"""Recorded images, or what stands for them, and the rows of Table 1."""
+"""Recorded images, or their simulated replacements, and the rows of Table 1."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -29,13 +29,13 @@ class TestedGroup:
 
     Attributes:
         mean: (n, 12) predicted thresholds, um of gold.
-        total: (n, 12) total uncertainties.
-        interval: (n, 12, 2) ends of the 95 % intervals.
-        truth: (n, 12) true thresholds.
-        n_refused: images in which no phantom was found.
+        total: (n, 12) total uncertainties, um of gold.
+        interval: (n, 12, 2) ends of the 95 % intervals, um of gold.
+        truth: (n, 12) true thresholds, um of gold.
+        n_refused: number of images in which no phantom was found.
     """
 
-    __test__ = False
+    __test__ = False  # pytest would collect the class because of its name
 
     mean: NDArray[np.float64]
     total: NDArray[np.float64]
@@ -45,7 +45,7 @@ class TestedGroup:
 
     @classmethod
     def of(cls, found: Sequence[Arrays]) -> TestedGroup:
-        """Collect what was read from images; one without a mean was refused."""
+        """Return the group of the results of images; a result without a mean is a refusal."""
         read = [values for values in found if "mean" in values]
         shapes = {"mean": (12,), "total": (12,), "interval": (12, 2), "truth": (12,)}
         arrays = {
@@ -59,7 +59,7 @@ class TestedGroup:
 
     @property
     def coverage(self) -> float:
-        """Share of true thresholds within their interval."""
+        """Fraction of true thresholds within their interval."""
         return float(coverage(self.interval, self.truth))
 
 
@@ -68,14 +68,14 @@ class TestPhantoms:
     """The test images.
 
     Args:
-        n: images of each group.
-        spacing_mm: of simulated images.
-        seed: of the samples that predictions rest on.
-        recorded: recordings; simulated images stand for them where there are none.
-        source: where recordings come from.
+        n: number of images of each group.
+        spacing_mm: pixel spacing of simulated images, mm.
+        seed: seed of the samples of predictions.
+        recorded: recordings; if empty, simulated images replace them.
+        source: folder of the recordings, for keys.
     """
 
-    __test__ = False
+    __test__ = False  # pytest would collect the class because of its name
 
     n: int
     spacing_mm: float
@@ -86,12 +86,12 @@ class TestPhantoms:
     def read(
         self, recipes: Sequence[Recipe], store: Store, report: Callable[[int, int], None]
     ) -> dict[str, dict[str, TestedGroup]]:
-        """Return the curves by recipe and group, each image computed or as it was kept.
+        """Return the curves by recipe and group, from the store or computed now.
 
         Args:
-            recipes: the models.
-            store: keeps each curve.
-            report: called as ``report(done, total)`` with images.
+            recipes: recipes with their models.
+            store: store of the curves.
+            report: called as ``report(done, total)``, in images.
         """
         counts = dict.fromkeys(GROUPS, self.n) | ({RECORDED: len(self.recorded)} if self.recorded else {})
         found: dict[str, dict[str, TestedGroup]] = {recipe.name: {} for recipe in recipes}
@@ -108,7 +108,7 @@ class TestPhantoms:
         return found
 
     def _read_one(self, group: str, number: int, recipes: Sequence[Recipe], store: Store) -> dict[str, Arrays]:
-        """Return what each recipe reads from an image, which is drawn when it is first needed."""
+        """Return the result of each recipe for an image, which is simulated only if a result is missing."""
         drawn: list[StudyImage] = []
         is_real = group == RECORDED and bool(self.recorded)
 

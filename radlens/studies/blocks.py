@@ -1,4 +1,4 @@
-"""What was measured, as the tables and pictures of a page."""
+"""Results of the measures as tables and pictures of a page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 N_BOOTSTRAP = 1000
-"""Resamples of each interval."""
+"""Number of bootstrap resamples of each interval."""
 
 _ZERO = "a map of zeros"
 
@@ -62,12 +62,12 @@ Block = Table | PictureBlock
 
 
 def classification_of(labels: np.ndarray, probabilities: np.ndarray) -> Classification:
-    """Return AUC and the measures at the ROC corner with their intervals."""
+    """Return AUC and the measures at the ROC corner, with their intervals."""
     return classification_measures(labels, probabilities, n_bootstrap=N_BOOTSTRAP)
 
 
 def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
-    """Return the part of the images whose more probable class is right, with Wilson's interval of 95 %."""
+    """Return the fraction of images whose more probable class is correct, with a 95 % Wilson interval."""
     n, n_right = len(labels), int(((probabilities > 0.5) == (labels == 1)).sum())
     interval = stats.binomtest(n_right, n).proportion_ci(method="wilson")
     value = n_right / n
@@ -97,13 +97,13 @@ def attribution_picture(
     """Draw images above their maps; with a rule also the true boxes and those of the maps.
 
     Args:
-        maps: to be drawn.
-        indices: of the images.
-        titles: above each image.
-        methods: rows, in order.
-        title: of the block.
-        caption: below it.
-        rule: how maps become boxes; None to draw none.
+        maps: maps to draw.
+        indices: indices of the images.
+        titles: title of each image.
+        methods: methods of the rows, in order.
+        title: title of the block.
+        caption: text below the picture.
+        rule: rule that turns maps into boxes; None for no boxes.
     """
     images = [
         ExplainedImage(maps.cases[i].sample.pixels, text, maps.cases[i].boxes if rule else ())
@@ -134,11 +134,11 @@ def localisation_blocks(found: Localisation, *, labels: Sequence[str] = ("", "")
     """Return the box plots, the curves and the numbers behind them.
 
     Args:
-        found: what was measured.
-        labels: what stands before the titles of the two figures, such as "Fig. 5: ".
+        found: measured localisation.
+        labels: prefixes of the titles of the two figures, such as "Fig. 5: ".
     """
     n = len(found.indices)
-    several = f" {found.n_several} of them have several lesions: the truth is the box around all." * bool(
+    several = f" {found.n_several} of them have several lesions: the truth is the box around all of them." * bool(
         found.n_several
     )
     ordered = dict(sorted(found.ious.items(), key=lambda item: -item[1].mean()))
@@ -147,21 +147,21 @@ def localisation_blocks(found: Localisation, *, labels: Sequence[str] = ("", "")
         PictureBlock(
             f"{labels[0]}IoU of each method",
             save_small(figure_iou_boxes(ordered)),
-            f"{n} malignant images.{several} Pixels above the {rule.quantile:g} quantile; an image of whose map no "
-            "region survives counts with IoU 0.",
+            f"{n} malignant images.{several} Pixels above the {rule.quantile:g} quantile are kept; an image without a "
+            "remaining region counts with IoU 0.",
         ),
         PictureBlock(
             f"{labels[1]}IoU threshold and true-positive rate",
             save_small(figure_iou_curves(ordered)),
-            "Part of the images whose box overlaps the true one by at least the threshold; the area under a curve is "
-            "the mean IoU.",
+            "Fraction of the images whose box has at least this IoU with the true box; the area under a curve is the "
+            "mean IoU.",
         ),
         iou_table(found.ious, found.n_without_box),
     ]
 
 
 def pointing_methods_table(game: PointingGame) -> Table:
-    """Return the rates of all methods, and what chance would give."""
+    """Return the hit rates of all methods and those of random pixels."""
     regions = list(game.by_chance)
     rows: list[Sequence[Cell]] = [
         (method_title(name), *(f"{table[region].rate:.0%}" for region in regions))
@@ -170,7 +170,7 @@ def pointing_methods_table(game: PointingGame) -> Table:
     rows.append(("two random pixels", *(f"{game.by_chance[region]:.0%}" for region in regions)))
     titles = {"mass": "Mass", "peritumoral": "Peritumoral", "below": "Below", ANY_REGION: "At least one"}
     note = (
-        f"{len(game.indices)} correctly classified images; {game.n_wrong} classified wrongly are left out"
+        f"{len(game.indices)} correctly classified images; {game.n_wrong} misclassified images are left out"
         + (f", and {game.n_left_out} without an outline or a pixel spacing" if game.n_left_out else "")
         + "."
     )
@@ -186,7 +186,7 @@ def pointing_picture(
     title: str,
     caption: str,
 ) -> PictureBlock:
-    """Draw images and maps with regions and extremes, benign and malignant apart."""
+    """Draw images and maps with regions and extremes, grouped by class."""
     cases = []
     for i in indices:
         case = maps.cases[i]
@@ -219,8 +219,8 @@ def faithfulness_blocks(
     scores[_ZERO] = FaithfulnessScores(infidelity=float(found.infidelity_of_zero.mean()))
     table = faithfulness_table(scores, score="probability (areas) and of the logit (infidelity)")
     caption = (
-        f"Means over {len(found.indices)} images. Removed pixels become the mean of the image (0 after scaling), "
-        "pixels not yet put back are blurred. The random order is what a map that says nothing gives."
+        f"Means over {len(found.indices)} images. Removed pixels become the mean of the image (0 after scaling); "
+        "pixels that are not yet inserted are blurred. The random order corresponds to a map without information."
     )
     note = (
         f"{table.note} Infidelity: each map is scaled by the factor that fits best; a map of zeros shows how much "
@@ -238,23 +238,23 @@ def randomisation_blocks(found: RandomisationCheck, model: StudyModel) -> list[B
     whose = "the weights" if len(model.networks) == 1 else f"the weights of the first of {len(model.networks)} members"
     caption = (
         f"Rank correlation of the absolute maps before and after {whose} were replaced, the output layer first; "
-        f"{n_depths} depths evenly spread over all layers with weights, means over {found.n_images} images. Maps by "
-        f"torch{parameters_text(found.parameters, before=', with cheaper parameters: ')}. A method whose curve stays "
-        "near 1 would draw the same picture for a network that has learned nothing."
+        f"{n_depths} depths evenly spread over all layers with weights, means over {found.n_images} images. Maps are "
+        f"computed by torch{parameters_text(found.parameters, before=', with cheaper parameters: ')}. A method whose "
+        "curve stays near 1 gives the same picture for a network that has learned nothing."
     )
     title = f"Randomisation of the weights, {model.title} ({model.name})"
     return [PictureBlock(title, save_small(figure_randomisation(found.methods)), caption)]
 
 
 def stored_randomisation_picture(found: Mapping[str, Randomisation], model: StudyModel) -> PictureBlock:
-    """Return the curves that a bundle has stored."""
+    """Return the picture of the stored randomisation curves of a bundle."""
     title = f"Randomisation of the weights, {model.title} ({model.name})"
     caption = "Rank correlation of the signed maps before and after the weights were replaced, the output layer first."
     return PictureBlock(title, save_small(figure_randomisation(found, measure="spearman")), caption)
 
 
 def parameters_text(parameters: Mapping[str, Mapping[str, Any]], *, before: str = "") -> str:
-    """Return parameters by method as a text, empty if there are none."""
+    """Return parameters by method as a text; empty without parameters."""
     texts = [
         f"{method_title(name)} {', '.join(f'{key} {value}' for key, value in sorted(values.items()))}"
         for name, values in parameters.items()
@@ -265,7 +265,7 @@ def parameters_text(parameters: Mapping[str, Mapping[str, Any]], *, before: str 
 def _cheaper_text(methods: Mapping[str, Any]) -> str:
     quick = {name: explainers.get(name).quick for name in methods if name in explainers.names()}
     text = parameters_text({name: values for name, values in quick.items() if values}, before=" and at most ")
-    return f"{text}; squares of occlusion side by side" if "occlusion" in methods else text
+    return f"{text}; adjacent squares of occlusion" if "occlusion" in methods else text
 
 
 def _scores(found: Faithfulness, name: str, randomised: Mapping[str, Randomisation] | None) -> FaithfulnessScores:
@@ -281,7 +281,7 @@ def _scores(found: Faithfulness, name: str, randomised: Mapping[str, Randomisati
 
 
 def _last(result: Randomisation) -> np.ndarray:
-    """Return the rank correlations of the absolute maps with everything randomised, or those of the signed maps."""
+    """Return the rank correlations with all layers randomised: of the absolute maps, or else the signed maps."""
     known = [values[-1] for values in (result.spearman_absolute, result.spearman) if np.isfinite(values[-1]).any()]
     return known[0][np.isfinite(known[0])] if known else np.zeros(0)
 

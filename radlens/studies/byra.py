@@ -33,13 +33,13 @@ from radlens.studies.reproduction import Bench, Progress, StudyOptions
 __all__ = ["METHOD", "MODEL", "reproduce_byra"]
 
 MODEL = "ultrasound-resnet"
-"""Model of the paper, by the name of our recipe."""
+"""Recipe of the model of the paper."""
 
 METHOD = "cam"
 """Method of the paper."""
 
 _N_OTHERS = {"demo": 20, "paper": None}
-"""Test images that the other methods explain, unless it is said: all with the recipe of the paper."""
+"""Default number of test images that the other methods explain, by preset; None for all."""
 
 _N_FAITHFUL = {"demo": 4, "paper": 30}
 _N_RANDOMISED = {"demo": 2, "paper": 6}
@@ -49,19 +49,19 @@ _N_SHOWN = 4
 def reproduce_byra(
     folder: Path, options: StudyOptions | None = None, *, on_progress: Progress | None = None
 ) -> list[Path]:
-    """Run the study and write its page, tables, pictures and ``results.json``; an interrupted study goes on.
+    """Run the study and write its page, tables, pictures and ``results.json``; an interrupted study resumes.
 
     Args:
-        folder: to write to; the training run, graphs and what was computed lie in it as well.
-        options: how it is run.
+        folder: output folder, also for the training run, graphs and intermediate results.
+        options: options of the study.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Returns:
         The files that were written, the page first.
 
     Raises:
-        InvalidParameter: a run of another task, or a data set that does not have what the study needs.
-        TrainingError: the folder holds a run of another recipe.
+        InvalidParameter: a run has another task, or the data set is not suitable for the study.
+        TrainingError: the folder contains a run of another recipe.
         DatasetError: the data set cannot be read.
     """
     study = _Byra(Bench(folder, (MODEL,), options, on_progress))
@@ -70,7 +70,7 @@ def reproduce_byra(
 
 @dataclass(frozen=True, eq=False)
 class _Byra:
-    """The study; each chapter computes what it needs when it is written."""
+    """The study; each chapter computes its results when it is written."""
 
     bench: Bench
 
@@ -164,7 +164,7 @@ class _Byra:
             [ScoredCases(self.examined.model.title, self.examined.labels, self.examined.probability)],
             published=published,
         )
-        caption = "The paper prints no curve; the star is the point of its Table 1."
+        caption = "The paper shows no curve; the star is the point of its Table 1."
         return "", [classification_table(found), PictureBlock("ROC curve", save_small(curve), caption)]
 
     def _pointing(self, results: dict[str, Any]) -> Written:
@@ -173,8 +173,7 @@ class _Byra:
         results |= pointing_results(self.game)
         text = (
             f"Class activation maps of {len(self.game.indices)} correctly classified test images; {self.game.n_wrong} "
-            "classified wrongly are left out. Correct: on the right side of the threshold at the corner of the ROC "
-            "curve."
+            "misclassified images are left out. The classification uses the threshold at the corner of the ROC curve."
         )
         if self.game.n_left_out:
             text += f" {self.game.n_left_out} images have no outline or no pixel spacing."
@@ -191,8 +190,8 @@ class _Byra:
             shown,
             self.examined.probability,
             title="Benign and malignant masses and their maps",
-            caption="Correctly classified images, for each class one that hits each region where there is one. Red "
-            "speaks for malignant, blue for benign. White crosses: extremes in a region; grey: outside of all.",
+            caption="Correctly classified images: for each class, one hit of each region if there is one. Red speaks "
+            "for malignant, blue for benign. White crosses: extremes in a region; grey: extremes outside.",
         )
         return "", [picture]
 
@@ -208,11 +207,11 @@ class _Byra:
             [self.examined.title(i) for i in shown],
             list(self.other_maps.methods),
             title="Maps of every method",
-            caption="Malignant is explained: red speaks for it, blue against it. Saliency has no sign; Grad-CAM keeps "
-            "what speaks for malignant, and its map is zero where nothing does.",
+            caption="The malignant class is explained: red speaks for it, blue against it. Saliency has no sign; "
+            "Grad-CAM keeps only evidence for malignant, and its map is zero elsewhere.",
         )
         text = (
-            f"The paper's discussion asks for other methods. All of them, on the first "
+            "The discussion of the paper suggests other methods. Here all methods explain the first "
             f"{len(self.other_maps.targets)} test images."
         )
         return text, [blocks.pointing_methods_table(self.other_game), picture]
@@ -220,7 +219,10 @@ class _Byra:
     def _faithfulness(self, results: dict[str, Any]) -> Written:
         preset = self.bench.options.preset
         indices = list(self.other_maps.targets)[: _N_FAITHFUL[preset]]
-        text = "Malignant is explained in benign and malignant test images, the first ones. The paper measures none."
+        text = (
+            "The malignant class is explained in the first benign and malignant test images. The paper does not report "
+            "these measures."
+        )
         return text, self.bench.measured(self.other_maps, indices, _N_RANDOMISED[preset], results)
 
     def _ran(self) -> Mapping[str, str]:
@@ -228,8 +230,8 @@ class _Byra:
         return {
             "Images": "simulated breast ultrasound" if self.bench.simulated else f"data set {options.data}",
             "Recipe": options.preset,
-            "Network": "ResNet-18 with one sigmoid output behind global average pooling",
-            "Class that is explained": "malignant",
+            "Network": "ResNet-18 with one sigmoid output after global average pooling",
+            "Explained class": "malignant",
         }
 
 
@@ -237,7 +239,7 @@ _NO_GAME = "Left out: no correctly classified test image has an outline and a pi
 
 
 def _one_of_each(game: PointingGame, chosen: np.ndarray) -> list[int]:
-    """Return up to four images: for each region the first that hits it, then others that hit any."""
+    """Return up to four images: for each region the first hit, then hits of any region, then others."""
     hits = {i: found for i, found in zip(game.indices, _first(game.hits), strict=True) if chosen[i]}
 
     def ranked() -> Iterator[int]:
@@ -269,7 +271,7 @@ def _images_table(images: Mapping[str, Any]) -> Table:
         ("test", counts["test"]["n"], paper["test set"]),
     ]
     note = (
-        f"Here: images, {images['source']}. Paper: masses, two scans of each; its training stopped when the loss of "
-        "the test set no longer fell, here a validation set decides."
+        f"Here: images, {images['source']}. Paper: masses, two scans of each; its training stopped when the loss on "
+        "the test set no longer fell, here the validation set decides."
     )
     return Table("Data set", ("Images", "Here", "Paper"), rows, note, published=(2,))

@@ -1,7 +1,6 @@
 """The images of a study with their truth, on the grid of the network: simulated, or from a data set on disk.
 
-They are images that training has not seen: the test part of the training data, drawn from the same seeds, or the same
-patients.
+Training has not seen these images: they are the test part of the training data, with the same seeds or patients.
 """
 
 import os
@@ -27,17 +26,17 @@ from radlens.studies.store import Arrays, Key, Store
 __all__ = ["CASES", "CaseSet", "CaseSource", "Part", "StudyCase", "open_cases"]
 
 CASES = "cases"
-"""Stage of the store in which images are kept."""
+"""Stage of the store with the images."""
 
 Part = Literal["test", "all"]
-"""Of a data set: the fifth of the patients that training keeps for its test, or all; all are for models that were not
-trained with it."""
+"""Part of a data set: the fifth of the patients that training holds out for its test, or all patients, for models that
+were not trained with the data set."""
 
 _TEST_SEED = (1, 2)
 _HELD_OUT = 0.2
 
 _FEW = 16
-"""Images below which starting other processes takes longer than drawing them."""
+"""Number of images below which starting processes takes longer than drawing the images."""
 
 _USED: dict[Task, tuple[str, ...]] = {
     "patches": LABELS,
@@ -53,11 +52,11 @@ class StudyCase:
     """One image.
 
     Attributes:
-        name: its number in the set, from 1; says nothing of a patient.
-        label: 1 for malignant, else 0.
-        sample: on the network's grid, unscaled, with boxes, masks and spacing.
-        image: ``(c, h, w)`` float32, as the network takes it.
-        key: what it was made from.
+        name: number in the set, from 1; it does not identify a patient.
+        label: 1 for malignant, otherwise 0.
+        sample: image on the grid of the network, unscaled, with boxes, masks and spacing.
+        image: ``(c, h, w)`` float32, input of the network.
+        key: key of the image in the store.
     """
 
     name: str
@@ -68,7 +67,7 @@ class StudyCase:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """Boxes of the malignant lesions, or of all lesions where none is malignant."""
+        """Boxes of the malignant lesions, or of all lesions if no lesion is malignant."""
         malignant = tuple(
             box for box, label in zip(self.sample.boxes, self.sample.labels, strict=True) if label == "malignant"
         )
@@ -76,7 +75,7 @@ class StudyCase:
 
     @property
     def mask(self) -> np.ndarray:
-        """``(h, w)`` bool: all lesions together; empty where nothing is outlined."""
+        """``(h, w)`` bool: union of the masks of all lesions; all false without masks."""
         found = np.zeros(self.sample.pixels.shape, dtype=bool)
         for mask in self.sample.masks:
             found |= mask
@@ -85,21 +84,21 @@ class StudyCase:
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Where images come from.
+    """Source of images.
 
     Args:
-        task: what is classified.
-        input: what the network takes.
-        classes: negative and positive.
+        task: classification task.
+        input: input specification of the network.
+        classes: names of the negative and the positive class.
         data: name of a data set; None for simulated images.
         root: folder of the data set.
-        part: of the data set.
-        n_simulated: images to draw, at least 2; positive and negative ones take turns.
-        p_calcifications: part of the simulated mammographic lesions that are clusters and not masses.
+        part: part of the data set.
+        n_simulated: number of images to draw, at least 2; negative and positive images alternate.
+        p_calcifications: probability that a simulated mammographic lesion is a cluster of calcifications.
 
     Raises:
-        InvalidParameter: fewer than two images, a data set that does not have what the task needs, or data without
-            root or root without data.
+        InvalidParameter: there are fewer than two images, the data set is not suitable for the task, or only one of
+            ``data`` and ``root`` is given.
     """
 
     task: Task
@@ -112,7 +111,7 @@ class CaseSource:
     p_calcifications: float = 0.3
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Raise for invalid combinations."""
         if (self.data is None) != (self.root is None):
             raise InvalidParameter("data and root must be given together, got one of them")
         if self.data is not None and self.data not in TASK_DATA[self.task]:
@@ -123,7 +122,7 @@ class CaseSource:
 
     @property
     def title(self) -> str:
-        """What a reader is told of the source."""
+        """Description of the source for readers."""
         what = {"patches": "mammographic patches", "mammograms": "mammograms", "ultrasound": "breast ultrasound images"}
         if self.data is None:
             return f"simulated {what[self.task]}"
@@ -131,13 +130,13 @@ class CaseSource:
 
 
 class CaseSet(Sequence[StudyCase]):
-    """Images in a store, read when they are asked for.
+    """Images in a store, read on access.
 
     Args:
-        source: where they come from.
-        store: that keeps them.
-        places: key of the piece, and number in it, of each image.
-        labels: ``(n,)`` of each image.
+        source: source of the images.
+        store: store of the images.
+        places: for each image, the key of its entry in the store and its number in the entry.
+        labels: ``(n,)`` labels.
     """
 
     def __init__(self, source: CaseSource, store: Store, places: Sequence[tuple[Key, int]], labels: np.ndarray) -> None:
@@ -164,7 +163,7 @@ class CaseSet(Sequence[StudyCase]):
         return StudyCase(str(index + 1), int(self.labels[index]), sample, image, self.key(index))
 
     def key(self, index: int) -> Key:
-        """Return what tells an image from others, without reading it."""
+        """Return the key of an image, without reading the image."""
         key, number = self._places[index]
         return {**key, "number": number}
 
@@ -176,19 +175,20 @@ class CaseSet(Sequence[StudyCase]):
 def open_cases(
     source: CaseSource, store: Store, *, n_workers: int | None = None, on_progress: Progress | None = None
 ) -> CaseSet:
-    """Draw or read the images that the store does not hold yet, and open all.
+    """Draw or read the images that are not in the store, and open the whole set.
 
     Args:
-        source: where they come from.
-        store: where they are kept.
-        n_workers: processes that draw or read; by default one for each core.
+        source: source of the images.
+        store: store of the images.
+        n_workers: number of processes that draw or read; by default one for each core.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Raises:
         DatasetError: the data set cannot be read.
-        InvalidInput: not one image of each class.
+        InvalidInput: a class has no image.
     """
     jobs = _jobs(source)
+    # The affinity, unlike os.cpu_count, respects the limits of a container.
     _fill(store, jobs, n_workers or len(os.sched_getaffinity(0)), on_progress or (lambda *_: None), source.title)
     places, labels = [], []
     for job in jobs:
@@ -202,7 +202,7 @@ def open_cases(
 
 @dataclass(frozen=True)
 class _Job:
-    """What makes some images: a function that can be sent to another process, and what tells its result from others."""
+    """A job that makes images: a picklable function, and the key of its result."""
 
     key: Key
     make: Callable[[], list[tuple[int, Sample]]] = field(repr=False)
@@ -243,7 +243,7 @@ def _simulated(source: CaseSource, category: str, seed: tuple[int, ...]) -> Samp
 
 
 _Lesion = tuple[tuple[int, int, int, int], np.ndarray, bool]
-"""Box, mask and whether it is malignant."""
+"""Box, mask and whether the lesion is malignant."""
 
 
 def _lesion(finding: mammogram.Finding) -> _Lesion:
@@ -266,7 +266,7 @@ def _read(source: CaseSource, case: Case, place: int) -> list[tuple[int, Sample]
         return [(int(case.label == "malignant"), source.input.sample(sample))]
     try:
         patches = draw_patches(sample, size=source.input.shape[0], seed=place)
-    except InvalidInput:
+    except InvalidInput:  # the image is smaller than a patch
         return []
     return [
         (source.classes.index(patch.label), source.input.sample(_of_patch(patch, sample)))
@@ -302,7 +302,7 @@ def _fill(store: Store, jobs: Sequence[_Job], n_workers: int, report: Progress, 
 
 
 def _made(jobs: Sequence[_Job], n_workers: int) -> Iterator[tuple[list[tuple[int, Sample]], float]]:
-    """Yield what each job makes and the share of time that it took."""
+    """Yield the images of each job and its share of the elapsed time."""
     if n_workers == 1 or len(jobs) < _FEW:
         yield from map(_timed, jobs)
         return
@@ -322,7 +322,7 @@ def _packed(found: Sequence[tuple[int, Sample]]) -> Arrays:
     for number, (_, sample) in enumerate(found):
         arrays[f"pixels-{number}"] = sample.pixels
         arrays[f"boxes-{number}"] = np.array(sample.boxes, dtype=np.float64).reshape(-1, 4)
-        arrays[f"labels-{number}"] = np.array(sample.labels, dtype="U13")
+        arrays[f"labels-{number}"] = np.array(sample.labels, dtype="U13")  # "non-malignant" is the longest
         arrays[f"masks-{number}"] = np.array(sample.masks, dtype=bool).reshape(-1, *sample.pixels.shape)
         arrays[f"spacing-{number}"] = np.array(sample.spacing_mm or (), dtype=np.float64)
     return arrays

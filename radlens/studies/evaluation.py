@@ -1,4 +1,4 @@
-"""All measures of one model on one set of images: what ``radlens evaluate`` does."""
+"""All measures of one model on one set of images, as in ``radlens evaluate``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -37,23 +37,23 @@ from radlens.studies.store import Store
 __all__ = ["MEASURES", "Examined", "Plan", "evaluate", "examine", "source_of"]
 
 MEASURES = ("classification", "iou", "pointing", "faithfulness", "randomisation")
-"""What can be measured."""
+"""Names of the measures."""
 
 _WHOLE_IMAGE = 512
-"""Shorter side, pixels, from which on the window of occlusion is that of Sam Millan 2023 for whole mammograms."""
+"""Shorter side in pixels from which occlusion has the window of Sam Millan 2023 for whole mammograms."""
 
 Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """A model and what it says of a set of images.
+    """A model and its outputs for a set of images.
 
     Attributes:
         model: the model.
         cases: the images.
-        logits: ``(n, n_outputs)``.
-        probability: ``(n,)`` of the positive class.
+        logits: ``(n, n_outputs)`` outputs of the model.
+        probability: ``(n,)`` probability of the positive class.
     """
 
     model: StudyModel
@@ -73,22 +73,22 @@ class Examined:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """``(n,)`` bool: which images are on the right side of the threshold at the corner of the ROC curve."""
+        """``(n,)`` bool: whether an image is classified correctly with the threshold at the corner of the ROC curve."""
         return (self.probability >= self.classification.threshold) == (self.labels == 1)
 
     @cached_property
     def is_called_positive(self) -> np.ndarray:
-        """``(n,)`` bool: where the positive class is more probable than not."""
+        """``(n,)`` bool: whether the positive class has a probability above 0.5."""
         return self.probability > 0.5
 
     def title(self, index: int) -> str:
-        """Return what stands above an image: its class and the probability of the positive one."""
+        """Return the title of an image: its class and the probability of the positive class."""
         name = self.cases.source.classes[int(self.labels[index])]
         return f"{name}\np(malignant) = {self.probability[index]:.2f}"
 
 
 def examine(model: StudyModel, cases: CaseSet, store: Store, *, on_progress: Progress | None = None) -> Examined:
-    """Ask a model about all images of a set."""
+    """Compute the outputs of a model for all images of a set."""
     import torch
 
     logits = score_cases(model, cases, store, on_progress=on_progress)
@@ -104,25 +104,27 @@ def source_of(
     part: Part = "test",
     task: str | None = None,
 ) -> CaseSource:
-    """Return where images for a model come from: of the kind that it was trained with.
+    """Return a source of images of the kind on which a model was trained.
 
     Args:
-        model: its training record says what it classifies.
-        n_simulated: images to draw where there is no data set.
+        model: model whose training record states the task.
+        n_simulated: number of images to draw without a data set.
         data: name of a data set.
-        root: its folder.
-        part: of the data set.
-        task: what the model classifies where its record does not say it.
+        root: folder of the data set.
+        part: part of the data set.
+        task: task of the model, if its record does not state it.
 
     Raises:
-        InvalidParameter: the task is neither known nor given, or see `CaseSource`.
+        InvalidParameter: the task is neither known nor given, or a value is invalid for `CaseSource`.
     """
     task = task or model.task
     if task not in ("patches", "mammograms", "ultrasound"):
-        raise InvalidParameter(f"task must be patches, mammograms or ultrasound, got {task}; the model does not tell")
+        raise InvalidParameter(
+            f"task must be patches, mammograms or ultrasound, got {task}; the model does not state one"
+        )
     negative = "benign" if task == "ultrasound" or data == "cbis-ddsm-patches" else "normal"
     return CaseSource(
-        task=task,  # type: ignore[arg-type]  # the line above has looked
+        task=task,  # type: ignore[arg-type]  # checked above
         input=model.input,
         classes=(negative, "malignant"),
         data=data,
@@ -135,21 +137,21 @@ def source_of(
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how thoroughly.
+    """Measures of an evaluation and their effort.
 
     Args:
-        methods: names; None for all that the model allows.
-        measures: of `MEASURES`.
-        target: class that is explained.
-        rule: how maps become boxes.
-        n_mapped: images that are explained, from the first on; None for all.
-        n_faithful: images whose maps are measured for faithfulness, at least 1.
-        n_randomised: images of the randomisation check, at least 1.
-        effort: spent on each map of the faithfulness.
-        seed: of the randomisation check.
+        methods: names of methods; None for all methods that the model allows.
+        measures: names among `MEASURES`.
+        target: explained class.
+        rule: rule that turns maps into boxes.
+        n_mapped: number of explained images, from the first; None for all.
+        n_faithful: number of images for the faithfulness, at least 1.
+        n_randomised: number of images for the randomisation check, at least 1.
+        effort: effort per map of the faithfulness.
+        seed: seed of the randomisation check.
 
     Raises:
-        InvalidParameter: an unknown method or measure, or a number below 1.
+        InvalidParameter: a method or measure is unknown, or a number is below 1.
     """
 
     methods: tuple[str, ...] | None = None
@@ -163,9 +165,9 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Raise for values out of range."""
         for name in self.methods or ():
-            explainers.get(name)
+            explainers.get(name)  # raises for an unknown name
         if unknown := [name for name in self.measures if name not in MEASURES]:
             raise InvalidParameter(f"measures must be among {', '.join(MEASURES)}, got {', '.join(unknown)}")
         for name in ("n_mapped", "n_faithful", "n_randomised"):
@@ -184,20 +186,20 @@ def evaluate(
 ) -> list[Path]:
     """Measure a model and write the page, its tables, its pictures and ``results.json``.
 
-    What was computed lies in the folder ``work`` of ``folder``, from which an interrupted evaluation goes on.
+    Intermediate results are in the subfolder ``work``, from which an interrupted evaluation resumes.
 
     Args:
-        model: to be measured.
-        source: of the images.
-        folder: to write to.
-        plan: what is measured.
+        model: model to measure.
+        source: source of the images.
+        folder: output folder.
+        plan: measures and effort.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Returns:
         The files that were written, the page first.
 
     Raises:
-        InvalidParameter: a method that the model does not allow.
+        InvalidParameter: the model does not allow a method.
         DatasetError: the data set cannot be read.
     """
     evaluation = _Evaluation(model, source, Store(folder / "work"), plan or Plan(), on_progress or (lambda *_: None))
@@ -206,7 +208,7 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
-    """One evaluation; each chapter computes what it needs when it is written."""
+    """One evaluation; each chapter computes its results when it is written."""
 
     model: StudyModel
     source: CaseSource
@@ -297,8 +299,8 @@ class _Evaluation:
         rows = [(name, *estimate_cells(getattr(found, key))) for key, name in _CLASSIFICATION.items()]
         note = (
             f"{found.n_positive} {self.source.classes[1]} and {found.n_negative} {self.source.classes[0]} images. "
-            "All but the AUC at the point of the ROC curve nearest to the upper left corner. Intervals are from a "
-            "bootstrap over images."
+            "All measures except the AUC are at the point of the ROC curve nearest to the upper left corner. Intervals "
+            "are from a bootstrap over images."
         )
         table = Table("Classification", ("Measure", "Value", "95 % interval"), rows, note)
         curve = figure_roc([ScoredCases(self.model.title, self.examined.labels, self.examined.probability)])
@@ -313,7 +315,7 @@ class _Evaluation:
             [self.examined.title(i) for i in shown],
             list(self.methods),
             title="Maps of every method",
-            caption="The malignant images of highest and of lowest probability and a negative one, of those explained.",
+            caption="The explained malignant images with the highest and the lowest probability, and a negative image.",
         )
         return "", [picture]
 
@@ -326,7 +328,7 @@ class _Evaluation:
     def _iou(self, results: dict[str, Any]) -> Written:
         found = self.localisation
         if found is None:
-            return "Left out: no malignant image that was explained has a box.", []
+            return "Left out: no explained malignant image has a box.", []
         results |= localisation_results(found)
         best = max(found.ious, key=lambda name: found.ious[name].mean())
         steps = blocks.box_steps_picture(
@@ -336,7 +338,7 @@ class _Evaluation:
 
     def _pointing(self, results: dict[str, Any]) -> Written:
         if self.source.task != "ultrasound":
-            return "Left out: its regions are those of ultrasound images.", []
+            return "Left out: the regions are defined for ultrasound images only.", []
         game = self.pointing
         if game is None:
             return "Left out: no correctly classified image has an outline and a pixel spacing.", []
@@ -358,10 +360,8 @@ class _Evaluation:
         if self.randomisation:
             return "", blocks.randomisation_blocks(self.randomisation, self.model)
         if not self.randomised:
-            return "Left out: the bundle has stored no result of it.", []
-        return "Stored with the bundle when it was made.", [
-            blocks.stored_randomisation_picture(self.randomised, self.model)
-        ]
+            return "Left out: the bundle does not contain a result.", []
+        return "Results stored in the bundle.", [blocks.stored_randomisation_picture(self.randomised, self.model)]
 
     def _faithfulness(self, results: dict[str, Any]) -> Written:
         results |= faithfulness_results(self.faithfulness)
@@ -373,7 +373,7 @@ class _Evaluation:
 
     def _ran(self) -> dict[str, str]:
         texts = {name: method_parameters(method) for name, method in self.methods.items()}
-        target = "malignant" if self.plan.target == "positive" else "the class that is predicted"
+        target = "malignant" if self.plan.target == "positive" else "the predicted class"
         return {
             "Model": f"{self.model.title}, {self.model.name}",
             "Images": self.source.title,
@@ -392,7 +392,7 @@ _CLASSIFICATION = {"auc": "AUC", "accuracy": "Accuracy", "sensitivity": "Sensiti
 
 
 def default_parameters(shape: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Return parameters of methods that suit images smaller than whole mammograms, as bundles have them."""
+    """Return parameters of methods for images smaller than whole mammograms, as in bundles."""
     short = min(shape)
     if short >= _WHOLE_IMAGE:
         return {}
@@ -401,18 +401,18 @@ def default_parameters(shape: tuple[int, int]) -> dict[str, dict[str, Any]]:
 
 
 def estimate_cells(found: Any) -> tuple[str, str]:
-    """Return value and interval as a table has them."""
+    """Return value and interval as cells of a table."""
     return f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}"
 
 
 def classification_results(found: Classification) -> dict[str, Any]:
-    """Return the measures as JSON has them."""
+    """Return the measures as JSON values."""
     values = {name: getattr(found, name)._asdict() for name in _CLASSIFICATION}
     return {"n_positive": found.n_positive, "n_negative": found.n_negative, "threshold": found.threshold, **values}
 
 
 def localisation_results(found: Localisation) -> dict[str, Any]:
-    """Return the boxes and IoUs as JSON has them."""
+    """Return boxes and IoUs as JSON values."""
     return {
         "rule": asdict(found.rule),
         "images": [i + 1 for i in found.indices],
@@ -424,13 +424,13 @@ def localisation_results(found: Localisation) -> dict[str, Any]:
 
 
 def pointing_results(game: PointingGame) -> dict[str, Any]:
-    """Return the hits as JSON has them."""
+    """Return the hits as JSON values."""
     tables = {name: {region: hits._asdict() for region, hits in table.items()} for name, table in game.tables.items()}
     return {"n_wrong": game.n_wrong, "n_left_out": game.n_left_out, "by_chance": game.by_chance, "tables": tables}
 
 
 def faithfulness_results(found: Faithfulness) -> dict[str, Any]:
-    """Return the measures of each image as JSON has them."""
+    """Return the measures of each image as JSON values."""
     methods = {
         name: {
             "deletion": np.trapezoid(values.deletion, found.fractions, axis=1),
@@ -444,5 +444,5 @@ def faithfulness_results(found: Faithfulness) -> dict[str, Any]:
 
 
 def randomisation_results(found: Mapping[str, Randomisation]) -> dict[str, Any]:
-    """Return layers and measures as JSON has them."""
+    """Return layers and measures as JSON values."""
     return {name: asdict(result) for name, result in found.items()}

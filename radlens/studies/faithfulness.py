@@ -1,4 +1,4 @@
-"""Whether the maps of each method say what the model computes: deletion, insertion, infidelity, max-sensitivity."""
+"""Faithfulness of the maps of each method: deletion, insertion, infidelity, max-sensitivity."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,13 +24,13 @@ Progress = Callable[[str, float, float], None]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on each map.
+    """Effort per map.
 
     Args:
-        n_steps: in which pixels are removed or put back.
-        n_squares: removed to measure the infidelity.
-        n_noisy: noisy copies to measure the max-sensitivity; 0 to leave it out.
-        seed: of squares, noise and the random order.
+        n_steps: number of steps of deletion and insertion.
+        n_squares: number of squares for the infidelity.
+        n_noisy: number of noisy copies for the max-sensitivity; 0 leaves it out.
+        seed: seed of squares, noise and the random order.
     """
 
     n_steps: int = 25
@@ -44,11 +44,11 @@ class MethodFaithfulness:
     """Measures of one method.
 
     Attributes:
-        deletion: ``(n, k)`` probability of the class explained while pixels are removed, most important first.
-        insertion: ``(n, k)`` the same while they are put back.
+        deletion: ``(n, k)`` probability of the explained class as pixels are removed, most important first.
+        insertion: ``(n, k)`` probability of the explained class as pixels are inserted, most important first.
         infidelity: ``(n,)`` squared units of the logit, maps scaled by the factor that fits best; empty for the
             control.
-        max_sensitivity: ``(n,)``; empty where it was not measured.
+        max_sensitivity: ``(n,)`` dimensionless; empty if not measured.
     """
 
     deletion: np.ndarray
@@ -62,11 +62,11 @@ class Faithfulness:
     """Measures of all methods.
 
     Attributes:
-        indices: of the images.
-        fractions: ``(k,)`` share of the pixels changed, from 0 to 1.
-        methods: by name, `RANDOM` last.
-        infidelity_of_zero: ``(n,)`` what a map of zeros has as its infidelity.
-        effort: spent on each map.
+        indices: indices of the images.
+        fractions: ``(k,)`` fraction of changed pixels, from 0 to 1.
+        methods: measures by method, `RANDOM` last.
+        infidelity_of_zero: ``(n,)`` infidelity of a map of zeros.
+        effort: effort per map.
     """
 
     indices: Sequence[int]
@@ -77,7 +77,7 @@ class Faithfulness:
 
 
 def cheaper(method: Explainer) -> Explainer:
-    """Return a method with its quick parameters where its own cost more; squares of occlusion lie side by side."""
+    """Return a method with the cheaper of its parameters and its quick ones; squares of occlusion do not overlap."""
     quick = method.quicker()
     if isinstance(quick, Occlusion):
         return replace(quick, stride=max(quick.stride, quick.window))
@@ -87,12 +87,12 @@ def cheaper(method: Explainer) -> Explainer:
 def measure_faithfulness(
     maps: MapSet, indices: Sequence[int], effort: Effort | None = None, *, on_progress: Progress | None = None
 ) -> Faithfulness:
-    """Measure the maps of all methods; what the store holds already is not measured again.
+    """Measure the maps of all methods; results in the store are reused.
 
     Args:
-        maps: of the images.
-        indices: images to be measured, at least one.
-        effort: spent on each map.
+        maps: maps of the images.
+        indices: indices of the images to measure, at least one.
+        effort: effort per map.
         on_progress: called as ``on_progress(stage, done, total)``.
     """
     effort, report = effort or Effort(), on_progress or (lambda *_: None)
@@ -114,7 +114,7 @@ def measure_faithfulness(
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """One image whose maps are measured."""
+    """The measurement of the maps of one image."""
 
     maps: MapSet
     index: int
@@ -128,7 +128,7 @@ class _Measured:
         return {**known, "map": RANDOM, "effort": asdict(self.effort)}
 
     def measure(self, name: str) -> dict[str, np.ndarray]:
-        """Return the measures of a map; NaN where there is none."""
+        """Return the measures of a map; NaN for measures that do not apply."""
         if name == RANDOM:
             order = torch.rand(1, *self._image.shape, generator=torch.Generator().manual_seed(self.effort.seed))
             zero = self._infidelity(torch.zeros_like(order), normalize=False)
@@ -138,8 +138,9 @@ class _Measured:
         whole = parts if parts.shape[0] == channels else parts.expand(channels, -1, -1) / channels
         values = whole[None].contiguous()
         curves = self._curves(values)
-        del curves["fractions"]
+        del curves["fractions"]  # the same for all methods: the control keeps them
         return curves | {
+            # The best factor of a map of zeros would be 0 / 0.
             "infidelity": self._infidelity(values, normalize=bool(values.any())),
             "max_sensitivity": self._sensitivity(self.maps.methods[name]),
         }
@@ -200,5 +201,5 @@ def _nothing(*names: str) -> dict[str, np.ndarray]:
 
 
 def _known(values: np.ndarray) -> np.ndarray:
-    """Return values, or none of them where they were not measured."""
+    """Return the values, or an empty array if they were not measured."""
     return values[:0] if np.isnan(values).all() else values

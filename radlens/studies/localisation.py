@@ -13,26 +13,26 @@ from radlens.studies.maps import MapSet
 __all__ = ["UNDILATED", "BoxRule", "Localisation", "box_of", "measure_localisation"]
 
 UNDILATED = ("lime", "shap")
-"""Methods whose maps the thesis does not dilate: superpixels are large enough to be seen (section 3.2.4)."""
+"""Methods whose maps the thesis does not dilate, because superpixels are large enough (section 3.2.4)."""
 
 
 @dataclass(frozen=True)
 class BoxRule:
-    """How maps become boxes, see `radlens.evaluation.regions_above_quantile`.
+    """Rule that turns maps into boxes, as in `radlens.evaluation.regions_above_quantile`.
 
     Args:
-        quantile: in [0, 1].
-        opening: side in pixels, odd; None for the default.
+        quantile: quantile in [0, 1] above which pixels are kept.
+        opening: side of the opening in pixels, odd; None for the default.
 
     Raises:
-        InvalidParameter: a value out of range.
+        InvalidParameter: a value is out of range.
     """
 
     quantile: float = QUANTILE
     opening: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, before hours of work rather than after them."""
+        """Raise for values out of range here, before hours of computation, and not only when boxes are made."""
         if not 0 <= self.quantile <= 1:
             raise InvalidParameter(f"quantile must be in [0, 1], got {self.quantile}")
         if self.opening is not None and (self.opening < 1 or self.opening % 2 == 0):
@@ -46,14 +46,14 @@ class BoxRule:
 
 @dataclass(frozen=True, eq=False)
 class Localisation:
-    """What the boxes of each method are worth.
+    """Boxes of each method and their overlap with the truth.
 
     Attributes:
-        rule: how boxes were made.
-        indices: of the images, all with at least one true box.
-        boxes: by method, one for each image; None where no region survived.
-        ious: ``(n,)`` by method, with the smallest box around all true ones; 0 where no region survived.
-        n_several: images with more than one true box.
+        rule: rule that turned maps into boxes.
+        indices: indices of the images, all with at least one true box.
+        boxes: boxes by method, one for each image; None without a remaining region.
+        ious: ``(n,)`` IoUs by method with the smallest box around all true ones; 0 without a remaining region.
+        n_several: number of images with more than one true box.
     """
 
     rule: BoxRule
@@ -64,12 +64,12 @@ class Localisation:
 
     @property
     def n_without_box(self) -> dict[str, int]:
-        """Images of which no region survived, by method."""
+        """Number of images without a remaining region, by method."""
         return {method: sum(box is None for box in boxes) for method, boxes in self.boxes.items()}
 
 
 def box_of(maps: MapSet, method: str, index: int, rule: BoxRule) -> Box | None:
-    """Return the box of one map, None if no region survives."""
+    """Return the box of one map, None without a remaining region."""
     return merged_box(maps.map(method, index), **rule.of(method))
 
 
@@ -77,15 +77,12 @@ def measure_localisation(maps: MapSet, indices: Sequence[int], rule: BoxRule | N
     """Compare the boxes of all methods with the truth.
 
     Args:
-        maps: of the images.
-        indices: images to be measured; those without a true box are left out.
-        rule: how maps become boxes.
+        maps: maps of the images.
+        indices: indices of the images to measure; images without a true box are left out.
+        rule: rule that turns maps into boxes.
 
     Returns:
-        None if no image has a true box.
-
-    Raises:
-        InvalidParameter: a rule out of range.
+        The boxes and IoUs; None if no image has a true box.
     """
     rule = rule or BoxRule()
     truth = {i: found for i in indices if (found := maps.cases[i].boxes)}

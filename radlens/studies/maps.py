@@ -1,4 +1,4 @@
-"""Maps of every method for every image of a study; the methods of an image share calls of the model."""
+"""Maps of every method for every image of a study; the methods of an image share model calls."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,33 +18,33 @@ from radlens.studies.store import Key, Store
 __all__ = ["MapSet", "Target", "explain_cases", "method_parameters", "methods_of", "score_cases", "targets_of"]
 
 Target = Literal["positive", "predicted"]
-"""Class that is explained: the positive one for every image, or the one that is predicted for each."""
+"""Explained class: the positive class for every image, or the predicted class of each image."""
 
 SCORES = "scores"
 _PER_PIECE = 16
 
 _CALLS_TOGETHER = 32
-"""Evaluations of the network that images explained together ask for: enough to fill its calls, and no more is lost when
-a study is interrupted."""
+"""Network evaluations of a batch of images: enough to fill the calls, and few enough to lose little when a study is
+interrupted."""
 
 Progress = Callable[[str, float, float], None]
 
 
 def methods_of(names: Iterable[str], parameters: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Explainer]:
-    """Return the methods by name, with their defaults where ``parameters`` says nothing.
+    """Return the methods by name, with their defaults unless ``parameters`` has a value.
 
     Raises:
-        InvalidParameter: an unknown method, one that does not explain classes, or a value out of its range.
+        InvalidParameter: a method is unknown or does not explain classes, or a value is out of range.
     """
     found = {name: create(name, **(parameters or {}).get(name, {})) for name in names}
     for name, method in found.items():
         if not method.for_classes:
             raise InvalidParameter(f"methods must explain classes, got {name}")
-    return found  # type: ignore[return-value]  # the loop above has looked at each
+    return found  # type: ignore[return-value]  # checked by the loop above
 
 
 def method_parameters(method: Explainer) -> dict[str, Any]:
-    """Return the parameters of a method as JSON has them, without those that do not change its maps."""
+    """Return the parameters of a method as JSON values, without those that do not change its maps."""
     values = asdict(method)  # type: ignore[call-overload]  # every method is a dataclass
     return {name: value for name, value in values.items() if name != "internal_batch_size"}
 
@@ -53,9 +53,9 @@ def score_cases(model: StudyModel, cases: CaseSet, store: Store, *, on_progress:
     """Return the logits of all images, ``(n, n_outputs)`` float64.
 
     Args:
-        model: to be asked.
-        cases: images.
-        store: that keeps the logits.
+        model: the model.
+        cases: the images.
+        store: store of the logits.
         on_progress: called as ``on_progress(stage, done, total)``.
     """
     report = on_progress or (lambda *_: None)
@@ -78,12 +78,12 @@ class MapSet:
     """Maps in a store.
 
     Attributes:
-        model: that was explained.
-        cases: the set that images are taken from.
-        methods: by name.
-        targets: class that is explained, by index of the image in the set.
-        store: that holds the maps.
-        stage: of the store.
+        model: explained model.
+        cases: set of images.
+        methods: methods by name.
+        targets: explained class by index of the image in the set.
+        store: store of the maps.
+        stage: stage of the store.
     """
 
     model: StudyModel
@@ -98,16 +98,16 @@ class MapSet:
         return self.parts(method, index).sum(axis=0)
 
     def parts(self, method: str, index: int) -> np.ndarray:
-        """Return the map of one image by channel, ``(c, h, w)``; ``(1, h, w)`` of methods that treat them as one."""
+        """Return the map of one image by channel, ``(c, h, w)``; ``(1, h, w)`` for methods without channels."""
         return self.store.load(self.stage, self.key(method, index))["map"]
 
     def delta(self, method: str, index: int) -> float | None:
-        """Return what the sum of a map misses of the change of the score; None for methods that do not claim it."""
+        """Return the completeness error of a map, in units of the score; None for methods that do not claim it."""
         value = float(self.store.load(self.stage, self.key(method, index))["delta"])
         return None if np.isnan(value) else value
 
     def key(self, method: str, index: int) -> Key:
-        """Return what tells a map from others."""
+        """Return the key of a map in the store."""
         return {
             "model": self.model.identity,
             "case": self.cases.key(index),
@@ -118,13 +118,13 @@ class MapSet:
 
 
 def targets_of(model: StudyModel, logits: np.ndarray, indices: Iterable[int], target: Target) -> dict[int, int]:
-    """Return the class to be explained for each of some images.
+    """Return the class to explain for each of some images.
 
     Args:
-        model: that is explained.
-        logits: ``(n, n_outputs)`` of all images.
-        indices: of the images.
-        target: see `Target`.
+        model: explained model.
+        logits: ``(n, n_outputs)`` outputs for all images.
+        indices: indices of the images.
+        target: "positive" or "predicted".
     """
     if target == "positive":
         return dict.fromkeys(indices, model.positive)
@@ -141,14 +141,14 @@ def explain_cases(
     *,
     on_progress: Progress | None = None,
 ) -> MapSet:
-    """Compute the maps that the store does not hold yet.
+    """Compute the maps that are not in the store.
 
     Args:
-        model: to be explained.
-        cases: images.
-        targets: class to be explained, by index of the image; no others are explained.
-        methods: by name.
-        store: that keeps the maps.
+        model: model to explain.
+        cases: set of images.
+        targets: class to explain, by index of the image; other images are skipped.
+        methods: methods by name.
+        store: store of the maps.
         on_progress: called as ``on_progress(stage, done, total)``.
     """
     report = on_progress or (lambda *_: None)
@@ -162,7 +162,7 @@ def explain_cases(
 
 
 def _batches(indices: Sequence[int], methods: Mapping[str, Explainer], shape: tuple[int, int]) -> Iterator[range]:
-    """Yield places of images that are explained together: more than one where the methods ask for little."""
+    """Yield ranges of images that are explained together: several if the methods need few evaluations."""
     cost = sum(method.cost(*shape) for method in methods.values())
     size = max(1, _CALLS_TOGETHER // max(cost, 1))
     for first in range(0, len(indices), size):
@@ -170,7 +170,7 @@ def _batches(indices: Sequence[int], methods: Mapping[str, Explainer], shape: tu
 
 
 def _explain(maps: MapSet, indices: Sequence[int]) -> None:
-    """Compute the maps of some images that the store does not hold yet."""
+    """Compute the maps of some images that are not in the store."""
     missing = [
         (name, index)
         for index in indices
@@ -184,6 +184,7 @@ def _explain(maps: MapSet, indices: Sequence[int]) -> None:
     with torch.no_grad():
         tasks = [maps.methods[name].work(images[index], maps.targets[index]) for name, index in missing]
         found = complete(maps.model.classifier, tasks)
+    # Methods share calls of the model, so the time of a single map is not known: all get the mean.
     seconds = (time.monotonic() - begin) / len(missing)
     for (name, index), attribution in zip(missing, found, strict=True):
         values = attribution.map if maps.methods[name].per_channel else attribution.map[:1]

@@ -1,4 +1,4 @@
-"""The models of a study: a finished training run, whose graphs are made once, or a bundle."""
+"""The models of a study: a finished training run, whose graphs are exported once, or a bundle."""
 
 import hashlib
 import logging
@@ -31,7 +31,7 @@ NETWORK_TITLES = {
     "mobilenet_v2": "MobileNetV2",
     "efficientnet_b0": "EfficientNet-B0",
 }
-"""Names of networks as papers write them."""
+"""Names of networks as in the literature."""
 
 Progress = Callable[[str, float, float], None]
 
@@ -40,21 +40,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class StudyModel:
-    """A classifier to be explained and measured.
+    """A classifier to explain and measure.
 
     Attributes:
-        name: of the model, for files.
-        title: for readers.
-        classifier: see :class:`radlens.explainers.Model`.
-        input: what it takes.
-        classes: names; the positive one is "malignant", or the last where none is called so.
-        identity: SHA-256 of its weights.
-        methods: that it allows, sorted.
-        refused: why it does not allow others, by name.
-        networks: its members as modules; empty for a bundle.
-        record: of its training.
+        name: name of the model, for files.
+        title: name of the model, for readers.
+        classifier: a :class:`radlens.explainers.Model`.
+        input: input specification.
+        classes: names of the classes; the positive class is "malignant", or the last one without that name.
+        identity: SHA-256 of the weights.
+        methods: allowed methods, sorted.
+        refused: reasons against other methods, by name.
+        networks: members as modules; empty for a bundle.
+        record: training record.
         randomisation: stored results of the randomisation check, by method.
-        notes: what a reader must know about how it is computed.
+        notes: notes for readers about the computation.
     """
 
     name: str
@@ -77,7 +77,7 @@ class StudyModel:
 
     @property
     def task(self) -> str | None:
-        """What it classifies, see `radlens.families.classifier.recipes.Task`; None where the record does not tell."""
+        """Task of the model (`radlens.families.classifier.recipes.Task`); None if the record does not state it."""
         return self.record.get("preset", {}).get("task")
 
     def probability(self, images: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def bundle_model(folder: Path, *, engine: str = "auto") -> StudyModel:
     """Open the bundle of a classifier.
 
     Raises:
-        BundleError: it is damaged or of another task, or no engine computes it rightly.
+        BundleError: the bundle is damaged or has another task, or no engine computes it correctly.
     """
     from radlens.families.classifier import open_model
 
@@ -131,11 +131,11 @@ def run_model(
     """Open a finished training run.
 
     Args:
-        folder: of the run.
-        graphs: folder for the model's graphs, made there once; None to compute with torch alone, which is slower.
-        name: of the model; by default that of its recipe.
-        engine: of the graphs, see `radlens.engines.open`.
-        on_progress: called as ``on_progress(stage, done, total)`` while graphs are made.
+        folder: folder of the run.
+        graphs: folder for the graphs, which are exported once; None to compute everything with torch, which is slower.
+        name: name of the model; by default that of its recipe.
+        engine: engine of the graphs, as in `radlens.engines.open`.
+        on_progress: called as ``on_progress(stage, done, total)`` during the export.
 
     Raises:
         TrainingError: there is no finished run of a classifier.
@@ -195,7 +195,7 @@ def _member(
 def _graphs(
     run: TrainedClassifier, number: int, folder: Path, report: Progress
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the file of each graph of a member, and why others are missing."""
+    """Return the file of each graph of a member, and the reasons why others are missing."""
     from radlens.graphs import asks, classifier_graphs
 
     example = torch.zeros(1, *run.model_input.image_shape)
@@ -220,7 +220,7 @@ def _graphs(
 
 
 def _write(graphs: Any, name: str, file: Path) -> None:
-    """Write a graph in one step, so that an interruption leaves none."""
+    """Write a graph atomically, so that an interruption does not leave a partial file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.{os.getpid()}.part")
     graphs.to_onnx(name, beside)
@@ -228,13 +228,13 @@ def _write(graphs: Any, name: str, file: Path) -> None:
 
 
 class _WithModule(Model):
-    """A classifier whose graphs are used where an engine computes them, and whose module is used elsewhere.
+    """A classifier that uses its graphs if an engine computes them, and its module otherwise.
 
     Args:
-        graphs: Its graphs.
-        eager: Its module.
-        missing: Names of graphs that could not be made.
-        notes: Gets a sentence for each graph that no engine computes.
+        graphs: graphs of the classifier.
+        eager: module of the classifier.
+        missing: names of graphs that could not be exported.
+        notes: list to which a sentence is added for each graph that no engine computes.
     """
 
     def __init__(self, graphs: GraphClassifier, eager: EagerClassifier, missing: set[str], notes: list[str]) -> None:

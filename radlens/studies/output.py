@@ -1,4 +1,4 @@
-"""A study as files: one HTML page, its tables as CSV, its pictures as PNG and its numbers as JSON."""
+"""Output of a study: one HTML page, tables as CSV, pictures as PNG and numbers as JSON."""
 
 import csv
 import json
@@ -19,8 +19,7 @@ from radlens.figures.study_page import SIMULATED_NOTE
 __all__ = ["PAGE", "RESULTS", "Chapter", "StudyReport", "Written", "times_table", "write_study"]
 
 PAGE, RESULTS = "index.html", "results.json"
-"""Files of every study."""
-
+"""Names of the page and of the file of numbers."""
 
 Written = tuple[str, Sequence[Table | PictureBlock]]
 """Text and blocks of a section."""
@@ -28,12 +27,12 @@ Written = tuple[str, Sequence[Table | PictureBlock]]
 
 @dataclass(frozen=True, eq=False)
 class Chapter:
-    """A section that is not written yet.
+    """A section to be written.
 
     Attributes:
-        heading: of the section.
-        name: in ``results.json`` and of the files.
-        write: computes it; what it puts into the mapping ends in ``results.json`` under the chapter's name.
+        heading: heading of the section.
+        name: key in ``results.json`` and part of file names.
+        write: function that computes the section and fills a mapping for ``results.json``.
     """
 
     heading: str
@@ -43,18 +42,21 @@ class Chapter:
 
 @dataclass(frozen=True, eq=False)
 class StudyReport:
-    """What a page says besides its sections; see `radlens.figures.study_page.StudyContent`.
+    """Parts of a page besides its sections, as in `radlens.figures.study_page.StudyContent`.
+
+    ``ran``, ``provenance`` and ``warnings`` are functions because they grow with the study: each is called whenever the
+    page is written.
 
     Attributes:
-        title: of the page.
-        citation: of the paper.
-        simulated: whether the images are.
-        ran: what was run; asked for when the page is written, as it grows with the study.
-        provenance: likewise.
-        warnings: likewise.
-        how_to_read: paragraphs.
-        limits: paragraphs.
-        published_note: below tables with published columns where the images are simulated.
+        title: title of the page.
+        citation: reference of the paper.
+        simulated: whether the images are simulated.
+        ran: function that returns the description of the run by topic.
+        provenance: function that returns the provenance.
+        warnings: function that returns sentences about this run.
+        how_to_read: paragraphs on how to read the page.
+        limits: paragraphs on the limits of the results.
+        published_note: note below tables with published columns if the images are simulated.
     """
 
     title: str
@@ -69,12 +71,12 @@ class StudyReport:
 
 
 def write_study(folder: Path, report: StudyReport, chapters: Sequence[Chapter]) -> list[Path]:
-    """Compute a study chapter by chapter; the page is written anew after each, with what is missing marked as such.
+    """Compute a study chapter by chapter; after each, the page is rewritten with the other sections marked as missing.
 
     Args:
-        folder: made if it is missing.
-        report: what the page says besides.
-        chapters: in order.
+        folder: output folder, created if missing.
+        report: parts of the page besides its sections.
+        chapters: chapters in order.
 
     Returns:
         The files that were written.
@@ -96,10 +98,10 @@ def write_study(folder: Path, report: StudyReport, chapters: Sequence[Chapter]) 
 
 
 def times_table(seconds: Mapping[str, float]) -> Table:
-    """Return how long each stage took, whenever that was."""
+    """Return a table of the computing time of each stage, earlier runs included."""
     rows: list[Sequence[Any]] = [(stage, _duration(took)) for stage, took in seconds.items()]
-    rows.append(("together", _duration(sum(seconds.values()))))
-    note = "Time on this machine, added up over interruptions; other programs may have run beside it."
+    rows.append(("total", _duration(sum(seconds.values()))))
+    note = "Time on this machine, summed over interruptions; other programs may have run at the same time."
     return Table("Time", ("Stage", "Time"), rows, note)
 
 
@@ -148,14 +150,14 @@ def _slug(title: str) -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file in one step."""
+    """Write a file atomically."""
     beside = file.with_name(f"{file.name}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(file)
 
 
 def _plain(value: Any) -> Any:
-    """Return values as JSON has them; what is not a number is null."""
+    """Return values as JSON values; NaN and infinity become null, which JSON can represent."""
     if isinstance(value, Mapping):
         return {str(key): _plain(found) for key, found in value.items()}
     if isinstance(value, list | tuple):

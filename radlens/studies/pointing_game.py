@@ -15,15 +15,15 @@ __all__ = ["PointingGame", "measure_pointing", "regions_of"]
 
 @dataclass(frozen=True, eq=False)
 class PointingGame:
-    """Where the maps of each method have their extremes.
+    """Regions with the extremes of the maps of each method.
 
     Attributes:
-        indices: of the correctly classified images.
-        hits: by method, one result of `radlens.evaluation.pointing_hits` for each image.
+        indices: indices of the correctly classified images.
+        hits: results of `radlens.evaluation.pointing_hits` by method, one for each image.
         tables: Table 2 of Byra et al., by method.
-        by_chance: how often two random pixels would hit, by region, see `radlens.figures.chance_hits`.
-        n_wrong: images that were not classified correctly.
-        n_left_out: images without an outline or a spacing.
+        by_chance: probability that two random pixels hit, by region, from `radlens.figures.chance_hits`.
+        n_wrong: number of misclassified images.
+        n_left_out: number of images without an outline or a spacing.
     """
 
     indices: Sequence[int]
@@ -35,7 +35,7 @@ class PointingGame:
 
 
 def regions_of(case: StudyCase, ring_mm: float = RING_MM) -> dict[str, np.ndarray] | None:
-    """Return the regions of an image, None if it has no outline or no spacing."""
+    """Return the regions of an image, None without an outline or a spacing."""
     if case.sample.spacing_mm is None or not case.mask.any():
         return None
     return breast_regions(case.mask, case.sample.spacing_mm, ring_mm)
@@ -47,13 +47,13 @@ def measure_pointing(
     """Play the game with the maps of all methods.
 
     Args:
-        maps: of the images.
-        indices: images to be measured.
-        correct: ``(n,)`` bool for all images of the set: which were classified correctly.
+        maps: maps of the images.
+        indices: indices of the images to measure.
+        correct: ``(n,)`` bool for all images of the set: whether each was classified correctly.
         ring_mm: width of the peritumoral region, millimetres.
 
     Returns:
-        None if no image with an outline and a spacing was classified correctly.
+        The results; None if no image with an outline and a spacing was classified correctly.
     """
     regions = {i: found for i in indices if (found := regions_of(maps.cases[i], ring_mm))}
     chosen = {i: found for i, found in regions.items() if correct[i]}

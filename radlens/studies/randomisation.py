@@ -1,4 +1,4 @@
-"""The randomisation check of each method: Adebayo et al., NeurIPS 2018; or what a bundle has stored of it."""
+"""The randomisation check of each method (Adebayo et al., NeurIPS 2018), computed or stored in a bundle."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from radlens.studies.models import LAYER
 __all__ = ["N_POINTS", "RandomisationCheck", "check_randomisation", "stored_randomisation"]
 
 N_POINTS = 8
-"""Depths at which maps are compared."""
+"""Number of depths at which maps are compared."""
 
 _MEASURES = ("spearman", "spearman_absolute", "ssim")
 
@@ -28,12 +28,12 @@ Progress = Callable[[str, float, float], None]
 
 @dataclass(frozen=True, eq=False)
 class RandomisationCheck:
-    """How alike maps stay while the layers of the first member are randomised.
+    """Similarity of maps as the layers of the first member are randomised.
 
     Attributes:
-        methods: by name.
-        n_images: images, means over which are of interest.
-        parameters: of the methods that were made cheaper.
+        methods: similarities by method.
+        n_images: number of images.
+        parameters: parameters of the methods that were made cheaper.
     """
 
     methods: Mapping[str, Randomisation]
@@ -49,19 +49,19 @@ def check_randomisation(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> RandomisationCheck | None:
-    """Randomise the first member and compare; methods that the store holds already are not computed again.
+    """Randomise the first member and compare the maps; results in the store are reused.
 
-    Maps are computed by torch, slow methods with their quick parameters.
+    Maps are computed by torch, with the quick parameters of slow methods.
 
     Args:
-        maps: whose methods and targets are used.
-        indices: images.
-        n_points: depths.
-        seed: of the new weights.
+        maps: maps with the methods and targets.
+        indices: indices of the images.
+        n_points: number of depths.
+        seed: seed of the new weights.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Returns:
-        None for a bundle: it has no modules.
+        The similarities; None for a bundle, which has no modules.
     """
     model, report = maps.model, on_progress or (lambda *_: None)
     if not model.networks:
@@ -70,11 +70,11 @@ def check_randomisation(
     stage, title = f"randomisation/{model.name}", f"randomisation, {model.title}"
     found = {}
     for place, (name, method) in enumerate(quick.items()):
-
-        def tell(done: int, total: int, place: int = place) -> None:
+        # The default binds the place of this round; a closure would see that of the last one.
+        def on_depth(done: int, total: int, place: int = place) -> None:
             report(title, place * n_points + done * n_points / total, len(quick) * n_points)
 
-        tell(0, 1)
+        on_depth(0, 1)
         key = {
             "model": model.identity,
             "cases": [maps.cases.key(i) for i in indices],
@@ -84,7 +84,7 @@ def check_randomisation(
             "n_points": n_points,
             "seed": seed,
         }
-        compute = partial(_compared, maps, indices, method, n_points, seed, tell)
+        compute = partial(_compared, maps, indices, method, n_points, seed, on_depth)
         found[name] = _randomisation(maps.store.arrays(stage, key, compute))
     report(title, len(quick) * n_points, len(quick) * n_points)
     changed = {n: method_parameters(m) for n, m in quick.items() if m != maps.methods[n]}
@@ -92,7 +92,7 @@ def check_randomisation(
 
 
 def stored_randomisation(record: Mapping[str, Any]) -> dict[str, Randomisation]:
-    """Return what a bundle has stored, by method: means over images; NaN where a measure was not stored."""
+    """Return the stored results of a bundle by method: means over images, NaN for measures that were not stored."""
     return {name: _stored(values) for name, values in record.items()}
 
 
@@ -108,7 +108,7 @@ def _compared(
     method: Explainer,
     n_points: int,
     seed: int,
-    tell: Callable[[int, int], None],
+    on_depth: Callable[[int, int], None],
 ) -> dict[str, np.ndarray]:
     shape, targets = maps.model.input.image_shape, torch.tensor([maps.targets[i] for i in indices])
 
@@ -118,7 +118,7 @@ def _compared(
 
     images = torch.stack([maps.cases[i].image for i in indices])
     result = model_randomisation(
-        maps.model.networks[0], explain, images, n_points=n_points, seed=seed, on_progress=tell
+        maps.model.networks[0], explain, images, n_points=n_points, seed=seed, on_progress=on_depth
     )
     return {"layers": np.array(result.layers), **{measure: getattr(result, measure) for measure in _MEASURES}}
 

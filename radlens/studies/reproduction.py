@@ -1,4 +1,4 @@
-"""What the studies of the papers share: their models, trained where they are not, and what these say of test images."""
+"""Common parts of the studies of the papers: options, training of models, and their outputs for test images."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,20 +28,20 @@ Progress = Callable[[str, float, float], None]
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """How a study is run.
+    """Options of a study.
 
     Args:
-        preset: recipe of the models: ``"demo"`` or ``"paper"``.
+        preset: preset of the models, ``"demo"`` or ``"paper"``.
         data: name of a data set; None for simulated images.
-        root: its folder.
-        runs: folders of training runs to use, by model; others are trained.
-        n_cases: test images that slow methods explain; None for the study's own number, which depends on the preset.
-        rule: how maps become boxes.
-        effort: spent on each map of the faithfulness.
-        engine: of the graphs, see `radlens.engines.open`; ``"eager"`` for torch without graphs.
+        root: folder of the data set.
+        runs: folders of finished training runs, by model; other models are trained.
+        n_cases: number of test images that slow methods explain; None for the default of study and preset.
+        rule: rule that turns maps into boxes.
+        effort: effort per map of the faithfulness.
+        engine: engine of the graphs, as in `radlens.engines.open`; ``"eager"`` for torch without graphs.
 
     Raises:
-        InvalidParameter: an unknown preset or a number below 1.
+        InvalidParameter: the preset is unknown, or a number is below 1.
     """
 
     preset: str = "demo"
@@ -54,7 +54,7 @@ class StudyOptions:
     engine: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Raise for values out of range."""
         if self.preset not in ("demo", "paper"):
             raise InvalidParameter(f"preset must be demo or paper, got {self.preset}")
         if self.n_cases is not None and self.n_cases < 1:
@@ -62,16 +62,16 @@ class StudyOptions:
 
 
 class Bench:
-    """A folder in which a study works: training runs, graphs, and everything computed so far.
+    """The workspace of a study: a folder with training runs, graphs and intermediate results.
 
     Args:
-        folder: of the study.
-        models: names of the models that it needs.
-        options: how it is run.
+        folder: folder of the study.
+        models: names of the models of the study.
+        options: options of the study.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Raises:
-        InvalidParameter: a run is given for a model that the study does not need.
+        InvalidParameter: a run is given for a model that is not part of the study.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Bench:
 
     @property
     def simulated(self) -> bool:
-        """Whether the images are."""
+        """Whether the images are simulated."""
         return self.options.data is None
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of how the models are computed, and of what they were trained with."""
+        """Notes for readers about the computation and the training of the models."""
         found = []
         for model in self._models.values():
             found += [f"{model.title}: {text}" for text in (*model.notes, model.record["note"]) if text]
@@ -105,15 +105,15 @@ class Bench:
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What the numbers do not show."""
+        """Paragraphs on the limits of the results."""
         return LIMITS_SIMULATED if self.simulated else LIMITS_PATIENTS
 
     def model(self, name: str) -> StudyModel:
-        """Return a model; it is trained if there is no finished run of it, and its graphs are made.
+        """Return a model; it is trained if there is no finished run, and its graphs are exported.
 
         Raises:
-            InvalidParameter: the run that was given is of another task.
-            TrainingError: the folder holds a run of another recipe.
+            InvalidParameter: the given run has another task.
+            TrainingError: the folder contains a run of another recipe.
         """
         if name not in self._models:
             given = self.options.runs.get(name)
@@ -123,12 +123,12 @@ class Bench:
             found = run_model(run, graphs, name=name, engine=self.options.engine, on_progress=self.on_progress)
             self._time_graphs(found, time.monotonic() - begin)
             if found.task != self._preset(name).task:
-                raise InvalidParameter(f"run of {name} must be one for {self._preset(name).task}, got {found.task}")
+                raise InvalidParameter(f"run of {name} must be for {self._preset(name).task}, got {found.task}")
             self._models[name] = found
         return self._models[name]
 
     def examined(self, name: str) -> Examined:
-        """Return what a model says of its test images."""
+        """Return the outputs of a model for its test images."""
         if name not in self._examined:
             model = self.model(name)
             n = model.record["preset"]["n_test"]
@@ -141,10 +141,10 @@ class Bench:
         """Return the blocks of faithfulness and randomisation of one model.
 
         Args:
-            maps: of the images.
-            indices: images whose maps are measured.
-            n_randomised: how many of them the randomisation check uses.
-            results: gets the numbers.
+            maps: maps of the images.
+            indices: indices of the images to measure.
+            n_randomised: number of these images for the randomisation check.
+            results: mapping to which the numbers are added.
         """
         check = check_randomisation(maps, indices[:n_randomised], on_progress=self.on_progress)
         found = measure_faithfulness(maps, indices, self.options.effort, on_progress=self.on_progress)
@@ -157,17 +157,17 @@ class Bench:
         return [*drawn, *(blocks.randomisation_blocks(check, maps.model) if check else [])]
 
     def time(self, results: dict[str, Any]) -> Written:
-        """Return how long everything took."""
+        """Return the section on computing times."""
         training = {
             f"training of {name}": float(sum(model.record["seconds_per_member"]))
             for name, model in self._models.items()
         }
         results |= training | self.store.seconds
-        text = "Training happens once; with a finished run (--run) it takes no time. Graphs are made once as well."
+        text = "Training happens once; a finished run (--run) skips it. Graphs are exported once, too."
         return text, [times_table(training | self.store.seconds)]
 
     def provenance(self) -> dict[str, Any]:
-        """Return what the results depend on."""
+        """Return preset, weights and training data of the models."""
         models = {
             name: {"sha256": model.identity, "network": model.title, "trained with": model.record["images"]["source"]}
             for name, model in self._models.items()
@@ -175,11 +175,11 @@ class Bench:
         return {"preset": self.options.preset, "models": models}
 
     def _time_graphs(self, model: StudyModel, seconds: float) -> None:
-        """Keep how long it took to make the graphs of a model, which is done once."""
+        """Store the time of the export of the graphs, which happens only in the first run."""
         stage, key = f"graphs/{model.name}", {"model": model.identity, "engine": self.options.engine}
         if not self.store.has(stage, key):
             self.store.keep(stage, key, {}, seconds)
-        self.store.load(stage, key)
+        self.store.load(stage, key)  # adds the stored seconds to those of the study
 
     def _preset(self, name: str) -> ClassifierPreset:
         return CLASSIFIER_PRESETS[name][self.options.preset]

@@ -35,19 +35,22 @@ from radlens.studies.reproduction import Bench, Progress, StudyOptions
 __all__ = ["METHODS", "MODELS", "reproduce_sam_millan"]
 
 MODELS = ("patch-resnet50", "patch-mobilenet-v2", "mammogram-efficientnet-b0")
-"""Models of the thesis, by the names of our recipes."""
+"""Recipes of the models of the thesis."""
 
 METHODS = ("saliency", "integrated_gradients", "occlusion", "guided_grad_cam", "lime", "shap", "deep_lift")
 """Methods of the thesis."""
 
 _RESNET, _MOBILENET, _WHOLE = MODELS
 _FIRST, _SECOND = ("saliency", "occlusion", "guided_grad_cam"), ("lime", "shap", "deep_lift", "integrated_gradients")
-"""Rows of Figs. 8, 10, A.12, ... and of Figs. 9, 11, A.13, ..."""
+"""Methods in the rows of Figs. 8, 10, A.12, ... and of Figs. 9, 11, A.13, ..."""
 
 _N_EXPLAINED = {"demo": 16, "paper": None}
-"""Malignant mammograms that are explained, unless it is said: all with the recipes of the paper."""
+"""Default number of explained malignant mammograms, by preset; None for all."""
 
-_HIGHEST, _LOWEST = "those of highest probability of malignancy", "those of lowest probability of malignancy"
+_HIGHEST, _LOWEST = (
+    "those with the highest probability of malignancy",
+    "those with the lowest probability of malignancy",
+)
 _N_SHOWN = 5
 _N_PATCHES = 3
 _N_FAITHFUL = {"demo": 3, "paper": 20}
@@ -59,19 +62,19 @@ _THESIS_HEIGHT = 1024
 def reproduce_sam_millan(
     folder: Path, options: StudyOptions | None = None, *, on_progress: Progress | None = None
 ) -> list[Path]:
-    """Run the study and write its page, tables, pictures and ``results.json``; an interrupted study goes on.
+    """Run the study and write its page, tables, pictures and ``results.json``; an interrupted study resumes.
 
     Args:
-        folder: to write to; training runs, graphs and what was computed lie in it as well.
-        options: how it is run.
+        folder: output folder, also for training runs, graphs and intermediate results.
+        options: options of the study.
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Returns:
         The files that were written, the page first.
 
     Raises:
-        InvalidParameter: a run of another task, or a data set that does not have what the study needs.
-        TrainingError: a folder holds a run of another recipe.
+        InvalidParameter: a run has another task, or the data set is not suitable for the study.
+        TrainingError: a folder contains a run of another recipe.
         DatasetError: the data set cannot be read.
     """
     study = _SamMillan(Bench(folder, MODELS, options, on_progress))
@@ -83,11 +86,11 @@ class _Examples:
     """Mammograms of one of the figures, from the highest probability of malignancy to the lowest.
 
     Attributes:
-        name: what they are.
-        choice: which of them are shown.
-        figures: their numbers: maps of the first methods and of the second, boxes of the first and of the second.
-        indices: of the images.
-        total: how many there are of which these are some.
+        name: name of the group, such as "true positives".
+        choice: description of the chosen images.
+        figures: numbers of the figures: maps of the first and of the second methods, then boxes of both.
+        indices: indices of the chosen images.
+        total: number of images in the group.
     """
 
     name: str
@@ -99,7 +102,7 @@ class _Examples:
 
 @dataclass(frozen=True, eq=False)
 class _SamMillan:
-    """The study; each chapter computes what it needs when it is written."""
+    """The study; each chapter computes its results when it is written."""
 
     bench: Bench
 
@@ -153,7 +156,7 @@ class _SamMillan:
 
     @cached_property
     def explained(self) -> list[int]:
-        """The malignant mammograms that are explained: the first ones, whatever the network says of them."""
+        """Explained malignant mammograms: the first ones, whatever their prediction."""
         n = self.bench.options.n_cases or _N_EXPLAINED[self.bench.options.preset]
         return np.flatnonzero(self.whole.labels == 1)[:n].tolist()
 
@@ -166,7 +169,7 @@ class _SamMillan:
         return measure_localisation(self.whole_maps, self.explained, self.bench.options.rule)
 
     def _ranked(self, found: bool) -> list[int]:
-        """Return the explained mammograms that the network finds, or misses, the highest probability first."""
+        """Return the explained mammograms that the network detects or misses, the highest probability first."""
         chosen = [i for i in self.explained if self.whole.is_called_positive[i] == found]
         return sorted(chosen, key=lambda i: -self.whole.probability[i])
 
@@ -179,7 +182,7 @@ class _SamMillan:
         )
 
     def _patch_indices(self, examined: Examined, n: int) -> list[int]:
-        """Return the first correctly classified patches, malignant and normal ones in turn, ``n`` of each at most."""
+        """Return the first correctly classified patches, alternately malignant and normal, at most ``n`` of each."""
         right = examined.is_called_positive == (examined.labels == 1)
         pair = [np.flatnonzero(right & (examined.labels == label))[:n].tolist() for label in (1, 0)]
         return [i for i in chain(*zip_longest(*pair)) if i is not None]
@@ -188,9 +191,10 @@ class _SamMillan:
         counts = [count for name in MODELS for count in _counts(self.bench.model(name))]
         tested = {name: self.bench.model(name).record["images"]["test"]["n"] for name in MODELS}
         results |= {"counts": [count._asdict() for count in counts], "test": tested}
-        text = "Numbers here are of the training runs, which also had test images that neither training nor the choice "
-        text += (
-            f"of weights saw: {', '.join(f'{n} ({name})' for name, n in tested.items())}. The thesis had no test part."
+        text = (
+            "The numbers here are those of the training runs. Their test images, which neither training nor the choice "
+            f"of weights saw, are additional: {', '.join(f'{n} ({name})' for name, n in tested.items())}. The thesis "
+            "had no test part."
         )
         return text, [datasets_table(counts)]
 
@@ -207,8 +211,8 @@ class _SamMillan:
                 results[name]["accuracy_of_more_probable_class"] = estimate._asdict()
                 rows.append(ModelResult(examined.model.title, data, "accuracy", estimate))
         curves = [ScoredCases(f"{e.model.title}", e.labels, e.probability) for e in found.values()]
-        text = "Accuracy is of the more probable class, AUC the area under the ROC curve; both on test images."
-        picture = PictureBlock("ROC curves", save_small(figure_roc(curves)), "The thesis shows none.")
+        text = "Accuracy refers to the more probable class, AUC is the area under the ROC curve; both on test images."
+        picture = PictureBlock("ROC curves", save_small(figure_roc(curves)), "The thesis shows no ROC curves.")
         return text, [models_table(rows), picture]
 
     def _superpixels(self, results: dict[str, Any]) -> Written:
@@ -216,7 +220,7 @@ class _SamMillan:
         labels = superpixels(case.image, 150).numpy()
         results["n_segments"] = int(labels.max()) + 1
         picture = save_small(figure_segments(case.sample.pixels, labels))
-        caption = "SLIC, 150 segments asked for. LIME and SHAP switch whole segments off and on."
+        caption = "SLIC with 150 requested segments. LIME and SHAP switch whole segments off and on."
         return "", [PictureBlock("Segments of a mammogram", picture, caption)]
 
     @property
@@ -231,7 +235,7 @@ class _SamMillan:
             method,
             self.bench.options.rule,
             title=f"{method_title(method)}, {self.whole.model.title}",
-            caption="The true positive of highest probability. Yellow: true box; white: from the map.",
+            caption="The true positive with the highest probability. Yellow: true box; white: box from the map.",
         )
         return "", [picture]
 
@@ -260,21 +264,21 @@ class _SamMillan:
         results |= localisation_results(self.localisation)
         n_positive = int((self.whole.labels == 1).sum())
         text = (
-            f"{len(self.localisation.indices)} of the {n_positive} malignant test mammograms, the first ones, whatever "
-            "the network says of them; the malignant class is explained."
+            f"The first {len(self.localisation.indices)} of the {n_positive} malignant test mammograms, whatever their "
+            "prediction; the malignant class is explained."
         )
         return text, blocks.localisation_blocks(self.localisation, labels=("Fig. 5: ", "Fig. 6: "))
 
     def _diffusion(self, results: dict[str, Any]) -> Written:
         text = (
-            "Not reproduced: the thesis explains one real mammogram into which a colleague's diffusion model had drawn "
-            "a lesion, and neither is published."
+            "Not reproduced: the thesis explains one real mammogram into which a diffusion model of a colleague had "
+            "drawn a lesion; neither the image nor the model is published."
         )
         if self.bench.simulated:
             text += (
-                "\n\nWhat stands in its place: every lesion on this page is synthetic, drawn by a simulator that knows "
-                "its outline. The question of the figure - do maps find a lesion that was never in a patient? - is the "
-                "one that Figs. 5 and 6 answer here for all images."
+                "\n\nInstead, every lesion on this page is synthetic, drawn by a simulator that knows its outline. "
+                "Figs. 5 and 6 answer the question of the figure - do maps find a lesion that was never in a patient? "
+                "- for all images."
             )
         return text, []
 
@@ -291,11 +295,11 @@ class _SamMillan:
         results["images"] = [i + 1 for i in examples.indices]
         n = len(self.explained)
         if not examples.indices:
-            return f"None to be shown: there are no {examples.name} among the {n} that are explained.", []
+            return f"No images: there are no {examples.name} among the {n} explained mammograms.", []
         text = (
-            f"{len(examples.indices)} of {examples.total} {examples.name} among the {n} malignant test "
-            f"mammograms that are explained: {examples.choice}. A mammogram counts as called malignant when that is "
-            "the more probable class. The thesis chose five of its validation part likewise."
+            f"{len(examples.indices)} of {examples.total} {examples.name} among the {n} explained malignant test "
+            f"mammograms: {examples.choice}. A mammogram counts as malignant if that is the more probable class. "
+            "The thesis chose five images of its validation part in the same way."
         )
         titles = [self.whole.title(i) for i in examples.indices]
         drawn = [
@@ -311,7 +315,7 @@ class _SamMillan:
             for (what, caption, rule), pair in (
                 (("maps", "Red raises the score of the malignant class.", None), examples.figures[:2]),
                 (
-                    ("boxes", "Yellow: true; white, dashed: from the map.", self.bench.options.rule),
+                    ("boxes", "Yellow: true box; white, dashed: box from the map.", self.bench.options.rule),
                     examples.figures[2:],
                 ),
             )
@@ -329,9 +333,9 @@ class _SamMillan:
             drawn += self.bench.measured(self._maps(examined, indices, "predicted"), indices, n_randomised, results)
         drawn += self.bench.measured(self.whole_maps, self.explained[:n], n_randomised, results)
         text = (
-            "The thesis judges maps by eye and by boxes. Measured here as well: whether they say what the network "
-            "computes. Patches: correctly classified ones of both classes, the predicted class is explained. "
-            "Mammograms: malignant ones, that class is explained."
+            "The thesis judges maps by eye and by boxes. This section also measures their faithfulness to the network. "
+            "Patches: correctly classified patches of both classes, with maps of the predicted class. Mammograms: "
+            "malignant mammograms, with maps of the malignant class."
         )
         return text, drawn
 
@@ -350,7 +354,7 @@ class _SamMillan:
 
 
 def _parameters(task: str | None, shape: tuple[int, int]) -> dict[str, dict[str, Any]]:
-    """Return parameters that are not the thesis': the window of occlusion covers the same part of a mammogram."""
+    """Return parameters that differ from the thesis: the window of occlusion covers the same part of a mammogram."""
     scale = shape[0] / _THESIS_HEIGHT
     if task != "mammograms" or scale >= 1:
         return {}

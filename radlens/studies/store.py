@@ -1,10 +1,10 @@
-"""What a study has computed so far: one file for each piece of work, so that it goes on where it was stopped.
+"""Intermediate results of a study, one file for each, from which an interrupted study resumes.
 
 Requirements:
 
-- A piece is found again by what it was computed from, its key. Another key is another file; nothing is overwritten.
-- A file appears at once or not at all, whenever the process ends.
-- Each piece keeps the seconds that it took, so that the times of a study add up over interruptions.
+- A result is found by its key, the inputs of its computation. Another key is another file; nothing is overwritten.
+- Files are written atomically, whenever the process ends.
+- Each result stores its computing time, so that the times of a study add up over interruptions.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ import numpy as np
 __all__ = ["Key", "Store", "digest"]
 
 Key = Mapping[str, Any]
-"""JSON values that tell a piece from others."""
+"""JSON values that identify a result."""
 
 Arrays = dict[str, np.ndarray]
 
 
 def digest(key: Any) -> str:
-    """Return 16 hexadecimal digits that stand for JSON values."""
+    """Return a digest of JSON values, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class Store:
-    """Pieces of work in a folder, by stage and key.
+    """Results in a folder, by stage and key.
 
     Args:
-        folder: made when the first piece is kept.
+        folder: folder of the results, created with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,15 +45,15 @@ class Store:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Time that the pieces used so far took to compute, by stage, whenever that was."""
+        """Computing time of the results used so far, by stage, earlier runs included."""
         return {stage: sum(pieces.values()) for stage, pieces in self._seconds.items()}
 
     def has(self, stage: str, key: Key) -> bool:
-        """Return whether a piece was kept."""
+        """Return whether a result is stored."""
         return self._file(stage, key).exists()
 
     def keep(self, stage: str, key: Key, arrays: Mapping[str, np.ndarray], seconds: float) -> None:
-        """Keep arrays by name; none may be called ``seconds``."""
+        """Store arrays by name; the name ``seconds`` is reserved."""
         stream = io.BytesIO()
         np.savez_compressed(stream, allow_pickle=False, **arrays, seconds=np.float64(seconds))
         file = self._file(stage, key)
@@ -63,7 +63,7 @@ class Store:
         beside.replace(file)
 
     def load(self, stage: str, key: Key) -> Arrays:
-        """Return the arrays of a piece that was kept."""
+        """Return the arrays of a stored result."""
         file = self._file(stage, key)
         with np.load(file) as stored:
             found = {name: stored[name] for name in stored.files}
@@ -71,16 +71,12 @@ class Store:
         return found
 
     def arrays(self, stage: str, key: Key, compute: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
-        """Return the arrays of a piece, computed now if it was not kept."""
+        """Return the arrays of a result, computed now if it is not stored."""
         if not self.has(stage, key):
             begin = time.monotonic()
             found = compute()
             self.keep(stage, key, found, time.monotonic() - begin)
         return self.load(stage, key)
-
-    def values(self, stage: str, key: Key, compute: Callable[[], Any]) -> Any:
-        """Return the JSON values of a piece, computed now if it was not kept."""
-        return json.loads(str(self.arrays(stage, key, lambda: {"values": np.array(json.dumps(compute()))})["values"]))
 
     def _file(self, stage: str, key: Key) -> Path:
         return self.folder / stage / f"{digest(key)}.npz"

@@ -181,7 +181,7 @@ def test_any_parameter_can_be_given(run, array, classifier, tmp_path):
         (["--method", "deep_lift"], "method deep_lift does not work with this model: the model has no graph of what"),
         (["--method", "lrp"], "method must be one of cam, grad_cam, integrated_gradients, lime, occlusion"),
         (["--target", "healthy"], "target must be predicted, or one of normal, benign, malignant, or its number"),
-        (["--members", "each"], "members must be mean and output another than disagreement for a model of one member"),
+        (["--members", "each"], "members must be mean and output must not be disagreement for a model with one member"),
         (["--members", "some"], "members must be one of mean, each, got 'some'"),
         (["--upsample", "5"], "parameters of explanations by integrated_gradients are method, target, members"),
         (["-p", "colour=red"], "parameters of explanations by integrated_gradients are method, target, members"),

@@ -67,7 +67,7 @@ def test_what_predict_writes_can_be_added(run, bundle, tmp_path):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (prediction(3), "new.json: an image counts once, got one that is in the history already: 1.2.3.3"),
+        (prediction(3), "new.json: an image counts once, got one that is already in the history: 1.2.3.3"),
         (
             prediction(9, device_serial_number="1"),
             "new.json: the history is of the unit with serial number 4711, got a result of serial number 1",

@@ -73,7 +73,7 @@ def test_several_images_are_predicted_together(run, phantom, bundle, asked, tmp_
     assert result.exit_code == 0, result.stderr
     assert [(kind, image) for kind, image, _ in calls] == [("predict", files), ("explain", files[3])]
     page = (tmp_path / "report.html").read_text()
-    assert "Each image by itself" in page
+    assert "Individual images" in page
     assert "read-out of 5 images" not in page
 
 

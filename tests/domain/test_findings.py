@@ -11,7 +11,7 @@ from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.domain import Limits, reasons
 from radlens.phantoms.cdmam.domain_findings import Findings, _clipped, _has_room, findings
 from radlens.phantoms.cdmam.observer import detectability
-from radlens.phantoms.cdmam.registered import _clear_bins, _factors, register
+from radlens.phantoms.cdmam.registered import bin_factors, clear_bins, register
 from radlens.phantoms.cdmam.visibility import REFERENCE, visibility
 
 SPACING_MM = 0.1
@@ -92,7 +92,7 @@ def test_a_few_hot_pixels_say_nothing_of_the_noise(pixels: np.ndarray, found: Fi
     phantom = register(pixels, SPACING_MM)
     rows, cols = (
         (index * factor)[[100, 9000, 15000]]
-        for index, factor in zip(np.nonzero(_clear_bins(phantom.grid)), _factors(phantom.grid), strict=True)
+        for index, factor in zip(np.nonzero(clear_bins(phantom.grid)), bin_factors(phantom.grid), strict=True)
     )
     hot = pixels.reshape(-1).copy()
     hot[phantom.source[rows, cols]] = 4095

@@ -53,10 +53,10 @@ def test_4_0_is_named() -> None:
     ("image", "spacing_mm", "said"),
     [
         (4095 - pixels(), SPACING_MM, "the image is inverted; no phantom was found"),
-        (pixels(rotation_deg=8.0), SPACING_MM, "the grid is turned by 8 degrees; up to 3 are searched"),
+        (pixels(rotation_deg=8.0), SPACING_MM, "the grid is turned by 8 degrees; at most 3 are supported"),
         (pixels(), 0.9 * SPACING_MM, "cells of 9.0 mm instead of 10.0 mm: the pixel spacing is wrong"),
-        (pixels(), SPACING_MM, "not the whole of a CDMAM 3.4; no phantom was found"),
-        (np.zeros((900, 700)), SPACING_MM, "no phantom was found; no grid of lines is seen"),
+        (pixels(), SPACING_MM, "not a complete CDMAM 3.4; no phantom was found"),
+        (np.zeros((900, 700)), SPACING_MM, "no phantom was found; no grid of lines is visible"),
     ],
 )
 def test_what_is_seen_instead_is_said(image: np.ndarray, spacing_mm: float, said: str) -> None:

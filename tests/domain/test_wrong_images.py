@@ -17,7 +17,7 @@ NAMED = {
     "8 bits": "the values are too coarse",
     "half of it": "part of it is blank",
     "partly outside": "lies outside the image",
-    "two phantoms side by side": "it must show one alone|the image must show one alone",
+    "two phantoms side by side": "it must show only one",
     "spacing 3 % too large": "cells of 10.3 mm instead of 10.0 mm",
     "turned by 8 degrees": "the grid is turned by 8 degrees",
     "no disks": "there are no disks, or the noise hides them",

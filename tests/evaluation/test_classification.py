@@ -139,7 +139,7 @@ def test_odd_cases_are_refused(labels, scores, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_bootstrap": 2.5}, "n_bootstrap must be a whole number, got 2.5"),
+        ({"n_bootstrap": 2.5}, "n_bootstrap must be an integer, got 2.5"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"confidence": "0.9"}, "confidence must be a number, got '0.9'"),
         ({"n_bootstrap": 1}, "n_bootstrap must be at least 2, got 1"),

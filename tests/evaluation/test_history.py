@@ -91,7 +91,7 @@ def test_only_images_that_count_are_recorded():
         (prediction(acquired="yesterday"), r"got one that is damaged \(ValueError\)"),
         (prediction() | {"images": [1]}, r"got one that is damaged \(AttributeError\)"),
         (prediction() | {"images": [image_stated(1) | {"counts": False}]}, "images must be at least one identifier"),
-        (prediction(sop_instance_uid="1 2"), "images must be at least one identifier without blanks"),
+        (prediction(sop_instance_uid="1 2"), r"images must be at least one identifier without spaces, got \('1 2',\)"),
         (prediction() | {"prediction": curve_fields(1.0) | {"diameters_mm": [1.0]}}, "must have the 12 diameters"),
         (prediction() | {"prediction": curve_fields(1.0) | {"mean_um": [1.0]}}, r"must have shapes \(12,\) and"),
         (
@@ -129,13 +129,13 @@ def test_the_table_is_csv_with_named_columns():
         (lambda text: text.replace("station_name", "station"), "a history must begin with the 46 columns of radlens"),
         (lambda text: text[:-40], "line 3 of the history must have 46 columns, got 4"),
         (lambda text: text.replace("0.25,", "a,", 1), "line 2 of the history must be a curve, got one that is damaged"),
-        (lambda text: text.replace("0.25,", "-0.25,", 1), "damaged: thresholds must be finite, positive and inside"),
+        (lambda text: text.replace("0.25,", "-0.25,", 1), "positive and inside their intervals, got -0.25 in "),
         (lambda text: text.replace("0.25,", "nan,", 1), "damaged: thresholds must be finite, positive and inside"),
         (lambda text: text.replace("T08:30", "T48:30", 1), "line 2 of the history must be a curve"),
         (lambda text: text.replace(",true,", ",false,", 1), "line 2 of the history must be a curve"),
         (lambda text: text.replace(",1,cdmam", ",2,cdmam", 1), "line 2 of the history must be a curve"),
         (lambda text: text.replace("acquisition", "x", 1), "line 2 of the history must be a curve"),
-        (lambda text: text + '"', "line 4 of the history must be CSV, got another: unexpected end of data"),
+        (lambda text: text + '"', "line 4 of the history must be CSV, got unexpected end of data"),
     ],
 )
 def test_a_damaged_history_is_refused(damage, message):
@@ -156,7 +156,7 @@ def test_curves_are_kept_in_the_order_of_time():
 def test_an_image_counts_once():
     """One image of several is enough; it can be asked for."""
     known = added([], record_of(read_out(1)))
-    with pytest.raises(InvalidInput, match=r"got one that is in the history already: 1\.2\.4\.16"):
+    with pytest.raises(InvalidInput, match=r"got one that is already in the history: 1\.2\.4\.16"):
         added(known, record_of(read_out(16)))
     assert len(added(known, record_of(read_out(16)), again=True)) == 2
     assert len(added(known, record_of(read_out(17)))) == 2

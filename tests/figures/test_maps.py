@@ -297,7 +297,7 @@ def test_regions_are_cut_at_the_border():
     """And refused where nothing is left."""
     layout = Layout.on_detector((900, 900), 0.1, shift_mm=(0.0, -40.0))
     assert region(layout, LARGE_DISKS).top == 0
-    with pytest.raises(InvalidParameter, match="region must lie within the image, got one that lies outside"):
+    with pytest.raises(InvalidParameter, match="region must lie within the image, got one outside it"):
         region(Layout.on_detector((900, 900), 0.1, shift_mm=(500.0, 0.0)), LARGE_DISKS)
 
 

@@ -175,7 +175,7 @@ def test_warnings_meaning_and_provenance_are_on_the_page():
 
 def test_the_explanation_says_what_the_paper_says_of_the_colours():
     """Section 2.3.1: both signs, all pixels at the same time, the midpoint only."""
-    for words in ("brighter", "darker", "all of them at the same time", "midpoint", "as a whole"):
+    for words in ("brighter", "darker", "all at the same time", "midpoint", "as a whole"):
         assert words in MEANING_OF_COLOURS
 
 
@@ -233,14 +233,14 @@ def test_a_report_of_one_image_is_complete(sources):
         *("Phantom, serial number Name Date Signature", "trained on simulated images only", "28 kV", "not stated"),
         *("Acceptable limit ✓ Met", "Achievable limit ? Not settled", "not mirrored", "+0.00°, upright"),
         *("blur of the lines (mm) 0.123", "cells of 205 read correctly 151", "unknown number 2.5"),
-        *("mean over 16 samples of 250 × 250 pixels", "5.0 %, one standard deviation", "networks (2.0 %)"),
+        *("mean over 16 samples of 250 × 250 pixels", "5.0 %, one standard deviation", "networks (epistemic, 2.0 %)"),
         *("This map marks the disks", "1 mm and more 52 14.2 3.1 94 % 60 %", "bundle_hash:", "map.request_id"),
     ):
         assert words in page.text
     assert page.pictures == [
         *("Contrast-detail curve and limits", "Map", "Map over the image", "Large disks", "Small disks"),
     ]
-    assert "Each image by itself" not in page.text
+    assert "Individual images" not in page.text
 
 
 def test_method_samples_and_reliability_stand_under_each_picture_of_the_map(sources):
@@ -299,7 +299,7 @@ def test_several_images_stand_in_a_table_and_outliers_are_named(sources):
     text = outlined(sources, predicted=several()).text
     assert "on these 3 images" in text
     assert "geometric mean of 3 images" in text
-    assert "Each image by itself" in text
+    assert "Individual images" in text
     assert "Image 2 (…1.2.3.2): left out, outlier." in text
     assert "Image 3 (…1.2.3.3): left out, not assessable; no phantom was found." in text
     assert "4 …1.2.3.4 2026-01-04 08:30 0.481 0.062" in text
@@ -377,7 +377,7 @@ def test_a_wide_image_and_one_on_its_side_are_drawn(image, sources):
     content = report_content(dataclasses.replace(sources, **changed))
     assert content.is_wide
     assert len(content.cutouts) == 2
-    assert "on its side" in dict(content.checks)["Turn"]
+    assert "on its side" in dict(content.checks)["Rotation"]
 
 
 def test_a_map_of_another_image_is_refused(sources, image):

@@ -153,12 +153,12 @@ def test_what_is_missing_is_said_at_the_top_and_in_its_place():
     """A section that is empty is missing as a whole."""
     sections = [*CONTENT.sections, Section("Third"), Section("Fourth", "text", missing=["one of two models"])]
     text = page_of(sections=sections).text
-    assert "Not complete: 2 of 4 sections are." in text
+    assert "Incomplete: 2 of 4 sections are complete." in text
     assert "Third : not computed yet" in text
     assert "Fourth : one of two models" in text
     assert text.count("Missing: one of two models") == 1
     assert text.count("(incomplete)") == 2
-    assert "Not complete" not in page_of().text
+    assert "Incomplete" not in page_of().text
 
 
 def test_empty_parts_leave_no_headings():
@@ -300,15 +300,15 @@ def test_faithfulness_has_no_published_numbers():
     """And says so."""
     table = faithfulness_table({"lime": FaithfulnessScores(deletion=0.25)}, score="logit")
     assert table.rows == [("LIME", 0.25, None, None, None, None)]
-    assert "The paper measures none of these." in table.note
+    assert "The paper does not report these measures." in table.note
     assert "of the logit" in table.note
 
 
 def test_the_texts_say_what_must_not_be_misread():
     """Scales, chance, simulation; each paper's colours."""
-    assert "own scale" in SAM_MILLAN_READING[0]
+    assert "separate scale" in SAM_MILLAN_READING[0]
     assert "malignant" in BYRA_READING[0]
-    assert any("at random" in paragraph for paragraph in BYRA_READING)
-    assert any("does not print" in paragraph for paragraph in SAM_MILLAN_READING)
-    assert "how a network would do on patients" in " ".join(LIMITS_SIMULATED)
+    assert any("two random pixels" in paragraph for paragraph in BYRA_READING)
+    assert any("does not state" in paragraph for paragraph in SAM_MILLAN_READING)
+    assert "how a network would perform on patients" in " ".join(LIMITS_SIMULATED)
     assert "2022" in BYRA_CITATION

@@ -37,12 +37,12 @@ def test_json_holds_an_image_and_parameters(content_type):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "expected a JSON object as the body, got 0 bytes that are no valid JSON"),
-        (b"{", "got 1 bytes that are no valid JSON"),
-        (b"[" * 200_000, "got 200000 bytes that are no valid JSON"),
-        (b'{"seed": ' + b"1" * 5000 + b"}", "that are no valid JSON"),
-        (b'{"zscore": NaN}', "that are no valid JSON"),
-        (b"\xff\xfe", "that are no valid JSON"),
+        (b"", "expected a JSON object as the body, got 0 bytes that are not valid JSON"),
+        (b"{", "got 1 bytes that are not valid JSON"),
+        (b"[" * 200_000, "got 200000 bytes that are not valid JSON"),
+        (b'{"seed": ' + b"1" * 5000 + b"}", "that are not valid JSON"),
+        (b'{"zscore": NaN}', "that are not valid JSON"),
+        (b"\xff\xfe", "that are not valid JSON"),
         (b"[]", "got an array"),
         (b'"x"', "got a string"),
         (b"null", "got nothing"),
@@ -109,7 +109,7 @@ def test_parts_of_a_multipart_body_are_images(parts):
 )
 def test_broken_multipart_is_refused(body, content_type):
     """No boundary, another one, no end, parts within parts, a header that is not ASCII."""
-    with pytest.raises(InvalidInput, match="expected multipart/related with a boundary and one part an image"):
+    with pytest.raises(InvalidInput, match="expected multipart/related with a boundary and one part per image"):
         opened(body, content_type)
 
 

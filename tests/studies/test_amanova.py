@@ -244,7 +244,7 @@ def test_recordings_are_read_with_their_curves(tmp_path: Path) -> None:
         recordings(tmp_path)
     for line, message in (
         (f"c.dcm,{curve}", "names an image that is not in its folder"),
-        (f"b.npy,{curve}", "must state their pixel spacing, number 1 does not"),
+        (f"b.npy,{curve}", "must state their pixel spacing, got none in number 1"),
         ("a.dcm,0.1", "must hold lines of a file name and 12 thresholds"),
     ):
         (tmp_path / "cdc.csv").write_text(f"file,thresholds\n{line}\n")

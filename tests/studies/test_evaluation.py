@@ -107,8 +107,8 @@ def test_what_has_no_truth_is_left_out(as_bundle: StudyModel, tmp_path: Path, pl
     plan = replace(QUICK, n_mapped=2, measures=("pointing", "randomisation"))
     evaluate(as_bundle, source, tmp_path, plan)
     text = (tmp_path / "index.html").read_text()
-    assert "Left out: its regions are those of ultrasound images." in text
-    assert "Left out: the bundle has stored no result of it." in text
+    assert "Left out: the regions are defined for ultrasound images only." in text
+    assert "Left out: the bundle does not contain a result." in text
 
 
 def test_no_box_no_overlap(model: StudyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_no_box_no_overlap(model: StudyModel, tmp_path: Path, monkeypatch: pytes
     plan = replace(QUICK, methods=("cam",), n_mapped=2, measures=("iou", "pointing"))
     evaluate(model, source_of(model, n_simulated=4), tmp_path, plan)
     text = (tmp_path / "index.html").read_text()
-    assert "Left out: no malignant image that was explained has a box." in text
+    assert "Left out: no explained malignant image has a box." in text
     assert "Left out: no correctly classified image has an outline and a pixel spacing." in text
 
 

@@ -77,4 +77,4 @@ def test_results_are_json(tmp_path: Path) -> None:
 def test_times_are_readable() -> None:
     """Minutes from a minute on; the last row is the sum."""
     table = times_table({"maps": 59.44, "graphs": 3605.2})
-    assert table.rows == [("maps", "59.4 s"), ("graphs", "60 min 05 s"), ("together", "61 min 05 s")]
+    assert table.rows == [("maps", "59.4 s"), ("graphs", "60 min 05 s"), ("total", "61 min 05 s")]

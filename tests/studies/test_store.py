@@ -28,12 +28,6 @@ def test_a_piece_is_computed_once(store: Store) -> None:
     assert not store.has("other", {"n": 1, "shape": (2, 3)})
 
 
-def test_values_are_json(store: Store) -> None:
-    """What comes back is what JSON makes of it."""
-    assert store.values("s", {}, lambda: {"a": [1, None, "x"]}) == {"a": [1, None, "x"]}
-    assert store.values("s", {}, lambda: pytest.fail("it was kept")) == {"a": [1, None, "x"]}
-
-
 def test_an_interruption_leaves_nothing(store: Store) -> None:
     """Neither an error while computing nor one while writing leaves a piece."""
 

@@ -1,4 +1,4 @@
-"""How a phantom is exposed: tube voltage, dose, scatter, blur and noise; scenarios of Amanova et al. 2022, Table 1."""
+"""Exposure of a phantom: tube voltage, dose, scatter, blur and noise; scenarios of Amanova et al. 2022, Table 1."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radlens.errors import InvalidParameter
+from radlens.phantoms.fields import check_range
 
 __all__ = ["BACKGROUND", "MAX_VALUE", "SCENARIOS", "Acquisition", "sample_acquisition"]
 
 MAX_VALUE = 4095
-"""Largest pixel value: images have 12 bits."""
+"""Largest pixel value of a 12-bit image."""
 
 BACKGROUND = 1000.0
 """Pixel value of the bare plate in the middle of the image (chosen)."""
@@ -25,31 +25,27 @@ Guidelines and that of scenario 4 above the acceptable ones at small diameters.
 """
 
 VOLTAGE_EXPONENT = 2.0
-"""Output of a tube grows with the square of its voltage."""
+"""Exponent of the tube voltage: the output of a tube grows with the square of its voltage."""
 
 _NOISE_FILTER_REACH = 4.0
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise InvalidParameter(f"{name} must be between {low:g} and {high:g}, got {value}")
-
-
 @dataclass(frozen=True)
 class Acquisition:
-    """Everything about an exposure that the phantom and its place do not say.
+    """Parameters of an exposure that do not depend on the phantom or its position.
 
     Args:
         voltage_kvp: tube voltage, 20..40 kV.
-        exposure_mas: current-time product, mAs.
-        noise_level: standard deviation in pixel values of the white noise before its Gaussian filter (Table 1).
-        noise_sigma_px: standard deviation of that filter, pixels; 0 leaves the noise white.
-        blur_mm: standard deviation of the Gaussian point spread function of source and detector, without the pixel.
-        scatter_to_primary: scattered over primary radiation; contrasts shrink by 1 / (1 + this).
-        heel_per_100mm: relative change of the exposure along 100 mm to the right, a linear heel effect.
+        exposure_mas: current-time product, 1..1000 mAs.
+        noise_level: standard deviation of the white noise before its Gaussian filter (Table 1), 0..1000 pixel values.
+        noise_sigma_px: standard deviation of that filter, 0..10 pixels; 0 leaves the noise white.
+        blur_mm: standard deviation of the Gaussian point spread function of source and detector, the pixel excluded,
+            0..0.3 mm.
+        scatter_to_primary: scatter-to-primary ratio SPR, 0..5; it reduces contrasts by 1 / (1 + SPR).
+        heel_per_100mm: relative change of the exposure along 100 mm to the right (linear heel effect), -0.2..0.2.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: a value is out of range.
     """
 
     voltage_kvp: float = 28.0
@@ -61,13 +57,13 @@ class Acquisition:
     heel_per_100mm: float = 0.02
 
     def __post_init__(self) -> None:
-        _check("voltage_kvp", self.voltage_kvp, 20.0, 40.0)
-        _check("exposure_mas", self.exposure_mas, 1.0, 1000.0)
-        _check("noise_level", self.noise_level, 0.0, 1000.0)
-        _check("noise_sigma_px", self.noise_sigma_px, 0.0, 10.0)
-        _check("blur_mm", self.blur_mm, 0.0, 0.3)
-        _check("scatter_to_primary", self.scatter_to_primary, 0.0, 5.0)
-        _check("heel_per_100mm", self.heel_per_100mm, -0.2, 0.2)
+        check_range("voltage_kvp", self.voltage_kvp, 20.0, 40.0)
+        check_range("exposure_mas", self.exposure_mas, 1.0, 1000.0)
+        check_range("noise_level", self.noise_level, 0.0, 1000.0)
+        check_range("noise_sigma_px", self.noise_sigma_px, 0.0, 10.0)
+        check_range("blur_mm", self.blur_mm, 0.0, 0.3)
+        check_range("scatter_to_primary", self.scatter_to_primary, 0.0, 5.0)
+        check_range("heel_per_100mm", self.heel_per_100mm, -0.2, 0.2)
 
     @property
     def exposure_signal(self) -> float:
@@ -76,9 +72,9 @@ class Acquisition:
 
     @property
     def gold_per_um(self) -> float:
-        """Attenuation of gold per um: 0.152 at 20 keV, falling with the third power of energy.
+        """Linear attenuation coefficient of gold per um: 0.152 at 20 keV, falling with the third power of energy.
 
-        The effective energy is taken to rise linearly from 18 keV at 22 kV to 20 keV at 34 kV, which gives
+        The effective energy is assumed to rise linearly from 18 keV at 22 kV to 20 keV at 34 kV, which gives
         0.209 ... 0.152 per um over that range.
         """
         energy_kev = 18.0 + (self.voltage_kvp - 22.0) / 6.0
@@ -90,12 +86,12 @@ class Acquisition:
         return self.noise_level * float(np.sum(noise_kernel(self.noise_sigma_px) ** 2))
 
     def contrast(self, thickness_um: np.ndarray) -> np.ndarray:
-        """Return the fraction of the signal that gold of this thickness takes away, scatter included; any shape."""
+        """Return the relative loss of signal behind gold of a thickness, scatter included; any shape."""
         return -np.expm1(-self.gold_per_um * np.asarray(thickness_um)) / (1.0 + self.scatter_to_primary)
 
 
 def noise_kernel(sigma_px: float) -> np.ndarray:
-    """Return the weights along one axis of the noise filter, cut at four standard deviations; they sum to 1."""
+    """Return the weights of the noise filter along one axis, truncated at four standard deviations; they sum to 1."""
     if sigma_px == 0:
         return np.ones(1)
     radius = math.floor(_NOISE_FILTER_REACH * sigma_px + 0.5)
@@ -110,15 +106,15 @@ SCENARIOS: dict[str, Acquisition] = {
     "4": Acquisition(voltage_kvp=25, exposure_mas=110, noise_level=22.91),
     "ood": Acquisition(voltage_kvp=23, exposure_mas=105, noise_level=6.04),
 }
-"""The five scenarios of Table 1; what the table does not give is at its default."""
+"""The five scenarios of Table 1; parameters that the table does not give have their defaults."""
 
 
 def sample_acquisition(rng: np.random.Generator) -> Acquisition:
-    """Draw an acquisition for training; every parameter is drawn independently of all others.
+    """Draw an acquisition for training; every parameter is drawn independently of the others.
 
-    Otherwise a network could read the curve off the noise alone and never look at a disk. The ranges hold scenarios
-    1 to 4 of Table 1; the fifth has a lower voltage and less noise than any drawn here. Noise alone explains little of
-    the curves that result, and neither does contrast alone.
+    Otherwise a network could read the curve off the noise and ignore the disks. The ranges include scenarios 1 to 4 of
+    Table 1; the fifth has a lower voltage and less noise than any acquisition drawn here. Neither noise alone nor
+    contrast alone explains much of the resulting curves.
     """
     return Acquisition(
         voltage_kvp=rng.uniform(24.0, 31.0),

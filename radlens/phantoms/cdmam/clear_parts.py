@@ -1,7 +1,7 @@
-"""What the clear parts of a phantom and its pixel values say: noise, its texture and evenness, clipping, steps.
+"""Measurements on the clear parts of a phantom and on its pixel values: noise, texture, uniformity, clipping, steps.
 
-Clear parts hold neither gold nor lines: bins of half a millimetre in which background and noise were measured.
-Noise is described in units of the normalised image and in pixels, so that gain, offset and spacing do not matter.
+Clear parts are bins of half a millimetre that contain neither gold nor lines; background and noise are measured in
+them. Noise is given in units of the normalised image and in pixels, so that gain, offset and spacing do not matter.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from numpy.typing import NDArray
 
 from radlens.phantoms.cdmam.geometry import CELL_EXISTS, Layout, phantom_to_cell
 from radlens.phantoms.cdmam.lines import N_CELLS, cell_of_bins
-from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, Registered
-from radlens.phantoms.cdmam.registered import _binned as binned
-from radlens.phantoms.cdmam.registered import _clear_bins as clear_bins
-from radlens.phantoms.cdmam.registered import _factors as bin_factors
+from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, Registered, bin_factors, binned, clear_bins
 
 __all__ = ["Background", "Noise", "Values", "background", "noise", "noise_pattern", "same_exposure", "stored_values"]
 
-_FAR = 6.0  # standard deviations that no pixel or bin of a phantom reaches by chance
+_FAR = 6.0  # standard deviations; by chance, one phantom in about 400 has a clear pixel beyond
 _LEAST_BINS = 30
-_FEW_BINS = 20  # of some 23 000 that may hold hot or dead pixels
+_FEW_BINS = 20  # of about 23 000: as many may hold hot or dead pixels and are left out
 _SAME_PATTERN = 0.5
-"""Correlation from which two noises are one. Copies have 0.9 and more, other exposures 0 but for what detector and
-phantom leave in every image; 0.5 would be as much of that as of noise."""
+"""Correlation above which two noise patterns are of one exposure. Copies of an image have 0.9 and more. Other exposures
+share only the fixed pattern of detector and phantom, which would need the variance of the noise to reach 0.5."""
 
 _N_LEVELS = 20_000
 
@@ -38,16 +35,17 @@ class Noise:
     """Noise of the clear parts.
 
     Attributes:
-        deviation: Standard deviation of a bin, units.
-        white: Standard deviation of a pixel over that of a typical detector with the same noise power and pixels.
-        neighbours: (down, right) correlation of a pixel with the next one.
-        second: (down, right) correlation of a pixel with the second next one.
-        large: Standard deviation of the means of cells, over what independent bins would give them.
-        far_pixels: Share of pixels more than 6 standard deviations away.
-        far_bins: Number of bins more than 6 standard deviations away, whose far pixels are left out if they are few.
-        cells: (205,) standard deviation of pixels in each cell over that of all; nan where too little is seen.
-        parts: (3, 3) the same for parts of the phantom.
-        excess: Excess kurtosis of pixels that are not far away.
+        deviation: Standard deviation of bins, units.
+        white: Standard deviation of pixels over that of a typical detector with the same noise power and pixels.
+        neighbours: (down, right) correlation of a pixel with the next pixel.
+        second: (down, right) correlation of a pixel with the second next pixel.
+        large: Standard deviation of the means of cells over that expected of independent bins.
+        far_pixels: Fraction of pixels beyond 6 standard deviations.
+        far_bins: Number of bins beyond 6 standard deviations.
+        cells: (205,) standard deviation of the pixels of each cell over that of all pixels; nan where fewer than 30
+            bins are visible.
+        parts: (3, 3) the same for ninths of the phantom.
+        excess: Excess kurtosis of pixels within 6 standard deviations.
         bin_excess: Excess kurtosis of bins.
         stripes: Largest mean of the clear pixels of an image row or column, over its standard deviation.
     """
@@ -67,15 +65,15 @@ class Noise:
 
 
 class Values(NamedTuple):
-    """What the pixel values inside the matrix say.
+    """Counts of pixel values inside the matrix.
 
     Attributes:
-        at_top: Pixels that have the largest value, and
-        below_top: the next smaller one.
-        at_bottom: Pixels that have the smallest value, and
-        above_bottom: the next larger one.
-        n_pixels: Pixels inside the matrix.
-        step: Usual distance of neighbouring values, in units of the normalised image.
+        at_top: Number of pixels with the largest value.
+        below_top: Number of pixels with the second largest value.
+        at_bottom: Number of pixels with the smallest value.
+        above_bottom: Number of pixels with the second smallest value.
+        n_pixels: Number of pixels inside the matrix.
+        step: Median distance between neighbouring values, in units of the normalised image.
     """
 
     at_top: int
@@ -90,8 +88,8 @@ class Background(NamedTuple):
     """The slow background, in units of the normalised image.
 
     Attributes:
-        slope: Change along 100 mm in the direction of its steepest ascent.
-        bend: Range of what a plane leaves.
+        slope: Change along 100 mm in the direction of steepest ascent.
+        bend: Range of the residuals of a fitted plane.
     """
 
     slope: float
@@ -99,14 +97,14 @@ class Background(NamedTuple):
 
 
 def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
-    """Describe the noise.
+    """Measure the noise of the clear parts.
 
-    A few hot or dead pixels are counted, and their bins left out of all else: what they do to the moments of a whole
-    image says nothing of its noise.
+    A few hot or dead pixels are counted and their bins excluded from the other numbers: they would dominate the
+    moments of the whole image.
 
     Args:
         values: (h, w) normalised image before compression.
-        phantom: what it was taken from.
+        phantom: the registered phantom.
     """
     grid, factors = phantom.grid, bin_factors(phantom.grid)
     clear = clear_bins(grid) & (binned((phantom.source >= 0).astype(np.float32), factors) > 1 - 1e-6)
@@ -143,9 +141,9 @@ def noise(values: NDArray[np.float32], phantom: Registered) -> Noise:
 
 
 def noise_pattern(phantom: Registered) -> NDArray[np.float32]:
-    """Return the noise of the clear bins in the phantom's own coordinates, (n,) units; nan where the image ends.
+    """Return the noise of the clear bins in phantom coordinates, (n,) in units; nan outside the image.
 
-    It tells one exposure from another, wherever the phantom lies and however the image was turned or mirrored.
+    The pattern identifies an exposure whatever the position of the phantom and the orientation of the image.
     """
     factors = bin_factors(phantom.grid)
     clear = clear_bins(phantom.grid)
@@ -154,7 +152,7 @@ def noise_pattern(phantom: Registered) -> NDArray[np.float32]:
 
 
 def same_exposure(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    """Return whether two patterns of `noise_pattern` are of one exposure; never of images with other pixels."""
+    """Return whether two patterns from `noise_pattern` belong to one exposure; false if the pixel spacings differ."""
     if one.shape != other.shape:
         return False
     both = np.isfinite(one) & np.isfinite(other)
@@ -166,11 +164,11 @@ def same_exposure(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
 
 
 def stored_values(pixels: NDArray[Any], phantom: Registered) -> Values:
-    """Describe the values of an image inside the matrix of its phantom.
+    """Count the extreme pixel values inside the matrix of the phantom and measure the step between values.
 
     Args:
-        pixels: (H, W), the image that was registered.
-        phantom: what was found in it.
+        pixels: (H, W), the registered image.
+        phantom: the registered phantom.
     """
     inside = (phantom.source >= 0) & _matrix(phantom.grid)
     values = np.asarray(pixels).reshape(-1)[phantom.source[inside]]
@@ -191,12 +189,12 @@ def stored_values(pixels: NDArray[Any], phantom: Registered) -> Values:
 
 
 def background(pixels: NDArray[Any], values: NDArray[np.float32], phantom: Registered) -> Background:
-    """Describe the slow background.
+    """Measure the slow background.
 
     Args:
-        pixels: (H, W), the image that was registered.
+        pixels: (H, W), the registered image.
         values: (h, w) normalised image before compression.
-        phantom: what was found in it.
+        phantom: the registered phantom.
     """
     clear = clear_bins(phantom.grid)
     factors = bin_factors(phantom.grid)
@@ -229,6 +227,7 @@ def _blocks(values: NDArray[Any], factors: tuple[int, int]) -> NDArray[Any]:
 
 
 def _robust(values: NDArray[Any]) -> float:
+    # 1.4826 times the median absolute deviation is the standard deviation of a Gaussian.
     return 1.4826 * float(np.median(np.abs(values - np.median(values)))) + 1e-12
 
 
@@ -241,7 +240,7 @@ def _correlation(blocks: NDArray[Any], down: int, right: int, variance: float) -
 
 
 def _far_bins(blocks: NDArray[np.float32], kept: NDArray[np.bool_]) -> int:
-    """Return the number of bins that are far from the others, not by single pixels."""
+    """Return the number of bins that are far from the others as a whole, not because of single pixels."""
     n_kept = kept.sum(axis=(1, 2))
     means = np.where(kept, blocks, 0.0).sum(axis=(1, 2)) / np.maximum(n_kept, 1)
     is_far = (np.abs(means) > _FAR * _robust(means)) | (kept.mean(axis=(1, 2)) < 0.5)
@@ -255,7 +254,7 @@ def _grouped(power: NDArray[np.float64], group: NDArray[np.intp], n_groups: int)
 
 
 def _large(means: NDArray[np.float64], cell: NDArray[np.intp]) -> float:
-    """Return the root mean square of the means of cells times the root of the number of their bins."""
+    """Return the root mean square of ``mean * sqrt(n)`` over cells of n bins: that of a bin if bins are independent."""
     counts = np.bincount(cell, minlength=N_CELLS)
     sums = np.bincount(cell, means, minlength=N_CELLS)[counts >= _LEAST_BINS]
     return math.sqrt(float(np.mean(sums**2 / counts[counts >= _LEAST_BINS])))
@@ -267,9 +266,10 @@ def _parts(shape: tuple[int, ...]) -> NDArray[np.intp]:
 
 
 def _stripes(blocks: NDArray[Any], source: NDArray[np.int64], image_shape: tuple[int, int], deviation: float) -> float:
-    """Return the largest mean of an image row or column over what noise gives it.
+    """Return the largest mean of an image row or column over its standard deviation.
 
-    Sums of correlated noise along a line are about 1.7 times those of white noise; their own spread tells.
+    The noise is correlated, which makes sums along a line about 1.7 times those of white noise: the scores are divided
+    by their own spread.
     """
     worst = 0.0
     values = blocks.reshape(-1).astype(np.float64)

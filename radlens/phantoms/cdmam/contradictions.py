@@ -1,4 +1,4 @@
-"""What speaks against a predicted curve: its own shape, and the disks as the automated reader sees them."""
+"""Contradictions between a predicted curve and its own shape, or the disks as the automated reader sees them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from radlens.phantoms.cdmam.visibility import REFERENCE
 __all__ = ["SLOPES", "contradictions"]
 
 SLOPES = (2.6, 2.6, 2.5, 2.44, 2.30, 2.17, 2.07, 1.96, 1.86, 1.83, 1.78, 1.71, 1.58, 1.40, 1.31, 1.30)
-"""Slopes of psychometric curves over log thickness for each diameter, largest first.
+"""Slopes of the psychometric curves over log thickness for each diameter, largest first.
 
-Those of 12 diameters are the means of what `fit_thresholds` finds in the expected hit rates of 1500 exposures of the
-training range at 0.07 mm; the others continue them. With them the expected number of hits is right to 1.5 of 205.
+Those of the 12 diameters of the curve are means of the slopes that `fit_thresholds` finds in the expected hit rates of
+1500 exposures of the training range at 0.07 mm; the others are extrapolated. With these slopes the expected number of
+hits is accurate to 1.5 of 205.
 """
 
 _NAMES = tuple(f"{diameter:.2f} mm" for diameter in CDC_DIAMETERS_MM)
@@ -34,17 +35,21 @@ _ROWS, _COLUMNS = np.nonzero(CELL_EXISTS)
 def contradictions(
     found: Findings, curve_um: ArrayLike, interval_um: ArrayLike, limits: Limits | None = None
 ) -> tuple[str, ...]:
-    """Return what speaks against a predicted curve, one sentence each.
+    """Return the contradictions of a predicted curve, one sentence each.
 
-    The curve must be positive and finite, not fall with smaller diameters, lie inside the range of the training curves,
-    and imply the disks that the automated reader finds in this image: their visibility, and the number of hits among
-    all cells, those clearly above the line and those below it. How uncertain the curve is, is allowed for.
+    The curve must be positive and finite, must not fall towards smaller diameters, must lie within the range of the
+    training curves, and must agree with the automated reader in this image: with the visibility of the disks, and with
+    the number of hits among all cells, the cells clearly above the line and the cells below it. The uncertainty of the
+    curve is taken into account.
 
     Args:
-        found: of the image.
+        found: numbers of the image.
         curve_um: (12,) predicted thresholds, human-equivalent um of gold, largest diameter first.
-        interval_um: (12, 2) their 95 % interval.
-        limits: by default those of `Limits`.
+        interval_um: (12, 2) 95 % interval of each threshold, um of gold.
+        limits: accepted ranges; by default the defaults of `Limits`.
+
+    Raises:
+        InvalidInput: the curve or the interval has another shape.
     """
     limits = limits or Limits()
     curve, interval = np.asarray(curve_um, np.float64), np.asarray(interval_um, np.float64)
@@ -76,14 +81,17 @@ def _unlike_disks(
     ratio = float(curve.mean()) / seen
     if not limits.disagreement[0] <= ratio <= limits.disagreement[1]:
         against.append(
-            f"the predicted midpoint is {curve.mean():.3g} um; disks as visible as in this image have {seen:.3g} um"
+            f"the predicted midpoint is {curve.mean():.3g} um; "
+            f"the visibility of the disks in this image implies {seen:.3g} um"
         )
-    deviation = np.log(interval[:, 1] / interval[:, 0]) / (2 * 1.96)
+    deviation = np.log(interval[:, 1] / interval[:, 0]) / (2 * 1.96)  # intervals are log-normal
     rate, spread, thick, thin = _implied(curve, deviation)
     groups = {"hits_all": np.ones_like(thick), "hits_thick": thick, "hits_thin": thin}
     for name, cells in groups.items():
         expected, got = float(rate[cells].sum()), int(found.hit[cells].sum())
+        # Hits are binomial; the error of the curve is common to all cells, so its deviations add before squaring.
         variance = float((rate * (1 - rate))[cells].sum()) + float(spread[cells].sum()) ** 2
+        # The 1 keeps a single hit from being a contradiction where almost none is expected.
         score = (got - expected) / math.sqrt(variance + 1)
         if not getattr(limits, name)[0] <= score <= getattr(limits, name)[1]:
             against.append(
@@ -96,11 +104,17 @@ def _unlike_disks(
 def _implied(
     curve: NDArray[np.float64], deviation: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the chance of a hit in each of 205 cells, its deviation by the curve's, and which are thick and thin."""
+    """Return what a curve implies for each of the 205 cells.
+
+    Returns:
+        (205,) arrays: probability of a hit, its standard deviation due to that of the curve, whether the disk is
+        clearly thicker than the threshold, and whether it is thinner.
+    """
     log_diameters = np.log(np.array(DIAMETERS_MM))
     inner = np.log(curve / np.array(HUMAN_FACTORS))
     log_threshold = np.empty(16)
     log_threshold[3:15] = inner
+    # Four rows have no threshold in the curve: their log threshold is extrapolated linearly over log diameter.
     for row, (near, next_one) in {0: (3, 4), 1: (3, 4), 2: (3, 4), 15: (14, 13)}.items():
         slope = (log_threshold[next_one] - log_threshold[near]) / (log_diameters[next_one] - log_diameters[near])
         log_threshold[row] = log_threshold[near] + slope * (log_diameters[row] - log_diameters[near])
@@ -113,7 +127,7 @@ def _implied(
 
 
 def _midpoint(visible: float, spacing_mm: tuple[float, float]) -> float:
-    """Return the midpoint of the curve of a phantom with this visibility, um of gold."""
+    """Return the mean threshold of the expected curve of a phantom with this visibility, um of gold."""
     log_levels, log_midpoints = _midpoints(spacing_mm)
     return math.exp(float(np.interp(math.log(max(visible, 1e-3)), log_levels, log_midpoints)))
 

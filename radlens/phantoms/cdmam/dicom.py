@@ -18,8 +18,8 @@ __all__ = ["to_dicom"]
 def to_dicom(image: PhantomImage) -> bytes:
     """Return ``image`` as a DICOM file: explicit VR little endian, 12 of 16 bits, MONOCHROME2, attenuation bright.
 
-    The UIDs follow from what the image was made from: the same image has the same, images that differ in their seed
-    alone share study and series.
+    The UIDs are hashes of acquisition, layout and seed: equal images have equal UIDs, and images that differ only in
+    their seed share study and series.
     """
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -72,12 +72,13 @@ def _acquisition(dataset: Dataset, image: PhantomImage) -> None:
 
 
 def _image(dataset: Dataset, image: PhantomImage) -> None:
-    """What the pixels mean and how they are shown: PS3.3 C.7.6.1, C.8.11.3, C.11.2."""
+    """General image, X-ray image and VOI LUT modules: PS3.3 C.7.6.1, C.8.11.3, C.11.2."""
     dataset.ImageType = ["DERIVED", "PRIMARY"]
     dataset.ContentDate = dataset.ContentTime = ""
     dataset.PatientOrientation = ["A", "R"]
     dataset.BurnedInAnnotation, dataset.QualityControlImage = "NO", "YES"
     dataset.LossyImageCompression = "00"
+    # Sign -1: pixel values fall with the X-ray intensity, since attenuation is bright.
     dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LIN", -1
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
     dataset.PresentationLUTShape = "IDENTITY"

@@ -1,9 +1,9 @@
-"""How sharp the disks of a registered phantom are: the blur of source and detector, measured on their edges.
+"""Sharpness of the disks of a registered phantom: the blur of source and detector, measured on the edges of the disks.
 
-The threshold of small disks depends on the blur, and 250 x 250 scattered pixels hardly show it. The whole image does:
-all disks of `LEAST_MM` and more are fitted together by the phantom's disks, which share one contrast, one place against
-the registration and one blur, each above a background of its own. The contrast of the disks, their number and gain,
-offset, grid and writing of the image do not matter.
+The threshold of small disks depends on the blur, which 250 x 250 scattered pixels hardly show. The whole image shows
+it: model disks are fitted to all disks of at least `LEAST_MM` at once, with a common contrast, a common shift against
+the registration and a common blur, and a separate background for each disk. The contrast of the disks, their number,
+and gain, offset, grid and writing of the image do not matter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from radlens.phantoms.cdmam.signal import DiskProfiles
 __all__ = ["DiskBlur", "disk_blur"]
 
 LEAST_MM = 0.31
-"""Least diameter of the disks that are fitted, mm."""
+"""Smallest diameter of the fitted disks, mm."""
 
 _LEAST_HEIGHT = 0.03
 _AROUND_MM = 0.6
@@ -41,15 +41,15 @@ _DEGREE = 4
 _STEP_MM = np.float32(0.01)
 _MODEL = Acquisition()
 _CORRELATED = 2.0
-"""Noise of neighbouring pixels is correlated: an average over an edge is about twice as noisy as of white noise."""
+"""Noise of an average over an edge relative to white noise, because the noise of neighbouring pixels is correlated."""
 
 
 class DiskBlur(NamedTuple):
     """The blur of the disks.
 
     Attributes:
-        blur_mm: Standard deviation of a Gaussian point spread function, the pixel not included, mm.
-        error_mm: Its standard error, mm; infinite where no disk tells it.
+        blur_mm: Standard deviation of the Gaussian point spread function, the pixel excluded, mm.
+        error_mm: Standard error of ``blur_mm``, mm; infinite if no disk shows the blur.
     """
 
     blur_mm: float
@@ -57,7 +57,7 @@ class DiskBlur(NamedTuple):
 
 
 def disk_blur(phantom: Registered) -> DiskBlur:
-    """Return the blur of the disks of a phantom, from 0.05 to 0.21 mm.
+    """Measure the blur of the disks of a phantom, from 0.05 to 0.21 mm.
 
     The error is 0.001 mm in scenario 1 of Amanova et al. 2022, Table 1, and 0.003 mm in scenario 4.
     """
@@ -70,26 +70,28 @@ def disk_blur(phantom: Registered) -> DiskBlur:
         products += disk.templates @ part
     if not moments.any():
         return DiskBlur(float(_NODES_MM.mean()), math.inf)
+    # The fit at each blur is linear: it reduces the sum of squares by this much.
     gains = np.einsum("ni,nij,nj->n", products, np.linalg.inv(moments), products)
     centre = float(_NODES_MM.mean())
     left = np.polynomial.Polynomial.fit(_NODES_MM - centre, -gains, _DEGREE)
     fine = np.linspace(_NODES_MM[0], _NODES_MM[-1], 1601)
     best = float(fine[np.argmin(left(fine - centre))])
     curvature = float(left.deriv(2)(best - centre))
-    # The sum of squares rises by twice the variance of the noise over one standard error.
+    # One standard error from the minimum, the sum of squares exceeds the minimum by the variance of the noise.
     deviation = _CORRELATED * phantom.noise.white
     return DiskBlur(best, math.sqrt(2 * deviation**2 / curvature) if curvature > 0 else math.inf)
 
 
 class _Disk(NamedTuple):
-    """Where a disk lies, and what its edge looks like at each blur.
+    """Position of a disk and its templates at each blur.
 
     Attributes:
-        rows: of the square around it.
-        cols: of the square around it.
-        inside: which pixels of the square are near it, n of them.
-        templates: (blurs, 3, n) the disk, and its change with a shift to the right and down, without their means.
-        moments: (blurs, 3, 3) their products.
+        rows: Rows of the square around the disk.
+        cols: Columns of the square around the disk.
+        inside: (rows, columns) bool, the n pixels of the square near the disk.
+        templates: (blurs, 3, n) the disk and its derivatives with respect to a shift right and down, each with its
+            mean subtracted.
+        moments: (blurs, 3, 3) scalar products of the templates.
     """
 
     rows: slice
@@ -101,7 +103,7 @@ class _Disk(NamedTuple):
 
 @lru_cache(maxsize=2)
 def _disks(grid: Layout) -> tuple[_Disk, ...]:
-    """Return the disks of a grid that are fitted, those that it cuts off left out."""
+    """Return the fitted disks of a grid; disks that extend beyond the grid are left out."""
     down, right = np.nonzero(CELL_EXISTS & (np.array(DIAMETERS_MM)[:, None] >= LEAST_MM))
     heights = _MODEL.contrast(np.array(THICKNESSES_UM))
     heights = heights / heights.max()
@@ -110,7 +112,7 @@ def _disks(grid: Layout) -> tuple[_Disk, ...]:
     centres = np.stack([down, right], axis=1) + 0.5
     corners = centres + np.array(CORNER_OFFSETS)[TRUE_CORNER[down, right]]
     places = np.concatenate([centres, corners])
-    # A pixel is a square, and the registration takes the nearest one: a square's width each.
+    # Both the square pixel and the nearest-neighbour sampling of the registration add the variance of a square.
     widths = np.sqrt(_NODES_MM**2 + 2 * grid.spacing_mm[0] * grid.spacing_mm[1] / 12)
     profiles = [DiskProfiles(np.array(DIAMETERS_MM) / 2, float(width)) for width in widths]
     found = (
@@ -125,7 +127,11 @@ def _disks(grid: Layout) -> tuple[_Disk, ...]:
 def _disk(
     grid: Layout, profiles: Sequence[DiskProfiles], number: int, height: float, row: float, col: float
 ) -> _Disk | None:
-    """Return one disk: ``number`` of its diameter, its height against the thickest, its place in pixels of the grid."""
+    """Return a disk, or None if it extends beyond the grid.
+
+    ``number`` is the index of its diameter, ``height`` its contrast relative to the thickest disk, and ``row`` and
+    ``col`` are the pixel coordinates of its centre on the grid.
+    """
     pixel_mm = math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1])
     reach_mm = DIAMETERS_MM[number] / 2 + _AROUND_MM
     reach = int(reach_mm / pixel_mm) + 1

@@ -1,12 +1,12 @@
-"""Whether an image is one that a model of the CDMAM 3.4 phantom may judge.
+"""The domain of a model of the CDMAM 3.4 phantom: which images it may judge.
 
-`findings` measures a registered phantom, `reasons` compares the numbers with `Limits`, which stem from the training
-range, and says in words what lies outside. `contradictions` compares a predicted curve with the disks themselves, which
-the automated reader sees at the registered places; no network takes part. `unregistered` says what an image shows in
-which no phantom was found.
+`findings` measures a registered phantom. `reasons` compares the numbers with `Limits`, which come from the training
+range, and states each number outside its limits in a sentence. `contradictions` compares a predicted curve with the
+disks as the automated reader sees them at the registered positions, without a network. `unregistered` describes an
+image in which no phantom was found.
 
-A limit is wide enough for every phantom of the training range, and no wider than to stop what spoils the read-out. What
-cannot be told from another good exposure passes: another gain or offset, a lower dose, a fainter grid.
+The limits admit every phantom of the training range and exclude what spoils the read-out. Changes that cannot be
+distinguished from another good exposure pass: another gain or offset, a lower dose, a fainter grid.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = ["Findings", "Limits", "contradictions", "findings", "reasons", "unreg
 
 
 class _Sentence(NamedTuple):
-    """How a number outside its limits is put.
+    """The sentence for a number outside its limits.
 
     Attributes:
-        text: With the number in braces.
+        text: Sentence with braces in place of the number.
         spelled: Format of the number and its limits.
-        low: What a low value means.
-        high: What a high value means.
+        low: Meaning of a value below the limits.
+        high: Meaning of a value above the limits.
     """
 
     text: str
@@ -48,47 +48,50 @@ _UPRIGHT_DEG = 30.0
 _SAME_PITCH = 0.02
 _CELLS_4_MM = (6.5, 11.0)
 
-_OTHER = "another version of the phantom, such as CDMAM 4.0, has other disks and is not judged"
+_OTHER = "other versions of the phantom, such as CDMAM 4.0, have other disks and cannot be judged"
 _SMOOTHED = "the image was smoothed, enlarged or compressed"
 _SHARPENED = "the image was sharpened, or its noise is not that of a detector"
-_BENT = "the scale of the pixel values is bent, or two images are mixed"
+_BENT = "the pixel values were transformed nonlinearly, or two images are mixed"
 
 _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
     {
         "missing": _Sentence("{} of the phantom lies outside the image", ".1%"),
         "hidden_cells": _Sentence("{} of 205 cells lie outside the image", ".0f"),
         "second_phantom": _Sentence(
-            "beside the phantom lies another one, with a correlation of {}", high="the image must show one alone"
+            "the image shows a second phantom, with a correlation of {}", high="it must show only one"
         ),
         "pixel_mm": _Sentence(
-            "the pixels measure {} mm", ".3f", low="smaller ones were not trained", high="larger ones were not trained"
+            "the pixels measure {} mm",
+            ".3f",
+            low="the model was not trained on smaller pixels",
+            high="the model was not trained on larger pixels",
         ),
         "clipped_top": _Sentence(
-            "{} of the pixels have the largest value of the phantom", ".2%", high="the image is saturated or clipped"
+            "{} of the pixels of the phantom have the largest value", ".2%", high="the image is saturated or clipped"
         ),
         "clipped_bottom": _Sentence(
-            "{} of the pixels have the smallest value of the phantom", ".2%", high="the image is clipped"
+            "{} of the pixels of the phantom have the smallest value", ".2%", high="the image is clipped"
         ),
         "step": _Sentence(
             "the step from one pixel value to the next is {} times the noise", high="the values are too coarse"
         ),
         "odd_cells": _Sentence(
-            "around {} of 205 cells the lines do not have the contrast of the others",
+            "around {} of 205 cells the contrast of the lines differs from that around the others",
             ".0f",
-            high="part of the phantom is covered, missing, damaged or of another scale",
+            high="part of the phantom is covered, missing, damaged or at another scale",
         ),
         "unevenness": _Sentence(
             "the noise of one part of the phantom is {} times that of another",
-            high="part of it is blank, covered or of another exposure",
+            high="part of it is blank, covered or from another exposure",
         ),
         "quietest_cell": _Sentence(
-            "the noise of one cell is {} times that of all", low="part of the phantom is blank or covered"
+            "the noise of one cell is {} times that of all cells", low="part of the phantom is blank or covered"
         ),
         "noisiest_cell": _Sentence(
-            "the noise of one cell is {} times that of all", high="something lies on the phantom"
+            "the noise of one cell is {} times that of all cells", high="an object lies on the phantom"
         ),
         "visibility": _Sentence(
-            "the contrast-to-noise ratio at the places of the disks of CDMAM 3.4 is {} times that of scenario 1",
+            "the contrast-to-noise ratio at the positions of the disks of CDMAM 3.4 is {} times that of scenario 1",
             low=f"there are no disks, or the noise hides them; {_OTHER}",
             high="there is less noise than in one exposure",
         ),
@@ -98,33 +101,33 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             high=f"the disks in the middle are missing; {_OTHER}",
         ),
         "disk_mismatch": _Sentence(
-            "the mean square difference of the disks from those of CDMAM 3.4 is {} times what noise gives",
+            "the mean square difference of the disks from those of CDMAM 3.4 is {} times that due to noise",
             high=f"disks are missing, distorted or of other sizes; {_OTHER}",
         ),
         "other_corners": _Sentence(
-            "the mean square of what is seen in the corners without a disk is {} times what noise gives",
-            high=f"there are disks, or something else; {_OTHER}",
+            "the mean square signal in the corners without a disk is {} times that due to noise",
+            high=f"there are disks or other objects; {_OTHER}",
         ),
         "small_disks": _Sentence(
-            "the disks of 0.25 mm and less differ by {} standard deviations from what the larger ones imply",
+            "disks of 0.25 mm and less differ in contrast by {} standard deviations from the larger ones",
             ".1f",
             low="small disks are missing or weaker than those of CDMAM 3.4",
             high="large disks are weaker than those of CDMAM 3.4",
         ),
         "smallest_disks": _Sentence(
-            "the disks of 0.16 mm and less differ by {} standard deviations from what the larger ones imply",
+            "disks of 0.16 mm and less differ in contrast by {} standard deviations from the larger ones",
             ".1f",
             low="small disks are missing or weaker than those of CDMAM 3.4",
             high="large disks are weaker than those of CDMAM 3.4",
         ),
         "faint_disks": _Sentence(
-            "the disks that are hardly seen differ by {} standard deviations from what those that stand out imply",
+            "barely visible disks differ in contrast by {} standard deviations from clearly visible ones",
             ".1f",
             low="thin disks are missing or weaker than those of CDMAM 3.4",
             high="thick disks are weaker than those of CDMAM 3.4",
         ),
         "thick_to_thin": _Sentence(
-            "thick disks are {} times as visible against thin ones as those of CDMAM 3.4",
+            "the visibility of thick disks relative to thin ones is {} times that of CDMAM 3.4",
             low=f"{_BENT}; {_OTHER}",
             high=f"{_BENT}; {_OTHER}",
         ),
@@ -132,13 +135,13 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             "the contrast of the lines is {} times the noise", ".1f", low="lines must be bright: the image is inverted"
         ),
         "shift_mm": _Sentence(
-            "the lines of single cells are {} mm off their places",
+            "the lines of single cells are displaced by {} mm",
             high="the pixel spacing is wrong, or the image is distorted",
         ),
         "line_misfit": _Sentence(
-            "lines differ from their shape by {} of their contrast",
+            "the profile of the lines differs from that of CDMAM 3.4 by {} of their contrast",
             ".1%",
-            high="they are distorted, doubled or saturated",
+            high="the lines are distorted, doubled or saturated",
         ),
         "blur_mm": _Sentence(
             "the lines are blurred by {} mm", low="the image was sharpened", high="the image is not sharp"
@@ -150,18 +153,20 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             high="the image is not sharp",
         ),
         "line_noise": _Sentence(
-            "the noise on the lines is {} times that beside them", low=f"values are saturated, or {_BENT}", high=_BENT
+            "the noise on the lines is {} times that beside them",
+            low=f"the lines are saturated, or {_BENT}",
+            high=_BENT,
         ),
         "white": _Sentence(
-            "the noise of single pixels, against that over half a millimetre, is {} times that of a typical detector",
+            "the noise of single pixels relative to that of half a millimetre is {} times that of a typical detector",
             low=_SMOOTHED,
             high=_SHARPENED,
         ),
         "neighbours_down": _Sentence(
-            "the noise of pixels one below the other is correlated by {}", low=_SHARPENED, high=_SMOOTHED
+            "the noise of vertically adjacent pixels has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "neighbours_right": _Sentence(
-            "the noise of pixels side by side is correlated by {}", low=_SHARPENED, high=_SMOOTHED
+            "the noise of horizontally adjacent pixels has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "anisotropy": _Sentence(
             "the correlation of the noise along columns differs from that along rows by {}",
@@ -169,44 +174,44 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             high="the image is blurred by motion, or columns are missing or repeated",
         ),
         "second_down": _Sentence(
-            "the noise of pixels two rows apart is correlated by {}", low=_SHARPENED, high=_SMOOTHED
+            "the noise of pixels two rows apart has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "second_right": _Sentence(
-            "the noise of pixels two columns apart is correlated by {}", low=_SHARPENED, high=_SMOOTHED
+            "the noise of pixels two columns apart has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "large_noise": _Sentence(
-            "the noise of means over cells is {} times what that over half a millimetre implies",
-            low="large structures were pressed down, as processing for display does",
-            high="something else is in the image",
+            "the noise of means over cells is {} times that expected from the noise over half a millimetre",
+            low="large structures were suppressed, as in processing for display",
+            high="the image shows another structure",
         ),
         "far_pixels": _Sentence(
-            "{} of the pixels without gold are far from their surroundings",
+            "{} of the pixels without gold differ strongly from their surroundings",
             ".4%",
             high="there are dead pixels, dust or scratches",
         ),
         "far_bins": _Sentence(
-            "{} places without gold differ from their surroundings",
+            "{} places without gold differ strongly from their surroundings",
             ".0f",
-            high="something lies on the phantom, or two images are mixed",
+            high="an object lies on the phantom, or two images are mixed",
         ),
         "excess": _Sentence("the excess kurtosis of the noise of pixels is {}", low=_BENT, high=_BENT),
         "bin_excess": _Sentence("the excess kurtosis of the noise over half a millimetre is {}", low=_BENT, high=_BENT),
         "stripes": _Sentence(
-            "the mean of one row or column of pixels differs by {} times what noise gives",
+            "the mean of one row or column of pixels differs by {} standard deviations",
             ".1f",
             high="rows or columns are dead or striped",
         ),
         "slope": _Sentence("the background changes by {} times the noise along 100 mm", ".0f"),
         "bend": _Sentence(
-            "the background differs from a plane by {} times the noise", ".0f", high="something else is in the image"
+            "the background differs from a plane by {} times the noise", ".0f", high="the image shows another structure"
         ),
     }
 )
-"""Sentences by the name of the number, the most telling ones first."""
+"""Sentence for each number, the most informative ones first."""
 
 
 def reasons(found: Findings, limits: Limits) -> tuple[str, ...]:
-    """Return why an image is not one that the model may judge: one sentence for each number outside its limits."""
+    """Return the reasons why the model may not judge an image: one sentence for each number outside its limits."""
     numbers = found.numbers()
     return tuple(
         _said(sentence, numbers[name], getattr(limits, name))
@@ -224,22 +229,22 @@ def _said(sentence: _Sentence, value: float, limit: Range) -> str:
 
 
 def unregistered(pixels: NDArray[Any], spacing_mm: float | tuple[float, float], error: UnreadableImage) -> str:
-    """Return in words what an image shows in which no phantom was found.
+    """Describe an image in which no phantom was found.
 
     Args:
         pixels: (H, W), attenuation bright.
-        spacing_mm: distance of pixel centres, one number or (row, column).
-        error: what `register` raised.
+        spacing_mm: distance between pixel centres, one number or (row, column), mm.
+        error: the error that `register` raised.
     """
     found = lattice(pixels, spacing_mm)
     if found is None:
-        return f"{error}; no grid of lines is seen"
+        return f"{error}; no grid of lines is visible"
     turn = min(found.angle_deg, 90 - found.angle_deg)
     cells = f"a grid with cells of {found.pitch_mm:.1f} mm"
     if turn < _UPRIGHT_DEG:
         version = ": CDMAM 4.0 has an upright grid" if _CELLS_4_MM[0] < found.pitch_mm < _CELLS_4_MM[1] else ""
         return (
-            f"the image shows {cells} turned by {turn:.0f} degrees{version}; the model judges CDMAM 3.4 alone, whose "
+            f"the image shows {cells} turned by {turn:.0f} degrees{version}; the model judges only CDMAM 3.4, whose "
             f"cells measure {CELL_MM:.0f} mm and are turned by 45 degrees"
         )
     if abs(found.pitch_mm / CELL_MM - 1) > _SAME_PITCH:
@@ -248,7 +253,7 @@ def unregistered(pixels: NDArray[Any], spacing_mm: float | tuple[float, float], 
             "or it shows another phantom than CDMAM 3.4"
         )
     if found.skewness < 0:
-        return f"the lines of the grid are darker than what is between them: the image is inverted; {error}"
+        return f"the lines of the grid are darker than their surroundings: the image is inverted; {error}"
     if 45 - turn > MAX_ROTATION_DEG:
-        return f"the grid is turned by {45 - turn:.0f} degrees; up to {MAX_ROTATION_DEG:.0f} are searched"
-    return f"the image shows {cells}, but not the whole of a CDMAM 3.4; {error}"
+        return f"the grid is turned by {45 - turn:.0f} degrees; at most {MAX_ROTATION_DEG:.0f} are supported"
+    return f"the image shows {cells}, but not a complete CDMAM 3.4; {error}"

@@ -1,4 +1,4 @@
-"""The numbers that tell whether an image shows a CDMAM 3.4 phantom that a model may judge."""
+"""The numbers that decide whether an image is a CDMAM 3.4 phantom within the domain of a model."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from radlens.phantoms.cdmam import clear_parts
 from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.geometry import GRID_EXTENT_MM
 from radlens.phantoms.cdmam.lines import Lines, lines, profile
-from radlens.phantoms.cdmam.registered import Registered
-from radlens.phantoms.cdmam.registered import _binned as binned
-from radlens.phantoms.cdmam.registered import _factors as bin_factors
+from radlens.phantoms.cdmam.registered import Registered, bin_factors, binned
 from radlens.phantoms.cdmam.registration import find
 from radlens.phantoms.cdmam.visibility import visibility
 
 __all__ = ["Findings", "findings"]
 
 _VISIBLE = 8.0
-"""Standard deviations above 0 at which the median contrast of the lines makes a grid of them."""
+"""Median contrast of the lines, in standard errors, above which the grid counts as visible."""
 
 _ODD_CONTRAST = 0.3
-"""Relative difference, beside 5 standard deviations, that makes the lines of a cell odd."""
+"""Relative difference, in addition to 5 standard errors, from which the lines of a cell count as odd."""
 
 _SURE_BLUR_MM = 0.006
-"""Standard error up to which a blur of the disks is known: a fifth of the training range."""
+"""Largest standard error, mm, at which the blur of the disks is used: a fifth of the training range."""
 
 _SURE_RATIO = 15.0
-"""Visibility over its standard deviation from which the ratio of two visibilities is known to 10 %."""
+"""Visibility over its standard error above which the ratio of two visibilities is accurate to 10 %."""
 
 _SURE_DISKS = 5.0
 _SURE_SHIFT_MM = 0.1
@@ -42,58 +40,58 @@ _LEAST_CLIPPED = 30
 _WRITING_MM = 14.0
 
 _ROOM = 0.6
-"""Part of a phantom for which there must be room beside the one that was found before another is looked for."""
+"""Fraction of a phantom that must fit beside the first one before a second one is searched."""
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Numbers on which the decision rests; nan where something cannot be measured, such as the blur of absent lines.
+    """Numbers on which the decision rests; nan where a quantity cannot be measured, such as the blur of absent lines.
 
     Attributes:
-        correlation: Of image and noise-free phantom.
-        missing: Part of the bounding box that the image does not show.
-        hidden_cells: Cells of which the image shows too little.
-        second_phantom: Correlation of another phantom beside this one; 0 where there is none, or where no disk of
-            this one is seen.
+        correlation: Correlation of the image with the noise-free phantom.
+        missing: Fraction of the bounding box that the image does not show.
+        hidden_cells: Number of cells of which the image shows less than 60 %.
+        second_phantom: Correlation of a second phantom beside this one; 0 if there is none, or if no disk of this one
+            is visible.
         pixel_mm: Side of a pixel of the same area, mm.
         line_contrast: Median contrast of the lines over noise, units of the normalised image.
-        odd_cells: Cells whose lines have another contrast than most.
-        shift_mm: Root mean square of what the lines of single cells are off their places, mm.
-        line_misfit: What the lines differ from their shape, over their contrast.
+        odd_cells: Number of cells whose lines differ in contrast from the median.
+        shift_mm: Root mean square displacement of the lines of single cells, mm.
+        line_misfit: Deviation of the lines from their model, over their contrast.
         blur_mm: Blur of the lines, the larger of both directions, mm.
-        disk_blur_mm: Blur of the disks (`radlens.phantoms.cdmam.disk_blur`), where it is known, mm.
+        disk_blur_mm: Blur of the disks (`radlens.phantoms.cdmam.disk_blur`), mm.
         line_noise: Noise on the lines over noise beside them.
         white: Noise of single pixels over that of a typical detector with the same noise at low frequencies.
         neighbours_down: Correlation of the noise of a pixel with that of its neighbour below.
         neighbours_right: The same for the neighbour to the right.
-        anisotropy: Their difference.
-        second_down: The same for the second pixel below.
+        anisotropy: ``neighbours_down`` minus ``neighbours_right``.
+        second_down: Correlation of the noise of a pixel with that of the second pixel below.
         second_right: The same for the second pixel to the right.
-        large_noise: Noise of means over cells, over what that of half a millimetre implies.
+        large_noise: Noise of means over cells, over that expected from the noise of bins of half a millimetre.
         unevenness: Largest over smallest noise of nine parts.
-        quietest_cell: Smallest noise of a cell over that of all.
-        noisiest_cell: Largest noise of a cell over that of all.
-        far_pixels: Share of clear pixels further than 6 standard deviations from the background.
-        far_bins: Half millimetres without gold further than 6 standard deviations from the background.
+        quietest_cell: Smallest noise of a cell over that of all cells.
+        noisiest_cell: Largest noise of a cell over that of all cells.
+        far_pixels: Fraction of clear pixels further than 6 standard deviations from the background.
+        far_bins: Number of clear bins further than 6 standard deviations from the background.
         excess: Excess kurtosis of single pixels.
         bin_excess: Excess kurtosis of means over half a millimetre.
-        stripes: Largest mean of a row or column of pixels, over what noise gives.
-        clipped_top: Share of pixels that have the largest value, if more than the next smaller one have it.
-        clipped_bottom: Share of pixels that have the smallest value, if more than the next larger one have it.
-        step: Distance of neighbouring pixel values, in units of the normalised image.
+        stripes: Largest mean of a row or column of pixels, over its standard deviation.
+        clipped_top: Fraction of pixels with the largest value, if they outnumber those with the second largest.
+        clipped_bottom: Fraction of pixels with the smallest value, if they outnumber those with the second smallest.
+        step: Distance between neighbouring pixel values, in units of the normalised image.
         slope: Change of the background along 100 mm, in units.
-        bend: Range of the background beside a plane, in units.
+        bend: Range of the background around a fitted plane, in units.
         visibility: Contrast-to-noise ratio of the disks over that of scenario 1.
         corner_to_middle: Visibility of the disks in the corners over that of those in the middle.
         thick_to_thin: Visibility of the disks of at least 0.36 um over that of the others.
         small_disks: Standard deviations by which disks of 0.25 mm and less are more visible than larger ones imply.
         smallest_disks: The same for disks of 0.16 mm and less.
-        faint_disks: The same for disks that are hardly seen, against those that stand out.
-        disk_mismatch: Mean square of what the disks differ from the expected ones, over its variance.
-        other_corners: Mean square of what is seen where no disk should be, over its variance.
-        hits: Cells, of 205, in which the automated reader finds the true corner.
-        hit: (205,) bool, which they are, cells in the order of ``np.nonzero``.
-        spacing_mm: (row, column) distance of the pixels of the upright phantom.
+        faint_disks: The same for barely visible disks, against those that stand out.
+        disk_mismatch: Mean square deviation of the disks from the expected ones, over its variance.
+        other_corners: Mean square statistic of the corners without a disk, over its variance.
+        hits: Number of cells, of 205, in which the automated reader finds the true corner.
+        hit: (205,) bool, true for these cells, in the order of ``np.nonzero``.
+        spacing_mm: (row, column) distance between pixels of the upright phantom, mm.
     """
 
     correlation: float
@@ -141,7 +139,7 @@ class Findings:
     spacing_mm: tuple[float, float]
 
     def numbers(self) -> dict[str, float]:
-        """Return what could be measured, by name."""
+        """Return the numbers that could be measured, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_NUMBERS}
         return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
@@ -150,14 +148,14 @@ _NOT_NUMBERS = ("hit", "spacing_mm")
 
 
 def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
-    """Measure everything on which the decision rests.
+    """Measure the numbers on which the decision rests.
 
     Args:
-        phantom: as `radlens.phantoms.cdmam.registered.register` returns it.
-        pixels: (H, W), the image that was registered.
+        phantom: the phantom, from `radlens.phantoms.cdmam.registered.register`.
+        pixels: (H, W), the registered image.
     """
     with warnings.catch_warnings():
-        # Where nothing is clear there is no noise to describe: its numbers are nan, and others refuse the image.
+        # Without clear bins the numbers of the noise are nan, and NumPy warns; other numbers refuse such an image.
         warnings.simplefilter("ignore", RuntimeWarning)
         return _findings(phantom, pixels)
 
@@ -220,6 +218,7 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
         return {**nothing, "hidden_cells": hidden, "odd_cells": 0}
     contrast, error = found.contrast[seen], found.contrast_error[seen]
     usual = float(np.median(contrast))
+    # The standard error of a median of Gaussian values is sqrt(pi / 2) = 1.25 times that of their mean.
     are_seen = usual > _VISIBLE * 1.25 * float(np.median(error)) / math.sqrt(len(contrast))
     tolerance = _ODD_CONTRAST * abs(usual) if are_seen else 0.0
     numbers = {
@@ -229,6 +228,7 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
     }
     shift = math.nan
     if are_seen and float(np.median(found.shift_error_mm[seen])) < _SURE_SHIFT_MM:
+        # Noise adds the square of its error to every squared shift.
         square = found.shift_mm[seen] ** 2 - found.shift_error_mm[seen, None] ** 2
         shift = math.sqrt(max(float(square.mean(axis=0).sum()), 0.0))
     if not (are_seen and usual > _LEAST_CONTRAST):
@@ -243,12 +243,12 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
 
 
 def _clipped(at_end: int, before_it: int, n_pixels: int) -> float:
-    """Return the share of pixels at the end of the values; 0 if they thin out towards it, as noise does."""
+    """Return the fraction of pixels with the extreme value; 0 if counts fall towards it, as in unclipped noise."""
     return at_end / n_pixels if at_end > _LEAST_CLIPPED and at_end > before_it else 0.0
 
 
 def _second_phantom(phantom: Registered, pixels: NDArray[Any]) -> float:
-    """Return the correlation of another phantom beside the one that was found, 0 if there is none, or no room."""
+    """Return the correlation of a second phantom beside the first one, 0 if there is none or no room for it."""
     upright, layout = phantom.upright(np.asarray(pixels)), phantom.layout
     half = [extent / 2 + _WRITING_MM for extent in GRID_EXTENT_MM]
     x, y = np.array([-half[1], half[1], -half[1], half[1]]), np.array([-half[0], -half[0], half[0], half[0]])
@@ -267,7 +267,7 @@ def _second_phantom(phantom: Registered, pixels: NDArray[Any]) -> float:
 
 
 def _has_room(shape: tuple[int, ...], part: tuple[slice, ...], spacing_mm: tuple[float, float]) -> bool:
-    """Return whether one of the four strips around a part of an image can show most of a phantom."""
+    """Return whether one of the four strips around a part of an image can show at least `_ROOM` of a phantom."""
     height, width = (size * step for size, step in zip(shape, spacing_mm, strict=True))
     top, left = (each.start * step for each, step in zip(part, spacing_mm, strict=True))
     below, right = ((size - each.stop) * step for size, each, step in zip(shape, part, spacing_mm, strict=True))

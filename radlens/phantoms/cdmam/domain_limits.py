@@ -1,4 +1,4 @@
-"""Smallest and largest values that an image of the training range gives the numbers of `Findings`; part of a bundle."""
+"""Limits of the numbers of `Findings` for images of the training range; part of a bundle."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Range = tuple[float, float]
 class Limits:
     """Smallest and largest value of each number that `reasons` accepts; names as in `Findings`.
 
-    The defaults are wider than the extremes of 260 phantoms drawn as for training, with pixels of 0.05 to 0.1 mm and
-    gains of 0.5 and 1, by more than the standard deviation over these phantoms.
+    The defaults exceed the extremes of 260 phantoms drawn as for training, with pixels of 0.05 to 0.1 mm and gains of
+    0.5 and 1, by more than the standard deviation over these phantoms.
 
-    ``disagreement`` bounds the midpoint of a predicted curve over that of a phantom whose disks are as visible, and
-    ``hits_all``, ``hits_thick`` and ``hits_thin`` the hits of the automated reader against those the curve implies, in
-    standard deviations. ``curve_um`` holds the smallest and the largest threshold of the training curves at each
-    diameter, a factor 1.5 beyond 4500 drawn exposures, since predictions have errors.
+    ``disagreement`` bounds the midpoint of a predicted curve over that of a phantom with equally visible disks.
+    ``hits_all``, ``hits_thick`` and ``hits_thin`` bound the difference between the hits of the automated reader and
+    those that the curve implies, in standard deviations. ``curve_um`` holds the smallest and the largest threshold at
+    each diameter: those of 4500 drawn exposures, widened by a factor of 1.5 because predictions have errors.
     """
 
     missing: Range = (0.0, 0.035)
@@ -81,10 +81,10 @@ class Limits:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Limits:
-        """Return what `as_json` wrote.
+        """Return the limits from the values of `as_json`.
 
         Raises:
-            InvalidInput: not the limits of a phantom.
+            InvalidInput: a name is missing, or its value is not a pair of numbers.
         """
         try:
             curve = tuple(_as_range(each) for each in values["curve_um"])

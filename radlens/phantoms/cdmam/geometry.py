@@ -1,9 +1,9 @@
-"""Where the grid, the disks and the image of a CDMAM 3.4 phantom lie: EUREF supplement to the European Guidelines.
+"""Geometry of grid, disks and image of a CDMAM 3.4 phantom: EUREF supplement to the European Guidelines.
 
 Three frames are used. *Cell* coordinates ``(a, b)`` count cells along the diameters and along the thicknesses: cell
 ``(r, c)`` is the square ``r <= a < r + 1``, ``c <= b < c + 1``. *Phantom* coordinates ``(x, y)`` are millimetres to
 the right and downwards from the centre of the grid's bounding box; the matrix is turned by 45 degrees, cell (0, 0)
-on top. *Pixel* coordinates ``(row, column)`` are those of one image, which a `Layout` ties to the phantom.
+on top. *Pixel* coordinates ``(row, column)`` are those of one image; a `Layout` maps them to the phantom.
 """
 
 from __future__ import annotations
@@ -74,19 +74,19 @@ _COLUMNS = (
 )
 
 CELL_EXISTS: NDArray[np.bool_] = np.array([[lo <= c <= hi for c in range(16)] for lo, hi in _COLUMNS])
-"""(16, 16) bool; true for the 205 pairs of diameter (row) and thickness (column) that the phantom has."""
+"""(16, 16) bool; true for the 205 pairs of diameter (row) and thickness (column) of the phantom."""
 
 CELL_MM = 10.0
-"""Side of a cell, mm. Not among the published facts: chosen so that 16 turned cells (226 mm) fill the 240 mm plate."""
+"""Side of a cell, mm. Not published: chosen so that 16 turned cells (226 mm) fill the 240 mm plate."""
 
 LINE_WIDTH_MM = 0.4
-"""Width of the lines of the grid, mm (chosen: the published facts give none)."""
+"""Width of the lines of the grid, mm. Not published; chosen."""
 
 GRID_UM = 1.0
-"""Gold that attenuates as the lines of the grid and the letters do, um (chosen; the published facts give none)."""
+"""Thickness of gold with the attenuation of grid lines and letters, um. Not published; chosen."""
 
 CORNER_OFFSETS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
-"""Corners 0..3 as seen from the centre of the cell, in cells along (a, b): half way to the corner of the cell."""
+"""Offsets of corners 0..3 from the centre of the cell, in cells along (a, b): half way to the corner of the cell."""
 
 _CORNERS = (
     *("1221210313221211", "0121201021033113", "0032100221021222", "3212220222031030"),
@@ -96,7 +96,7 @@ _CORNERS = (
 )
 
 TRUE_CORNER: NDArray[np.intp] = np.array([[int(digit) for digit in row] for row in _CORNERS], dtype=np.intp)
-"""(16, 16) corner 0..3 that holds the second disk of each cell: one pseudo-random table, a property of this phantom."""
+"""(16, 16) corner 0..3 of the second disk of each cell: a pseudo-random table, the same in every simulated phantom."""
 
 HALF_DIAGONAL_MM = CELL_MM / math.sqrt(2.0)
 """Half the diagonal of a cell, mm: the step from one row of corners of the turned grid to the next."""
@@ -107,7 +107,7 @@ GRID_EXTENT_MM = ((_BOTTOM - _TOP) * HALF_DIAGONAL_MM, (_RIGHT - _LEFT) * HALF_D
 """Height and width of the bounding box of the grid, mm."""
 
 MARGINS_MM = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0)
-"""The six margin sizes: what is left around the grid's bounding box on each side, mm."""
+"""The six margin sizes: distance from the grid's bounding box to each edge of the image, mm."""
 
 DETECTOR_SHAPE = (4096, 3328)
 """Rows and columns of a full-field detector in portrait orientation."""
@@ -129,14 +129,14 @@ def cell_to_phantom(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[A
 
 
 def pair(spacing_mm: float | tuple[float, float]) -> tuple[float, float]:
-    """Return ``(row, column)`` spacings of one number or of two."""
+    """Return ``(row, column)`` spacings from one number or two."""
     if isinstance(spacing_mm, int | float):
         return float(spacing_mm), float(spacing_mm)
     return float(spacing_mm[0]), float(spacing_mm[1])
 
 
 def corner_centres() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return ``(x, y)`` in mm of the four possible places of the second disk of each cell, each (16, 16, 4)."""
+    """Return ``(x, y)`` in mm of the four possible positions of the second disk of each cell, each (16, 16, 4)."""
     offsets = np.array(CORNER_OFFSETS)
     a = np.arange(16)[:, None, None] + 0.5 + offsets[:, 0]
     b = np.arange(16)[None, :, None] + 0.5 + offsets[:, 1]
@@ -145,22 +145,24 @@ def corner_centres() -> tuple[NDArray[Any], NDArray[Any]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How an image lies on the phantom.
+    """Position and orientation of the phantom in an image.
 
-    A point of the phantom is turned about the centre of the grid, then mirrored, then placed: mirrors act along the
+    A point of the phantom is rotated about the centre of the grid, then mirrored, then shifted: mirrors act along the
     axes of the image.
 
     Args:
-        image_shape: rows and columns of the image.
-        spacing_mm: distance of pixel centres along a column (between rows) and along a row, mm in the phantom's plane.
-        centre_px: row and column, fractions allowed, at which the centre of the grid's bounding box lies.
-        mirror_horizontal: left and right are exchanged.
-        mirror_vertical: top and bottom are exchanged.
-        rotation_deg: turn of the phantom from the horizontal axis (right) towards the vertical (down), degrees.
-        grid_um: gold that attenuates as the lines of the grid and the letters of this phantom do, um.
+        image_shape: rows and columns of the image, at least 1 each.
+        spacing_mm: distance between pixel centres along a column (between rows) and along a row, 0.01..5 mm in the
+            plane of the phantom.
+        centre_px: row and column of the centre of the grid's bounding box, fractions allowed.
+        mirror_horizontal: whether left and right are exchanged.
+        mirror_vertical: whether top and bottom are exchanged.
+        rotation_deg: rotation of the phantom from the horizontal axis (right) towards the vertical (down), -45..45
+            degrees.
+        grid_um: thickness of gold with the attenuation of grid lines and letters of this phantom, um, at least 0.
 
     Raises:
-        InvalidParameter: a size or spacing that is not positive, a turn beyond 45 degrees, or gold below 0.
+        InvalidParameter: a value is out of range.
     """
 
     image_shape: tuple[int, int]
@@ -197,15 +199,15 @@ class Layout:
         """Crop the image to the grid's bounding box and ``MARGINS_MM[margin]`` on each side.
 
         Args:
-            margin: 0..5; 0 leaves no margin, so that of the writing only what lies within the bounding box is seen.
-            spacing_mm: one number, or (row, column).
-            shift_mm: how far the phantom is moved (down, right) in that image, mm.
+            margin: index into ``MARGINS_MM``, 0..5; with 0, the image shows only writing within the bounding box.
+            spacing_mm: distance between pixel centres, one number or (row, column), mm.
+            shift_mm: shift of the phantom (down, right) from the middle of the image, mm.
             mirror_horizontal: as in `Layout`.
             mirror_vertical: as in `Layout`.
             rotation_deg: as in `Layout`.
 
         Raises:
-            InvalidParameter: ``margin`` is not 0..5, or as `Layout`.
+            InvalidParameter: ``margin`` is not 0..5, or a value is out of range for `Layout`.
         """
         if margin not in range(len(MARGINS_MM)):
             raise InvalidParameter(f"margin must be between 0 and {len(MARGINS_MM) - 1}, got {margin}")
@@ -232,10 +234,10 @@ class Layout:
         mirror_vertical: bool = False,
         rotation_deg: float = 0.0,
     ) -> Layout:
-        """Place the phantom in the middle of an image of given shape, moved by ``shift_mm`` (down, right).
+        """Place the phantom in the middle of an image of given shape, shifted by ``shift_mm`` (down, right).
 
         Raises:
-            InvalidParameter: as `Layout`.
+            InvalidParameter: a value is out of range for `Layout`.
         """
         spacing = pair(spacing_mm)
         centre = tuple(
@@ -246,7 +248,7 @@ class Layout:
         )
 
     def to_phantom(self, rows: NDArray[Any], cols: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return phantom coordinates ``(x, y)`` in mm of pixels; the shape is what rows and columns broadcast to."""
+        """Return phantom coordinates ``(x, y)`` in mm of pixels, in the broadcast shape of ``rows`` and ``cols``."""
         down = (np.asarray(rows, dtype=np.float32) - np.float32(self.centre_px[0])) * np.float32(self._steps[0])
         right = (np.asarray(cols, dtype=np.float32) - np.float32(self.centre_px[1])) * np.float32(self._steps[1])
         cos, sin = (np.float32(value) for value in self._turn)
@@ -262,7 +264,7 @@ class Layout:
 
     @property
     def _steps(self) -> tuple[float, float]:
-        """Millimetres of phantom per pixel down and right, negative where mirrored."""
+        """Spacing down and right, mm, negative along a mirrored axis."""
         down, right = self.spacing_mm
         return (-down if self.mirror_vertical else down, -right if self.mirror_horizontal else right)
 

@@ -1,4 +1,4 @@
-"""The automated reader at work on images: which corner of each cell holds the disk (CDCOM, EUREF supplement)."""
+"""The automated reader on images: the corner of each cell that holds the disk (CDCOM, EUREF supplement)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from radlens.phantoms.cdmam.simulation import PhantomImage
 __all__ = ["MIN_IMAGES", "corner_statistics", "find_corners", "read_out", "templates_at"]
 
 MIN_IMAGES = 16
-"""Fewest images of one setting that the read-out accepts (European Guidelines, supplement)."""
+"""Smallest number of images of one setting that the read-out accepts (European Guidelines, supplement)."""
 
 
 def read_out(
@@ -34,16 +34,17 @@ def read_out(
 
     Args:
         images: at least 16 simulated images, or (H, W) arrays of pixels, attenuation bright.
-        layout: of arrays: how they lie on the phantom, one for all or one each. Simulated images bring their own.
-        spacing_mm: of arrays without a layout, in which the phantom is then searched: distance of pixel centres, one
-            number or (row, column).
-        on_progress: called with the number of images read and the number of images after each.
+        layout: layout of arrays, one for all images or one for each. Simulated images bring their own.
+        spacing_mm: distance between pixel centres of arrays without a layout, one number or (row, column), mm; the
+            phantom is then searched in each array.
+        on_progress: called after each image with the number of images read and the total number.
 
     Returns:
         Hit rates, fits and thresholds, with a first axis of length 1.
 
     Raises:
-        InvalidParameter: fewer than 16 images, neither layout nor spacing of arrays, or layouts that do not match.
+        InvalidParameter: there are fewer than 16 images, arrays come with neither layout nor spacing, or the number
+            or shape of the layouts does not match the images.
         UnreadableImage: no phantom is found, or a corner of a cell lies outside an image.
     """
     if len(images) < MIN_IMAGES:
@@ -55,7 +56,7 @@ def read_out(
         place = given or _located(pixels, spacing_mm)
         _check(pixels, place)
         if place not in readers:
-            readers = {place: _templates(place)}  # one at a time: each takes some ten megabytes
+            readers = {place: _templates(place)}  # only the latest is kept: each takes about ten megabytes
         hits += _decide(readers[place], pixels) == TRUE_CORNER
         if on_progress is not None:
             on_progress(done, len(images))
@@ -63,14 +64,14 @@ def read_out(
 
 
 def find_corners(pixels: NDArray[Any], layout: Layout) -> NDArray[np.intp]:
-    """Return the corner 0..3 that looks most like a disk in each cell, (16, 16); -1 where there is no cell.
+    """Return the corner 0..3 with the largest statistic in each cell, (16, 16); -1 where there is no cell.
 
     Args:
         pixels: (H, W), attenuation bright.
-        layout: how the image lies on the phantom.
+        layout: position of the phantom in the image.
 
     Raises:
-        InvalidParameter: the shape is not that of the layout.
+        InvalidParameter: the shape of ``pixels`` is not that of the layout.
         UnreadableImage: a corner of a cell lies outside the image.
     """
     _check(pixels, layout)
@@ -80,8 +81,8 @@ def find_corners(pixels: NDArray[Any], layout: Layout) -> NDArray[np.intp]:
 def corner_statistics(pixels: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
     """Return the statistic of each corner, (205, 4) in pixel values, cells in the order of ``np.nonzero``.
 
-    It is the mean of the pixels under a blurred disk minus the mean of the ring around it; what of a ring lies
-    outside the image is left out.
+    It is the mean of the pixels under a blurred disk minus the mean of the ring around it; parts of a ring outside
+    the image are left out.
     """
     _check(pixels, layout)
     return _statistics(_templates(layout), pixels)
@@ -125,15 +126,15 @@ def _templates(layout: Layout) -> csr_array:
 
 
 def templates_at(layout: Layout, x: NDArray[np.float64], y: NDArray[np.float64]) -> csr_array:
-    """Return the statistics of places in every cell as one sparse matrix over the pixels: (205 * n, H * W).
+    """Return the statistics of n positions in every cell as one sparse matrix over the pixels: (205 * n, H * W).
 
     Args:
-        layout: how the image lies on the phantom.
-        x: (205, n) places in each cell, mm in phantom coordinates, cells in the order of ``np.nonzero``.
-        y: the same, downwards.
+        layout: position of the phantom in the image.
+        x: (205, n) phantom coordinates to the right, mm, cells in the order of ``np.nonzero``.
+        y: (205, n) phantom coordinates downwards, mm.
 
     Raises:
-        UnreadableImage: a place lies outside the image.
+        UnreadableImage: a position lies outside the image.
     """
     rows, cols = layout.to_pixels(x, y)
     height, width = layout.image_shape

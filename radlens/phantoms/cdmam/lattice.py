@@ -1,10 +1,10 @@
-"""The lattice of lines in an image in which no CDMAM 3.4 was found: what it may show instead.
+"""The lattice of lines in an image in which no CDMAM 3.4 was found, for a message about what it may show instead.
 
-Lines at regular distances give peaks at the multiples of one frequency in the spectrum of the image, in two directions
-at right angles. Pitch and direction with the strongest peaks are searched; nothing else about a phantom is assumed.
+Regularly spaced lines in two perpendicular directions give peaks at the multiples of one frequency in the spectrum of
+the image. The search returns the pitch and direction with the strongest peaks and assumes nothing else about a phantom.
 
 CDMAM 4.0 has an upright matrix of 16 columns and 21 rows, in which each diameter has its own thicknesses; that of
-CDMAM 3.4 is turned by 45 degrees. The size of its cells is taken to be about 8 mm.
+CDMAM 3.4 is turned by 45 degrees. The cells of CDMAM 4.0 are assumed to measure about 8 mm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.fft import next_fast_len, rfft2
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
 from radlens.phantoms.cdmam.geometry import pair
-from radlens.phantoms.cdmam.registered import _binned as binned
+from radlens.phantoms.cdmam.registered import binned
 
 __all__ = ["Lattice", "lattice"]
 
@@ -31,14 +31,14 @@ _SAME, _NEAR = 0.7, 0.02
 
 
 class Lattice(NamedTuple):
-    """Lines at regular distances, in two directions at right angles.
+    """Regularly spaced lines in two perpendicular directions.
 
     Attributes:
-        pitch_mm: Distance of neighbouring lines, mm.
-        angle_deg: Turn of the lines against rows and columns of the image, 0..90 degrees.
-        strength: Mean decimal logarithm of the power of the peaks over that in other directions, for the weaker of both
-            directions.
-        skewness: Of the image without its slow background: positive where lines are brighter than what is between.
+        pitch_mm: Distance between neighbouring lines, mm.
+        angle_deg: Rotation of the lines against rows and columns of the image, 0..90 degrees.
+        strength: Mean decimal logarithm of the power of the peaks over the median power in all directions, for the
+            weaker of the two directions.
+        skewness: Skewness of the image without its slow background: positive if the lines are brighter than the gaps.
     """
 
     pitch_mm: float
@@ -48,11 +48,11 @@ class Lattice(NamedTuple):
 
 
 def lattice(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Lattice | None:
-    """Return the strongest lattice of an image, or nothing if there is none.
+    """Return the strongest lattice of an image, or None if no lattice stands out.
 
     Args:
         pixels: (H, W), attenuation bright.
-        spacing_mm: distance of pixel centres, one number or (row, column).
+        spacing_mm: distance between pixel centres, one number or (row, column), mm.
     """
     spacing = pair(spacing_mm)
     factors = (max(1, round(_BIN_MM / spacing[0])), max(1, round(_BIN_MM / spacing[1])))
@@ -62,7 +62,7 @@ def lattice(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> La
     spread = float(bins.std())
     if not spread > 0:
         return None
-    # Single bright things, such as metal, have broad spectra.
+    # Single bright objects, such as metal, have broad spectra.
     limited = np.clip(bins, *np.percentile(bins, (0.5, 99.5)))
     windowed = limited * np.hanning(bins.shape[0])[:, None] * np.hanning(bins.shape[1])
     strengths = _strengths(windowed, steps)
@@ -70,7 +70,7 @@ def lattice(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> La
     best = float(strengths[angle, pitch])
     if best < _LEAST_STRENGTH:
         return None
-    # Half a pitch has every second peak of the pitch itself: the larger one that explains them all is the true one.
+    # A fraction of the true pitch explains every second or third peak: prefer a multiple with almost the same strength.
     for multiple in (2, 3):
         near = np.flatnonzero(np.abs(_PITCHES_MM / (multiple * _PITCHES_MM[pitch]) - 1) < _NEAR)
         if near.size and strengths[angle, near].max() > _SAME * best:
@@ -102,7 +102,7 @@ def _strengths(bins: NDArray[np.float64], steps: tuple[float, float]) -> NDArray
 def _refined(
     bins: NDArray[np.float64], steps: tuple[float, float], pitch_mm: float, angle_deg: float
 ) -> tuple[float, float]:
-    """Return pitch and angle to hundredths of a per cent and of a degree, where the sum of the peaks is highest."""
+    """Return the pitch and angle that maximise the sum of the peaks, to 0.01 % and 0.01 degrees."""
     for reach in (1.0, 0.2, 0.04):
         pitches = pitch_mm * (1 + 0.02 * reach * np.linspace(-1, 1, 33))
         pitch_mm = float(pitches[np.argmax([_power(bins, steps, each, angle_deg) for each in pitches])])

@@ -1,4 +1,4 @@
-"""The writing beside the grid: diameters along one long side, thicknesses along the other, and the type."""
+"""The writing beside the grid: diameters along one long side, thicknesses along the other, and the phantom type."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _HEIGHT_MM, _WIDTH_MM = (extent + 2 * _BORDER_MM for extent in GRID_EXTENT_MM)
 
 
 def coverage(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how much of each point ``(x, y)`` in mm is covered by letters, 0..1, bilinear in a drawn mask.
+    """Return the coverage of points ``(x, y)`` in mm by letters, 0..1, by bilinear interpolation in a drawn mask.
 
-    The letters are softened by 0.1 mm once; the blur of the acquisition is not applied to them.
+    The letters have a fixed blur of 0.1 mm; the blur of the acquisition is not applied to them.
     """
     mask = _mask()
     u = np.clip((x + np.float32(_WIDTH_MM / 2)) * np.float32(1 / _STEP_MM), 0, mask.shape[1] - 2)
@@ -44,20 +44,20 @@ def coverage(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float
 
 @lru_cache(maxsize=1)
 def _mask() -> NDArray[np.float32]:
-    """Draw all writing once; the outermost pixels stay empty, so that points beyond it find nothing."""
+    """Draw the mask once; its outermost pixels are empty, so that points beyond it have no coverage."""
     canvas = Image.new("L", (round(_WIDTH_MM / _STEP_MM), round(_HEIGHT_MM / _STEP_MM)))
     draw = ImageDraw.Draw(canvas)
     for text, size_mm, x, y in _texts():
         font = ImageFont.load_default(size=size_mm / _STEP_MM)
         place = ((x + _WIDTH_MM / 2) / _STEP_MM, (y + _HEIGHT_MM / 2) / _STEP_MM)
-        draw.text(place, text, fill=255, font=font, anchor="mm")
+        draw.text(place, text, fill=255, font=font, anchor="mm")  # Pillow's "middle, middle", not millimetres
     mask = gaussian_filter(np.asarray(canvas, dtype=np.float32) / 255, _SOFTNESS_MM / _STEP_MM)
     mask[[0, -1]] = mask[:, [0, -1]] = 0
     return mask
 
 
 def _texts() -> list[tuple[str, float, float, float]]:
-    """Return text, height of the font and centre of each piece of writing, mm."""
+    """Return text, font height in mm and centre (x, y) in mm of each label."""
     present = CELL_EXISTS.copy()
     present[0, 0] = True  # the cut corner keeps its two neighbours' labels apart
     first_column, first_row = present.argmax(axis=1), present.argmax(axis=0)

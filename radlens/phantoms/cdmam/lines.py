@@ -1,9 +1,9 @@
-"""The lines of a registered phantom, cell by cell: whether they lie where they should, everywhere with one contrast.
+"""Position, contrast, blur and noise of the grid lines of a registered phantom, cell by cell.
 
-In each cell the strips along its four borders are fitted by the lines of the phantom: their contrast, a shift along
-either axis and a background. Bins of half a millimetre are fitted; shifts of up to some 0.2 mm are linear. Along the
-lines of each direction a profile across them is averaged over the phantom, which tells their blur, and the noise on
-them against that beside them.
+In each cell, model lines are fitted to bins of half a millimetre in the strips along the four borders: contrast, shift
+along either axis and background. The fit is linear in shifts of up to about 0.2 mm. For each direction of lines, the
+profile across them is averaged over the phantom; it gives their blur, and the noise on the lines relative to the noise
+beside them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from scipy.special import erf
 
 from radlens.phantoms.cdmam.acquisition import Acquisition
 from radlens.phantoms.cdmam.geometry import CELL_EXISTS, CELL_MM, LINE_WIDTH_MM, Layout, phantom_to_cell
-from radlens.phantoms.cdmam.registered import _bin_centres as bin_centres
-from radlens.phantoms.cdmam.registered import _binned as binned
-from radlens.phantoms.cdmam.registered import _factors as bin_factors
+from radlens.phantoms.cdmam.registered import bin_centres, bin_factors, binned
 from radlens.phantoms.cdmam.signal import layers_at
 
 __all__ = ["Lines", "Profile", "cell_of_bins", "lines", "profile"]
 
 N_CELLS = int(np.count_nonzero(CELL_EXISTS))
 
-_STRIP_MM = 1.2  # no disk comes nearer than 1.5 mm to a border
+_STRIP_MM = 1.2  # disks keep at least 1.5 mm from the borders
 _N_SUB = 4
 _MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
 _LEAST_SEEN = 0.6
@@ -36,8 +34,6 @@ _PROFILE_MM, _PROFILE_STEP_MM = 1.0, 0.05
 _CROSSING_MM = 1.5
 _LINE_ERROR = 0.03
 _NUMBER = np.where(CELL_EXISTS, np.cumsum(CELL_EXISTS).reshape(16, 16) - 1, -1)
-
-
 _NODES = (np.arange(round(2 * _PROFILE_MM / _PROFILE_STEP_MM)) + 0.5) * _PROFILE_STEP_MM - _PROFILE_MM
 _ON, _BESIDE = np.abs(_NODES) < 0.05, np.abs(_NODES) > 0.7
 
@@ -48,10 +44,10 @@ class Lines:
 
     Attributes:
         contrast: (205,) contrast of the lines in units of the normalised image.
-        contrast_error: (205,) its standard deviation.
-        shift_mm: (205, 2) where the lines lie against where they should (right, down), mm.
-        shift_error_mm: (205,) its standard deviation along either axis.
-        misfit: Variance of what the fits leave over that of the noise.
+        contrast_error: (205,) standard error of ``contrast``.
+        shift_mm: (205, 2) displacement of the lines from their expected position (right, down), mm.
+        shift_error_mm: (205,) standard error of ``shift_mm`` along either axis, mm.
+        misfit: Variance of the residuals of the fits over that of the noise.
     """
 
     contrast: NDArray[np.float64]
@@ -66,8 +62,8 @@ class Profile(NamedTuple):
 
     Attributes:
         contrast: Height of the lines before blur, in units.
-        blur_mm: Standard deviation of their blur, pixels not included, mm.
-        noise: Standard deviation of pixels on the lines over that beside them.
+        blur_mm: Standard deviation of their blur, the pixel excluded, mm.
+        noise: Standard deviation of pixels on the lines over that of pixels beside them.
     """
 
     contrast: float
@@ -76,7 +72,13 @@ class Profile(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """What lines look like in the bins of the strips: basis (4, n), number of the cell (n,), index of the bin (n,)."""
+    """Model of the lines in the n bins of the strips.
+
+    Attributes:
+        basis: (4, n) coverage by lines, its derivatives right and down, and a constant.
+        cell: (n,) number of the cell, 0..204.
+        place: (n,) flat index of the bin.
+    """
 
     basis: NDArray[np.float64]
     cell: NDArray[np.intp]
@@ -85,7 +87,7 @@ class _Frame(NamedTuple):
 
 @lru_cache(maxsize=4)
 def cell_of_bins(grid: Layout) -> NDArray[np.intp]:
-    """Return the number 0..204 of the cell in which the centre of each bin lies, -1 outside the matrix."""
+    """Return the number 0..204 of the cell that contains the centre of each bin, -1 outside the matrix."""
     return _numbers(*phantom_to_cell(*bin_centres(grid)))
 
 
@@ -93,9 +95,9 @@ def lines(values: NDArray[Any], seen: NDArray[np.bool_], deviation: float, grid:
     """Fit the lines around each cell.
 
     Args:
-        values: bins of the normalised image before compression.
-        seen: which bins the image shows, of the same shape.
-        deviation: standard deviation of a bin by noise.
+        values: (bins down, bins right) bins of the normalised image before compression.
+        seen: bool, true for the bins that the image shows, of the same shape.
+        deviation: standard deviation of the noise of a bin.
         grid: layout of the normalised image.
     """
     frame = _frame(grid)
@@ -107,7 +109,7 @@ def lines(values: NDArray[Any], seen: NDArray[np.bool_], deviation: float, grid:
             normal[:, i, j] = normal[:, j, i] = _by_cell(basis[i] * basis[j], cell)
     right_side = np.stack([_by_cell(each * target, cell) for each in basis], axis=1)
     whole = _by_cell(np.ones(len(cell)), cell) >= _LEAST_SEEN * np.bincount(frame.cell, minlength=N_CELLS)
-    inverse = np.linalg.inv(normal + 1e-9 * np.eye(4))
+    inverse = np.linalg.inv(normal + 1e-9 * np.eye(4))  # cells without bins would be singular
     fitted = np.einsum("kij,kj->ki", inverse, right_side)
     left = target - np.einsum("in,ni->n", basis, fitted[cell])
     errors = deviation * np.sqrt(np.einsum("kii->ki", inverse))
@@ -128,8 +130,8 @@ def profile(values: NDArray[np.float32], seen: NDArray[np.bool_], grid: Layout) 
 
     Args:
         values: (h, w) normalised image before compression.
-        seen: (h, w) which of its pixels the image shows.
-        grid: its layout.
+        seen: (h, w) bool, true for the pixels that the image shows.
+        grid: layout of the normalised image.
     """
     place, node = _crossings(grid)
     shown = seen.reshape(-1)[place]
@@ -147,10 +149,10 @@ def profile(values: NDArray[np.float32], seen: NDArray[np.bool_], grid: Layout) 
 
 
 def _fit_profile(means: NDArray[np.float64], variances: NDArray[np.float64], spacing_mm: float) -> Profile:
-    """Fit height, blur and place of a line to its mean profile.
+    """Fit height, blur and position of a line to its mean profile.
 
-    Pixels are up to half of one off their places, and up to half a step from the middle of their node. That widens the
-    profile, and on its slopes it adds to the noise.
+    Pixels are displaced by up to half a pixel (nearest-neighbour registration) and by up to half a step (assignment to
+    nodes). This jitter widens the profile and adds to the noise on its slopes.
     """
     jitter = (spacing_mm**2 + _PROFILE_STEP_MM**2) / 12
     best, shape = (math.inf, 0.0, 0.0), np.zeros_like(means)
@@ -163,21 +165,21 @@ def _fit_profile(means: NDArray[np.float64], variances: NDArray[np.float64], spa
             if left < best[0]:
                 best, shape = (left, float(solution[0]), float(blur_mm)), design @ solution
     on, beside = float(variances[_ON].mean()), float(variances[_BESIDE].mean())
-    # What pixels differ from the mean profile because of their places is no noise; it can only add to it.
+    # The variance from jitter and from an imperfect fit of the profile is not noise; both can only add to it.
     misplaced = float(np.mean((np.gradient(shape, _PROFILE_STEP_MM) ** 2 * jitter)[_ON]))
     on = min(on, max(on - misplaced - (_LINE_ERROR * best[1]) ** 2, beside))
     return Profile(best[1], best[2], math.sqrt(on / max(beside, 1e-12)))
 
 
 def line_profile(distance_mm: NDArray[Any], sigma_mm: float) -> NDArray[Any]:
-    """Return the coverage by one blurred line at distances from its middle."""
+    """Return the coverage by one blurred line at distances from its centre line."""
     scale, half = 1 / (math.sqrt(2.0) * sigma_mm), LINE_WIDTH_MM / 2
     return 0.5 * (erf((distance_mm + half) * scale) - erf((distance_mm - half) * scale))
 
 
 @lru_cache(maxsize=2)
 def _crossings(grid: Layout) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return flat indices of pixels near one line alone, of every second row, and the node of its profile."""
+    """Return flat indices of the pixels of every second row that lie near one line only, and their profile nodes."""
     height, width = grid.image_shape
     rows = np.arange(0, height, 2)
     a, b = phantom_to_cell(*grid.to_phantom(rows[:, None], np.arange(width)))
@@ -210,14 +212,14 @@ def _frame(grid: Layout) -> _Frame:
 
 
 def _positions(grid: Layout, axis: int, n_sub: int) -> NDArray[np.float64]:
-    """Return rows or columns of points within the bins, ``n_sub`` a bin, as a column or a row."""
+    """Return the pixel coordinates of ``n_sub`` points per bin along an axis, shaped to broadcast along that axis."""
     size, factor = grid.image_shape[axis], bin_factors(grid)[axis]
     places = (np.arange(size // factor * n_sub) + 0.5) * factor / n_sub - 0.5
     return places[:, None] if axis == 0 else places
 
 
 def _numbers(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the number of the cell of each pair of cell coordinates, -1 where there is none."""
+    """Return the number of the cell at each pair of cell coordinates, -1 where there is no cell."""
     r, c = np.floor(a).astype(np.intp), np.floor(b).astype(np.intp)
     within = (r >= 0) & (r < 16) & (c >= 0) & (c < 16)
     return np.where(within, _NUMBER[np.clip(r, 0, 15), np.clip(c, 0, 15)], -1)

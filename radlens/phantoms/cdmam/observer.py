@@ -1,4 +1,4 @@
-"""The decision of the automated read-out and its outcome in the mean: EUREF supplement, CDCOM.
+"""The decision of the automated reader and its expected outcome: EUREF supplement, CDCOM.
 
 For each cell the reader compares the four corners. The statistic of a corner is the mean of the pixels under a blurred
 disk (a non-prewhitening matched filter) minus the mean of a ring around it. Signal and variance of that statistic have
@@ -24,10 +24,12 @@ from radlens.phantoms.cdmam.signal import total_blur_mm
 __all__ = ["RING_MM", "TEMPLATE_BLUR_MM", "corner_moments", "detectability", "expected_hit_rates", "four_alternatives"]
 
 TEMPLATE_BLUR_MM = 0.1
-"""Blur of the reader's template, mm, the pixel not included: a typical system, since a reader knows no better."""
+"""Blur of the template, mm, the pixel excluded: that of a typical system, since the reader does not know the actual
+blur."""
 
 RING_MM = (1.5, 2.0)
-"""Inner and outer radius of the ring that gives the local background, mm; it touches neither grid nor other disk."""
+"""Inner and outer radius of the ring that gives the local background, mm; it touches neither the grid nor another
+disk."""
 
 
 def expected_hit_rates(acquisitions: Sequence[Acquisition], spacing_mm: float | tuple[float, float] = 0.07) -> NDArray:
@@ -45,7 +47,7 @@ def expected_hit_rates(acquisitions: Sequence[Acquisition], spacing_mm: float | 
 
 
 def detectability(acquisitions: Sequence[Acquisition], spacing_mm: float | tuple[float, float] = 0.07) -> NDArray:
-    """Return d', the mean over the standard deviation of the statistic at a disk, for all pairs: (n, 16, 16)."""
+    """Return d' of every pair of diameter and thickness, (n, 16, 16): mean over standard deviation of the statistic."""
     spacing = pair(spacing_mm)
     signal = np.array([item.exposure_signal for item in acquisitions])
     contrast = np.array([item.contrast(np.array(THICKNESSES_UM)) for item in acquisitions])
@@ -64,18 +66,18 @@ def four_alternatives(d_prime: NDArray[Any]) -> NDArray[Any]:
     z = np.linspace(-8.0, 18.0, 1301)
     density = np.exp(-0.5 * (z - grid[:, None]) ** 2) / math.sqrt(2 * math.pi)
     table = np.trapezoid(density * ndtr(z) ** 3, z, axis=1)
-    return np.interp(d_prime, grid, table)
+    return np.interp(d_prime, grid, table)  # beyond d' = 10 the last value holds, which is 1
 
 
 def corner_moments(
     blur_mm: NDArray[Any], filter_px: NDArray[Any], spacing: tuple[float, float]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the statistic at a disk of unit contrast and its deviation for white noise of 1: (n, 16) each.
+    """Return the statistic at a disk of unit contrast and its standard deviation for unit white noise, (n, 16) each.
 
     Args:
-        blur_mm: (n,) blur of the detector and its pixels, mm.
-        filter_px: (n,) standard deviation of the filter of the noise, pixels.
-        spacing: (row, column) distance of pixels, mm.
+        blur_mm: (n,) blur of the detector, its pixels included, mm.
+        filter_px: (n,) standard deviation of the noise filter, pixels.
+        spacing: (row, column) distance between pixels, mm.
     """
     radius = np.array(DIAMETERS_MM)[None, :] / 2
     area, pixel = math.pi * radius**2, spacing[0] * spacing[1]
@@ -87,6 +89,6 @@ def corner_moments(
 
 
 def _overlap(radius: NDArray[Any], tau_squared: NDArray[Any]) -> NDArray[Any]:
-    """Return H(R, t) of the module's docstring in mm^2."""
+    """Return H(R, t) of the module docstring, mm^2."""
     z = radius**2 / (2 * tau_squared)
     return math.pi * radius**2 * (1 - i0e(z) - i1e(z))

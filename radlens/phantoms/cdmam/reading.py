@@ -1,7 +1,7 @@
 """From hits to a contrast-detail curve: smoothing and psychometric fit of the EUREF supplement.
 
-Deviation: a threshold outside ``THRESHOLD_RANGE_UM`` is set to its end, so that a phantom read completely, or not at
-all, has a curve too.
+Deviation: thresholds are clipped to ``THRESHOLD_RANGE_UM``, so that a phantom of which every disk is found, or no disk,
+has a curve too.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ HUMAN_FACTORS = (2.11, 2.06, 2.01, 1.98, 1.94, 1.88, 1.82, 1.75, 1.68, 1.60, 1.5
 """Human over automated threshold at each diameter of the curve, largest first (1.00 ... 0.08 mm)."""
 
 THRESHOLD_RANGE_UM = (0.01, 5.0)
-"""Automated thresholds are bounded to this range, um of gold: a third of the thinnest disk, 2.5 times the thickest."""
+"""Range of automated thresholds, um of gold: a third of the thinnest disk to 2.5 times the thickest."""
 
 SLOPE_RANGE = (0.5, 20.0)
-"""Slopes of the psychometric curve are bounded to this range, per unit of log thickness."""
+"""Range of slopes of the psychometric curve, per unit of log thickness."""
 
 _KERNEL = np.array([[0.25, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 0.25]])
 _LOG_THICKNESS = np.log(np.array(THICKNESSES_UM))
@@ -46,14 +46,14 @@ _LOG_THICKNESS = np.log(np.array(THICKNESSES_UM))
 
 @dataclass(frozen=True, eq=False)
 class ReadOut:
-    """What the automated read-out finds in n sets of images.
+    """Result of the automated read-out of n sets of images.
 
     Args:
         thresholds_um: (n, 12) human-equivalent thresholds, um of gold, largest diameter first: the CDC.
         automated_um: (n, 12) thresholds before the conversion, um of gold.
         slopes: (n, 12) slopes of the psychometric curves over log thickness.
         hit_rates: (n, 16, 16) fraction of images in which the true corner was found; nan where there is no cell.
-        smoothed: (n, 16, 16) the same after smoothing, which is what was fitted.
+        smoothed: (n, 16, 16) smoothed hit rates, to which the curves are fitted.
     """
 
     thresholds_um: NDArray[np.float64]
@@ -64,7 +64,7 @@ class ReadOut:
 
 
 def expected_cdc(acquisitions: Sequence[Acquisition], spacing_mm: float | tuple[float, float] = 0.07) -> NDArray:
-    """Return the curve that the read-out finds in infinitely many images of each exposure: the label for training.
+    """Return the curve that the read-out would find in infinitely many images of each exposure: the training label.
 
     Args:
         acquisitions: n exposures.
@@ -80,16 +80,18 @@ def fit_thresholds(hit_rates: NDArray[Any]) -> ReadOut:
     """Smooth hit matrices, fit a psychometric curve to each diameter and convert its 62.5 % point to human readers.
 
     Args:
-        hit_rates: (n, 16, 16), 0..1; what stands where the phantom has no cell is ignored.
+        hit_rates: (n, 16, 16), 0..1; values where the phantom has no cell are ignored.
 
     Raises:
-        InvalidParameter: another shape, or an existing cell without a rate between 0 and 1.
+        InvalidParameter: the shape is wrong, or an existing cell has a rate outside 0..1.
     """
     hit_rates = np.asarray(hit_rates, dtype=np.float64)
     if hit_rates.ndim != 3 or hit_rates.shape[1:] != (16, 16):
         raise InvalidParameter(f"hit_rates must have shape (n, 16, 16), got {hit_rates.shape}")
-    if not np.all((hit_rates[:, CELL_EXISTS] >= 0) & (hit_rates[:, CELL_EXISTS] <= 1)):
-        raise InvalidParameter("hit_rates must be between 0 and 1 in every existing cell, got others")
+    existing = hit_rates[:, CELL_EXISTS]
+    n_wrong = np.count_nonzero(~((existing >= 0) & (existing <= 1)))  # nan counts as wrong
+    if n_wrong:
+        raise InvalidParameter(f"hit_rates must be between 0 and 1 in every existing cell, got {n_wrong} that are not")
     hit_rates = np.where(CELL_EXISTS, hit_rates, np.nan)
     smoothed = smooth_hit_rates(hit_rates)
     log_threshold, slopes = _fit(smoothed[:, CDC_ROWS])
@@ -132,12 +134,12 @@ def _start(rates: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[
 def _levenberg_marquardt(
     rates: NDArray[np.float64], weights: NDArray[np.float64], parameters: NDArray[np.float64], n_steps: int = 30
 ) -> NDArray[np.float64]:
-    """Improve (m, 2) parameters within their bounds; a step that does not improve its curve is not taken."""
+    """Minimise the cost of (m, 2) parameters within their bounds; a step that does not lower the cost is rejected."""
     low, high = np.array([np.log(THRESHOLD_RANGE_UM), SLOPE_RANGE]).T
     damping = np.full(len(rates), 1e-2)
     cost, gradient, curvature = _expand(rates, weights, parameters)
     for _ in range(n_steps):
-        # A parameter at its bound whose descent leads outside is held, so that the other can still move.
+        # A parameter at its bound is fixed while the descent points outwards, so that the other one can still move.
         held = ((parameters <= low) & (gradient > 0)) | ((parameters >= high) & (gradient < 0))
         trial = np.clip(parameters - _step(gradient, curvature, held, damping), low, high)
         expansion = _expand(rates, weights, trial)
@@ -147,6 +149,7 @@ def _levenberg_marquardt(
             np.where(better if new.ndim == 1 else better[:, None], new, old)
             for new, old in zip(expansion, (cost, gradient, curvature), strict=True)
         )
+        # The usual schedule: towards Gauss-Newton after a success, towards gradient descent after a failure.
         damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-9, 1e9)
     return parameters
 
@@ -174,7 +177,7 @@ def _step(
     held: NDArray[np.bool_],
     damping: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Solve the damped two by two systems; a flat or held direction gets a step of zero."""
+    """Solve the damped 2 x 2 systems; a flat or fixed direction gets a step of zero."""
     gradient = np.where(held, 0.0, gradient)
     threshold, slope = (curvature[:, :2] * (1 + damping[:, None]) + 1e-12).T
     mixed = np.where(held.any(axis=1), 0.0, curvature[:, 2])

@@ -1,16 +1,16 @@
-"""A phantom laid over its own coordinates and measured in units of its own noise: what the network sees.
+"""The input of the network: an image of the phantom in phantom coordinates and in units of its own noise.
 
 Design requirements: gain, offset and pixel scale of a detector, heel effect, orientation, margins and pixel spacing do
-not matter; the height of a disk is its contrast-to-noise ratio, which decides the curve; nothing is fitted to the
+not matter; the height of a disk is its contrast-to-noise ratio, which determines the curve; nothing is fitted to the
 gold of disks, grid or writing.
 
 1. *Registration* (`radlens.phantoms.cdmam.registration`): the phantom is found, and its bounding box is cut out upright
-   and unmirrored, at the pixel spacing of the image. Each pixel is one of the image, the nearest.
+   and unmirrored, at the pixel spacing of the image. Each pixel is the nearest pixel of the image.
 2. *Background*: means over half a millimetre where the phantom has neither gold nor a line. A polynomial is fitted to
-   them and what it leaves is smoothed; both are subtracted.
-3. *Noise*: the standard deviation of these means. It is the noise power at low frequencies, which the read-out of disks
-   meets, whatever the correlation of neighbouring pixels. The unit is the noise of one pixel of 0.07 mm behind the
-   filter of a typical detector, so that noise is about 1.
+   these means and its residuals are smoothed; the sum of both is subtracted.
+3. *Noise*: the standard deviation of these means. It measures the noise power at low frequencies, which limits the
+   read-out of disks whatever the correlation of neighbouring pixels. The unit is the noise of one pixel of 0.07 mm
+   after the filter of a typical detector, so that noise is about 1.
 4. *Compression*: the inverse hyperbolic sine, linear for noise and disks, logarithmic for the grid.
 """
 
@@ -38,7 +38,17 @@ from radlens.phantoms.cdmam.geometry import (
 )
 from radlens.phantoms.cdmam.registration import find
 
-__all__ = ["UNIT_SPACING_MM", "NoiseFindings", "Registered", "noise_unit", "register"]
+__all__ = [
+    "UNIT_SPACING_MM",
+    "NoiseFindings",
+    "Registered",
+    "bin_centres",
+    "bin_factors",
+    "binned",
+    "clear_bins",
+    "noise_unit",
+    "register",
+]
 
 UNIT_SPACING_MM = 0.07
 """Pixel spacing of the unit of noise, mm."""
@@ -50,7 +60,7 @@ _BIN_MM = 0.5
 """Side of the bins in which background and noise are measured, mm."""
 
 _CLEARANCE_MM = 0.65
-"""Distance from a line or disk beyond which a bin counts as clear, mm: half its diagonal and three times the blur."""
+"""Distance from a line or disk beyond which a bin is clear, mm: half the diagonal of a bin and three times the blur."""
 
 _DEGREE = 3
 _SMOOTH_MM = 6.0
@@ -58,12 +68,12 @@ _STEP_BINS = 4
 """The background is kept at every fourth bin and interpolated between them."""
 
 _MIN_CLEAR_BINS = 2000
-"""Fewest clear bins that tell background and noise; a whole phantom has some 23 000."""
+"""Fewest clear bins from which background and noise are measured; a whole phantom has about 23 000."""
 
 
 @dataclass(frozen=True)
 class NoiseFindings:
-    """What the clear parts of a phantom say about its noise.
+    """Noise of the clear parts of a phantom.
 
     Attributes:
         unit: pixel values per unit of the normalised image, above 0.
@@ -90,8 +100,8 @@ class Registered:
         layout: how the phantom lies in the image, or in the transposed image.
         is_transposed: whether the phantom lies on its side.
         image_shape: rows and columns of the image.
-        correlation: of image and noise-free phantom, at pixels of half a millimetre.
-        noise: what the clear parts say.
+        correlation: correlation of the image with the noise-free phantom, at pixels of half a millimetre.
+        noise: noise of the clear parts.
     """
 
     values: NDArray[np.float32]
@@ -105,7 +115,7 @@ class Registered:
 
     @property
     def missing(self) -> float:
-        """Part of the bounding box that the image does not show, 0..1."""
+        """Fraction of the bounding box that the image does not show, 0..1."""
         return float(np.mean(self.source < 0))
 
     def linear(self) -> NDArray[np.float32]:
@@ -117,7 +127,7 @@ class Registered:
         return pixels.T if self.is_transposed else pixels
 
     def to_image(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Carry values of the phantom's grid back to the image that was sent.
+        """Map values on the grid of the phantom back to the image that was sent.
 
         Args:
             values: (..., h, w), any dtype.
@@ -139,11 +149,11 @@ def register(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> R
 
     Args:
         pixels: (H, W), attenuation bright, any real dtype.
-        spacing_mm: distance of pixel centres in the phantom's plane, one number or (row, column).
+        spacing_mm: distance between pixel centres in the plane of the phantom, one number or (row, column), mm.
 
     Raises:
-        InvalidParameter: pixels of another shape, or not finite.
-        UnreadableImage: no phantom is found, too little of it is in the image, or it has no noise.
+        InvalidParameter: the pixels do not have two axes or are not finite.
+        UnreadableImage: no phantom is found, too little of it is in the image, or its clear parts are constant.
     """
     found = find(pixels, spacing_mm)
     upright = np.asarray(pixels).T if found.is_transposed else np.asarray(pixels)
@@ -162,14 +172,14 @@ def noise_unit(level: float) -> float:
     """Return the unit of the normalised image in pixel values.
 
     Args:
-        level: standard deviation of white noise at `UNIT_SPACING_MM`, before any filter: the root of the noise power
-            spectrum at low frequencies, over the spacing.
+        level: standard deviation of white noise at `UNIT_SPACING_MM` before any filter: the square root of the noise
+            power spectrum at low frequencies, over the spacing.
     """
     return level * _UNIT_FILTER
 
 
 def _nearest(of: Layout, on: Layout, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows and columns of the pixels of layout ``on`` that lie nearest to those of ``of``, each of ``shape``."""
+    """Return rows and columns of the pixels of layout ``on`` nearest to the pixels of layout ``of``, each ``shape``."""
     x, y = of.to_phantom(np.arange(shape[0])[:, None], np.arange(shape[1]))
     rows, cols = on.to_pixels(x, y)
     return np.rint(rows).astype(np.int64), np.rint(cols).astype(np.int64)
@@ -178,11 +188,11 @@ def _nearest(of: Layout, on: Layout, shape: tuple[int, int]) -> tuple[NDArray[np
 def _normalised(
     raw: NDArray[np.float32], inside: NDArray[np.bool_], grid: Layout
 ) -> tuple[NDArray[np.float32], NoiseFindings]:
-    factors = _factors(grid)
-    bins, seen = _binned(raw, factors), _binned(inside.astype(np.float32), factors) > 1 - 1e-6
-    clear = _clear_bins(grid) & seen
+    factors = bin_factors(grid)
+    bins, seen = binned(raw, factors), binned(inside.astype(np.float32), factors) > 1 - 1e-6
+    clear = clear_bins(grid) & seen
     if np.count_nonzero(clear) < _MIN_CLEAR_BINS:
-        raise UnreadableImage("too little of the phantom lies within the image to tell its background and noise")
+        raise UnreadableImage("too little of the phantom is within the image to measure its background and noise")
     background = _background(bins, clear, grid, factors)
     residue = (bins - background)[clear]
     deviation = _clipped_deviation(residue)
@@ -201,20 +211,22 @@ def _normalised(
     return np.where(inside, np.arcsinh(values, out=values), np.float32(0)), findings
 
 
-def _factors(grid: Layout) -> tuple[int, int]:
+def bin_factors(grid: Layout) -> tuple[int, int]:
+    """Return the pixels per bin of half a millimetre, (down, right), at least 1 each."""
     rows, cols = (max(1, round(_BIN_MM / step)) for step in grid.spacing_mm)
     return rows, cols
 
 
-def _binned(pixels: NDArray[np.float32], factors: tuple[int, int]) -> NDArray[np.float64]:
+def binned(pixels: NDArray[np.float32], factors: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the means over bins of ``factors`` pixels; incomplete bins at the lower and right edge are dropped."""
     height, width = (size // factor for size, factor in zip(pixels.shape, factors, strict=True))
     blocks = pixels[: height * factors[0], : width * factors[1]].reshape(height, factors[0], width, factors[1])
     return blocks.mean(axis=(1, 3), dtype=np.float64)
 
 
-def _bin_centres(grid: Layout) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def bin_centres(grid: Layout) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return phantom coordinates of the centres of the bins, mm, each (bins down, bins right)."""
-    factors = _factors(grid)
+    factors = bin_factors(grid)
     rows, cols = (
         np.arange(size // factor) * factor + (factor - 1) / 2
         for size, factor in zip(grid.image_shape, factors, strict=True)
@@ -223,9 +235,9 @@ def _bin_centres(grid: Layout) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 
 @lru_cache(maxsize=8)
-def _clear_bins(grid: Layout) -> NDArray[np.bool_]:
-    """Return which bins hold neither line nor disk nor writing, nor come near one."""
-    a, b = phantom_to_cell(*_bin_centres(grid))
+def clear_bins(grid: Layout) -> NDArray[np.bool_]:
+    """Return a mask of the bins that keep clear of lines, disks and writing, (bins down, bins right) bool."""
+    a, b = phantom_to_cell(*bin_centres(grid))
     r, c = np.floor(a).astype(np.intp), np.floor(b).astype(np.intp)
     within = (r >= 0) & (r < 16) & (c >= 0) & (c < 16)
     r, c = np.clip(r, 0, 15), np.clip(c, 0, 15)
@@ -241,11 +253,12 @@ def _clear_bins(grid: Layout) -> NDArray[np.bool_]:
 def _background(
     bins: NDArray[np.float64], clear: NDArray[np.bool_], grid: Layout, factors: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Return the background in bins: a polynomial, and what it leaves smoothed over clear bins."""
+    """Return the background in bins: a polynomial plus its residuals smoothed over clear bins."""
     rows, cols = (np.linspace(-1, 1, size) for size in bins.shape)
     basis = [np.outer(rows**i, cols**j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     inliers = clear
     trend = np.zeros_like(bins)
+    # The second round leaves out dust and defects, which the first one finds.
     for _ in range(2):
         design = np.stack([each[inliers] for each in basis], axis=1)
         solution = np.linalg.lstsq(design, bins[inliers], rcond=None)[0]
@@ -254,12 +267,12 @@ def _background(
         inliers = clear & (np.abs(residue) < 4 * _clipped_deviation(residue[clear]) + 1e-12)
     reach = [_SMOOTH_MM / (factor * step) for factor, step in zip(factors, grid.spacing_mm, strict=True)]
     weight = gaussian_filter(inliers.astype(np.float64), reach)
-    # Far from clear bins the polynomial stands alone.
+    # The 0.02 lets the residuals fade out far from clear bins, where the polynomial is the whole background.
     return trend + gaussian_filter(np.where(inliers, residue, 0.0), reach) / (weight + 0.02)
 
 
 def _clipped_deviation(residue: NDArray[np.float64]) -> float:
-    """Return the standard deviation of Gaussian values, some of which may not belong: 4 deviations are allowed."""
+    """Return the standard deviation of Gaussian values without outliers beyond 4 robust standard deviations."""
     spread = 1.4826 * float(np.median(np.abs(residue - np.median(residue))))
     kept = residue[np.abs(residue - np.median(residue)) <= 4 * spread]
     return float(kept.std()) if len(kept) else 0.0
@@ -267,7 +280,7 @@ def _clipped_deviation(residue: NDArray[np.float64]) -> float:
 
 @lru_cache(maxsize=8)
 def _bin_response(factors: tuple[int, int]) -> float:
-    """Return the deviation of a mean over a bin for white noise of 1 before the filter of a typical detector."""
+    """Return the standard deviation of a bin for unit white noise before the filter of a typical detector."""
     kernel = noise_kernel(_UNIT_SIGMA_PX)
     axes = [np.convolve(kernel, np.full(factor, 1 / factor)) for factor in factors]
     return float(np.sqrt(np.sum(axes[0] ** 2) * np.sum(axes[1] ** 2)))
@@ -276,7 +289,7 @@ def _bin_response(factors: tuple[int, int]) -> float:
 def _interpolated(
     background: NDArray[np.float64], factors: tuple[int, int], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Return the background at each pixel, ``shape`` float32, linear between every fourth bin."""
+    """Return the background at each pixel, ``shape`` float32, interpolated linearly between every fourth bin."""
     down, right = (_weights(size, factor, n) for size, factor, n in zip(shape, factors, background.shape, strict=True))
     coarse = background[::_STEP_BINS, ::_STEP_BINS].astype(np.float32)
     return np.asarray(down @ coarse @ right.T, np.float32)

@@ -1,9 +1,9 @@
-"""Find the phantom in an image: FFT correlation with its own noise-free image, then least squares.
+"""Registration of the phantom: FFT correlation with its noise-free image, then least squares.
 
-The grid repeats itself from cell to cell and in a mirror, so that the first correlation finds its lines alone. Where
-they lie is then fitted, and only the cut corners and the disks decide among shifts by whole cells and mirror images:
-other phantoms have other writing.
-A phantom whose lines cannot be seen is searched by its writing and disks, in all four mirror images.
+The grid is periodic and mirror symmetric, so that the first correlation finds only its lines. Their position is then
+fitted. Among shifts by whole cells and mirror images, only the cut corners and the disks decide: the writing differs
+from phantom to phantom. If the lines are invisible, the phantom is searched by its writing and disks in all four mirror
+images.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from radlens.phantoms.cdmam.signal import UNCHANGED, Changes, signal_at
 __all__ = ["MAX_ROTATION_DEG", "MIN_CORRELATION", "Found", "find", "locate"]
 
 MAX_ROTATION_DEG = 3.0
-"""Largest turn that is searched, degrees to either side."""
+"""Largest rotation that is searched, degrees to either side."""
 
 MIN_CORRELATION = 0.15
-"""Least correlation of image and noise-free phantom, at pixels of half a millimetre, that counts as found.
+"""Smallest correlation of image and noise-free phantom, at pixels of half a millimetre, at which a phantom is found.
 
-On images of 3000 x 2400 pixels of 0.1 mm noise alone gave 0.02, the faintest images of the training distribution 0.26
-and the scenarios of the paper 0.75 and more.
+On images of 3000 x 2400 pixels of 0.1 mm, noise alone gave 0.02, the faintest images of the training distribution 0.26
+and the scenarios of the paper at least 0.75.
 """
 
 MAX_EXTENT_MM = 600.0
 """Longest side of an image that is searched, mm: twice that of a detector. Time grows with the area."""
 
 _SURE_CORRELATION = 0.4
-"""Correlation below which a phantom without lines is looked for as well: writing alone correlates with 0.34 at most."""
+"""Correlation below which a phantom without lines is searched as well: writing alone correlates with 0.34 at most."""
 
 _COARSE_MM, _FINE_MM = 1.0, 0.5
 _WRITING_MM = 24.0
@@ -48,18 +48,19 @@ _SMOOTH_MM = 4.0
 _ANGLES_DEG = np.linspace(-MAX_ROTATION_DEG, MAX_ROTATION_DEG, 17)
 _N_REFINEMENTS = 4
 _MAX_SETTLEMENTS = 6
-_N_STEPS = 2  # shifts by so many half diagonals of a cell to either side are tried at a time
+_N_STEPS = 2  # half diagonals of a cell, to either side, that are tried at a time
 _MODEL = Acquisition(blur_mm=0.1, heel_per_100mm=0.0)
 _WITHOUT_LINES, _WITHOUT_WRITING = Changes(grid=0.0), Changes(writing=0.0)
 _DISKS = Changes(grid=0.0, writing=0.0)
 _MAX_SETTLING_MM = 0.3
-"""Disks that move a layout further are not seen well: the letters alone had it right within 0.1 mm."""
+"""Largest correction of a layout by its disks, mm: the letters are accurate to 0.1 mm, so a larger one means that the
+disks are hardly visible."""
 _UPRIGHT = ((False, False),)
 _MIRRORS = ((False, False), (False, True), (True, False), (True, True))
 
 
 class _Binned(NamedTuple):
-    """An image averaged over blocks of pixels and freed of its slow background."""
+    """An image averaged over blocks of ``factors`` pixels, without its slow background; spacing of the blocks in mm."""
 
     pixels: NDArray[np.float32]
     factors: tuple[int, int]
@@ -70,10 +71,10 @@ class Found(NamedTuple):
     """A phantom in an image.
 
     Attributes:
-        layout: how the phantom lies in the image, or in the transposed image.
-        is_transposed: whether rows and columns must be exchanged first: the phantom lies on its side.
-        correlation: of image and noise-free phantom, at pixels of half a millimetre; a phantom without its lines if
-            the image does not show them.
+        layout: position of the phantom in the image, or in the transposed image.
+        is_transposed: whether the phantom lies on its side, so that rows and columns must be exchanged first.
+        correlation: correlation of the image with the noise-free phantom, at pixels of half a millimetre; with a
+            phantom without lines if the image does not show them.
     """
 
     layout: Layout
@@ -82,19 +83,19 @@ class Found(NamedTuple):
 
 
 def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found:
-    """Find how an image lies on the phantom, upright or on its side.
+    """Find the phantom in an image, upright or on its side.
 
-    Shifts, mirrors, quarter turns and turns of up to 3 degrees are found; the scale is taken from ``spacing_mm``.
+    Shifts, mirrors, quarter turns and rotations of up to 3 degrees are found; ``spacing_mm`` gives the scale.
 
     Args:
         pixels: (H, W), attenuation bright.
-        spacing_mm: distance of pixel centres in the phantom's plane, one number or (row, column).
+        spacing_mm: distance between pixel centres in the plane of the phantom, one number or (row, column), mm.
 
     Returns:
-        The layout; what it says of the gold in the grid is the default.
+        The phantom; ``grid_um`` of its layout is the default.
 
     Raises:
-        InvalidParameter: pixels of another shape, or not finite.
+        InvalidParameter: the pixels do not have two axes or are not finite.
         UnreadableImage: the image is smaller than the grid or larger than 600 mm, or no phantom is found in it.
     """
     pixels, layout = _checked(pixels, spacing_mm)
@@ -106,7 +107,7 @@ def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found
 
 
 def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
-    """Return what `find` finds, whether or not it is a phantom; ``changes`` say what is looked for."""
+    """Return the best match whatever its correlation; ``changes`` modify the phantom that is searched."""
     coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
     sideways = Layout.on_detector(layout.image_shape[::-1], layout.spacing_mm[::-1])
     turned = _Binned(coarse.pixels.T, coarse.factors[::-1], coarse.spacing_mm[::-1])
@@ -120,7 +121,7 @@ def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
     best, _, is_transposed = max(candidates, key=lambda candidate: candidate[1])
     fine = _bin(pixels.T if is_transposed else pixels, best.spacing_mm, _FINE_MM)
     if changes.grid == 0:
-        best, _ = _refine(fine, best, changes)  # letters are less regular than lines: the steps go less far
+        best, _ = _refine(fine, best, changes)  # letters are less regular than lines: the fit converges more slowly
     settled, correlation = _refine(fine, best, changes)
     if changes.grid == 0:
         settled = _on_disks(fine, settled)
@@ -128,21 +129,21 @@ def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
 
 
 def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Layout:
-    """Find how an image lies on the phantom.
+    """Find the layout of an upright phantom in an image.
 
-    Shifts, mirrors and turns of up to 3 degrees are found; the scale is taken from ``spacing_mm``.
+    Shifts, mirrors and rotations of up to 3 degrees are found; ``spacing_mm`` gives the scale.
 
     Args:
         pixels: (H, W), attenuation bright.
-        spacing_mm: distance of pixel centres in the phantom's plane, one number or (row, column).
+        spacing_mm: distance between pixel centres in the plane of the phantom, one number or (row, column), mm.
 
     Returns:
-        The layout; what it says of the gold in the grid is the default.
+        The layout; its ``grid_um`` is the default.
 
     Raises:
-        InvalidParameter: pixels of another shape, or not finite.
-        UnreadableImage: the image is smaller than the grid or larger than 600 mm, no phantom is found in it, or one on
-            its side.
+        InvalidParameter: the pixels do not have two axes or are not finite.
+        UnreadableImage: the image is smaller than the grid or larger than 600 mm, no phantom is found in it, or the
+            phantom lies on its side.
     """
     pixels, layout = _checked(pixels, spacing_mm)
     if not _holds_grid(layout):
@@ -182,7 +183,7 @@ def _accepted(correlation: float) -> None:
 
 
 def _find(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tuple[Layout, float]:
-    """Return the layout to a fraction of a line's width, and its correlation with the image."""
+    """Return the layout, accurate to a fraction of the width of a line, and its correlation with the image."""
     if changes.grid == 0:
         return _refine(image, _search(image, layout, changes, _MIRRORS), changes)
     found, correlation = _refine(image, _search(image, layout))
@@ -195,11 +196,11 @@ def _find(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tuple
 
 
 def _refuse_sideways(image: _Binned, layout: Layout, agreement: float) -> None:
-    """The lines look the same on their side: an image that shows the phantom better so would be misread."""
+    """Raise if the transposed image agrees better: the lines look the same, so the disks would be misread."""
     sideways = Layout.on_detector(layout.image_shape[::-1], layout.spacing_mm[::-1])
     turned = _Binned(image.pixels.T, image.factors[::-1], image.spacing_mm[::-1])
     if _holds_grid(sideways) and _find(turned, sideways)[1] > agreement:
-        raise UnreadableImage("the phantom must stand upright in the image, got one that lies on its side")
+        raise UnreadableImage("the phantom must stand upright in the image, got a phantom on its side")
 
 
 def _holds_grid(layout: Layout) -> bool:
@@ -220,14 +221,14 @@ def _detrend(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> ND
 
 
 def _on_bins(layout: Layout, binned: _Binned) -> Layout:
-    """Return ``layout`` as the binned image has it."""
+    """Return ``layout`` in the pixels of the binned image."""
     row, col = ((c - (f - 1) / 2) / f for c, f in zip(layout.centre_px, binned.factors, strict=True))
     shape = (binned.pixels.shape[0], binned.pixels.shape[1])
     return replace(layout, image_shape=shape, spacing_mm=binned.spacing_mm, centre_px=(row, col))
 
 
 def _model(layout: Layout, changes: Changes = UNCHANGED) -> NDArray[np.float32]:
-    """Return the phantom as a layout shows it, without noise and slow background."""
+    """Return the phantom of a layout without noise and slow background."""
     height, width = layout.image_shape
     return _detrend(signal_at(_MODEL, layout, np.arange(height)[:, None], np.arange(width), changes), layout.spacing_mm)
 
@@ -238,7 +239,7 @@ def _search(
     changes: Changes = UNCHANGED,
     mirrors: tuple[tuple[bool, bool], ...] = _UPRIGHT,
 ) -> Layout:
-    """Correlate with the phantom in given mirror images, at all shifts and a grid of turns; return the best."""
+    """Correlate with the phantom in given mirror images, at all shifts and a grid of rotations; return the best."""
     extent = [int((size + _WRITING_MM) / step) for size, step in zip(GRID_EXTENT_MM, image.spacing_mm, strict=True)]
     height, width = image.pixels.shape
     shape = (next_fast_len(height + extent[0], real=True), next_fast_len(width + extent[1], real=True))
@@ -258,17 +259,17 @@ def _search(
 
 
 def _settle(image: _Binned, layout: Layout) -> Layout:
-    """Choose among the mirror images and shifts by cells that leave the lines of a layout where they are."""
+    """Return the best of the mirror images and shifts by cells that leave the lines of a layout in place."""
     best, found = _score(image, layout), layout
     for candidate in _same_lines(layout):
         score = _score(image, candidate)
-        if score > best * (1 + 1e-6):
+        if score > best * (1 + 1e-6):  # the margin keeps rounding errors from alternating between two layouts
             best, found = score, candidate
     return found
 
 
 def _score(image: _Binned, layout: Layout) -> float:
-    """Return the correlation of image and phantom on a quarter of the pixels, up to the norm of the image."""
+    """Return the correlation of image and phantom on a quarter of the pixels, without dividing by the image's norm."""
     height, width = image.pixels.shape
     rows, cols = np.arange(0, height, 2)[:, None], np.arange(0, width, 2)
     shown = signal_at(_MODEL, _on_bins(layout, image), rows, cols, _WITHOUT_WRITING)
@@ -277,10 +278,10 @@ def _score(image: _Binned, layout: Layout) -> float:
 
 
 def _same_lines(layout: Layout) -> Iterator[Layout]:
-    """Yield layouts whose lines are those of ``layout``, itself among them.
+    """Yield the layouts whose lines coincide with those of ``layout``, including ``layout``.
 
-    Corners of cells lie at whole numbers of half diagonals (right, down) whose sum is even. The grid's centre is half
-    a step beside one of them, so that exchanging left and right makes the sum odd.
+    Corners of cells lie at integer numbers of half diagonals (right, down) with an even sum. The centre of the grid is
+    half a step away from one of them, so that exchanging left and right makes the sum odd.
     """
     reach = range(-_N_STEPS, _N_STEPS + 1)
     for horizontal, vertical, right, down in product((False, True), (False, True), reach, reach):
@@ -304,7 +305,7 @@ def _same_lines(layout: Layout) -> Iterator[Layout]:
 def _centre(
     place: tuple[Any, ...], shape: tuple[int, int], extent: list[int], factors: tuple[int, int]
 ) -> tuple[float, float]:
-    """Return the pixel at which the grid's centre lies when the correlation peaks at ``place`` of a cyclic array."""
+    """Return the pixel coordinates of the grid's centre when the cyclic correlation peaks at ``place``."""
     centre = []
     for index, period, size, factor in zip(place, shape, extent, factors, strict=True):
         # A template that begins s pixels before the image peaks at s, one that begins after it at period - s.
@@ -314,14 +315,14 @@ def _centre(
 
 
 def _refine(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tuple[Layout, float]:
-    """Fit shift, turn and contrast by Gauss-Newton steps; return the layout and its correlation with the image."""
+    """Fit shift, rotation and contrast by Gauss-Newton steps; return the layout and its correlation with the image."""
     target = image.pixels.reshape(-1)
     for _ in range(_N_REFINEMENTS):
         base = _model(_on_bins(layout, image), changes).reshape(-1)
         moves = (_moved(layout, down=0.1), _moved(layout, right=0.1), _moved(layout, turn=0.05))
         slopes = [_model(_on_bins(moved, image), changes).reshape(-1) - base for moved in moves]
         solution = np.linalg.lstsq(np.stack([base, *slopes], axis=1), target, rcond=None)[0]
-        # A contrast near zero is no phantom: steps stay within the reach of the linearisation.
+        # Without a phantom the fitted contrast is near zero: clip the steps to where the linearisation holds.
         steps = np.clip(solution[1:] / max(solution[0], 1e-6), -5.0, 5.0)
         layout = _moved(layout, down=0.1 * steps[0], right=0.1 * steps[1], turn=0.05 * steps[2])
     base = _model(_on_bins(layout, image), changes).reshape(-1)
@@ -329,9 +330,9 @@ def _refine(image: _Binned, layout: Layout, changes: Changes = UNCHANGED) -> tup
 
 
 def _on_disks(image: _Binned, layout: Layout) -> Layout:
-    """Return a layout of letters and disks as the disks alone have it, unless they show too little to tell.
+    """Refine a layout with the disks alone; keep it if the disks are too faint.
 
-    Letters have sharp edges, which bins of half a millimetre do not show: they turn a layout by up to 0.04 degrees.
+    Letters have sharp edges that bins of half a millimetre do not resolve: they rotate a layout by up to 0.04 degrees.
     """
     found, _ = _refine(image, layout, _DISKS)
     ends = np.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)]).T * (np.array(GRID_EXTENT_MM)[:, None] / 2)
@@ -341,7 +342,7 @@ def _on_disks(image: _Binned, layout: Layout) -> Layout:
 
 
 def _moved(layout: Layout, down: float = 0.0, right: float = 0.0, turn: float = 0.0) -> Layout:
-    """Move the phantom in the image by millimetres and turn it by degrees."""
+    """Shift the phantom in the image by millimetres and rotate it by degrees."""
     centre = (
         layout.centre_px[0] + float(down) / layout.spacing_mm[0],
         layout.centre_px[1] + float(right) / layout.spacing_mm[1],

@@ -1,4 +1,4 @@
-"""Read-out of a series of images, one at a time: hits of each image, curve and interval of all of them.
+"""Read-out of a series of images: hits of each image, then curve and interval of the series.
 
 The interval is a bootstrap over images: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13,
 with the expanded percentiles of Hesterberg, The American Statistician 69 (2015) 371, section 5.3.
@@ -24,19 +24,20 @@ from radlens.phantoms.cdmam.registration import find
 __all__ = ["N_RESAMPLES", "SeriesReadOut", "find_hits", "read_out_series"]
 
 N_RESAMPLES = 1000
-"""Bootstrap resamples behind an interval; the ends of two seeds differ by some 2 % of the interval's width."""
+"""Number of bootstrap resamples; the ends of the intervals of two seeds differ by about 2 % of the width."""
 
 
 @dataclass(frozen=True, eq=False)
 class SeriesReadOut:
-    """What the automated read-out finds in a series of images.
+    """Result of the automated read-out of a series of images.
 
     Attributes:
         n_hits: (16, 16) number of images in which the true corner was found; 0 where there is no cell.
         n_images: Number of images.
         read_out: Hit rates, fits and thresholds, with a first axis of length 1.
         interval_um: (12, 2) lower and upper ends of the 95 % interval of each human-equivalent threshold, um of gold.
-            It holds the scatter between images, but not what all images share: exposure, phantom and reader.
+            It includes the scatter between images, but not the errors that all images share: exposure, phantom and
+            reader.
     """
 
     n_hits: NDArray[np.intp]
@@ -46,15 +47,15 @@ class SeriesReadOut:
 
 
 def find_hits(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> NDArray[np.bool_]:
-    """Find the phantom in an image and return in which cells the reader finds the true corner: (16, 16).
+    """Find the phantom in an image and return whether the reader finds the true corner of each cell: (16, 16) bool.
 
     Args:
-        pixels: (H, W), attenuation bright; the phantom may be shifted, mirrored, or turned by quarter turns and by up
+        pixels: (H, W), attenuation bright; the phantom may be shifted, mirrored, or rotated by quarter turns and by up
             to 3 degrees.
-        spacing_mm: Distance of pixel centres in the phantom's plane, one number or (row, column).
+        spacing_mm: Distance between pixel centres in the plane of the phantom, one number or (row, column), mm.
 
     Raises:
-        InvalidParameter: pixels of another shape, or not finite.
+        InvalidParameter: the pixels do not have two axes or are not finite.
         UnreadableImage: no phantom is found, or a corner of a cell lies outside the image.
     """
     found = find(pixels, spacing_mm)
@@ -67,18 +68,18 @@ def read_out_series(
 ) -> SeriesReadOut:
     """Determine one contrast-detail curve and its interval from the hits in at least 16 images of one setting.
 
-    Each resample draws as many images as there are, with replacement, and is smoothed and fitted like the images
-    themselves. The ends are percentiles of its thresholds, expanded for the small number of images and widened, where
-    need be, to hold the threshold itself. Of 400 series of 16 images whose hits were drawn at the expected rates of
-    scenarios 1 to 4, 94.6 % of the intervals held the true threshold.
+    Each resample draws m images with replacement and is smoothed and fitted like the images themselves. The ends of an
+    interval are percentiles of the thresholds of the resamples, expanded for the small number of images and widened,
+    if necessary, to contain the threshold itself. Of 400 series of 16 images whose hits were drawn at the expected
+    rates of scenarios 1 to 4, 94.6 % of the intervals contained the true threshold.
 
     Args:
-        hits: (m, 16, 16) bool, see `find_hits`.
-        n_resamples: Number of bootstrap resamples.
+        hits: (m, 16, 16) bool, hits of each image from `find_hits`.
+        n_resamples: Number of bootstrap resamples, at least 1.
         seed: Seed of the resamples.
 
     Raises:
-        InvalidParameter: another shape, fewer than 16 images, or no resample.
+        InvalidParameter: the shape is wrong, there are fewer than 16 images, or ``n_resamples`` is below 1.
     """
     drawn = np.asarray(hits, dtype=np.bool_)
     if drawn.ndim != 3 or drawn.shape[1:] != (16, 16):
@@ -98,6 +99,6 @@ def read_out_series(
 
 
 def _percentiles(n: int) -> tuple[float, float]:
-    """Return the quantiles that make up for a variance divided by n instead of n - 1, and for Student's t."""
+    """Return the quantiles that correct for a variance with divisor n instead of n - 1, and for Student's t."""
     lower = float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1)))
     return lower, 1 - lower

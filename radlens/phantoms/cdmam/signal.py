@@ -1,4 +1,4 @@
-"""The noise-free image of the phantom at any pixels: blurred disks, grid and writing in closed form."""
+"""The noise-free image of the phantom at arbitrary pixels: blurred disks, grid and writing in closed form."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ __all__ = [
     "total_blur_mm",
 ]
 
-_REACH = 4.5  # standard deviations of the blur beyond which a profile is taken to be flat
+_REACH = 4.5  # standard deviations of the blur beyond which a profile is assumed to be flat
 _NODES = 97
 _ABSCISSAE, _WEIGHTS = (values.astype(np.float32) for values in np.polynomial.legendre.leggauss(16))
-_RING = 2  # absent cells around the matrix, which stand for everything outside and its neighbours
+_RING = 2  # rings of absent cells around the matrix: clipped indices and their neighbours stay inside the array
 _EXISTS = np.pad(CELL_EXISTS, _RING)
 _CORNER_A, _CORNER_B = (np.array([offset[i] for offset in CORNER_OFFSETS], np.float32)[TRUE_CORNER] for i in (0, 1))
 
 
 class DiskProfiles:
-    """Profiles of uniform disks of height 1, blurred by a Gaussian, as one table over the distance from the edge.
+    """Profiles of uniform disks of height 1, blurred by a Gaussian, tabulated over the distance from the edge.
 
     The value at distance ``d`` from the centre of a disk of radius R is
-    ``int_0^R (r / s^2) exp(-(r - d)^2 / (2 s^2)) i0e(r d / s^2) dr``, by Gauss-Legendre quadrature at the nodes of the
-    table and linear between them (error below 3e-4).
+    ``int_0^R (r / s^2) exp(-(r - d)^2 / (2 s^2)) i0e(r d / s^2) dr``. The nodes of the table are computed by
+    Gauss-Legendre quadrature, values between them by linear interpolation (error below 3e-4).
 
     Args:
         radii_mm: (n,) radii of the disks.
@@ -66,7 +66,7 @@ class DiskProfiles:
         self._per_mm = np.float32((_NODES - 1) / (2 * _REACH * sigma_mm))
 
     def __call__(self, index: NDArray[np.intp], distance_mm: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the profile of disk ``index`` at each distance from its centre; both of one shape."""
+        """Return the profile of disk ``index`` at each distance from its centre, mm; both arrays have one shape."""
         place = (distance_mm - self.radii_mm[index]) * self._per_mm + np.float32((_NODES - 1) / 2)
         place = np.clip(place, 0, np.float32(_NODES - 1.001))
         node = place.astype(np.intp)
@@ -88,12 +88,12 @@ def total_blur_mm(blur_mm: float, spacing_mm: tuple[float, float]) -> float:
 
 
 class Layers(NamedTuple):
-    """What lies between tube and detector beside the bare plate, blurred; float32 arrays of one shape.
+    """Blurred contributions of the phantom to an image, without the bare plate; float32 arrays of one shape.
 
     Attributes:
-        disks: fraction of the signal that the gold disks take away, scatter included, 0..1.
-        lines: part of a pixel that the lines of the grid cover, 0..1.
-        writing: part of a pixel that letters and digits cover, 0..1.
+        disks: relative loss of signal behind the gold disks, scatter included, 0..1.
+        lines: fraction of a pixel covered by lines of the grid, 0..1.
+        writing: fraction of a pixel covered by letters and digits, 0..1.
     """
 
     disks: NDArray[np.float32]
@@ -103,16 +103,16 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class Changes:
-    """How a phantom differs from the one that was exposed: causes that can be removed or scaled one by one.
+    """Counterfactual changes to a phantom: parts that can be removed or scaled one by one.
 
     Args:
-        disks: factor of the contrast of all disks; 0 takes them away.
-        grid: factor of the contrast of the lines.
-        writing: factor of the contrast of letters and digits.
-        other_writing: the letters are turned upside down and exchange their sides.
+        disks: factor on the contrast of all disks, at least 0; 0 removes them.
+        grid: factor on the contrast of the lines, at least 0.
+        writing: factor on the contrast of letters and digits, at least 0.
+        other_writing: whether the writing is rotated by 180 degrees about the centre.
 
     Raises:
-        InvalidParameter: a factor that is negative or not finite.
+        InvalidParameter: a factor is negative or not finite.
     """
 
     disks: float = 1.0
@@ -128,7 +128,7 @@ class Changes:
 
 
 UNCHANGED = Changes()
-"""The phantom as it was exposed."""
+"""The phantom without changes."""
 
 
 def signal_at(
@@ -141,18 +141,18 @@ def signal_at(
     """Return noise-free pixel values, attenuation bright, neither rounded nor clipped.
 
     A value is ``BACKGROUND + I0 - I (1 - D)``: I0 is the signal behind the bare plate, I the same with its heel effect,
-    D the fraction that gold takes away, blurred. So the bare plate has one value at every dose, as in images that a
-    device prepares for presentation, while contrasts grow with the dose.
+    D the blurred relative loss of signal behind gold. The bare plate therefore has the same value at every dose, as in
+    images that a device prepares for presentation, while contrasts grow with the dose.
 
-    Lines of the grid are not blurred along their length, where they always end on another.
-    The plate has no edge.
+    Lines of the grid are not blurred along their length, because they always end on another line. The plate has no
+    edge.
 
     Args:
         acquisition: the exposure.
-        layout: how the image lies on the phantom.
-        rows: rows of the pixels, of any shape.
-        cols: their columns, of a shape that broadcasts with that of ``rows``.
-        changes: causes to be removed or scaled.
+        layout: position of the phantom in the image.
+        rows: rows of the pixels, any shape.
+        cols: columns of the pixels, in a shape that broadcasts with that of ``rows``.
+        changes: parts of the phantom to remove or scale.
 
     Returns:
         float32 array of the broadcast shape.
@@ -186,7 +186,7 @@ def layers_at(
     *,
     other_writing: bool = False,
 ) -> Layers:
-    """Return disks, lines and writing apart from each other; arguments as in `signal_at`."""
+    """Return disks, lines and writing separately; arguments as in `signal_at`."""
     x, y = layout.to_phantom(np.asarray(rows), np.asarray(cols))
     sigma_mm = total_blur_mm(acquisition.blur_mm, layout.spacing_mm)
     a, b = phantom_to_cell(x, y)
@@ -213,7 +213,7 @@ def _add_disks(
     a: NDArray[np.float32],
     b: NDArray[np.float32],
 ) -> None:
-    """Add the disk in the middle and the one in the true corner; (a, b) count cells from the centre of the cell."""
+    """Add the disks in the middle and in the true corner; (a, b) are offsets from the centre of the cell, in cells."""
     profiles = phantom_disks(sigma_mm)
     contrasts = acquisition.contrast(np.array(THICKNESSES_UM)).astype(np.float32)
     reach = np.float32(((DIAMETERS_MM[0] / 2 + _REACH * sigma_mm) / CELL_MM) ** 2)
@@ -223,7 +223,7 @@ def _add_disks(
     near = np.flatnonzero((np.minimum(middle, corner) < reach) & inside)
     row, column, a, b = r[near] - _RING, c[near] - _RING, a[near], b[near]
     in_corner = np.square(a - _CORNER_A[row, column]) + np.square(b - _CORNER_B[row, column])
-    # The two disks of a cell never overlap: only the nearer one can be seen.
+    # The two disks of a cell never overlap: only the nearer one contributes.
     distance = np.sqrt(np.minimum(middle[near], in_corner)) * np.float32(CELL_MM)
     loss[near] += contrasts[column] * profiles(row, distance)
 
@@ -236,7 +236,7 @@ def _add_lines(
     a: NDArray[np.float32],
     b: NDArray[np.float32],
 ) -> None:
-    """Add the lines along all borders of existing cells; where two cross they cover what their union covers."""
+    """Add the lines along all borders of existing cells; where two lines cross, the union of their areas counts."""
     half = np.float32(0.5)
     to_a, to_b = half - np.abs(a), half - np.abs(b)
     reach = np.float32((LINE_WIDTH_MM / 2 + 4 * sigma_mm) / CELL_MM)
@@ -244,7 +244,7 @@ def _add_lines(
     r, c, a, b = r[near], c[near], a[near], b[near]
     beyond_a, beyond_b = r + np.where(a > 0, 1, -1), c + np.where(b > 0, 1, -1)
     here = _EXISTS[r, c]
-    # Cells beyond the ring are absent as well: the index may wrap around.
+    # Cells at both ends of the padded array are absent, so an index may wrap around.
     last = 16 + 2 * _RING
     along_b = here | _EXISTS[beyond_a % last, c]
     along_a = here | _EXISTS[r, beyond_b % last]
@@ -259,7 +259,7 @@ def _line_profile(distance_mm: NDArray[np.float32], sigma_mm: float) -> NDArray[
 
 
 def _blurred_disk(distance: NDArray[np.float32], radius: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Integrate a disk against a Gaussian of standard deviation 1, for distances and radii in that unit."""
+    """Integrate a disk against a Gaussian; distances and radii are in standard deviations of the Gaussian."""
     low, high = np.maximum(distance - 5, 0), np.minimum(distance + 5, radius)
     half = np.maximum(high - low, 0)[..., None] / 2
     r, d = low[..., None] + half * (1 + _ABSCISSAE), distance[..., None]

@@ -1,4 +1,4 @@
-"""Images of the phantom: full size, and the few pixels that a network sees."""
+"""Simulated images of the phantom: full size, or only the pixels that a network sees."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _BLOCK_ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class PhantomImage:
-    """A simulated image and everything it was made from.
+    """A simulated image and its parameters.
 
     Args:
-        pixels: (H, W) float32, whole numbers 0..4095, attenuation bright.
+        pixels: (H, W) float32, integers 0..4095, attenuation bright.
         acquisition: the exposure.
-        layout: how the image lies on the phantom.
-        seed: of the noise.
+        layout: position of the phantom in the image.
+        seed: seed of the noise.
     """
 
     pixels: NDArray[np.float32]
@@ -37,13 +37,13 @@ class PhantomImage:
 
 
 def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0, changes: Changes = UNCHANGED) -> PhantomImage:
-    """Simulate an image at full size: the signal at every pixel and white noise through a Gaussian filter.
+    """Simulate an image at full size: the signal at every pixel plus white noise after a Gaussian filter.
 
     Args:
         acquisition: the exposure.
-        layout: shape and place of the image.
-        seed: of the noise; the same arguments give the same image, and the same noise with other ``changes``.
-        changes: causes to be removed or scaled.
+        layout: shape of the image and position of the phantom in it.
+        seed: seed of the noise; the noise does not depend on ``changes``.
+        changes: parts of the phantom to remove or scale.
 
     Returns:
         The image; its values are rounded and clipped to 12 bits.
@@ -53,7 +53,7 @@ def simulate(acquisition: Acquisition, layout: Layout, seed: int = 0, changes: C
 
 
 def draw_noise(acquisition: Acquisition, layout: Layout, seed: int = 0) -> NDArray[np.float32]:
-    """Return the noise of an image, (H, W) float32 pixel values; what leaves at one edge comes in at the other."""
+    """Return the noise of an image, (H, W) float32 pixel values, with periodic boundaries."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(layout.image_shape, dtype=np.float32)
     kernel = noise_kernel(acquisition.noise_sigma_px).astype(np.float32)
@@ -83,21 +83,21 @@ def simulate_sampled(
     cols: NDArray[Any],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Simulate only chosen pixels, without drawing the image: what a sampler would have taken from it.
+    """Simulate only the pixels that a sampler takes from an image.
 
-    The noise has the standard deviation that the filter leaves, and is drawn independently for each pixel. The filter
-    correlates pixels up to about three apart (0.7 for direct neighbours); chosen pixels are on average about ten
-    apart, so that few pairs are affected.
+    The noise has the standard deviation of filtered noise but is drawn independently for each pixel. The filter would
+    correlate pixels up to about three apart (0.7 for direct neighbours); sampled pixels are on average about ten apart,
+    so that few pairs are affected.
 
     Args:
         acquisition: the exposure.
-        layout: shape and place of the image.
-        rows: rows of the pixels, of any shape, such as (250, 250).
-        cols: columns of the pixels, of the same shape.
+        layout: shape of the image and position of the phantom in it.
+        rows: rows of the pixels, any shape, such as (250, 250).
+        cols: columns of the pixels, same shape as ``rows``.
         rng: source of the noise.
 
     Returns:
-        float32 array of the shape of ``rows``, whole numbers 0..4095.
+        float32 array of the shape of ``rows``, integers 0..4095.
     """
     pixels = signal_at(acquisition, layout, rows, cols)
     noise = rng.standard_normal(pixels.shape, dtype=np.float32)
@@ -111,17 +111,17 @@ def sample_layout(
     margins: Sequence[int] = (0, 1, 2),
     spacing_mm: float | tuple[float, float] = 0.07,
 ) -> Layout:
-    """Draw a layout for training: margin, mirrors, a shift of up to 2 mm and a turn of up to half a degree.
+    """Draw a layout for training: margin, mirrors, a shift of up to 2 mm and a rotation of up to half a degree.
 
-    The gold in the grid is drawn as well: were it always the same, the grid alone would tell the contrast.
+    The thickness of the gold in the grid varies as well: otherwise the grid alone would reveal the contrast.
 
     Args:
         rng: source of randomness.
-        margins: the margin sizes to choose from, each 0..5.
-        spacing_mm: one number, or (row, column).
+        margins: margins to choose from, each 0..5.
+        spacing_mm: distance between pixel centres, one number or (row, column), mm.
 
     Raises:
-        InvalidParameter: as `Layout.with_margin`.
+        InvalidParameter: a value is out of range for `Layout.with_margin`.
     """
     layout = Layout.with_margin(
         int(rng.choice(margins)),

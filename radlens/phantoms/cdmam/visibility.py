@@ -1,9 +1,10 @@
-"""How well the disks of a registered phantom are seen, without any model: the automated reader at its five places.
+"""Visibility of the disks of a registered phantom, measured without a network: the automated reader at five positions.
 
-In each cell the reader's statistic (`radlens.phantoms.cdmam.hits`) is taken at the middle and at the four corners, over
-the standard deviation that the noise of the phantom gives it. Two of the five places hold a disk. What stands there is
-compared with detectability in scenario 1 of Amanova et al. 2022 as the reference: one factor, the *visibility*, scales
-its contrast-to-noise ratio to that of the image. A phantom with other disks, or none, does not follow it.
+In each cell the statistic of the reader (`radlens.phantoms.cdmam.hits`) is evaluated at the middle and at the four
+corners, in units of its standard deviation due to the noise of the phantom. Two of the five positions hold a disk.
+Their statistics are compared with the detectability in scenario 1 of Amanova et al. 2022: one factor, the *visibility*,
+scales the contrast-to-noise ratios of this reference to those of the image. A phantom with other disks, or without
+disks, does not follow this scaling.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from radlens.phantoms.cdmam.signal import total_blur_mm
 __all__ = ["REFERENCE", "Visibility", "visibility"]
 
 REFERENCE = SCENARIOS["1"]
-"""Exposure whose disks have a visibility of 1."""
+"""Reference exposure: its disks have a visibility of 1."""
 
 MODEL_ERROR = 0.15
-"""Relative error of the expected statistic of a disk: blur and voltage change how it grows with thickness and diameter.
+"""Relative error of the expected statistic of a disk: its growth with thickness and diameter depends on blur and
+voltage.
 
 Over the training range the statistics of all disks follow those of the reference within 12 %.
 """
@@ -49,41 +51,41 @@ _BOTH_MM = np.tile(np.array(DIAMETERS_MM)[_ROWS], 2)
 _SMALL_MM, _SMALLEST_MM = 0.26, 0.17
 
 _FAINT = (0.5, 3.0)
-"""Expected statistics, in standard deviations, of disks that are hardly seen: those that decide about a threshold."""
+"""Range of the expected statistics of barely visible disks, in standard deviations; these disks determine a
+threshold."""
 
 _USUAL_BLUR_MM, _BLUR_DEVIATION_MM = 0.1, 0.009
 _SMALL_AT_USUAL, _SMALL_PER_MM = 0.988, -4.9
-"""Visibility of small disks over that of the others at the usual blur, and how it falls with the blur; both for
+"""Visibility of small disks over that of the others at the usual blur, and its slope with the blur; both for
 `_SMALL_MM` and `_SMALLEST_MM`, from 70 phantoms of the training range."""
 
 _SMALL_ERROR, _FAINT_ERROR = 0.04, 0.03
-"""Errors of the ratios beside that of the noise."""
+"""Errors of the ratios in addition to that of the noise."""
 
 _SEEN = 5.0
 _CELLS = np.arange(len(_ROWS))
-_FIRST_THICK = 10
+_FIRST_THICK = 10  # column of 0.36 um
 
 
 @dataclass(frozen=True, eq=False)
 class Visibility:
-    """What the automated reader sees in one image.
+    """Visibility of the disks of one image.
 
     Attributes:
-        middle: Contrast-to-noise ratio of the disks in the middles of the cells over that of the reference.
-        corner: The same for the disks in the true corners.
-        error: Standard deviation that noise gives each of the two.
+        middle: Visibility of the disks in the middle of the cells: contrast-to-noise ratio over that of the reference.
+        corner: Visibility of the disks in the true corners.
+        error: Standard error of ``corner`` due to noise; that of ``middle`` is the same.
         thin: Visibility of disks thinner than 0.36 um.
-        thin_error: Standard deviation that noise gives it.
-        thick: Visibility of the others.
-        small: Standard deviations by which the disks of 0.25 mm and less are more visible than the larger ones of this
-            image imply, given its blur; nan where those are not seen.
+        thin_error: Standard error of ``thin`` due to noise.
+        thick: Visibility of disks of at least 0.36 um.
+        small: Standard deviations by which the disks of 0.25 mm and less are more visible than the larger disks of this
+            image imply, given its blur; nan if the larger disks are not visible.
         smallest: The same for the disks of 0.16 mm and less.
-        faint: The same for the disks at which the reader expects 0.5 to 3 standard deviations of noise, against those
-            that stand out.
-        mismatch: Mean square of what the statistics at both disks differ from the expected ones, over their variance;
-            1 for a phantom of the training range.
+        faint: The same for disks with an expected statistic of 0.5 to 3 standard deviations, against disks with more.
+        mismatch: Mean square deviation of the statistics at both disks from the expected ones, over their variance;
+            about 1 for a phantom of the training range.
         others: Mean square of the statistics at the three corners without a disk, over their variance; about 1.
-        hits: (205,) bool, cells in which the true corner looks most like a disk.
+        hits: (205,) bool, true for cells in which the true corner has the largest statistic.
     """
 
     middle: float
@@ -101,7 +103,7 @@ class Visibility:
 
 
 def visibility(phantom: Registered, blur: DiskBlur) -> Visibility:
-    """Measure the disks of a registered phantom, whose edges are blurred by ``blur``."""
+    """Measure the visibility of the disks of a registered phantom with blur ``blur``."""
     seen = (_templates(phantom.grid) @ phantom.linear().reshape(-1)).reshape(-1, 5) / _deviation(phantom.grid)[:, None]
     expected = detectability([REFERENCE], phantom.grid.spacing_mm)[0][CELL_EXISTS]
     true = TRUE_CORNER[CELL_EXISTS]
@@ -132,7 +134,7 @@ def visibility(phantom: Registered, blur: DiskBlur) -> Visibility:
 def _against_larger(
     seen: NDArray[np.float64], expected: NDArray[np.float64], small: NDArray[np.bool_], blur: DiskBlur
 ) -> float:
-    """Return by how many standard deviations small disks are more visible than the others imply at a blur."""
+    """Return the standard deviations by which small disks are more visible than the others imply at a blur."""
     usual, usual_error = _factor(seen[~small], expected[~small])
     if usual < _SEEN * usual_error:
         return math.nan
@@ -144,7 +146,7 @@ def _against_larger(
 
 
 def _faint(seen: NDArray[np.float64], expected: NDArray[np.float64], factor: float) -> float:
-    """Return by how many standard deviations faint disks are more visible than those imply that stand out."""
+    """Return the standard deviations by which faint disks are more visible than clearly visible disks imply."""
     low, high = (level / max(factor, 1e-6) for level in _FAINT)
     faint, clear = (expected > low) & (expected < high), expected >= high
     usual, usual_error = _factor(seen[clear], expected[clear]) if clear.any() else (0.0, math.inf)
@@ -156,8 +158,9 @@ def _faint(seen: NDArray[np.float64], expected: NDArray[np.float64], factor: flo
 
 
 def _factor(seen: NDArray[np.float64], expected: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the factor by which expected statistics fit those seen, and the deviation that noise gives it."""
+    """Return the factor that fits the expected to the observed statistics, and its standard error."""
     factor, weights = 0.0, np.ones_like(seen)
+    # The weights depend on the factor, hence the rounds.
     for _ in range(_N_ROUNDS):
         weights = _weights(expected, factor)
         factor = float((weights * expected) @ seen / ((weights * expected) @ expected))
@@ -170,7 +173,7 @@ def _weights(expected: NDArray[np.float64], factor: float) -> NDArray[np.float64
 
 @lru_cache(maxsize=2)
 def _templates(grid: Layout) -> csr_array:
-    """Return the statistics of middle and corners of all cells: (205 * 5, h * w); some 20 MB."""
+    """Return the templates at the middle and the corners of all cells, (205 * 5, h * w); about 20 MB."""
     x, y = corner_centres()
     middle = cell_to_phantom(_ROWS + 0.5, _COLUMNS + 0.5)
     places = (np.concatenate([m[:, None], c[CELL_EXISTS]], axis=1) for m, c in zip(middle, (x, y), strict=True))
@@ -178,9 +181,9 @@ def _templates(grid: Layout) -> csr_array:
 
 
 def _deviation(grid: Layout) -> NDArray[np.float64]:
-    """Return the standard deviation of the statistic in each cell, (205,), in units of the normalised image."""
+    """Return the standard deviation of the statistic in each cell due to noise, (205,) units."""
     blur = np.array([total_blur_mm(TEMPLATE_BLUR_MM, grid.spacing_mm)])
     _, deviation = corner_moments(blur, np.array([_FILTER_PX]), grid.spacing_mm)
-    # White noise of one pixel of this spacing whose power per area is that of the unit.
+    # Standard deviation per pixel of white noise with the power of the unit: noise power = variance * pixel area.
     white = UNIT_SPACING_MM / math.sqrt(grid.spacing_mm[0] * grid.spacing_mm[1]) / noise_unit(1.0)
     return white * deviation[0, _ROWS]

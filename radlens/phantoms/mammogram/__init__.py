@@ -1,4 +1,4 @@
-"""Simulated mammograms and patches with masses and calcifications, their boxes and masks."""
+"""Simulated mammograms and patches with masses and calcifications, and the boxes and masks of these lesions."""
 
 from radlens.phantoms.batches import CLASSES, Batch
 from radlens.phantoms.mammogram.anatomy import DENSITIES, LATERALITIES, VIEWS

@@ -1,7 +1,7 @@
-"""Outline of the breast, pectoral muscle and where gland lies, for the views CC and MLO.
+"""Outline of the breast, pectoral muscle and region of glandular tissue, for the views CC and MLO.
 
-All shapes are smooth functions of millimetres to the right of the chest wall (x) and down from the upper edge of the
-image (y), so that any window at any pixel spacing can be drawn. The numbers are chosen by eye.
+All shapes are smooth functions of x, the distance to the right of the chest wall, and y, the distance down from the
+upper edge of the image, both in mm: any window can be drawn at any pixel spacing. The numbers are chosen by eye.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VIEWS = ("CC", "MLO")
 """Cranio-caudal and mediolateral oblique."""
 
 LATERALITIES = ("L", "R")
-"""Left: chest wall at the left edge of the image; right: at the right edge."""
+"""Left breast: chest wall at the left edge of the image; right breast: at the right edge."""
 
 DENSITIES = ("A", "B", "C", "D")
 """Breast composition of BI-RADS (5th edition): almost entirely fat ... extremely dense."""
@@ -33,16 +33,17 @@ class Anatomy:
 
     Args:
         view: one of ``VIEWS``.
-        depth_mm: chest wall to nipple.
-        level_mm: y of the nipple at the chest wall.
-        half_heights_mm: extent of the outline above and below that level.
-        slant: by how much the nipple lies lower, mm per mm.
-        exponent: of the superellipse that the outline is.
-        terms: (n, 3) what `harmonics` drew for the outline.
+        depth_mm: distance from chest wall to nipple, mm.
+        level_mm: y at which the axis from chest wall to nipple starts, mm.
+        half_heights_mm: extents of the outline above and below that axis, mm.
+        slant: descent of the axis, mm per mm.
+        exponent: exponent of the superellipse that forms the outline.
+        terms: (n, 3) terms of the outline from `harmonics`.
         nipple: (angle, height in mm, width in radians) of the nipple on the outline.
-        pectoral_mm: width at the upper edge, height at the chest wall and bow of the muscle; None: not in the image.
-        roll_off_mm: distance from the skin over which the compressed breast reaches its full thickness.
-        gland: (y, x, half height, half depth) in mm of the region where gland is likely.
+        pectoral_mm: width at the upper edge, height at the chest wall and bow of the pectoral muscle, mm; None if the
+            image does not show the muscle.
+        roll_off_mm: distance from the skin over which the compressed breast reaches its full thickness, mm.
+        gland: (y, x, half height, half depth) in mm of the region where glandular tissue is likely.
     """
 
     view: str
@@ -58,7 +59,7 @@ class Anatomy:
     gland: tuple[float, float, float, float]
 
     def skin_distance(self, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return mm to the skin, positive inside; exact at the skin, too large by up to a tenth further in."""
+        """Return the distance to the skin, mm, positive inside; exact at the skin, up to 10 % too large further in."""
         down = (y - np.float32(self.level_mm) - np.float32(self.slant) * x).astype(np.float32)
         x = x + np.zeros_like(down)
         height = np.where(down < 0, *(np.float32(half) for half in self.half_heights_mm))
@@ -71,7 +72,7 @@ class Anatomy:
         return radius * (reach * (1 + wave(self.terms, angle)) - 1) + bump
 
     def muscle_distance(self, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return mm to the edge of the pectoral muscle, positive inside; -1000 where the image has none."""
+        """Return the distance to the edge of the pectoral muscle in mm, positive inside; -1000 without a muscle."""
         if self.pectoral_mm is None:
             return np.full(np.broadcast_shapes(y.shape, x.shape), -1000, dtype=np.float32)
         width, height, bow = self.pectoral_mm
@@ -80,14 +81,14 @@ class Anatomy:
         return (inside + 4 * bow * along * (1 - along)).astype(np.float32)
 
     def gland_prior(self, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return 1 where gland is most likely, 0 at the edge of its region, less outside."""
+        """Return 1 where gland is most likely, 0 at the edge of its region, negative values outside."""
         middle_y, middle_x, half_y, half_x = self.gland
         square = ((y - middle_y) / half_y) ** 2 + ((x - middle_x) / half_x) ** 2
         return np.maximum(1 - square, -1.5).astype(np.float32)
 
 
 def sample_anatomy(rng: np.random.Generator, view: str, field_mm: tuple[float, float]) -> Anatomy:
-    """Draw a breast that fills a field of (height, width) mm."""
+    """Draw a breast that fills a field of ``field_mm`` = (height, width)."""
     height, width = field_mm
     depth = rng.uniform(0.62, 0.93) * min(width, 125.0)
     if view == "CC":

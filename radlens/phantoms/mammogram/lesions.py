@@ -1,4 +1,4 @@
-"""Masses and calcifications of a mammogram; shapes and margins as BI-RADS (5th edition) names them."""
+"""Masses and calcifications of a mammogram, with the names of shapes and margins from BI-RADS (5th edition)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MASS_SHAPES = ("round", "oval", "lobulated", "spiculated")
 """Shapes of masses; spiculated ones are malignant, the others benign."""
 
 CALCIFICATION_SHAPES = ("round", "pleomorphic")
-"""Shapes of calcifications: round and alike (benign), or of all sizes and shapes, small and dense (malignant)."""
+"""Shapes of calcifications: round and uniform (benign), or small and dense with varying size and shape (malignant)."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class Mass:
 
     Args:
         shape: one of ``MASS_SHAPES``.
-        diameter_mm: the longest diameter of its outline, 1..80 mm; spicules reach further.
-        contrast: what it attenuates more than fat, in units of gland over fat, 0.05..3; in gland it shows less.
+        diameter_mm: longest diameter of the outline, 1..80 mm; spicules reach further.
+        contrast: attenuation above that of fat, in units of gland over fat, 0.05..3; in gland the visible contrast is
+            lower.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: a value is out of range.
     """
 
     shape: str = "oval"
@@ -66,12 +67,13 @@ class Calcifications:
 
     Args:
         shape: one of ``CALCIFICATION_SHAPES``.
-        diameter_mm: of the circle in which they lie, 1..80 mm.
+        diameter_mm: diameter of the circle that holds the cluster, 1..80 mm.
         n: number of calcifications, 1..200.
-        contrast: of one of 1 mm, in units of gland over fat, 0.05..5; smaller ones show less.
+        contrast: attenuation of a calcification of 1 mm, in units of gland over fat, 0.05..5; smaller calcifications
+            have less.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: a value is out of range.
     """
 
     shape: str = "pleomorphic"
@@ -92,7 +94,7 @@ class Calcifications:
 
 
 Lesion = Mass | Calcifications
-"""What a mammogram can show."""
+"""A lesion of a mammogram."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +102,10 @@ class Drawn:
     """A lesion on the pixels of a part of a window.
 
     Args:
-        part: rows and columns of the window.
-        added: float32, attenuation to add there.
-        mask: bool, the outline of a mass, or the convex hull of calcifications with a rim of half a millimetre.
+        part: rows and columns of the part within the window.
+        added: (rows, columns) float32, attenuation to add to the part.
+        mask: (rows, columns) bool, true inside the outline of a mass, or inside the convex hull of calcifications with
+            a rim of half a millimetre.
     """
 
     part: tuple[slice, slice]
@@ -111,7 +114,7 @@ class Drawn:
 
 
 def sample_lesion(rng: np.random.Generator, malignant: bool, p_calcifications: float = 0.3) -> Lesion:
-    """Draw a lesion; size and contrast do not depend on whether it is malignant, the shape alone does."""
+    """Draw a lesion; its shape depends on whether it is malignant, its size and contrast do not."""
     if rng.random() < p_calcifications:
         shape = CALCIFICATION_SHAPES[int(malignant)]
         return Calcifications(shape, rng.uniform(6.0, 18.0), int(rng.integers(8, 30)), rng.uniform(1.8, 3.2))
@@ -123,43 +126,40 @@ def sample_lesion(rng: np.random.Generator, malignant: bool, p_calcifications: f
 def draw_lesion(
     rng: np.random.Generator, lesion: Lesion, window: Window, centre_mm: tuple[float, float], gland: NDArray[np.float32]
 ) -> Drawn:
-    """Draw a lesion around ``centre_mm`` = (y, x), within the window.
+    """Draw a lesion onto the part of the window around it.
 
     Args:
         rng: source of randomness.
-        lesion: what to draw.
-        window: where; the centre must lie in it.
-        centre_mm: y and x.
-        gland: (height, width) of the window, the fraction of gland that is displaced.
+        lesion: the lesion to draw.
+        window: the window; it must contain the centre.
+        centre_mm: (y, x) of the centre, mm.
+        gland: (height, width) of the window, the fraction of gland, which a mass displaces in part.
     """
     reach = lesion.diameter_mm * (1.6 if isinstance(lesion, Mass) else 0.6) + 3.0
-    part = _part(window, centre_mm, reach)
+
+    def along(axis: int) -> slice:
+        middle = (centre_mm[axis] - window.origin_mm[axis]) / window.spacing_mm[axis]
+        pixels = reach / window.spacing_mm[axis]
+        return slice(max(math.floor(middle - pixels), 0), min(math.ceil(middle + pixels), window.image_shape[axis]))
+
+    part = along(0), along(1)
     y, x = (window.y - centre_mm[0])[part[0]], (window.x - centre_mm[1])[:, part[1]]
     draw = _draw_mass if isinstance(lesion, Mass) else _draw_calcifications
     added, mask = draw(rng, lesion, window.spacing_mm, y, x)  # type: ignore[arg-type]
     if isinstance(lesion, Mass):
         added *= 1 - np.float32(0.3) * gland[part]
-    mask[np.argmin(np.abs(y)), np.argmin(np.abs(x))] = True
+    mask[np.argmin(np.abs(y)), np.argmin(np.abs(x))] = True  # a lesion smaller than a pixel still has a mask
     return Drawn(part, added, mask)
 
 
-def _part(window: Window, centre_mm: tuple[float, float], reach_mm: float) -> tuple[slice, slice]:
-    def along(axis: int) -> slice:
-        middle = (centre_mm[axis] - window.origin_mm[axis]) / window.spacing_mm[axis]
-        reach = reach_mm / window.spacing_mm[axis]
-        return slice(max(math.floor(middle - reach), 0), min(math.ceil(middle + reach), window.image_shape[axis]))
-
-    return along(0), along(1)
-
-
 def _radius(rng: np.random.Generator, shape: str, angle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the outline's radius at each angle, in no particular unit."""
+    """Return the radius of the outline at each angle, in an arbitrary unit."""
     aspect = rng.uniform(1.35, 1.9) if shape == "oval" else rng.uniform(1.0, 1.2)
     turned = angle - rng.uniform(0, math.pi)
     ellipse = 1 / np.sqrt(np.cos(turned) ** 2 + aspect**2 * np.sin(turned) ** 2)
     if shape == "lobulated":
         lobes, phase = int(rng.integers(3, 6)), rng.uniform(0, math.tau)
-        # Some lobes are wider than others.
+        # Lobes of equal width would look artificial.
         uneven = angle + rng.uniform(0.2, 0.6) * np.sin(angle - rng.uniform(0, math.tau))
         bulge = np.abs(np.cos(lobes / 2 * uneven + phase)) ** 0.8
         return ellipse * (1 + rng.uniform(0.22, 0.4) * bulge)
@@ -176,6 +176,7 @@ def _draw_mass(
     radius, angle = np.hypot(y, x), np.arctan2(y, x)
     table = np.linspace(-math.pi, math.pi, 721)
     outline = _radius(rng, mass.shape, table)
+    # The table has a node each half degree: 360 nodes further lies the opposite point, so the sums are diameters.
     outline *= mass.diameter_mm / np.max(outline[:-1] + np.roll(outline[:-1], 360))
     limit = np.interp(angle, table, outline).astype(np.float32)
     margin = np.float32(mass.diameter_mm * (rng.uniform(0.03, 0.06) if spiculated else rng.uniform(0.008, 0.025)))
@@ -191,7 +192,7 @@ def _draw_mass(
 def _spicules(
     rng: np.random.Generator, mass: Mass, spacing_mm: tuple[float, float], y: NDArray[Any], x: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Return thin lines that leave the mass in all directions and fade, the crest of the mass being 1."""
+    """Return thin lines that leave the mass in all directions and fade, in units of the height of the mass."""
     corner = y[0, 0] - spacing_mm[0] / 2, x[0, 0] - spacing_mm[1] / 2
     step = 0.5 * math.sqrt(spacing_mm[0] * spacing_mm[1])
     n, size = int(rng.integers(16, 30)), mass.diameter_mm
@@ -241,7 +242,10 @@ def _add_speck(
     turn: float,
     spacing_mm: tuple[float, float],
 ) -> None:
-    """Add one calcification as a Gaussian whose blur by a pixel keeps its integral; one of 1 mm has height 1."""
+    """Add one calcification as a Gaussian of height 1 per mm, blurred by the pixel and by 0.06 mm.
+
+    The blur preserves the integral.
+    """
     long, short = 0.35 * size_mm * math.sqrt(aspect), 0.35 * size_mm / math.sqrt(aspect)
     blur = spacing_mm[0] * spacing_mm[1] / 12 + 0.06**2
     wide_long, wide_short = math.sqrt(long**2 + blur), math.sqrt(short**2 + blur)

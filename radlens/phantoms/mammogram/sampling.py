@@ -1,9 +1,8 @@
-"""Mammograms and patches drawn at random for training; what is not the lesion does not depend on the class."""
+"""Random mammograms and patches for training; only the lesion depends on the class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from radlens.phantoms.batches import CLASSES, Batch, draw_batches
 from radlens.phantoms.fields import Seed, check_choice, check_range, generator
@@ -25,19 +24,19 @@ def sample(
     p_calcifications: float = 0.3,
     seed: Seed = 0,
 ) -> Mammogram:
-    """Draw a whole mammogram of a class: view, side, density and lesions at random.
+    """Draw a whole mammogram of a class with random view, laterality, density and lesions.
 
-    A case with lesions has one, or two of the same kind in every tenth.
+    One case in ten with lesions has two of the same class, the others have one.
 
     Args:
         category: "normal", "benign" or "malignant".
         image_shape: (height, width), at least 32 each.
-        spacing_mm: one number or (row, column); by default the image is 233 mm high.
+        spacing_mm: one number or (row, column), mm; by default the image is 233 mm high.
         p_calcifications: probability that a lesion is a cluster of calcifications and not a mass, 0..1.
         seed: the same arguments give the same image.
 
     Raises:
-        InvalidParameter: a value out of its range, or a field in which a lesion of up to 26 mm does not fit.
+        InvalidParameter: a value is out of range, or the breast is too small for a lesion, which measures up to 26 mm.
     """
     check_choice("category", category, CLASSES)
     check_range("p_calcifications", p_calcifications, 0.0, 1.0)
@@ -65,10 +64,10 @@ def sample_patch(
     p_calcifications: float = 0.3,
     seed: Seed = 0,
 ) -> Patch:
-    """Draw a patch of a class: density and lesion at random; arguments as `sample`.
+    """Draw a patch of a class with random density and lesion; arguments as in `sample`.
 
     Raises:
-        InvalidParameter: a value out of its range, or a patch in which a lesion of up to 26 mm does not fit.
+        InvalidParameter: a value is out of range, or the patch is too small for a lesion, which measures up to 26 mm.
     """
     check_choice("category", category, CLASSES)
     check_range("p_calcifications", p_calcifications, 0.0, 1.0)
@@ -89,8 +88,11 @@ def batches(
     p_calcifications: float = 0.3,
     seed: Seed = 0,
 ) -> Iterator[Batch[Mammogram]]:
-    """Return an iterator over batches of whole mammograms: `draw_batches` with `sample`."""
-    draw = partial(_draw, image_shape=image_shape, p_calcifications=p_calcifications)
+    """Return an iterator over batches of mammograms from `sample`; arguments and errors as in `draw_batches`."""
+
+    def draw(category: str, seed: Seed) -> Mammogram:
+        return sample(category, image_shape=image_shape, p_calcifications=p_calcifications, seed=seed)
+
     return draw_batches(draw, n_batches, batch_size, classes, seed)
 
 
@@ -103,14 +105,9 @@ def patch_batches(
     p_calcifications: float = 0.3,
     seed: Seed = 0,
 ) -> Iterator[Batch[Patch]]:
-    """Return an iterator over batches of patches: `draw_batches` with `sample_patch`."""
-    draw = partial(_draw_patch, image_shape=image_shape, p_calcifications=p_calcifications)
+    """Return an iterator over batches of patches from `sample_patch`; arguments and errors as in `draw_batches`."""
+
+    def draw(category: str, seed: Seed) -> Patch:
+        return sample_patch(category, image_shape=image_shape, p_calcifications=p_calcifications, seed=seed)
+
     return draw_batches(draw, n_batches, batch_size, classes, seed)
-
-
-def _draw(category: str, seed: Seed, *, image_shape: Sequence[int], p_calcifications: float) -> Mammogram:
-    return sample(category, image_shape=image_shape, p_calcifications=p_calcifications, seed=seed)
-
-
-def _draw_patch(category: str, seed: Seed, *, image_shape: Sequence[int], p_calcifications: float) -> Patch:
-    return sample_patch(category, image_shape=image_shape, p_calcifications=p_calcifications, seed=seed)

@@ -1,4 +1,4 @@
-"""Simulated mammograms and patches with the boxes and masks of what they show."""
+"""Simulated mammograms and patches with the boxes and masks of their lesions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from radlens.phantoms.mammogram.tissue import Window, draw_tissue, expose
 __all__ = ["FIELD_HEIGHT_MM", "PATCH_SPACING_MM", "Finding", "Mammogram", "Patch", "simulate", "simulate_patch"]
 
 FIELD_HEIGHT_MM = 233.0
-"""Height of an image whose spacing is not given: 3328 pixels of 0.07 mm."""
+"""Height of an image whose spacing is not given, mm: 3328 pixels of 0.07 mm."""
 
 PATCH_SPACING_MM = 0.2
 """Pixel spacing of a patch, mm: 224 pixels show 45 mm."""
@@ -27,7 +27,8 @@ _MAX_LESIONS = 8
 _SMALLEST = 32
 _N_CANDIDATES = 1500
 _REACH = 0.65
-"""How far an outline reaches from its centre at most, in diameters: irregular ones are not centred."""
+"""Largest distance of an outline from its centre, in diameters: more than half, since irregular outlines are not
+centred."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +36,9 @@ class Finding:
     """A lesion in an image.
 
     Args:
-        lesion: what was drawn.
-        mask: (H, W) bool; the outline of a mass without its spicules, or the hull of calcifications.
-        box: the smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open.
+        lesion: the lesion.
+        mask: (H, W) bool, true inside the outline of a mass without its spicules, or inside the hull of calcifications.
+        box: smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open.
     """
 
     lesion: Lesion
@@ -52,18 +53,18 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Mammogram:
-    """A simulated mammogram and everything that is true about it.
+    """A simulated mammogram and its ground truth.
 
     Args:
-        pixels: (H, W) float32, whole numbers 0..4095, attenuation bright, 0 outside the breast.
-        breast: (H, W) bool.
-        muscle: (H, W) bool, the pectoral muscle; empty in CC.
-        findings: one for each lesion, in the order given.
+        pixels: (H, W) float32, integers 0..4095, attenuation bright, 0 outside the breast.
+        breast: (H, W) bool, mask of the breast.
+        muscle: (H, W) bool, mask of the pectoral muscle; all false in CC.
+        findings: one finding for each lesion, in the order given.
         view: "CC" or "MLO".
         laterality: "L" or "R".
         density: "A" to "D".
-        spacing_mm: (row, column).
-        seed: what the image was drawn from.
+        spacing_mm: (row, column) distance between pixels, mm.
+        seed: seed of the image.
     """
 
     pixels: NDArray[np.float32]
@@ -78,7 +79,7 @@ class Mammogram:
 
     @property
     def lesion_mask(self) -> NDArray[np.bool_]:
-        """(H, W) bool: the masks of all findings together."""
+        """(H, W) bool: the union of the masks of all findings."""
         return _union(self.findings, self.pixels.shape)
 
     @property
@@ -94,15 +95,15 @@ class Mammogram:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A simulated patch: a lesion in its middle, or normal tissue.
+    """A simulated patch with a lesion in the middle, or with normal tissue.
 
     Args:
-        pixels: (H, W) float32, whole numbers 0..4095, attenuation bright.
-        breast: (H, W) bool; a patch near the skin has some background.
+        pixels: (H, W) float32, integers 0..4095, attenuation bright.
+        breast: (H, W) bool, mask of the breast; a patch near the skin has some background.
         finding: the lesion; None for normal tissue.
         density: "A" to "D".
-        spacing_mm: (row, column).
-        seed: what the patch was drawn from.
+        spacing_mm: (row, column) distance between pixels, mm.
+        seed: seed of the patch.
     """
 
     pixels: NDArray[np.float32]
@@ -114,12 +115,12 @@ class Patch:
 
     @property
     def lesion_mask(self) -> NDArray[np.bool_]:
-        """(H, W) bool: the mask of the finding; empty for normal tissue."""
+        """(H, W) bool: the mask of the finding; all false for normal tissue."""
         return _union([self.finding] if self.finding else [], self.pixels.shape)
 
     @property
     def malignant(self) -> bool:
-        """Whether it shows a malignant lesion."""
+        """Whether the patch shows a malignant lesion."""
         return self.finding is not None and self.finding.malignant
 
 
@@ -135,7 +136,7 @@ def simulate(
 ) -> Mammogram:
     """Simulate a whole mammogram; the breast fills the field, the chest wall is at the left edge for laterality L.
 
-    The image with the same seed and without lesions is the same breast, healthy: pixels differ where a lesion was put.
+    With the same seed, the image without lesions shows the same breast, healthy: only pixels at the lesions differ.
     At another pixel spacing, outline and lesions are the same and the tissue differs.
 
     Args:
@@ -143,12 +144,12 @@ def simulate(
         view: "CC" or "MLO"; MLO shows the pectoral muscle.
         laterality: "L" or "R"; R is mirrored.
         density: "A" (fat) to "D" (extremely dense).
-        lesions: up to 8; each is put where it lies inside the breast, outside the muscle and clear of the others.
-        spacing_mm: one number or (row, column); by default the image is 233 mm high.
+        lesions: up to 8 lesions; each is placed inside the breast, outside the muscle and apart from the others.
+        spacing_mm: one number or (row, column), mm; by default the image is 233 mm high.
         seed: the same arguments give the same image.
 
     Raises:
-        InvalidParameter: a value out of its range, or a lesion that fits nowhere.
+        InvalidParameter: a value is out of range, or a lesion does not fit.
     """
     shape = check_shape(image_shape, _SMALLEST)
     for name, value, choices in (("view", view, VIEWS), ("laterality", laterality, LATERALITIES)):
@@ -160,6 +161,7 @@ def simulate(
     rng = generator(seed)
     window = Window(shape, spacing)
     anatomy = sample_anatomy(rng, view, (shape[0] * spacing[0], shape[1] * spacing[1]))
+    # Separate generators: the draws for lesions must change neither tissue nor noise.
     shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
     places = _places(shapes, anatomy, window, lesions)
     tissue = draw_tissue(rng, anatomy, window, density)
@@ -185,18 +187,18 @@ def simulate_patch(
 ) -> Patch:
     """Simulate a patch of a breast with a lesion in the middle, or with normal tissue.
 
-    Both come from the same places of the same breasts, so that the surroundings do not tell them apart; only where a
-    large lesion would not fit is none put.
+    Both come from the same places of the same breasts, so that the surroundings do not reveal the class. The one
+    exception are places where a large lesion does not fit.
 
     Args:
-        lesion: what to put in the middle; None for normal tissue.
+        lesion: lesion in the middle; None for normal tissue.
         image_shape: (height, width), at least 32 each.
         density: "A" (fat) to "D" (extremely dense).
-        spacing_mm: one number or (row, column).
+        spacing_mm: one number or (row, column), mm.
         seed: the same arguments give the same patch.
 
     Raises:
-        InvalidParameter: a value out of its range, or a lesion larger than the breast or the patch.
+        InvalidParameter: a value is out of range, or the lesion does not fit into the breast or the patch.
     """
     shape, spacing = check_shape(image_shape, _SMALLEST), pair(spacing_mm)
     check_choice("density", density, DENSITIES)
@@ -205,12 +207,12 @@ def simulate_patch(
         raise InvalidParameter(f"lesion must fit in a patch of {min(extent):g} mm, got {lesion.diameter_mm:g} mm")
     rng = generator(seed)
     anatomy = sample_anatomy(rng, str(rng.choice(VIEWS)), _PATCH_FIELD_MM)
-    # Normal tissue comes from where a lesion of middle size would be.
+    # Normal tissue comes from places where a lesion of median size (about 14 mm, see `sample_lesion`) would fit.
     radius = _REACH * (14.0 if lesion is None else lesion.diameter_mm)
     centre = _place(rng, anatomy, _PATCH_FIELD_MM, max(radius, 9.0), max(spacing), [])
     if centre is None:
         raise InvalidParameter(f"lesion must fit in the breast, got {radius / _REACH:g} mm")
-    # The centre of the lesion is the centre of the middle pixel.
+    # The centre of the lesion coincides with the centre of the middle pixel.
     corner = [middle - (side // 2 + 0.5) * step for middle, side, step in zip(centre, shape, spacing, strict=True)]
     window = Window(shape, spacing, (corner[0], corner[1]))
     shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
@@ -251,9 +253,12 @@ def _place(
     pixel_mm: float,
     taken: Sequence[tuple[float, float, float]],
 ) -> tuple[float, float] | None:
-    """Draw a place inside breast and image, outside the muscle, clear of what is taken; gland is likelier than fat."""
+    """Draw (y, x) in mm of a disk inside breast and image, outside the muscle and apart from ``taken``, or None.
+
+    Candidates in gland are likelier than those in fat; ``taken`` holds (y, x, radius) of placed lesions.
+    """
     y, x = (rng.uniform(0, side, _N_CANDIDATES).astype(np.float32) for side in extent_mm)
-    # Further in, the distance to the skin is up to a tenth too large.
+    # Away from the skin, skin_distance is up to 10 % too large.
     free = 0.9 * anatomy.skin_distance(y, x) > radius_mm + 1.5 + pixel_mm
     free &= anatomy.muscle_distance(y, x) < -radius_mm
     for at, side in ((y, extent_mm[0]), (x, extent_mm[1])):

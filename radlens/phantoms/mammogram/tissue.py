@@ -1,4 +1,4 @@
-"""Tissue of a breast as attenuation: parenchyma with spectrum 1/f^beta, strands, skin, muscle; after Burgess 2001."""
+"""Attenuation of breast tissue: parenchyma with spectrum 1/f^beta, strands, skin, muscle; after Burgess 2001."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from radlens.phantoms.mammogram.anatomy import Anatomy
 __all__ = ["FAT", "GLAND_OVER_FAT", "Tissue", "Window", "draw_tissue", "expose"]
 
 FAT = 0.22
-"""Attenuation of a breast of fat alone at full thickness; 1 is white."""
+"""Attenuation of a purely fatty breast at full thickness; 1 is white."""
 
 GLAND_OVER_FAT = 0.34
-"""How much more gland attenuates: the unit of a lesion's contrast."""
+"""Attenuation of gland above that of fat: the unit of the contrast of lesions."""
 
 _OFFSETS = {"A": -2.15, "B": -1.2, "C": -0.4, "D": 0.55}
 _BETA = 3.0
@@ -27,12 +27,12 @@ _BETA = 3.0
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The part of the breast that is drawn.
+    """The part of the breast that an image shows.
 
     Args:
         image_shape: (height, width) in pixels.
-        spacing_mm: (row, column), mm.
-        origin_mm: (y, x) of the outer corner of pixel (0, 0).
+        spacing_mm: (row, column) distance between pixels, mm.
+        origin_mm: (y, x) of the outer corner of pixel (0, 0), mm.
     """
 
     image_shape: tuple[int, int]
@@ -41,26 +41,26 @@ class Window:
 
     @property
     def y(self) -> NDArray[np.float32]:
-        """(height, 1) mm of pixel centres."""
+        """(height, 1) y of pixel centres, mm."""
         centres = self.origin_mm[0] + (np.arange(self.image_shape[0]) + 0.5) * self.spacing_mm[0]
         return centres.astype(np.float32)[:, None]
 
     @property
     def x(self) -> NDArray[np.float32]:
-        """(1, width) mm of pixel centres."""
+        """(1, width) x of pixel centres, mm."""
         centres = self.origin_mm[1] + (np.arange(self.image_shape[1]) + 0.5) * self.spacing_mm[1]
         return centres.astype(np.float32)[None, :]
 
 
 @dataclass(frozen=True, eq=False)
 class Tissue:
-    """A drawn window, every array (height, width).
+    """The tissue in a window; every array is (height, width).
 
     Args:
         attenuation: float32, 0 outside the breast, 1 is white.
-        breast: bool.
-        muscle: bool, the pectoral muscle.
-        gland: float32, 0 fat ... 1 gland.
+        breast: bool, mask of the breast.
+        muscle: bool, mask of the pectoral muscle.
+        gland: float32, fraction of gland, from 0 (fat) to 1 (gland).
     """
 
     attenuation: NDArray[np.float32]
@@ -99,7 +99,7 @@ def _gland(
     skin_mm: NDArray[np.float32],
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Return the fraction of gland: where a random field and the likely place of gland exceed what is fat."""
+    """Return the fraction of gland: high where the random field plus the prior exceed the threshold of the density."""
     prior = anatomy.gland_prior(window.y, window.x)
     offset = _OFFSETS[density] + rng.uniform(-0.3, 0.3)
     gland = expit(np.float32(1.7) * (np.float32(0.8) * coarse + np.float32(1.35) * prior + np.float32(offset)))
@@ -109,7 +109,7 @@ def _gland(
 
 
 def _vessels(rng: np.random.Generator, anatomy: Anatomy, window: Window) -> NDArray[np.float32]:
-    """Return vessels and ducts: a few wide, many thin curves that run towards the nipple."""
+    """Return the attenuation of vessels and ducts: a few wide and many thin curves that run towards the nipple."""
     step = 0.5 * math.sqrt(window.spacing_mm[0] * window.spacing_mm[1])
     extent = [side * mm for side, mm in zip(window.image_shape, window.spacing_mm, strict=True)]
     total = np.zeros(window.image_shape, dtype=np.float32)
@@ -129,7 +129,7 @@ def _vessels(rng: np.random.Generator, anatomy: Anatomy, window: Window) -> NDAr
 def _with_muscle(
     level: NDArray[np.float32], muscle_mm: NDArray[np.float32], fine: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Lay the pectoral muscle over the tissue, with faint fibres along its edge."""
+    """Return the attenuation with the pectoral muscle, which has faint fibres along its edge, over the tissue."""
     fibres = np.sin(muscle_mm * np.float32(rng.uniform(0.9, 1.4)) + 1.5 * fine)
     bright = (
         np.float32(FAT + GLAND_OVER_FAT * rng.uniform(0.75, 1.15))
@@ -142,9 +142,9 @@ def _with_muscle(
 
 
 def expose(rng: np.random.Generator, attenuation: NDArray[np.float32], breast: NDArray[Any]) -> NDArray[np.float32]:
-    """Return 12-bit pixel values 0..4095, whole numbers, attenuation bright; 0 outside the breast.
+    """Return integer 12-bit pixel values 0..4095 as float32, attenuation bright; 0 outside the breast.
 
-    Gain, offset and noise differ from image to image as processing and dose do.
+    Gain, offset and noise differ from image to image, as with different processing and dose.
     """
     gain, offset, noise = rng.uniform(3300, 4700), rng.uniform(60, 380), rng.uniform(22, 50)
     pixels = np.float32(offset) + np.float32(gain) * attenuation

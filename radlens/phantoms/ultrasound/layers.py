@@ -1,4 +1,4 @@
-"""Layers of the breast as echo levels: skin, fat, gland, fat behind the gland, muscle; numbers chosen by eye."""
+"""Echo levels of the layers of a breast: skin, fat, gland, retromammary fat, muscle; numbers chosen by eye."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from radlens.phantoms.fields import harmonics, power_law, wave
 __all__ = ["GLAND_DB", "LAYERS", "Layers", "draw_layers"]
 
 LAYERS = ("skin", "fat", "gland", "retromammary fat", "muscle")
-"""Layers from the probe down; ``Layers.index`` counts in this order."""
+"""Names of the layers from the probe down, in the order of ``Layers.index``."""
 
 GLAND_DB = -12.0
-"""Echo level of gland, dB; a mass's level is relative to it."""
+"""Echo level of gland, dB; the level of a mass is relative to it."""
 
 _LEVELS_DB = np.array([-7.0, -24.0, GLAND_DB, -23.0, -21.0], dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """Drawn layers.
+    """Layers of one image.
 
     Args:
-        index: (H, W) uint8, into ``LAYERS``.
-        echo_db: (H, W) float32.
-        gland_mm: depth of the upper and the lower border of the gland, on average.
+        index: (H, W) uint8, index into ``LAYERS``.
+        echo_db: (H, W) float32, echo level, dB.
+        gland_mm: mean depths of the upper and the lower border of the gland, mm.
     """
 
     index: NDArray[np.uint8]
@@ -46,15 +46,16 @@ def draw_layers(rng: np.random.Generator, image_shape: tuple[int, int], spacing_
     echo = _LEVELS_DB[index] + rng.normal(0, 1.2, len(LAYERS)).astype(np.float32)[index]
     echo += _texture(rng, index, image_shape, spacing_mm)
     for border, thickness, crest in zip(borders, (0.15, 0.2, 0.25, 0.3), (7.0, 5.0, 6.0, 14.0), strict=True):
-        # A specular interface: it fades where it is not square to the beam.
+        # Reflection at an interface is specular: it fades where the interface is not perpendicular to the beam.
         facing = np.exp(-np.square(np.gradient(border, x) / 0.35)).astype(np.float32)
         echo += np.float32(crest) * facing * np.exp(-np.square((z - border) / np.float32(thickness)))
+    # Entrance echo at the probe.
     echo += np.float32(9.0) * np.exp(-z / np.float32(0.35))
     return Layers(index, echo.astype(np.float32), (float(borders[1].mean()), float(borders[2].mean())))
 
 
 def _borders(rng: np.random.Generator, x: NDArray[np.float32], depth_mm: float) -> list[NDArray[np.float32]]:
-    """Return the depths of the four borders along x, each below the one before."""
+    """Return the depths of the four borders along x in mm, each at least 0.3 mm below the previous one."""
     skin = min(rng.uniform(1.0, 2.2), 0.15 * depth_mm)
     ends = (
         skin,
@@ -64,7 +65,7 @@ def _borders(rng: np.random.Generator, x: NDArray[np.float32], depth_mm: float) 
     )
     borders: list[NDArray[np.float32]] = []
     for i, (end, size) in enumerate(zip(ends, (0.004, 0.035, 0.035, 0.018), strict=True)):
-        phase = np.float32(2 * np.pi / 60.0) * x
+        phase = np.float32(2 * np.pi / 60.0) * x  # 60 mm is more than the default width: borders do not repeat
         curve = end + depth_mm * wave(harmonics(rng, {1: size, 2: size, 3: size / 2, 5: size / 3}), phase)
         curve += np.float32(rng.normal(0, 0.02 if i else 0.0)) * (x - x.mean())
         borders.append(np.maximum(curve, borders[-1] + 0.3) if borders else curve)
@@ -74,7 +75,7 @@ def _borders(rng: np.random.Generator, x: NDArray[np.float32], depth_mm: float) 
 def _texture(
     rng: np.random.Generator, index: NDArray[Any], image_shape: tuple[int, int], spacing_mm: tuple[float, float]
 ) -> NDArray[np.float32]:
-    """Return dB to add: septa of fat, strands and ducts of gland, fibres of muscle."""
+    """Return the texture of each layer in dB: septa of fat, strands and ducts of gland, fibres of muscle."""
     web = power_law(rng, image_shape, spacing_mm, beta=4.5, outer_mm=9.0, inner_mm=0.25, stretch=2.2)
     cloud = power_law(rng, image_shape, spacing_mm, beta=3.0, outer_mm=8.0, inner_mm=0.2, stretch=2.5)
     fibre = power_law(rng, image_shape, spacing_mm, beta=3.5, outer_mm=4.0, inner_mm=0.15, stretch=9.0)

@@ -16,7 +16,7 @@ from radlens.phantoms.ultrasound.layers import GLAND_DB
 __all__ = ["POSTERIOR", "Mass", "draw_mass", "sample_mass"]
 
 POSTERIOR = ("none", "enhancement", "shadow", "combined")
-"""Posterior features; combined: one part of the mass enhances, the other shadows."""
+"""Posterior features; "combined": one part of the mass enhances, the other shadows."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,15 @@ class Mass:
     """A mass.
 
     Args:
-        malignant: irregular with an ill-defined margin and an echogenic rim, or smooth with a thin capsule.
+        malignant: whether the mass is irregular with an ill-defined margin and an echogenic rim; a benign mass is
+            smooth and has a thin capsule.
         width_mm: extent along the skin, 1..60 mm.
         height_mm: extent along the beam, 1..60 mm.
-        echo_db: level against gland, -45..-3 dB; a cyst is below -30.
-        posterior: what lies below, one of ``POSTERIOR``.
+        echo_db: echo level relative to gland, -45..-3 dB; a cyst is below -30.
+        posterior: posterior feature, one of ``POSTERIOR``.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: a value is out of range.
     """
 
     malignant: bool = False
@@ -48,10 +49,10 @@ class Mass:
 
 
 def sample_mass(rng: np.random.Generator, malignant: bool) -> Mass:
-    """Draw a mass; area and, cysts aside, echo level do not depend on whether it is malignant.
+    """Draw a mass; area and (except for cysts) echo level do not depend on whether the mass is malignant.
 
-    Benign masses are mostly wider than tall and enhance, malignant ones are mostly taller than wide and shadow; neither
-    is a rule.
+    Most benign masses are wider than tall and enhance, most malignant ones are taller than wide and shadow; both have
+    exceptions, so that neither feature alone gives the class away.
     """
     diameter = rng.uniform(7.0, 15.0)
     if malignant:
@@ -76,19 +77,19 @@ def draw_mass(
 
     Args:
         rng: source of randomness.
-        mass: what to draw.
-        echo_db: (H, W) float32, the tissue.
-        spacing_mm: (row, column).
-        centre_mm: (depth, x) of the mass.
+        mass: the mass to draw.
+        echo_db: (H, W) float32, echo level of the tissue, dB.
+        spacing_mm: (row, column) distance between pixels, mm.
+        centre_mm: (depth, x) of the centre of the mass, mm.
 
     Returns:
-        The new map, and the outline as (H, W) bool.
+        The new map of echo levels, and the mask of the mass as (H, W) bool.
     """
     z = ((np.arange(echo_db.shape[0]) + 0.5) * spacing_mm[0] - centre_mm[0]).astype(np.float32)[:, None]
     x = ((np.arange(echo_db.shape[1]) + 0.5) * spacing_mm[1] - centre_mm[1]).astype(np.float32)[None, :]
     inward, angle = _inward_mm(rng, mass, z, x)
     mask = inward >= 0
-    mask[np.argmin(np.abs(z)), np.argmin(np.abs(x))] = True
+    mask[np.argmin(np.abs(z)), np.argmin(np.abs(x))] = True  # a mass smaller than a pixel still has a mask
     blurred = inward
     if mass.malignant:
         blurred = inward + np.float32(0.45) * power_law(rng, echo_db.shape, spacing_mm, beta=2.5, outer_mm=3.0)
@@ -107,7 +108,7 @@ def draw_mass(
 def _inward_mm(
     rng: np.random.Generator, mass: Mass, z: NDArray[np.float32], x: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mm inwards from the outline, along the radius, and the angle; 0 is to the right, pi / 2 down."""
+    """Return the distance to the outline along the radius, mm, positive inside, and the angle: 0 right, pi / 2 down."""
     benign = {2: 0.03, 3: 0.05} if rng.random() < 0.7 else {2: 0.03, 3: 0.08, 4: 0.06}
     wild = {2: 0.06, 3: 0.11, 4: 0.1, 5: 0.1, 6: 0.08, 8: 0.08, 11: 0.06, 15: 0.05}
     terms = harmonics(rng, wild if mass.malignant else benign)
@@ -116,7 +117,7 @@ def _inward_mm(
     turned = angles - turn
     outline = 1 / np.hypot(np.cos(turned) / mass.width_mm, np.sin(turned) / mass.height_mm)
     outline *= 1 + wave(terms, angles)
-    # The outline is stretched to the extents that were asked for, and put in their middle.
+    # The harmonics change width and height: the outline is scaled to those of the mass and centred.
     across, down = outline * np.cos(angles), outline * np.sin(angles)
     scale_x, scale_z = mass.width_mm / np.ptp(across), mass.height_mm / np.ptp(down)
     across, down = (across - across.max()) * scale_x, (down - down.max()) * scale_z
@@ -128,13 +129,13 @@ def _inward_mm(
 
 
 def _capsule(rng: np.random.Generator, inward: NDArray[np.float32], angle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a thin bright line around the mass, in dB; it fades at the sides, which are not square to the beam."""
+    """Return a thin bright line around the mass, dB; it fades at the sides, which are parallel to the beam."""
     line = np.exp(-np.square((inward + np.float32(0.15)) / np.float32(0.22)))
     return np.float32(rng.uniform(3, 7)) * line * (np.float32(0.3) + np.float32(0.7) * np.abs(np.sin(angle)))
 
 
 def _rim(rng: np.random.Generator, inward: NDArray[np.float32], angle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a broad bright rim, in dB, strongest at the sides and above."""
+    """Return a broad echogenic rim, dB, strongest above the mass and weakest below."""
     wide = np.float32(rng.uniform(1.0, 2.2))
     band = np.exp(-np.square((inward + np.float32(0.8) * wide) / wide))
     strength = rng.uniform(3.0, 9.0) if rng.random() < 0.8 else 0.0
@@ -164,7 +165,7 @@ def _spicules(
 def _calcifications(
     rng: np.random.Generator, mask: NDArray[np.bool_], spacing_mm: tuple[float, float]
 ) -> NDArray[np.float32]:
-    """Return bright specks in the mass, in dB; most masses have none."""
+    """Return bright specks in the mass, dB; about a third of the masses have some."""
     specks = np.zeros(mask.shape, dtype=np.float32)
     if rng.random() < 0.35:
         rows, cols = np.nonzero(mask)
@@ -183,7 +184,7 @@ def _below(
     x: NDArray[np.float32],
     spacing_mm: tuple[float, float],
 ) -> NDArray[np.float32]:
-    """Return posterior features, in dB: what the beam gains or loses grows with its way through the mass."""
+    """Return posterior features, dB: gain or loss grows with the path of the beam through the mass."""
     path = np.cumsum(mask, axis=0, dtype=np.float32) * np.float32(spacing_mm[0])
     path = gaussian_filter1d(path, max(0.5 / spacing_mm[1], 0.3), axis=1, mode="nearest")
     gain, loss = rng.uniform(5.0, 9.0) / mass.height_mm, rng.uniform(11.0, 20.0) / mass.height_mm

@@ -1,9 +1,8 @@
-"""Ultrasound images drawn at random for training; what is not the mass does not depend on the class."""
+"""Random ultrasound images for training; only the mass depends on the class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from radlens.phantoms.batches import CLASSES, Batch, draw_batches
 from radlens.phantoms.fields import Seed, check_choice, generator
@@ -20,16 +19,16 @@ def sample(
     spacing_mm: float | tuple[float, float] | None = None,
     seed: Seed = 0,
 ) -> UltrasoundImage:
-    """Draw an image of a class: mass, tissue and scanner at random.
+    """Draw an image of a class with random mass, tissue and scanner.
 
     Args:
         category: "normal", "benign" or "malignant".
         image_shape: (height, width), at least 32 each.
-        spacing_mm: one number or (row, column); by default the image is 38 mm wide and its pixels are square.
+        spacing_mm: one number or (row, column), mm; by default the image is 38 mm wide and its pixels are square.
         seed: the same arguments give the same image.
 
     Raises:
-        InvalidParameter: a value out of its range, or a field in which a mass of up to 23 mm does not fit.
+        InvalidParameter: a value is out of range, or the image is too small for the mass, which measures up to 23 mm.
     """
     check_choice("category", category, CLASSES)
     mass = None if category == "normal" else sample_mass(generator(seed), category == "malignant")
@@ -44,9 +43,9 @@ def batches(
     image_shape: Sequence[int] = (224, 224),
     seed: Seed = 0,
 ) -> Iterator[Batch[UltrasoundImage]]:
-    """Return an iterator over batches: `draw_batches` with `sample`."""
-    return draw_batches(partial(_draw, image_shape=image_shape), n_batches, batch_size, classes, seed)
+    """Return an iterator over batches of images from `sample`; arguments and errors as in `draw_batches`."""
 
+    def draw(category: str, seed: Seed) -> UltrasoundImage:
+        return sample(category, image_shape=image_shape, seed=seed)
 
-def _draw(category: str, seed: Seed, *, image_shape: Sequence[int]) -> UltrasoundImage:
-    return sample(category, image_shape=image_shape, seed=seed)
+    return draw_batches(draw, n_batches, batch_size, classes, seed)

@@ -1,4 +1,4 @@
-"""Simulated B-mode images of the breast with the outline of what they show; classes as Byra et al. 2022."""
+"""Simulated B-mode images of the breast with the outline of the mass; classes of Byra et al. 2022."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from radlens.phantoms.ultrasound.speckle import Scanner, compress, envelope, sam
 __all__ = ["FIELD_WIDTH_MM", "UltrasoundImage", "simulate"]
 
 FIELD_WIDTH_MM = 38.0
-"""Width of an image whose spacing is not given: the probe of Byra et al. 2022, L14-5/38."""
+"""Width of an image whose spacing is not given, mm: that of the probe L14-5/38 of Byra et al. 2022."""
 
 _SMALLEST = 32
 _NOISE_FLOOR_DB = -62.0
@@ -25,17 +25,17 @@ _NOISE_FLOOR_DB = -62.0
 
 @dataclass(frozen=True, eq=False)
 class UltrasoundImage:
-    """A simulated image and everything that is true about it.
+    """A simulated image and its ground truth.
 
     Args:
-        pixels: (H, W) float32, whole numbers 0..255, strong echoes bright, the probe at the top.
-        mask: (H, W) bool, the outline of the mass; empty without one.
-        box: the smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open; None without a mass.
-        layers: (H, W) uint8, into ``LAYERS``; the tissue as it is without the mass.
-        mass: what was drawn; None without.
-        scanner: how it was scanned.
-        spacing_mm: (row, column).
-        seed: what the image was drawn from.
+        pixels: (H, W) float32, integers 0..255, strong echoes bright, the probe at the top.
+        mask: (H, W) bool, true inside the outline of the mass; all false without a mass.
+        box: smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open; None without a mass.
+        layers: (H, W) uint8, index into ``LAYERS`` of the tissue without the mass.
+        mass: the mass; None for normal tissue.
+        scanner: resolution and settings of the scanner.
+        spacing_mm: (row, column) distance between pixels, mm.
+        seed: seed of the image.
     """
 
     pixels: NDArray[np.float32]
@@ -49,7 +49,7 @@ class UltrasoundImage:
 
     @property
     def malignant(self) -> bool:
-        """Whether it shows a malignant mass."""
+        """Whether the image shows a malignant mass."""
         return self.mass is not None and self.mass.malignant
 
 
@@ -61,25 +61,26 @@ def simulate(
     scanner: Scanner | None = None,
     seed: Seed = 0,
 ) -> UltrasoundImage:
-    """Simulate a B-mode image of a breast, with a mass or without.
+    """Simulate a B-mode image of a breast with or without a mass.
 
-    The image with the same seed and without a mass shows the same tissue at another gain.
+    With the same seed, the image without a mass shows the same tissue at another gain.
 
     Args:
-        mass: put at a random place in the middle third of depth where it fits; None for normal tissue.
+        mass: the mass, placed at random in the gland, or as close to it as it fits; None for normal tissue.
         image_shape: (height, width), at least 32 each.
-        spacing_mm: one number or (row, column); by default the image is 38 mm wide and its pixels are square.
-        scanner: resolution and settings; drawn when not given.
+        spacing_mm: one number or (row, column), mm; by default the image is 38 mm wide and its pixels are square.
+        scanner: resolution and settings; drawn at random when not given.
         seed: the same arguments give the same image.
 
     Raises:
-        InvalidParameter: a value out of its range, or a mass that does not fit.
+        InvalidParameter: a value is out of range, or the mass does not fit into the image.
     """
     shape = check_shape(image_shape, _SMALLEST)
     spacing = pair(FIELD_WIDTH_MM / shape[1] if spacing_mm is None else spacing_mm)
     rng = generator(seed)
     scanner = sample_scanner(rng) if scanner is None else scanner
     layers = draw_layers(rng, shape, spacing)
+    # A separate generator: the number of draws for the mass varies and must not change the speckle.
     speckle = np.random.default_rng(rng.integers(2**63))
     echo, mask = layers.echo_db, np.zeros(shape, dtype=bool)
     if mass is not None:
@@ -94,7 +95,7 @@ def simulate(
 def _place(
     rng: np.random.Generator, mass: Mass, extent_mm: tuple[float, float], gland_mm: tuple[float, float]
 ) -> tuple[float, float]:
-    """Draw (depth, x) of the centre: in the gland where there is room, always wholly inside the image."""
+    """Draw (depth, x) of the centre, mm: in the gland if the mass fits there, always entirely inside the image."""
     if mass.height_mm + 3.0 > extent_mm[0] or mass.width_mm + 1.0 > extent_mm[1]:
         size, room = f"{mass.width_mm:g} x {mass.height_mm:g} mm", f"{extent_mm[1]:g} x {extent_mm[0]:g} mm"
         raise InvalidParameter(f"mass must fit in an image of {room}, got {size}")

@@ -1,4 +1,4 @@
-"""From scatterers to a B-mode image: speckle and log compression; Wagner et al., IEEE Trans. SU 30 (1983) 156."""
+"""Speckle and log compression of a B-mode image: Wagner et al., IEEE Trans. SU 30 (1983) 156."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["Scanner", "compress", "envelope", "sample_scanner"]
 
 @dataclass(frozen=True)
 class Scanner:
-    """A linear probe and how its operator set it.
+    """A linear probe and its settings.
 
     Args:
         axial_mm: standard deviation of the pulse along the beam, 0.02..2 mm.
         lateral_mm: standard deviation of the beam at its focus, 0.02..5 mm.
         focus_mm: depth of the focus, 0..200 mm.
-        widening: how much wider the beam is for each mm off the focus, mm per mm, 0..0.2.
-        n_looks: images of independent speckle that are averaged (spatial compounding), 1..8.
-        dynamic_range_db: from black to white, 20..120 dB.
-        brightness: mean pixel value that the operator reaches with the gain, 20..200.
-        tgc_db_per_mm: what time-gain compensation leaves, -1..1 dB per mm of depth.
+        widening: increase of ``lateral_mm`` per mm of distance from the focus, mm per mm, 0..0.2.
+        n_looks: number of averaged images with independent speckle (spatial compounding), 1..8.
+        dynamic_range_db: range from black to white, 20..120 dB.
+        brightness: mean pixel value to which the operator sets the gain, 20..200.
+        tgc_db_per_mm: residual slope after time-gain compensation, -1..1 dB per mm of depth.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: a value is out of range.
     """
 
     axial_mm: float = 0.12
@@ -54,7 +54,7 @@ class Scanner:
 
 
 def sample_scanner(rng: np.random.Generator) -> Scanner:
-    """Draw a scanner; nothing in it depends on what is scanned, the mean brightness of the image included."""
+    """Draw a scanner; its settings, including the mean brightness of the image, do not depend on the tissue."""
     return Scanner(
         axial_mm=rng.uniform(0.09, 0.15),
         lateral_mm=rng.uniform(0.18, 0.3),
@@ -72,17 +72,17 @@ def envelope(
 ) -> NDArray[np.float32]:
     """Return the echo envelope of random scatterers: Rayleigh distributed where the echo level is constant.
 
-    The point spread function is a Gaussian whose lateral width grows with the distance from the focus; between three
-    fixed widths the field is blended.
+    The point spread function is a Gaussian whose lateral width grows with the distance from the focus. The field is
+    filtered with three widths and interpolated between them.
 
     Args:
         rng: source of randomness.
         echo_db: (H, W) level of the scatterers, dB.
-        spacing_mm: (row, column).
+        spacing_mm: (row, column) distance between pixels, mm.
         scanner: resolution and number of looks.
 
     Returns:
-        (H, W) float32; where the level is constant its mean square is ``10 ** (echo_db / 10)``.
+        (H, W) float32; where the level is constant, its mean square is ``10 ** (echo_db / 10)``.
     """
     amplitude = np.power(np.float32(10), echo_db / np.float32(20))
     depth = (np.arange(echo_db.shape[0]) + 0.5) * spacing_mm[0]
@@ -110,7 +110,7 @@ def _blur(
             blurred[rows] += share[rows, None].astype(np.float32) * correlate1d(
                 field[rows], kernel, axis=1, mode="reflect"
             )
-        # The same noise through two Gaussians of these widths has this correlation.
+        # The root is the correlation of one white noise after two Gaussian filters of widths sigma and other.
         for other, weight in zip(nodes, shares, strict=True):
             power += share * weight * np.sqrt(2 * sigma * other / (sigma**2 + other**2))
     blurred /= np.sqrt(power).astype(np.float32)[:, None]
@@ -118,16 +118,16 @@ def _blur(
 
 
 def _unit_energy(sigma_px: float) -> NDArray[np.float32]:
-    """Return Gaussian weights whose squares sum to 1, so that white noise keeps its variance."""
+    """Return Gaussian weights whose squares sum to 1, which preserves the variance of white noise."""
     radius = max(math.ceil(3.5 * sigma_px), 1)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma_px, 0.2)) ** 2)
     return (weights / math.sqrt(np.sum(weights**2))).astype(np.float32)
 
 
 def compress(echo: NDArray[np.float32], spacing_mm: tuple[float, float], scanner: Scanner) -> NDArray[np.float32]:
-    """Log-compress an envelope to pixel values 0..255, whole numbers, of mean ``scanner.brightness``.
+    """Log-compress an envelope to integer pixel values 0..255 with mean ``scanner.brightness``.
 
-    The gain that gives that mean is found in a few steps: clipping makes it differ from image to image.
+    The gain is found by iteration, because clipping moves the mean by an amount that differs from image to image.
     """
     depth = (np.arange(echo.shape[0], dtype=np.float32) + 0.5) * np.float32(spacing_mm[0])
     level = 20 * np.log10(np.maximum(echo, np.float32(1e-6))) + np.float32(scanner.tgc_db_per_mm) * depth[:, None]

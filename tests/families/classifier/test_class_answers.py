@@ -222,7 +222,7 @@ def test_one_member_cannot_disagree(service):
     for parameters in ({"members": "each"}, {"output": "disagreement"}):
         status, message = refused(service, **parameters)
         assert status == 400
-        expected = "members must be mean and output another than disagreement for a model of one member, got each"
+        expected = "members must be mean and output must not be disagreement for a model with one member, got each"
         assert message == expected
 
 
