@@ -1,4 +1,4 @@
-"""The architectures, one file each."""
+"""Network architectures, one per file."""
 
 from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet, LogCdcPrediction
 from radlens.networks.cdmam_folded import FoldedCdmamEnsemble
