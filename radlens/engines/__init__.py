@@ -1,4 +1,4 @@
-"""What computes graphs: one file per engine behind one small protocol, and none is trusted unseen."""
+"""Inference engines: one file per engine behind a small protocol; engines are checked against golden values."""
 
 from radlens.engines.base import Engine, GraphEngine, Options, engine_class, names, register
 from radlens.engines.golden import Golden, golden_file, relative_error
