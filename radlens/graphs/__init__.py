@@ -1,4 +1,4 @@
-"""Models as graphs that need no autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
+"""Models as graphs without autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
 
 from radlens.graphs.classifier import GRAPHS, ClassifierGraphs, classifier_graphs
 from radlens.graphs.compiled import CompiledGraph
