@@ -205,7 +205,7 @@ class Client:
             if response.headers.get("content-type", "") != NDJSON:
                 return _decoded(_json(response.read()))
             members: list[np.ndarray] = []
-            for event in _events(response):
+            for event in (_json(line) for line in response.iter_lines() if line):
                 kind = event.pop("event", None)
                 if kind == "progress" and on_progress:
                     on_progress(Progress(**event))
@@ -424,10 +424,6 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
         return ModelNotFound(message)
     # TorchServe answers a wrong token with 400, although the request itself is valid.
     return ServerError(message) if code >= 500 or kind == "InvalidKeyException" else InvalidInput(message)
-
-
-def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    return (_json(line) for line in response.iter_lines() if line)
 
 
 def _json(text: bytes | str) -> Any:

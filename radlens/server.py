@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import psutil
@@ -290,7 +290,8 @@ class Server:
         for name in ("tmp", "logs"):
             (self._workdir / name).mkdir(parents=True, exist_ok=True)
         self._write_config()
-        self._log_start = _size(self._model_log)
+        # Logs of an earlier server in this directory do not count as crashes of this one.
+        self._log_start = self._model_log.stat().st_size if self._model_log.exists() else 0
         gateway = self._spawn(self._gateway_command(), _with_library(os.environ))
         try:
             # With --foreground the launcher keeps running as Java's parent and reaps it, so no zombie is left.
@@ -512,7 +513,8 @@ def _answers(state: State, model: str) -> bool:
     """Return whether a model answers a request without an image: the error comes from a handler that is running."""
     keys = state.keys()
     try:
-        workers = _get(f"{state.management_url}/models/{model}", keys.management)[0]["workers"]
+        url, headers = f"{state.management_url}/models/{model}", _bearer(keys.management)
+        workers = httpx.get(url, headers=headers, timeout=10).json()[0]["workers"]
         if not any(worker["status"] == "READY" for worker in workers):
             return False
         url = f"{state.url}/predictions/{model}"
@@ -520,10 +522,6 @@ def _answers(state: State, model: str) -> bool:
         return "request_id" in answer.json()
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         return False
-
-
-def _get(url: str, key: str | None) -> Any:
-    return httpx.get(url, headers=_bearer(key), timeout=10).json()
 
 
 def _bearer(key: str | None) -> dict[str, str]:
@@ -548,7 +546,3 @@ def _pattern(path: Path) -> str:
     """Return a regular expression for ``path``, in which special characters are replaced by ``.``."""
     # Not re.escape: the value is read as a Java properties file, where a backslash is an escape as well.
     return re.sub(r"[^A-Za-z0-9/_-]", ".", str(path))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -208,7 +208,8 @@ def choose(
     if samples is None:
         timings = tuple(Timing(c.name, c.batch_sizes(limit)[-1], 0.0, None) for c in candidates)
         return _first_passing(Calibration(timings), candidates, golden, limit, before)
-    file = cache_folder() / "calibration" / f"{_digest({**machine(), **key})}.json"
+    digest = hashlib.sha256(json.dumps({**machine(), **key}, sort_keys=True).encode()).hexdigest()[:32]
+    file = cache_folder() / "calibration" / f"{digest}.json"
     with _locked(file):
         calibration = None if again else _load(file)
         if calibration is None or not calibration.covers(candidates, limit):
@@ -310,10 +311,6 @@ def _line(file: Path, name: str) -> str:
             if head.strip() == name:
                 return value.strip()
     return ""
-
-
-def _digest(key: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _load(file: Path) -> Calibration | None:

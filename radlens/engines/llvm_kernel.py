@@ -326,7 +326,7 @@ def _pooled(ir: IrWriter, phases: Sequence[str], bias: str, inside: str) -> tupl
     Args:
         ir: writer of the function.
         phases: convolutions at the four pixels of the window.
-        bias: bias of the channel. It is added after pooling, since it does not change the maximum.
+        bias: bias of the channel. It is added after pooling, because it does not change which pixel is the largest.
         inside: flags of the lanes inside the image.
     """
     first, second, third, fourth = phases

@@ -46,7 +46,9 @@ class OnnxRuntimeEngine(GraphEngine):
             raise BundleError(
                 f"{graph.path.name} must be a graph that ONNX Runtime can run, got {type(error).__name__}"
             ) from error
-        _require_provider(self._session.get_providers(), self.provider)
+        found = self._session.get_providers()
+        if found[:1] != [self.provider]:
+            raise MissingDependency(f"{self.provider} must compute the graph, got {', '.join(found) or 'none'}")
         self._binding = self._session.io_binding()
 
     @classmethod
@@ -146,11 +148,6 @@ def _runtime() -> ModuleType:
             "engine onnxruntime needs the package onnxruntime: pip install 'radlens[cpu]', or 'radlens[gpu]' with a GPU"
         ) from error
     return onnxruntime
-
-
-def _require_provider(found: list[str], wanted: str) -> None:
-    if not found or found[0] != wanted:
-        raise MissingDependency(f"{wanted} must compute the graph, got {', '.join(found) or 'none'}")
 
 
 def _version(distribution: str) -> Any:

@@ -133,7 +133,7 @@ class TorchEngine(GraphEngine):
             )
             if node.domain not in ("", "ai.onnx") or node.op_type not in (*OPERATIONS, "Constant"):
                 raise BundleError(
-                    f"engine torch must know every operation of {self.graph.path.name}, got {node.op_type} in "
+                    f"engine torch must support every operation of {self.graph.path.name}, got {node.op_type} in "
                     f"{parsed.name!r}"
                 )
             if node.op_type == "Constant":

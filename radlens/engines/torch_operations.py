@@ -45,7 +45,8 @@ class Node:
 
     def unsupported(self, form: str) -> BundleError:
         """Return the error for a form of the operation that this module does not implement."""
-        return BundleError(f"engine torch must know every operation, got {self.operation} with {form} in {self.name!r}")
+        form = f"{self.operation} with {form} in {self.name!r}"
+        return BundleError(f"engine torch must support every operation, got {form}")
 
 
 Operation = Callable[..., Tensor | Sequence[Tensor]]
@@ -306,7 +307,7 @@ def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float
 def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     n = weight.ndim - 2
     before, after = _pads(node, x, weight.shape[2:])
-    # torch pads both sides alike.
+    # torch pads both sides by the same amount.
     if before != after:
         x, before = _padded(x, before, after, 0.0), [0] * n
     strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
@@ -337,7 +338,7 @@ def _max_pool(node: Node, x: Tensor) -> Tensor:
     kernel = node.get("kernel_shape")
     n = len(kernel)
     before, after = _pads(node, x, kernel)
-    # torch pads both sides alike, by at most half the kernel.
+    # torch pads both sides by the same amount, and by at most half the kernel.
     if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
         x, before = _padded(x, before, after, -math.inf), [0] * n
     strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
@@ -682,5 +683,5 @@ def dtype_of(data_type: int, single: torch.dtype) -> torch.dtype:
         16: torch.bfloat16,
     }
     if data_type not in kinds:
-        raise BundleError(f"engine torch must know every element type, got ONNX type {data_type}")
+        raise BundleError(f"engine torch must support every element type, got ONNX type {data_type}")
     return kinds[data_type]

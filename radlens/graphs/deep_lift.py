@@ -98,14 +98,11 @@ def _with_twins(graph: fx.Graph, score: fx.Node, images: fx.Node) -> dict[fx.Nod
     twins, needed = {images: baselines}, needed_for(score)
     for node in list(graph.nodes):
         # Sizes are not copied: they are the same for images and baselines.
-        if node in needed and any(n in twins for n in node.all_input_nodes) and _is_tensors(node.meta["val"]):
+        is_tensors = isinstance(node.meta.get("val"), Tensor | tuple | list)
+        if node in needed and any(n in twins for n in node.all_input_nodes) and is_tensors:
             with graph.inserting_after(node):
                 twins[node] = graph.node_copy(node, lambda n: twins.get(n, n))
     return twins
-
-
-def _is_tensors(value: Any) -> bool:
-    return isinstance(value, Tensor | tuple | list)
 
 
 class _Backward:
