@@ -39,6 +39,7 @@ class CompiledGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
+        # Tensors on "meta" have shape and type, but no memory.
         self.examples = tuple(x.detach().to("meta") for x in examples)
         self.input_names, self.output_names = list(input_names), list(output_names)
         self.eval()

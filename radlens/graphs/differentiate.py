@@ -89,6 +89,7 @@ def pass_on(
     gradient = gradients.pop(node)
     if node.target is operator.getitem:
         source, index = node.args
+        # The gradients of several results are collected until their operation is reached.
         assert isinstance(source, fx.Node), "getitem takes one result of an operation"
         parts = gradients.setdefault(source, [None] * len(source.meta["val"]))
         parts[index] = gradient if parts[index] is None else parts[index] + gradient
@@ -149,6 +150,7 @@ def summed_to(gradient: Any, x: Value) -> Any:
     ]
     if wide:
         gradient = gradient.sum(wide, keepdim=True)
+    # A rule may return a gradient that is smaller than x, such as that of a sum.
     if [is_static(s) and s for s in gradient.shape] != [is_static(s) and s for s in x.shape]:
         gradient = gradient.expand(sizes(x))
     return gradient

@@ -189,6 +189,7 @@ def check_custom_functions(
     """
     inputs = tuple(x.detach().clone().requires_grad_(k == wrt) for k, x in enumerate(inputs))
     with torch.enable_grad():
+        # Clones, because in-place layers must not change a leaf that requires a gradient.
         value = score(*(x.clone() for x in inputs))
         names = sorted(_custom_functions(value))
         if not names:

@@ -182,6 +182,7 @@ def _exported(whole: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
         path = stack.enter_context(_layer_path(whole.get_submodule("module")))
         stack.enter_context(quiet())
         stack.enter_context(_without_fused_attention())
+        # torch.no_grad blocks are recorded only where they change the mode.
         stack.enter_context(torch.enable_grad())
         try:
             return torch.export.export(whole.eval(), stand_ins, dynamic_shapes=(dynamic_batch(inputs),))
@@ -245,6 +246,7 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
     for node in list(graph.nodes):
         if node.op != "placeholder" or specs[node.name].kind == InputKind.USER_INPUT:
             continue
+        # Buffers that are not persistent are stored with the constants.
         tensor = program.state_dict.get(specs[node.name].target)
         tensor = program.constants[specs[node.name].target] if tensor is None else tensor
         name = f"constant_{node.name}"

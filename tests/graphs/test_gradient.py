@@ -246,6 +246,10 @@ def _named(layer):
             r"not have dropout .* \(layer 1\)",
         ),
         (_named(Lambda(lambda x: x.var(0) + x)), r"must not run over the batch: aten.var \(layer 1\)"),
+        (
+            _named(Lambda(lambda x: F.adaptive_max_pool2d(x.view(-1, 1, 2, 2), 1, return_indices=True)[1] + x)),
+            r"got its indices: aten.adaptive_max_pool2d \(layer 1\)",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_by_operation_and_layer(module, message):

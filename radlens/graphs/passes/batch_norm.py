@@ -66,6 +66,7 @@ def _takes(module: fx.GraphModule, source: Any, norm: fx.Node) -> bool:
 
 
 def _folded(module: fx.GraphModule, layer: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
+    # A dense layer without a bias has two arguments.
     args = [*arguments_of(layer), None][: max(3, len(layer.args))]
     weight, bias = constant_of(module, args[1]), constant_of(module, args[2])
     assert weight is not None, "checked before"

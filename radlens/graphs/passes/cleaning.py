@@ -55,7 +55,7 @@ def _does_nothing(node: fx.Node) -> bool:
 
 def _write_batch(node: fx.Node) -> None:
     shape = node.meta["val"].shape
-    if sum(not is_static(size) for size in shape) == 1:
+    if sum(not is_static(size) for size in shape) == 1:  # a shape may have a single -1
         node.target = aten.reshape.default
         node.args = (node.args[0], [size if is_static(size) else -1 for size in shape])
 

@@ -63,6 +63,7 @@ def replace_by_constant(module: fx.GraphModule, node: fx.Node, value: Tensor) ->
     """Replace ``node`` by a buffer that holds ``value``."""
     recorder = Recorder(module)
     with recorder.before(node):
+        # A copy, since the value may be a view of a weight; the recorder copies values that are not contiguous.
         constant = recorder.constant(value.clone() if value.is_contiguous() else value).node
     constant.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
     node.replace_all_uses_with(constant)

@@ -22,6 +22,7 @@ def fold_dense_chains(module: fx.GraphModule) -> None:
     Layers are folded from the last to the first, so that the thin last layers are multiplied first.
     """
     for second in reversed(module.graph.find_nodes(op="call_function", target=aten.linear.default)):
+        # Erased: already folded into the layer after it.
         while not second._erased and (first := _foldable_input(module, second)) is not None:
             _fold(module, first, second)
     drop_unused(module)

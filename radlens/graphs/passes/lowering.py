@@ -57,7 +57,14 @@ def _replace(module: fx.GraphModule, node: fx.Node) -> None:
     if isinstance(result, tuple):
         for user in list(node.users):
             assert user.target is operator.getitem, "several results are accessed by getitem"
-            user.replace_all_uses_with(result[user.args[1]].node)  # type: ignore[index]
+            part = result[user.args[1]]  # type: ignore[index]
+            if part is None and user.users:
+                raise UnsupportedOperation(
+                    f"only the values of a pooling may be used, got its indices: {name_of(node)} "
+                    f"(layer {layer_of(node)})"
+                )
+            if part is not None:
+                user.replace_all_uses_with(part.node)
             module.graph.erase_node(user)
     else:
         node.replace_all_uses_with(result.node)
@@ -77,6 +84,7 @@ def _moments(x: Any, axes: Sequence[int], correction: float = 0) -> tuple[Any, A
     centred = aten.sub.Tensor(x, mean)
     square = aten.sum.dim_IntList(aten.mul.Tensor(centred, centred), list(axes), True)
     divisor = count - correction
+    # nan as in torch, where there are not more elements than the correction.
     return centred, mean, aten.mul.Tensor(square, 1 / divisor if divisor > 0 else math.nan)
 
 
@@ -196,6 +204,7 @@ def adaptive_avg_pool(x: Any, outer: Sequence[int]) -> Any:
 @lowering(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
 def adaptive_max_pool(x: Any, outer: Sequence[int]) -> tuple:
     """Adaptive max pooling: global maximum, max pooling for equal windows, one pooling per window for unequal ones."""
+    # The second result, the indices, is None: graphs that use it are not supported.
     n = len(outer)
     if all(size == 1 for size in outer):
         largest = aten.max.dim(aten.reshape.default(x, [*sizes(x)[:-n], math.prod(sizes(x)[-n:])]), -1)

@@ -205,6 +205,7 @@ def avg_pool(
         for k in range(n):
             g = padded(g, 2 + k, 0, int(x.shape[2 + k]) - int(g.shape[2 + k]))
         return (g,)
+    # Overlapping windows: a transposed convolution with ones, one group per channel.
     channels = int(x.shape[1])
     ones = torch.ones([channels, 1, *kernel], dtype=g.dtype)
     g = torch.ops.aten.convolution.default(g, ones, None, stride, [0] * n, [1] * n, True, [0] * n, channels)

@@ -72,6 +72,7 @@ def cat(g: Any, y: Any, parts: Sequence[Any], axis: int = 0) -> tuple:
     gradients: list[Any] = []
     start = 0
     for part in parts:
+        # torch.cat ignores empty tensors of one axis.
         if part.ndim == 1 and is_static(part.shape[0]) and part.shape[0] == 0:
             gradients.append(None)
             continue
