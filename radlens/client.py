@@ -334,7 +334,7 @@ class Client:
         try:
             default = self._manage("GET", f"/models/{model}")[0]["modelVersion"]
             described = self._manage("GET", f"/models/{model}/all")
-        except ModelNotFound:
+        except ModelNotFound:  # unregistered since the models were listed
             return []
         return [
             Version(
@@ -372,7 +372,7 @@ class Client:
         headers = {"Accept": accept, "Content-Type": content_type, **self._headers}
         headers |= {PARAMETER_PREFIX + name.replace("_", "-"): _text(name, value) for name, value in parameters.items()}
         with _reaching(self.url), self._http.stream("POST", url, content=content, headers=headers) as response:
-            if response.is_error:
+            if response.is_error:  # httpx reads the body of a stream only on request
                 response.read()
             _require_success(response)
             yield response
@@ -417,6 +417,7 @@ def _require_success(response: httpx.Response) -> None:
 def _error(fields: Mapping[str, Any]) -> RadlensError:
     """Return the exception for the ``code``, ``type`` and ``message`` of the server's error."""
     kind, code, message = fields.get("type"), fields["code"], fields["message"]
+    # Handlers send the name of the exception; TorchServe's own errors have other names.
     named = getattr(errors, str(kind), None)
     if isinstance(named, type) and issubclass(named, RadlensError):
         return named(message)

@@ -126,4 +126,5 @@ def exit_code(error: BaseException) -> int:
 
 
 def _nearest(table: dict[type[RadlensError], int], error: BaseException, default: int) -> int:
+    # A class without an entry has that of its nearest base class.
     return next((table[kind] for kind in type(error).__mro__ if kind in table), default)

@@ -34,6 +34,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], str]:
         raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}") from error
     if version != FORMAT_VERSION:
         raise BundleError(f"bundle format must be {FORMAT_VERSION}, got {version}")
+    # Of the bytes on disk: the same document can be written in several ways.
     return document, hashlib.sha256(text).hexdigest()
 
 

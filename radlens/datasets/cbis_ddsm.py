@@ -191,6 +191,7 @@ def _image_file(files: Root, base: Path, row: Row) -> Path:
 
 
 def _roi_files(files: Root, base: Path, row: Row) -> tuple[Path, ...]:
+    # The two columns are swapped in many rows, so the files of both are candidates.
     found = [path for column in (_MASK, _CROP) for path in _subject_files(files, base, row, column)]
     unique = tuple(dict.fromkeys(found))
     if len(unique) < 2:

@@ -170,6 +170,7 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _rows(name: str, stream: TextIO, columns: Iterable[str]) -> list[Row]:
+    # strict: a quote that is not closed, as in a truncated file, is an error.
     reader = csv.reader(stream, strict=True)
     header = [column.strip() for column in next(reader, [])]
     missing = [column for column in columns if column not in header]

@@ -215,6 +215,7 @@ def _has_cancer(client: _Client) -> bool:
 
 
 def _number(text: str) -> str:
+    # Lesions are numbered with and without leading zeros.
     return text.strip().lstrip("0")
 
 
@@ -238,6 +239,7 @@ def _load(files: Root, path: Path, patient: str, marked: tuple[tuple[Box, Label]
 
 
 def _values(header: Mapping[str, Any], tag: str) -> list[Any]:
+    # DICOM JSON model: PS3.18 annex F.2.
     element = header.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
     return values if isinstance(values, list) else []

@@ -111,6 +111,7 @@ def breast_region(pixels: np.ndarray, *, fraction: float = BREAST_FRACTION) -> n
 
 def chest_side(region: np.ndarray) -> Side:
     """Return the half of the image with more of a breast region ``(h, w)``; left if both halves have the same."""
+    # The breast is widest at the chest wall.
     half = region.shape[1] // 2
     return "left" if region[:, :half].sum() >= region[:, region.shape[1] - half :].sum() else "right"
 

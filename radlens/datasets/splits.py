@@ -61,6 +61,7 @@ def _groups(cases: Iterable[Case]) -> list[list[str]]:
     gravest: dict[str, int] = {}
     for case in cases:
         gravest[case.patient_id] = max(gravest.get(case.patient_id, 0), LABELS.index(case.label))
+    # Sorted, so that the order of the cases does not matter.
     groups = [sorted(patient for patient, found in gravest.items() if found == label) for label in range(len(LABELS))]
     return [group for group in groups if group]
 

@@ -186,6 +186,7 @@ class GraphEngine(ABC):
         """Compute one part of a batch; the returned arrays need to be valid only until the next call."""
 
     def _part(self, shape: tuple[int | str, ...], value: np.ndarray, start: int, step: int) -> np.ndarray:
+        # Contiguous, because runtimes read the memory of the array without regard to strides.
         if self.graph.batch is None or shape[:1] != (self.graph.batch,):
             return np.ascontiguousarray(value)
         return np.ascontiguousarray(value[start : start + step])

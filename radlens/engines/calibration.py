@@ -206,6 +206,7 @@ def choose(
     for name, reason in before.items():
         log.warning("engine %s is refused: %s", name, reason)
     if samples is None:
+        # Equal times keep the order of the candidates.
         timings = tuple(Timing(c.name, c.batch_sizes(limit)[-1], 0.0, None) for c in candidates)
         return _first_passing(Calibration(timings), candidates, golden, limit, before)
     digest = hashlib.sha256(json.dumps({**machine(), **key}, sort_keys=True).encode()).hexdigest()[:32]
@@ -233,6 +234,7 @@ def _first_passing(
         log.warning("engine %s is refused: %s", name, reason)
     for timing in (each for each in calibration.ranking(limit) if each.engine in by_name):
         try:
+            # Checked in every process: a cached calibration says only which engine is fast.
             engine = _opened(by_name[timing.engine], golden)
         except RadlensError as error:
             refused[timing.engine] = str(error)
@@ -319,13 +321,14 @@ def _load(file: Path) -> Calibration | None:
         document = json.loads(file.read_text())
         timings = tuple(Timing(**timing) for timing in document["timings"])
         return Calibration(timings, dict(document["refused"]), dict(document["tried"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):  # TypeError: fields of another release
         return None
 
 
 def _save(file: Path, calibration: Calibration) -> None:
     """Write a calibration atomically. A cache that is not writable is logged, and is not an error."""
     try:
+        # In the same folder, because a file can be renamed atomically only within a file system.
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as part:
             json.dump(asdict(calibration), part)
         Path(part.name).replace(file)

@@ -145,6 +145,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _itemsize(data_type: int) -> int:
+    # Strings do not have a fixed size.
     return 0 if data_type == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(data_type).itemsize
 
 

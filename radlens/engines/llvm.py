@@ -63,6 +63,7 @@ class LlvmEngine:
         at_once = at_once or (4 if _llvm().get_host_cpu_features().get("avx512f") else 1)
         self._members = load_members(path, at_once)
         self._kernel = _Kernel(len(self._members[0].head), at_once)
+        # Threads instead of processes: ctypes releases the GIL during a call.
         self._pool = ThreadPoolExecutor(n_threads or torch.get_num_threads(), thread_name_prefix="llvm")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -329,6 +329,7 @@ def _pooled(ir: IrWriter, phases: Sequence[str], bias: str, inside: str) -> tupl
         bias: bias of the channel. It is added after pooling, because it does not change which pixel is the largest.
         inside: flags of the lanes inside the image.
     """
+    # A phase wins with ">" over earlier phases and ">=" over later ones: the first of equal values wins, as in torch.
     first, second, third, fourth = phases
     above, below = ir.larger(first, second), ir.larger(third, fourth)
     winner = ir.bytes_of(3)
@@ -371,6 +372,7 @@ def _phased_convolution(
         variables = [ir.variables(4) for _ in range(layer.at_once)]
         with ir.loop(layer.n_inputs) as channel:
             start = ((channel, stored_rows * 2 * _ROW), (row, 2 * 2 * _ROW), (block, LANES), (_MARGIN, 1))
+            # Loaded once for all output channels of the group.
             window = [
                 ir.load(layer.source, ir.index(*start, (_strand_offset(column - 1, 2) + above * 2 * _ROW, 1)))
                 for above in range(4)

@@ -67,6 +67,7 @@ class OnnxRuntimeEngine(GraphEngine):
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Compute one part of a batch; bound inputs and outputs are copied to and from a GPU only once."""
+        # Bindings of the last call may belong to another batch size.
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         for name, value in inputs.items():

@@ -74,7 +74,7 @@ def open(
         if engine == "auto"
         else _named(graph, engine, precision, options, limit)
     )
-    if batch_size is not None:
+    if batch_size is not None:  # overrides calibration and memory limit
         opened.batch_size = batch_size
     return opened
 
@@ -229,6 +229,7 @@ def _open(kind: type[GraphEngine], graph: GraphFile, precision: str, options: Op
 
 def _stand_in(graph: GraphFile, limit: int) -> Golden | None:
     """Return golden values of one random sample; None if torch cannot compute them, or memory does not suffice."""
+    # Twice the estimate, because it is for float32.
     samples, needed = _samples(graph), memory.footprint(graph, TorchEngine.overhead)
     if samples is None or (needed is not None and 2 * needed.peak(1) > limit):
         return None

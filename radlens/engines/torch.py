@@ -98,6 +98,7 @@ class TorchEngine(GraphEngine):
             raise BundleError(
                 f"{step.node.operation} in {step.node.name!r} must be computable, got {type(error).__name__}"
             ) from error
+        # Not strict: a node may omit optional outputs at the end.
         values.update(zip(step.outputs, [results] if isinstance(results, Tensor) else results, strict=False))
         for name in step.done:
             del values[name]
@@ -140,7 +141,7 @@ class TorchEngine(GraphEngine):
                 self.constants[node.output[0]] = self._value(parsed)
                 continue
             done = {name for name in (*node.input, *node.output) if name and last[name] == index} - keep
-            done -= set(self.constants)
+            done -= set(self.constants)  # the next run needs them
             yield _Step(OPERATIONS[node.op_type], parsed, tuple(node.input), tuple(node.output), tuple(done))
 
     def _attribute(self, attribute: AttributeProto) -> Any:

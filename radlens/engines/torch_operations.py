@@ -129,6 +129,7 @@ _PAIRWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Mul": torch.mul,
     "Or": torch.logical_or,
     "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
+    # The result has the type of the base, while torch promotes both.
     "Pow": lambda x, exponent: torch.pow(x, exponent).to(x.dtype),
     "Sub": torch.sub,
     "Xor": torch.logical_xor,
@@ -151,6 +152,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     places = sorted(axis % x.ndim for axis in axes)
+    # torch multiplies along one axis at a time; from the last one, so that the numbers of the others stay valid.
     for axis in reversed(places):
         x = x.prod(axis, keepdim=keep)
     return x
@@ -196,11 +198,13 @@ for _function, _table in (
 @operation("Div")
 def _div(node: Node, x: Tensor, y: Tensor) -> Tensor:
     x, y = _together(x, y)
+    # ONNX divides integers as C does.
     return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
 @operation("Mod")
 def _mod(node: Node, x: Tensor, y: Tensor) -> Tensor:
+    # The sign is that of the dividend with fmod, and that of the divisor without.
     return (torch.fmod if node.get("fmod", 0) else torch.remainder)(*_together(x, y))
 
 
@@ -449,6 +453,7 @@ def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 @operation("Reshape")
 def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     wanted = _ints(shape)
+    # Without allowzero, 0 stands for the size of the input.
     if not node.get("allowzero", 0):
         wanted = [x.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
     return x.reshape(wanted)
@@ -474,6 +479,7 @@ def _squeeze(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
 @operation("Unsqueeze")
 def _unsqueeze(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
     axes = _axes(node, given) or []
+    # Axes are those of the result, so they are inserted in increasing order.
     for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
         x = x.unsqueeze(axis)
     return x
@@ -489,6 +495,7 @@ def _split(node: Node, x: Tensor, sizes: Tensor | None = None) -> Sequence[Tenso
     axis = node.get("axis", 0)
     if sizes is not None:
         return torch.split(x, _ints(sizes), axis)
+    # All parts have the same size except the last one, which may be smaller.
     return torch.split(x, math.ceil(x.shape[axis] / node.get("num_outputs", node.n_outputs)), axis)
 
 
@@ -549,6 +556,7 @@ def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
 def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0) % x.ndim
     places = indices.to(x.device).reshape(-1)
+    # ONNX counts negative indices from the end, torch's index_select does not.
     chosen = x.index_select(axis, torch.where(places < 0, places + x.shape[axis], places))
     return chosen.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
@@ -587,6 +595,7 @@ def _depth_to_space(node: Node, x: Tensor) -> Tensor:
     inner = channels // size**2
     if node.get("mode", "DCR") == "CRD":
         return F.pixel_shuffle(x, size)
+    # DCR: the block is the slow part of the channel index, unlike in pixel_shuffle (CRD).
     blocks = x.reshape(batch, size, size, inner, height, width).permute(0, 3, 4, 1, 5, 2)
     return blocks.reshape(batch, inner, height * size, width * size)
 
