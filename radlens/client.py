@@ -1,7 +1,7 @@
-"""Talk to a running radlens server: predictions, explanations with progress, and the management of versions.
+"""Client of a radlens server: predictions, explanations with progress, and management of versions.
 
-Parameters travel as ``X-Radlens-`` headers, because TorchServe 0.12 drops the query string of ``/predictions`` and
-``/explanations`` before any model sees it.
+Parameters are sent as ``X-Radlens-`` headers, because TorchServe 0.12 drops the query string of ``/predictions`` and
+``/explanations``.
 """
 
 import json
@@ -27,30 +27,30 @@ __all__ = ["Answer", "Client", "Progress", "Version"]
 _PATHS = {"predict": "predictions", "explain": "explanations"}
 
 _OCTETS = "application/octet-stream"
-"""Media type of images: their bytes tell what they are; without a declared type, TorchServe takes them for a form."""
+"""Media type of images, whose format the server detects; TorchServe parses a body without a media type as a form."""
 
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
-"""TorchServe's names for a model or version it does not have."""
+"""TorchServe's error types for an unknown model or version."""
 
 _REGISTERED = re.compile(r'Model "(.+)" Version: (\S+) registered')
-"""What TorchServe says of an archive that it has registered."""
+"""Status message of TorchServe after it has registered an archive."""
 
 _QUIET_S = 2.0
-"""How long a version's queue must be empty before it counts as drained."""
+"""Seconds for which the queue of a version must be empty before it counts as drained."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an explanation is.
+    """Progress of an explanation.
 
     Attributes:
-        done: samples explained.
-        total: samples asked for; of an automatic run those it will probably take, None if that is unknown.
-        elapsed_s: seconds since the first.
-        remaining_s: seconds to go, as far as can be told; None before the first.
-        reliability: of the map so far, see :class:`radlens.explainers.Halves`; None if that is unknown.
+        done: number of samples that are computed.
+        total: number of requested samples, or the expected number in an automatic run; None if unknown.
+        elapsed_s: seconds since the first sample.
+        remaining_s: estimated remaining seconds; None before the first sample.
+        reliability: reliability of the current map, see :class:`radlens.explainers.Halves`; None if unknown.
         total_is_estimated: whether ``total`` may still change.
-        n_restored: how many of the samples came from a checkpoint.
+        n_restored: number of samples that were restored from a checkpoint.
     """
 
     done: int
@@ -64,12 +64,12 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """An answer that is no JSON: a picture, an array or a DICOM file.
+    """A response in another format than JSON: an image, an array or a DICOM file.
 
     Attributes:
-        content: its bytes.
-        media_type: what they are.
-        provenance: where it comes from.
+        content: body of the response.
+        media_type: media type of the body.
+        provenance: provenance of the result.
     """
 
     content: bytes
@@ -79,14 +79,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a model on a server.
+    """A version of a model on a server.
 
     Attributes:
-        model: its name.
-        version: such as ``"1.0"``.
-        is_default: whether requests that name no version get this one.
-        n_ready: workers that can answer.
-        n_waiting: requests that wait for a worker.
+        model: name of the model.
+        version: version, such as ``"1.0"``.
+        is_default: whether requests without a version use this one.
+        n_ready: number of workers that are ready.
+        n_waiting: number of requests in the queue.
     """
 
     model: str
@@ -97,16 +97,16 @@ class Version:
 
 
 class Client:
-    """Ask one model of one server; to be closed, or used as a context manager.
+    """Client of one model on a server. Close it after use, or use it as a context manager.
 
     Args:
-        url: such as ``http://127.0.0.1:8080``.
-        management_url: such as ``http://127.0.0.1:8081``; only versions need it.
+        url: base URL of the server, such as ``http://127.0.0.1:8080``.
+        management_url: base URL of the management API, such as ``http://127.0.0.1:8081``; required for versions only.
         model: name of the model.
-        token: bearer token of ``url``, if it requires one.
-        management_token: bearer token of ``management_url``, if it requires one.
-        timeout_s: longest silence of the server that is waited for.
-        transport: instead of the network, for tests.
+        token: bearer token of ``url``, if required.
+        management_token: bearer token of ``management_url``, if required.
+        timeout_s: largest number of seconds without data from the server.
+        transport: transport that replaces the network, for tests.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class Client:
 
     @classmethod
     def of_server(cls, workdir: Path, *, model: str = "cdmam") -> Self:
-        """Return a client of the server that was started in ``workdir``, with its keys.
+        """Return a client of the server in the working directory ``workdir``, with its tokens.
 
         Raises:
-            ServerError: none runs there.
+            ServerError: no server is running there.
         """
         state = State.load(workdir)
         if state is None:
@@ -144,11 +144,11 @@ class Client:
         )
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the client."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close."""
+        """Close the client."""
         self.close()
 
     def close(self) -> None:
@@ -158,19 +158,20 @@ class Client:
     def predict(
         self, image: bytes | Path | Sequence[bytes | Path], *, version: str | None = None, **parameters: Any
     ) -> dict[str, Any]:
-        """Return what the model says of an image, or of several of one exposure, with warnings and provenance.
+        """Return the prediction for an image, or for several images of one exposure, with warnings and provenance.
 
-        Of CDMAM the curve with its uncertainty, and a verdict; of a classifier its ``classes`` and ``probabilities``.
+        A CDMAM model predicts the curve with its uncertainty, and a verdict; a classifier predicts ``classes`` and
+        ``probabilities``.
 
         Args:
-            image: a DICOM, PNG, TIFF or ``.npy`` file, or its bytes; of CDMAM also a sequence of them, whose curves are
-                combined.
-            version: of the model; the server's default if None.
-            parameters: such as ``seed`` of CDMAM; classifiers have none.
+            image: path or content of a DICOM, PNG, TIFF or ``.npy`` file. For a CDMAM model also a sequence of images,
+                whose curves are combined.
+            version: version of the model; None for the server's default.
+            parameters: parameters of the prediction, such as ``seed`` of a CDMAM model; classifiers do not have any.
 
         Raises:
-            InvalidInput: the server refused the request; the message is the server's.
-            ServerError: it cannot be reached, or failed.
+            InvalidInput: the server rejected the request; the message is the server's.
+            ServerError: the server cannot be reached, or failed.
         """
         with self._ask("predict", image, version, JSON, parameters) as response:
             return _json(response.read())
@@ -184,26 +185,27 @@ class Client:
         on_partial: Callable[[np.ndarray], None] | None = None,
         **parameters: Any,
     ) -> dict[str, Any]:
-        """Return a map with its warnings and provenance; arrays are decoded.
+        """Return an explanation with warnings and provenance; arrays are decoded.
 
         Args:
-            image: see `predict`.
-            version: see `predict`.
-            on_progress: called now and then if there is more than one sample.
-            on_partial: called with a reduced map of the samples so far, less often.
-            parameters: such as ``method`` and ``n_steps``. Of CDMAM also ``n_samples``; ``n_samples="auto"`` with
-                ``reliability`` and ``max_samples`` ends at that reliability. Of a classifier ``target`` and ``trust``.
-                Of an ensemble ``members="each"``: the answer holds the map of each member and their ``disagreement``.
+            image: path or content of a DICOM, PNG, TIFF or ``.npy`` file.
+            version: version of the model; None for the server's default.
+            on_progress: callback for progress; called only if there is more than one sample.
+            on_partial: callback for a downsampled map of the samples so far; called less often.
+            parameters: parameters of the explanation, such as ``method`` and ``n_steps``. A CDMAM model also has
+                ``n_samples``; with ``n_samples="auto"``, ``reliability`` and ``max_samples`` determine when sampling
+                ends. A classifier also has ``target`` and ``trust``. With ``members="each"``, an ensemble returns the
+                map of each member and their ``disagreement``.
 
         Raises:
-            InvalidInput: see `predict`.
-            ServerError: the server failed, or broke off before the map was complete.
+            InvalidInput: the server rejected the request; the message is the server's.
+            ServerError: the server cannot be reached or failed, or the connection broke before the map was complete.
         """
         with self._ask("explain", image, version, JSON, parameters) as response:
             if response.headers.get("content-type", "") != NDJSON:
                 return _decoded(_json(response.read()))
             members: list[np.ndarray] = []
-            for event in _events(response):
+            for event in (_json(line) for line in response.iter_lines() if line):
                 kind = event.pop("event", None)
                 if kind == "progress" and on_progress:
                     on_progress(Progress(**event))
@@ -226,14 +228,15 @@ class Client:
 
         Args:
             kind: ``"predict"`` or ``"explain"``.
-            image: see `predict`.
+            image: path or content of a DICOM, PNG, TIFF or ``.npy`` file.
             media_type: ``image/png``, ``application/x-npy`` or, for explanations, ``application/dicom``.
-            version: see `predict`.
-            parameters: see `explain`.
+            version: version of the model; None for the server's default.
+            parameters: parameters as in `predict` or `explain`.
 
         Raises:
-            InvalidInput: see `predict`.
-            ServerError: see `predict`.
+            InvalidParameter: unknown kind, or a parameter that is not printable ASCII.
+            InvalidInput: the server rejected the request; the message is the server's.
+            ServerError: the server cannot be reached, or failed.
         """
         with self._ask(kind, image, version, media_type, parameters) as response:
             content = response.read()
@@ -243,67 +246,74 @@ class Client:
         """Return every version of every model on the server.
 
         Raises:
-            ServerError: it cannot be reached, or failed.
+            ServerError: the server cannot be reached, or failed.
         """
         names = [model["modelName"] for model in self._manage("GET", "/models")["models"]]
         return [version for name in names for version in self._versions(name)]
 
     def describe(self, version: str | None = None) -> dict[str, Any]:
-        """Return what TorchServe says of a version; of the default one if None.
+        """Return TorchServe's description of a version, or of the default version if None.
 
         Raises:
-            ModelNotFound: there is none.
-            ServerError: see `models`.
+            ModelNotFound: the version does not exist.
+            ServerError: the server cannot be reached, or failed.
         """
         return self._manage("GET", self._path(version))[0]
 
     def register(self, archive: str) -> str:
-        """See :meth:`register_archive`; return the version alone."""
+        """Register an archive as :meth:`register_archive` does, and return only its version."""
         return self.register_archive(archive)[1]
 
     def register_archive(self, archive: str) -> tuple[str, str]:
-        """Register an archive of the server's model store, of any model, and wait until its workers run.
+        """Register an archive in the server's model store, of any model, and wait until its workers are running.
 
-        It does not become the default if there is one already. An archive whose workers do not start is removed again.
+        The version becomes the default only if its model does not have a default yet. An archive whose workers do not
+        start is unregistered.
 
         Returns:
-            Name and version of the model, which the archive says.
+            Name and version of the model, as stated by the archive.
 
         Raises:
-            InvalidInput: the archive is missing or corrupt, or its version is registered.
-            ServerError: its workers do not start, or see `models`.
+            InvalidInput: the archive is missing or corrupt, or its version is already registered.
+            ServerError: the workers do not start, or the server cannot be reached or failed.
         """
         before = self._registered()
         try:
             status = self._manage("POST", "/models", url=archive, synchronous="true")["status"]
         except ServerError:
+            # TorchServe keeps a version whose workers failed, and its error does not name it.
             for model, version in self._registered() - before:
                 self._manage("DELETE", f"/models/{model}/{version}")
             raise
         found = _REGISTERED.search(status)
         if found is None:
-            raise ServerError(f"the server must say what it registered, got {status[:80]!a}")
+            raise ServerError(f"the server must name the registered version, got {status[:80]!a}")
         return found[1], found[2]
 
     def set_default(self, version: str) -> None:
-        """Make ``version`` the one that requests get which name none.
+        """Make ``version`` the default, which is used for requests without a version.
 
         Raises:
-            ModelNotFound: unknown version.
-            ServerError: see `models`.
+            ModelNotFound: the version does not exist.
+            ServerError: the server cannot be reached, or failed.
         """
         self._manage("PUT", f"{self._path(version)}/set-default")
 
     def unregister(self, version: str, *, timeout_s: float = 600.0) -> None:
-        """Remove ``version``, which must not be the default, once no request waits for it.
+        """Unregister ``version``, which must not be the default, after its queue has drained.
 
-        TorchServe breaks off what a worker computes at that moment and tells nobody what that is: its queue has to be
-        empty for two seconds first. A client that names the version explicitly can still come too late.
+        TorchServe aborts requests in progress when it unregisters a version, and does not report whether there are any.
+        The queue must therefore be empty for two seconds. A request that names the version can still arrive afterwards
+        and be lost.
+
+        Args:
+            version: version to unregister.
+            timeout_s: largest number of seconds until the queue has drained.
 
         Raises:
-            InvalidInput: it is the default version.
-            ModelNotFound: unknown version.
-            ServerError: requests still wait for it after ``timeout_s``, or see `models`.
+            InvalidInput: the version is the default.
+            ModelNotFound: the version does not exist.
+            ServerError: the queue has not drained after ``timeout_s``, or the server cannot be reached or failed.
         """
         quiet_since, deadline = time.monotonic(), time.monotonic() + timeout_s
         while time.monotonic() - quiet_since < _QUIET_S:
@@ -324,7 +334,7 @@ class Client:
         try:
             default = self._manage("GET", f"/models/{model}")[0]["modelVersion"]
             described = self._manage("GET", f"/models/{model}/all")
-        except ModelNotFound:
+        except ModelNotFound:  # unregistered since the models were listed
             return []
         return [
             Version(
@@ -362,14 +372,14 @@ class Client:
         headers = {"Accept": accept, "Content-Type": content_type, **self._headers}
         headers |= {PARAMETER_PREFIX + name.replace("_", "-"): _text(name, value) for name, value in parameters.items()}
         with _reaching(self.url), self._http.stream("POST", url, content=content, headers=headers) as response:
-            if response.is_error:
+            if response.is_error:  # httpx reads the body of a stream only on request
                 response.read()
             _require_success(response)
             yield response
 
 
 def _body(image: bytes | Path | Sequence[bytes | Path]) -> tuple[bytes, str]:
-    """Return the body of a request and its media type: an image as it is, or ``multipart/related`` of several."""
+    """Return the body of a request and its media type: one image, or several as ``multipart/related`` (RFC 2387)."""
     if isinstance(image, bytes | Path):
         return _bytes(image), _OCTETS
     boundary = uuid4().hex
@@ -405,25 +415,23 @@ def _require_success(response: httpx.Response) -> None:
 
 
 def _error(fields: Mapping[str, Any]) -> RadlensError:
-    """Return the error that the server's ``code``, ``type`` and ``message`` describe."""
+    """Return the exception for the ``code``, ``type`` and ``message`` of the server's error."""
     kind, code, message = fields.get("type"), fields["code"], fields["message"]
+    # Handlers send the name of the exception; TorchServe's own errors have other names.
     named = getattr(errors, str(kind), None)
     if isinstance(named, type) and issubclass(named, RadlensError):
         return named(message)
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
+    # TorchServe answers a wrong token with 400, although the request itself is valid.
     return ServerError(message) if code >= 500 or kind == "InvalidKeyException" else InvalidInput(message)
-
-
-def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    return (_json(line) for line in response.iter_lines() if line)
 
 
 def _json(text: bytes | str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise ServerError(f"the server must answer in JSON, got {len(text)} bytes of something else") from None
+        raise ServerError(f"the server must answer in JSON, got {len(text)} bytes of another format") from None
 
 
 def _decoded(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Every error radlens raises on purpose, and what each means as an HTTP status and as an exit code.
+"""Exceptions of radlens, and their HTTP statuses and exit codes.
 
-Messages say what was expected and what came. They never hold pixel data, file paths of a server or anything read
-from a DICOM header, because they end in logs and in responses.
+Messages state the expected and the actual value. They must not contain pixel data, file paths of a server or values of
+a DICOM header, because they appear in logs and in responses.
 """
 
 __all__ = [
@@ -26,47 +26,47 @@ __all__ = [
 
 
 class RadlensError(Exception):
-    """Root of the tree; its message may be shown to a user as it stands."""
+    """Base class; its message is suitable for users."""
 
 
 class InvalidInput(RadlensError, ValueError):
-    """What the user sent cannot be used."""
+    """The input of the user is invalid."""
 
 
 class InvalidParameter(InvalidInput):
-    """A parameter is unknown, has the wrong type or is out of its range."""
+    """A parameter is unknown, has a wrong type or is out of range."""
 
 
 class UnsupportedMethod(InvalidParameter):
-    """A method of explanation exists, but not for this model; the message names those that do."""
+    """The method of explanation is not supported for this model; the message names the supported ones."""
 
 
 class UnreadableImage(InvalidInput):
-    """The bytes are of a known format, but no usable image can be read from them."""
+    """The format of the image is supported, but the image is damaged or has an unusable size or content."""
 
 
 class UnsupportedMediaType(InvalidInput):
-    """The bytes are of no format radlens reads."""
+    """The format of the image is not supported."""
 
 
 class NotAcceptable(InvalidInput):
-    """The answer exists in none of the formats the client accepts."""
+    """The response is not available in a format that the client accepts."""
 
 
 class NotAssessable(InvalidInput):
-    """The model may not judge this image; the message says why."""
+    """The model must not be used for this image; the message states the reasons."""
 
 
 class ModelNotFound(InvalidInput):
-    """No model, or no version of it, has that name."""
+    """The model or the version does not exist."""
 
 
 class BundleError(RadlensError):
-    """A bundle on disk is incomplete, altered or of another format version."""
+    """A bundle, a graph or a model file is missing, incomplete or altered, or has another format or version."""
 
 
 class DatasetError(RadlensError):
-    """A data set on the user's disk is incomplete or not of its published format; the message names the file."""
+    """A data set on the user's disk is incomplete or has another format than published; the message names the file."""
 
 
 class TrainingError(RadlensError):
@@ -74,15 +74,15 @@ class TrainingError(RadlensError):
 
 
 class UnsupportedOperation(RadlensError):
-    """A network holds an operation that cannot be compiled; the message names the operation and the layer."""
+    """A network has an operation that cannot be compiled; the message names the operation and the layer."""
 
 
 class MissingDependency(RadlensError):
-    """A package that this operation needs is not installed; the message names the extra that brings it."""
+    """A required package or device is missing; the message names the extra to install, or the device."""
 
 
 class ServerError(RadlensError):
-    """A radlens server could not be started or reached, or answered with an error of its own."""
+    """A radlens server could not be started or reached, or failed."""
 
 
 _HTTP_STATUS: dict[type[RadlensError], int] = {
@@ -116,14 +116,15 @@ _EXIT_CODE: dict[type[RadlensError], int] = {
 
 
 def http_status(error: BaseException) -> int:
-    """Return the HTTP status of ``error``; 500 for anything outside the tree."""
+    """Return the HTTP status of ``error``; 500 for exceptions other than `RadlensError`."""
     return _nearest(_HTTP_STATUS, error, 500)
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of ``error``; 1 for anything outside the tree."""
+    """Return the exit code of ``error``; 1 for exceptions other than `RadlensError`."""
     return _nearest(_EXIT_CODE, error, 1)
 
 
 def _nearest(table: dict[type[RadlensError], int], error: BaseException, default: int) -> int:
+    # A class without an entry has that of its nearest base class.
     return next((table[kind] for kind in type(error).__mro__ if kind in table), default)

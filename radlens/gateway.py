@@ -1,12 +1,14 @@
-"""The door in front of TorchServe: re-issues each request, so that what TorchServe 0.12 would lose or garble arrives.
+"""HTTP gateway in front of TorchServe 0.12, which works around its treatment of requests.
 
-- TorchServe drops the query string of ``/predictions`` and ``/explanations``: it becomes a header that handlers read.
-- It takes bodies apart that are declared as a form, which is what curl declares unless told otherwise, and fails on
-  images: they are declared as bytes. Multipart forms are refused.
-- Its HTTP parser is old and known to be fooled: h11 reads the request, each gets a connection of its own behind the
-  door, and nothing but predictions, explanations and ``/ping`` passes.
+- TorchServe drops the query string of ``/predictions`` and ``/explanations``. The gateway passes it in a header that
+  handlers read.
+- TorchServe parses bodies declared as a form, which is curl's default, and fails on images. The gateway declares them
+  as bytes, and rejects multipart forms.
+- TorchServe's HTTP parser is old and vulnerable to request smuggling. The gateway parses requests with h11, opens a
+  separate connection to TorchServe for each request, and forwards only predictions, explanations and ``/ping``.
 
-Bodies stream through in both directions and nothing is kept. HTTP/1.1: RFC 9112; listens on 127.0.0.1 alone.
+Bodies are streamed in both directions and are not stored. The gateway speaks HTTP/1.1 (RFC 9112) and listens only on
+127.0.0.1.
 """
 
 import argparse
@@ -29,27 +31,27 @@ _HOST = "127.0.0.1"
 _PATHS = ("/predictions/", "/explanations/", "/ping")
 
 _NOT_FORWARDED = frozenset({b"connection", b"keep-alive", b"expect", b"te", b"trailer", b"upgrade", QUERY.encode()})
-"""Headers that concern one connection alone (RFC 9110 section 7.6.1), and the one that is written anew."""
+"""Headers of a single connection (RFC 9110 section 7.6.1), and the query header, which the gateway sets itself."""
 
 _NOT_RETURNED = frozenset({b"connection", b"keep-alive", b"ts_stream_next"})
 
 _CHUNK = 1024 * 1024
-"""Bytes that are read at a time."""
+"""Largest number of bytes read at a time."""
 
 _IDLE_S = 120.0
-"""How long a connection may wait for its next request."""
+"""Seconds after which a connection without a request is closed."""
 
 _LINGER_S = 10.0
-"""How long the rest of a refused body is read: a client that is still sending would not see the answer."""
+"""Seconds for which the rest of a rejected body is read: a client that is still sending would miss the response."""
 
 
 class Refused(Exception):
-    """A request that does not pass.
+    """A rejected request.
 
     Args:
         code: HTTP status.
-        kind: as in the errors of TorchServe and of handlers.
-        message: what was expected and what came.
+        kind: error type, as in the errors of TorchServe and of handlers.
+        message: expected and actual value.
     """
 
     def __init__(self, code: int, kind: str, message: str) -> None:
@@ -58,18 +60,19 @@ class Refused(Exception):
 
 
 def forwarded(request: h11.Request, max_body: int) -> h11.Request:
-    """Return the request that TorchServe gets.
+    """Return the request that is sent to TorchServe.
 
     Args:
-        request: as it came.
+        request: request of the client.
         max_body: largest body in bytes.
 
     Raises:
-        Refused: it has no business behind the door, or is too large for TorchServe.
+        Refused: the path or the media type is not forwarded, or the body is larger than ``max_body``.
     """
     path, _, query = request.target.decode("ascii").partition("?")
     if not path.startswith(_PATHS):
         raise Refused(404, "ResourceNotFoundException", "path must begin with /predictions/ or /explanations/")
+    # h11 has converted the names of headers to lower case.
     headers = [(name, _declared(value) if name == b"content-type" else value) for name, value in request.headers]
     _require_size(headers, max_body)
     kept = [(name, value) for name, value in headers if name not in _NOT_FORWARDED]
@@ -86,33 +89,33 @@ def _declared(content_type: bytes) -> bytes:
 
 
 def _require_size(headers: Sequence[tuple[bytes, bytes]], max_body: int) -> None:
-    # h11 has checked that a content length is digits, and that there is one only.
+    # h11 has checked that there is only one content length, and that it consists of digits.
     n_bytes = int(dict(headers).get(b"content-length", b"0"))
     if n_bytes > max_body:
         raise Refused(413, "InvalidInput", f"body must have at most {max_body} bytes, got {n_bytes}")
 
 
 async def serve(port: int, torchserve_port: int, max_body: int) -> None:
-    """Listen on ``port`` and hand on to ``torchserve_port``, until cancelled."""
+    """Listen on ``port`` and forward to ``torchserve_port``, until cancelled."""
     talk = partial(_talk, torchserve_port=torchserve_port, max_body=max_body)
     async with await asyncio.start_server(talk, _HOST, port, limit=_CHUNK) as server:
         await server.serve_forever()
 
 
 class _Peer:
-    """One end of a conversation.
+    """Connection to a client or to TorchServe.
 
     Args:
-        role: what this program is in it.
-        reader: what the other end says.
-        writer: what it is told.
+        role: role of the gateway in this connection.
+        reader: stream from the peer.
+        writer: stream to the peer.
     """
 
     def __init__(self, role: type[h11.SERVER] | type[h11.CLIENT], reader: StreamReader, writer: StreamWriter) -> None:
         self.http, self.reader, self.writer = h11.Connection(role), reader, writer
 
     async def receive(self) -> Any:
-        """Return the next event that matters; a connection that ends too early is a protocol error."""
+        """Return the next event; h11 raises a protocol error if the connection ends too early."""
         while (event := self.http.next_event()) is h11.NEED_DATA:
             if self.http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -120,17 +123,17 @@ class _Peer:
         return event
 
     async def send(self, event: Any) -> None:
-        """Say something."""
+        """Send an event."""
         if data := self.http.send(event):
             self.writer.write(data)
             await self.writer.drain()
 
 
 async def _talk(reader: StreamReader, writer: StreamWriter, *, torchserve_port: int, max_body: int) -> None:
-    """Serve one connection, request after request."""
+    """Serve the requests of one connection."""
     client = _Peer(h11.SERVER, reader, writer)
     try:
-        # What is wrong with a connection is that client's trouble alone, and there is nobody left to tell.
+        # Errors of a connection affect only its client, who cannot be reached any more.
         with suppress(OSError, TimeoutError, h11.ProtocolError):
             while await _exchange(client, torchserve_port, max_body):
                 client.http.start_next_cycle()
@@ -158,7 +161,7 @@ async def _exchange(client: _Peer, torchserve_port: int, max_body: int) -> bool:
 
 
 async def _relayed(client: _Peer, torchserve: _Peer, head: h11.Request) -> bool:
-    """Relay; return whether another request can follow."""
+    """Relay a request and its response; return whether another request can follow."""
     try:
         await _relay(client, torchserve, head)
     except (OSError, h11.ProtocolError):
@@ -171,7 +174,8 @@ async def _relayed(client: _Peer, torchserve: _Peer, head: h11.Request) -> bool:
 
 
 async def _relay(client: _Peer, torchserve: _Peer, head: h11.Request) -> None:
-    """Pass the request on, and the answer back as it comes."""
+    """Forward the request, and relay the response at the same time."""
+    # A response may begin before the request is complete, and both may be streams.
     sending = asyncio.create_task(_send_on(client, torchserve, head))
     try:
         while not isinstance(event := await torchserve.receive(), h11.EndOfMessage):
@@ -190,7 +194,7 @@ async def _send_on(client: _Peer, torchserve: _Peer, head: h11.Request) -> None:
             await torchserve.send(event)
         await torchserve.send(event)
     except (OSError, h11.ProtocolError):
-        # Whoever waits for the answer learns that there is none.
+        # Wakes up _relay, which is waiting for the response.
         torchserve.writer.transport.abort()
 
 
@@ -217,10 +221,10 @@ async def _refuse(client: _Peer, refused: Refused) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the gateway until it is killed."""
-    parser = argparse.ArgumentParser(prog="python -m radlens.gateway", description="The door in front of TorchServe.")
-    parser.add_argument("--port", type=int, required=True, help="where to listen")
-    parser.add_argument("--torchserve-port", type=int, required=True, help="where TorchServe listens")
-    parser.add_argument("--max-body", type=int, required=True, help="largest request in bytes")
+    parser = argparse.ArgumentParser(prog="python -m radlens.gateway", description="HTTP gateway before TorchServe.")
+    parser.add_argument("--port", type=int, required=True, help="port of the gateway")
+    parser.add_argument("--torchserve-port", type=int, required=True, help="inference port of TorchServe")
+    parser.add_argument("--max-body", type=int, required=True, help="largest body of a request in bytes")
     parsed = parser.parse_args(arguments)
     asyncio.run(serve(parsed.port, parsed.torchserve_port, parsed.max_body))
 

@@ -1,4 +1,4 @@
-"""Processes that share work, and end with the process that started them."""
+"""Process pools whose workers end with the process that started them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ __all__ = ["process_pool"]
 def process_pool(n_workers: int, start: Callable[..., object] | None = None, *arguments: Any) -> ProcessPoolExecutor:
     """Return a pool of spawned processes; as a context manager it waits for them.
 
-    Spawned, not forked: a fork of a process that runs threads, as torch does, can hang. A worker of a plain pool goes
-    on after its parent was killed, and holds its memory; these look after their parent and end.
+    Workers of an ordinary pool continue to run, and to hold memory, after their parent was killed. Workers of this pool
+    monitor their parent and end with it.
 
     Args:
-        n_workers: processes, at least 1.
-        start: called as ``start(*arguments)`` in each process before its first task; must be picklable.
-        arguments: of ``start``.
+        n_workers: number of processes, at least 1.
+        start: function that is called as ``start(*arguments)`` in each process before its first task; must be
+            picklable.
+        arguments: arguments of ``start``.
     """
+    # Forking a process with threads, such as torch's, can deadlock.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(n_workers, context, initializer=_begin, initargs=(start, arguments))
 
@@ -35,6 +37,7 @@ def _begin(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> N
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker of a pool was started by a process"
+    assert parent is not None, "a worker of a pool has a parent"
     parent.join()
+    # sys.exit would end only this thread.
     os._exit(1)

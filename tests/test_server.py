@@ -190,6 +190,19 @@ def test_a_launcher_that_fails_is_told(make, monkeypatch):
     assert broken.stop() is False
 
 
+def test_a_launcher_that_hangs_is_killed(make, monkeypatch):
+    """With the gateway: `stop` finds only servers that have started."""
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(Server, "_torchserve_command", lambda self: command)
+    monkeypatch.setattr(server, "_LAUNCH_TIMEOUT_S", 0.5)
+    hanging = make()
+    with pytest.raises(ServerError, match="TorchServe must start, got a launcher that did not start Java"):
+        hanging.start()
+    monkeypatch.setattr(server, "_STOP_TIMEOUT_S", 5.0)
+    assert hanging.stop() is False
+    assert not [child for child in psutil.Process().children() if command[-1] in child.cmdline()]
+
+
 def test_only_the_store_can_be_registered_from(make, tmp_path, monkeypatch):
     """The pattern of allowed addresses names it, whatever characters its path has."""
     monkeypatch.setattr(Server, "_torchserve_command", lambda self: [sys.executable, "-c", ""])

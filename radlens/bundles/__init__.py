@@ -1,4 +1,4 @@
-"""One servable model on disk: its files, their hashes, its manifest; knows no model."""
+"""Directory of one servable model of any family: files, hashes and manifest."""
 
 from radlens.bundles.bundle import StoredBundle
 from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest, write_manifest

@@ -1,4 +1,4 @@
-"""A bundle of any model: a manifest, the files that it lists, and which of them may not be used."""
+"""A bundle of any family: manifest, verified files, and files that must not be used."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class StoredBundle(Generic[M]):
-    """A bundle that was loaded and, unless told otherwise, verified.
+    """A bundle that was loaded and, by default, verified.
 
     Attributes:
-        path: its directory.
-        manifest: what ``bundle.json`` says.
+        path: directory of the bundle.
+        manifest: parsed contents of ``bundle.json``.
         bundle_hash: SHA-256 of ``bundle.json``, 64 hexadecimal digits.
-        damaged: why a graph is not to be used, by the name of its file; the model can be served without.
+        damaged: reasons why optional files, such as graphs, must not be used, by file name.
     """
 
     path: Path
@@ -43,14 +43,15 @@ class StoredBundle(Generic[M]):
 
         Args:
             path: directory with ``bundle.json``.
-            parse: makes the manifest of the document; raises ``KeyError``, ``TypeError`` or ``ValueError``.
-            may_miss: whether the model can be served without a file, given its manifest.
-            verify: compare every file with its hash. One that may be missed and is missing or altered is noted in
-                ``damaged``.
+            parse: function that creates the manifest from the JSON document; raises ``KeyError``, ``TypeError`` or
+                ``ValueError``.
+            may_miss: predicate of manifest and file name: whether the model can be served without the file.
+            verify: whether to compare every file with its hash. Optional files that are missing or altered are
+                recorded in ``damaged``.
 
         Raises:
-            BundleError: no bundle there, another format version, an unreadable manifest, any other file missing or
-                altered.
+            BundleError: the bundle is missing, has another format version or an unreadable manifest, or a required file
+                is missing or altered.
         """
         path = Path(path)
         document, bundle_hash = read_manifest(path)

@@ -1,13 +1,13 @@
 """BUSI, breast ultrasound images: Al-Dhabyani et al., Data in Brief 28:104863, 2020.
 
-The archive holds one folder per class, pictures numbered from 1, and a mask for each; further masses of one picture
-have masks of their own (``Dataset_BUSI_with_GT``, as unpacked by many public readers of it):
+The archive ``Dataset_BUSI_with_GT`` holds one folder per class, with images numbered from 1 and a mask for each; an
+image of several masses has one more mask per mass:
 
     benign/benign (1).png    benign/benign (1)_mask.png    benign/benign (1)_mask_1.png
     malignant/...            normal/...
 
-Pictures are 8 bit, mostly with three equal colour channels. Neither patients nor pixel spacing are published: every
-picture counts as a patient of its own here, so a patient with several pictures may end up on both sides of a split.
+Images are 8 bit, mostly with three equal colour channels. Neither patients nor pixel spacing are published: every image
+counts as a different patient here, so a patient with several images may occur on both sides of a split.
 """
 
 import re
@@ -30,13 +30,13 @@ _FOREGROUND = 127
 
 
 def open_busi(root: str | Path) -> Dataset:
-    """Open BUSI; boxes are those of the masks.
+    """Open BUSI; each box is the bounding box of a mask.
 
     Args:
-        root: the folder with the three classes, or the one that holds ``Dataset_BUSI_with_GT``.
+        root: folder of the three classes, or the folder that holds ``Dataset_BUSI_with_GT``.
 
     Raises:
-        DatasetError: a class, a picture or the first mask of a picture is missing.
+        DatasetError: a class, an image or the first mask of an image is missing.
     """
     files = Root(Path(root))
     inner = files.path / "Dataset_BUSI_with_GT"
@@ -71,7 +71,7 @@ def _cases(files: Root, folder: Path, label: Label) -> Iterator[Case]:
 
 def _load(files: Root, picture: Path, masks: tuple[Path, ...], label: Label) -> Sample:
     pixels = files.picture(picture)
-    if label == "normal":
+    if label == "normal":  # the masks of normal images are empty
         return Sample(pixels)
     found = [_mask(files, path, pixels.shape) for path in masks]
     return Sample(
@@ -86,7 +86,7 @@ def _mask(files: Root, path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, 
     mask = files.picture(path) > _FOREGROUND
     if mask.shape != shape:
         raise DatasetError(
-            f"{files.name(path)}: expected a mask of {shape[0]}x{shape[1]} pixels like its picture, "
+            f"{files.name(path)}: expected a mask of {shape[0]}x{shape[1]} pixels like its image, "
             f"got {mask.shape[0]}x{mask.shape[1]}"
         )
     try:

@@ -1,4 +1,4 @@
-"""What every data set gives: a sequence of frozen cases, each of which loads its pixels, boxes and masks when asked."""
+"""Common form of all data sets: a sequence of immutable cases that load pixels, boxes and masks on demand."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Laterality = Literal["L", "R"]
 Box = tuple[float, float, float, float]
 
 LABELS: tuple[Label, ...] = ("normal", "benign", "non-malignant", "malignant")
-"""What an image or a lesion is; ``non-malignant`` where a data set does not tell benign from normal."""
+"""Labels of images and lesions; ``non-malignant`` where a data set does not distinguish benign from normal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,13 @@ class Sample:
     Attributes:
         pixels: ``(h, w)`` float32. A mammogram is attenuation bright, in the units of its file; ultrasound is a B-mode
             image, 0 to 255, brighter where the echo is stronger.
-        boxes: one ``(x0, y0, x1, y1)`` per lesion, half open, in pixels of the image; may reach over its edge.
+        boxes: one ``(x0, y0, x1, y1)`` per lesion, half open, in pixels of the image; may extend beyond its edge.
         masks: one ``(h, w)`` bool per lesion, in the order of ``boxes``; empty where the data set has no outlines.
-        labels: what each lesion is, in the order of ``boxes``.
-        spacing_mm: millimetres between neighbouring rows and between neighbouring columns, where they are known.
+        labels: label of each lesion, in the order of ``boxes``.
+        spacing_mm: millimetres between neighbouring rows and between neighbouring columns; None where unknown.
 
     Raises:
-        InvalidInput: shapes or lengths do not fit together, or a box has no pixel inside the image.
+        InvalidInput: shapes or lengths are inconsistent, or a box has no pixel inside the image.
     """
 
     pixels: np.ndarray
@@ -57,21 +57,21 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One image of a data set, not yet read.
+    """One image of a data set, which is read on demand.
 
-    What could name a patient is kept out of ``repr``, so that a case can be logged.
+    ``repr`` leaves out the fields that could identify a patient, so that a case can be logged.
 
     Attributes:
-        patient_id: the patient in the data set's own words; the same for both breasts and for every visit.
-        image_id: the image in the data set's own words; unique in the data set.
-        label: see `LABELS`.
-        name: the image file relative to the root, with the patient replaced by ``<patient>``.
-        paths: the files it is read from, the image first.
-        view: for example ``CC`` or ``MLO``, where it is known.
-        laterality: the breast, where it is known.
-        spacing_mm: as far as it is known without reading the image; see `Sample`.
-        birads: the BI-RADS assessment as the data set writes it, where it has one.
-        loader: reads the image.
+        patient_id: the data set's identifier of the patient; the same for both breasts and for every visit.
+        image_id: the data set's identifier of the image; unique in the data set.
+        label: one of `LABELS`.
+        name: path of the image file relative to the root, with the patient replaced by ``<patient>``.
+        paths: files that are read, the image first.
+        view: view position, for example ``CC`` or ``MLO``; None where unknown.
+        laterality: side of the breast; None where unknown.
+        spacing_mm: millimetres between rows and between columns; None where unknown before the image is read.
+        birads: BI-RADS assessment as the data set writes it; None where unknown.
+        loader: function that reads the image.
     """
 
     patient_id: str = field(repr=False)
@@ -89,7 +89,7 @@ class Case:
         """Read the image with its boxes and masks.
 
         Raises:
-            DatasetError: a file is missing, cannot be read or does not fit the others; the message names it.
+            DatasetError: a file is missing, unreadable or inconsistent with the others; the message names it.
         """
         try:
             return self.loader()
@@ -99,12 +99,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset(Sequence[Case]):
-    """Cases in the order of the data set's own tables.
+    """Cases in the order of the data set's tables.
 
     Attributes:
-        name: of the data set.
-        cases: what it holds.
-        n_left_out: images on disk that are left out on purpose; the opening function says which.
+        name: name of the data set.
+        cases: images of the data set.
+        n_left_out: number of images on disk that are excluded; the opening function documents the criteria.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Dataset(Sequence[Case]):
     def __getitem__(self, index: slice) -> tuple[Case, ...]: ...
 
     def __getitem__(self, index: int | slice) -> Case | tuple[Case, ...]:
-        """Return one case, or several."""
+        """Return one case, or the cases of a slice."""
         return self.cases[index]
 
     def counts(self) -> dict[Label, int]:

@@ -1,21 +1,21 @@
 """CBIS-DDSM, film mammograms with outlined masses and calcifications: Lee et al., Scientific Data 4:170177, 2017.
 
-From The Cancer Imaging Archive (doi 10.7937/K9/TCIA.2016.7O02S9CY): four tables with one row per abnormality and a
-folder of DICOM files. Columns are ``patient_id``, ``left or right breast``, ``image view``, ``abnormality id``,
-``assessment``, ``pathology``, ``image file path``, ``cropped image file path``, ``ROI mask file path`` and others. The
-paths read ``<subject>/<study UID>/<series UID>/000000.dcm``, with line breaks inside some fields.
+The Cancer Imaging Archive (doi 10.7937/K9/TCIA.2016.7O02S9CY) distributes four tables with one row per abnormality, and
+a folder of DICOM files. Columns are ``patient_id``, ``left or right breast``, ``image view``, ``abnormality id``,
+``assessment``, ``pathology``, ``image file path``, ``cropped image file path``, ``ROI mask file path`` and others.
+Paths have the form ``<subject>/<study UID>/<series UID>/000000.dcm``, with line breaks inside some fields.
 
-What is on disk differs, and is met here as follows:
+The files on disk differ from the tables, and are handled as follows:
 
-- The downloader writes folders either by UID, as in the tables, or by description, with the last five digits of the UID
-  (``07-20-2016-DDSM-NA-74994/1.000000-full mammogram images-24515/1-1.dcm``). Both are found.
-- Mask and cropped image are swapped in many rows, and mostly lie in one series, in either order (the file list of
-  huggingface.co/datasets/theshoaibme/PanOrganNet shows both). All files of an abnormality's folder are taken, and told
-  apart by their pixels: a mask has two values at most.
-- Some masks are of another size than their image (github.com/fjeg/ddsm_tools, issue 5). Where the aspect ratio agrees
-  within 1 % the mask is resampled to the image, else it is refused.
-- The identifier in the DICOM header names one view; ``patient_id`` of the tables names the woman, over both kinds of
-  abnormality and both parts. A woman may be in the published training part of one kind and the test part of the other.
+- The downloader names folders either by UID, as in the tables, or by description, with the last five digits of the UID
+  (``07-20-2016-DDSM-NA-74994/1.000000-full mammogram images-24515/1-1.dcm``). Both forms are found.
+- Mask and cropped image are swapped in many rows, and mostly belong to one series, in either order (the file list of
+  huggingface.co/datasets/theshoaibme/PanOrganNet shows both). All files of an abnormality's folder are read, and the
+  pixels tell masks from images: a mask has at most two values.
+- Some masks have another size than their image (github.com/fjeg/ddsm_tools, issue 5). A mask whose aspect ratio agrees
+  within 1 % is resampled to the image; other masks raise an error.
+- The identifier in the DICOM header denotes one view; ``patient_id`` of the tables denotes the woman, across both kinds
+  of abnormality and both parts. A woman may be in the training part of one kind and in the test part of the other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,21 +34,22 @@ from radlens.errors import DatasetError, InvalidInput, InvalidParameter
 __all__ = ["KINDS", "PARTS", "open_cbis_ddsm", "open_cbis_ddsm_patches"]
 
 KINDS = ("mass", "calc")
-"""Kinds of abnormality, each with tables of its own."""
+"""Kinds of abnormality, each with its own tables."""
 
 PARTS = ("train", "test")
-"""The published parts."""
+"""Parts of the published split."""
 
 _IMAGE, _CROP, _MASK = "image file path", "cropped image file path", "ROI mask file path"
 _COLUMNS = ("patient_id", "left or right breast", "image view", "abnormality id", "pathology", _IMAGE, _CROP, _MASK)
 _SIDES: dict[str, Laterality] = {"LEFT": "L", "RIGHT": "R"}
 _LABELS: dict[str, Label] = {"MALIGNANT": "malignant", "BENIGN": "benign", "BENIGN_WITHOUT_CALLBACK": "benign"}
 _ASPECT_TOLERANCE = 0.01
+"""Largest relative difference between the aspect ratios of a mask and its image."""
 
 
 @dataclass(frozen=True)
 class _Abnormality:
-    """One row: what it is, and the files among which its mask and its cropped image are."""
+    """One row of a table, with its label and the files that include its mask and its cropped image."""
 
     row: Row
     label: Label
@@ -58,18 +59,17 @@ class _Abnormality:
 def open_cbis_ddsm(root: str | Path, *, kinds: Sequence[str] = KINDS, parts: Sequence[str] = PARTS) -> Dataset:
     """Open whole mammograms; each abnormality is a box with its mask.
 
-    An image is malignant when one of its abnormalities is; ``BENIGN_WITHOUT_CALLBACK`` is benign. A row that is
-    repeated word for word counts once.
+    An image is malignant if at least one of its abnormalities is; ``BENIGN_WITHOUT_CALLBACK`` counts as benign.
+    Identical rows count once.
 
     Args:
-        root: the folder that holds the tables and the images, these in ``CBIS-DDSM``, in ``manifest-*/CBIS-DDSM`` or
-            beside the tables.
-        kinds: of `KINDS`.
-        parts: of `PARTS`; what may be tested on is split by the data set's authors.
+        root: folder of the tables; the images are in ``CBIS-DDSM``, in ``manifest-*/CBIS-DDSM`` or beside the tables.
+        kinds: one or several of `KINDS`.
+        parts: one or several of `PARTS`, the split of the data set's authors.
 
     Raises:
         InvalidParameter: an unknown kind or part.
-        DatasetError: a table, a column or a file is missing, a value is none of its kind, or rows contradict.
+        DatasetError: a table, a column or a file is missing, a value is unknown, or two rows contradict each other.
     """
     files = Root(Path(root))
     by_image: dict[str, list[Row]] = {}
@@ -80,16 +80,16 @@ def open_cbis_ddsm(root: str | Path, *, kinds: Sequence[str] = KINDS, parts: Seq
 
 
 def open_cbis_ddsm_patches(root: str | Path, *, kinds: Sequence[str] = KINDS, parts: Sequence[str] = PARTS) -> Dataset:
-    """Open the cropped images that the data set brings, one per abnormality, without boxes and masks.
+    """Open the published cropped images, one per abnormality, without boxes and masks.
 
     Args:
-        root: see `open_cbis_ddsm`.
-        kinds: see `open_cbis_ddsm`.
-        parts: see `open_cbis_ddsm`.
+        root: folder of the tables; the images are in ``CBIS-DDSM``, in ``manifest-*/CBIS-DDSM`` or beside the tables.
+        kinds: one or several of `KINDS`.
+        parts: one or several of `PARTS`.
 
     Raises:
-        InvalidParameter: see `open_cbis_ddsm`.
-        DatasetError: see `open_cbis_ddsm`.
+        InvalidParameter: an unknown kind or part.
+        DatasetError: a table, a column or a file is missing, a value is unknown, or two rows contradict each other.
     """
     files = Root(Path(root))
     rows = _abnormality_rows(files, kinds, parts)
@@ -106,7 +106,7 @@ def _abnormality_rows(files: Root, kinds: Iterable[str], parts: Iterable[str]) -
         key = _subject(row, _IMAGE), row.text("abnormality id")
         known = first.setdefault(key, row)
         if known.values != row.values:
-            raise DatasetError(f"{row.where}: another row, {known.where}, is of the same abnormality")
+            raise DatasetError(f"{row.where}: the row differs from {known.where}, which has the same abnormality")
     return list(first.values())
 
 
@@ -182,6 +182,7 @@ def _subject_files(files: Root, base: Path, row: Row, column: str) -> list[Path]
 def _image_file(files: Root, base: Path, row: Row) -> Path:
     found = _subject_files(files, base, row, _IMAGE)
     series = _parts(row, _IMAGE)[2]
+    # The folder is the UID, or a description that ends in its last five digits.
     named = [path for path in found if path.parent.name == series or path.parent.name.endswith(f"-{series[-5:]}")]
     if len(named or found) != 1:
         where = files.name(found[0].parent.parent.parent, row.text("patient_id"))
@@ -190,6 +191,7 @@ def _image_file(files: Root, base: Path, row: Row) -> Path:
 
 
 def _roi_files(files: Root, base: Path, row: Row) -> tuple[Path, ...]:
+    # The two columns are swapped in many rows, so the files of both are candidates.
     found = [path for column in (_MASK, _CROP) for path in _subject_files(files, base, row, column)]
     unique = tuple(dict.fromkeys(found))
     if len(unique) < 2:
@@ -237,5 +239,6 @@ def _images(files: Root, patient: str, abnormality: _Abnormality) -> list[images
 
 
 def _is_mask(image: images.Image) -> bool:
+    # At most two values; comparing with the extremes is faster than np.unique on a whole mammogram.
     low, high = image.pixels.min(), image.pixels.max()
     return bool(np.all((image.pixels == low) | (image.pixels == high)))

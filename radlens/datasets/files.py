@@ -1,7 +1,7 @@
-"""Files of a data set: tables and images, and errors that name the file but never the patient.
+"""Tables and images of a data set, with errors that name the file but not the patient.
 
-Names in messages are relative to the folder that the user gave. Where a path holds a patient's identifier,
-``<patient>`` stands in its place and the line of the table tells the user which file is meant.
+Names in messages are relative to the root of the data set. ``<patient>`` replaces the identifier of a patient in a
+path; the line of the table then identifies the file.
 """
 
 import csv
@@ -29,9 +29,9 @@ class Row:
     """One record of a table.
 
     Attributes:
-        table: name of the file.
-        line: of the file, 1 is the header.
-        values: by column, without surrounding white space.
+        table: file name of the table.
+        line: line number in the file; the header is line 1.
+        values: values by column, without surrounding white space.
     """
 
     table: str
@@ -40,24 +40,25 @@ class Row:
 
     @property
     def where(self) -> str:
-        """What messages call this row."""
+        """Name of the row in messages: table and line."""
         return f"{self.table} line {self.line}"
 
     def text(self, column: str) -> str:
         """Return a value that must not be empty.
 
         Raises:
-            DatasetError: it is empty.
+            DatasetError: the value is empty.
         """
         if not self.values[column]:
             raise DatasetError(f"{self.where}: {column!r} is empty")
         return self.values[column]
 
     def choice(self, column: str, choices: Mapping[str, _T]) -> _T:
-        """Return what a value stands for.
+        """Return the entry of ``choices`` for the value of a column.
 
         Raises:
-            DatasetError: it is none of ``choices``; it is not quoted, a shifted column may hold a patient.
+            DatasetError: the value is not in ``choices``. The message does not quote it: where columns are shifted, the
+                value may identify a patient.
         """
         if self.values[column] not in choices:
             raise DatasetError(f"{self.where}: {column!r} must be one of {', '.join(choices)}")
@@ -66,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Root:
-    """The folder that the user gave.
+    """Root folder of a data set on the user's disk.
 
     Raises:
         DatasetError: the folder is missing or empty.
@@ -85,28 +86,29 @@ class Root:
         name = path.relative_to(self.path).as_posix()
         if not patient_id:
             return name
+        # A short identifier, such as "10", also occurs inside longer numbers.
         return re.sub(rf"(?<![A-Za-z0-9]){re.escape(patient_id)}(?![A-Za-z0-9])", "<patient>", name)
 
     def require_folder(self, path: Path) -> Path:
-        """Return a folder that must be there.
+        """Return ``path`` if it is a folder.
 
         Raises:
-            DatasetError: it is not.
+            DatasetError: the folder is missing.
         """
         if not path.is_dir():
             raise DatasetError(f"missing folder {self.name(path)}")
         return path
 
     def require_file(self, path: Path, patient_id: str = "", where: str = "") -> Path:
-        """Return a file that must be there.
+        """Return ``path`` if it is a file.
 
         Args:
-            path: of the file.
-            patient_id: to keep out of the message.
-            where: what lists it.
+            path: path of the file.
+            patient_id: identifier that is replaced in the message.
+            where: name of the row that lists the file.
 
         Raises:
-            DatasetError: it is not.
+            DatasetError: the file is missing.
         """
         if not path.is_file():
             listed = f", listed in {where}" if where else ""
@@ -117,21 +119,22 @@ class Root:
         """Read a table of comma separated values (RFC 4180), in UTF-8.
 
         Raises:
-            DatasetError: the file or a column is missing, a row is shorter or longer than the header, there is no row,
-                or it is no text.
+            DatasetError: the file or a column is missing, a row is shorter or longer than the header, the table is
+                empty, or the file is not text.
         """
         path = self.require_file(self.path / name)
         try:
+            # utf-8-sig: tables saved by Excel start with a byte order mark.
             with path.open(newline="", encoding="utf-8-sig") as stream:
                 return _rows(name, stream, columns)
         except (UnicodeDecodeError, csv.Error) as error:
             raise DatasetError(f"{name}: expected comma separated text ({type(error).__name__})") from None
 
     def image(self, path: Path, patient_id: str = "") -> images.Image:
-        """Read one image file that `radlens.images` knows.
+        """Read an image file of a format that `radlens.images` supports.
 
         Raises:
-            DatasetError: it is missing or cannot be read.
+            DatasetError: the file is missing or unreadable.
         """
         data = self.require_file(path, patient_id).read_bytes()
         try:
@@ -140,10 +143,10 @@ class Root:
             raise DatasetError(f"{self.name(path, patient_id)}: {error}") from None
 
     def picture(self, path: Path) -> np.ndarray:
-        """Read an 8 bit picture, in colour or not, as ``(h, w)`` float32 luma (ITU-R BT.601), 0 to 255.
+        """Read an 8 bit grey or colour picture as ``(h, w)`` float32 luma (ITU-R BT.601), 0 to 255.
 
         Raises:
-            DatasetError: it is missing or cannot be read.
+            DatasetError: the file is missing or unreadable.
         """
         self.require_file(path)
         try:
@@ -167,11 +170,13 @@ def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _rows(name: str, stream: TextIO, columns: Iterable[str]) -> list[Row]:
+    # strict: a quote that is not closed, as in a truncated file, is an error.
     reader = csv.reader(stream, strict=True)
     header = [column.strip() for column in next(reader, [])]
     missing = [column for column in columns if column not in header]
     if missing:
         raise DatasetError(f"{name}: missing column {', '.join(map(repr, missing))}")
+    # line_num is the last line of a record; a record with line breaks inside its fields starts earlier.
     rows, line = [], reader.line_num + 1
     for record in reader:
         if record:

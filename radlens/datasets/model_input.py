@@ -1,6 +1,6 @@
-"""From an image to what a classifier takes, and from a map back to the grid of the image.
+"""Preprocessing of an image for a classifier, and the way back from a map to the grid of the image.
 
-Training, evaluation and serving all go this way, so that a network sees in the end what it saw in the beginning.
+Training, evaluation and serving share this code, so that a served network sees images as it did in training.
 """
 
 from collections.abc import Mapping
@@ -9,31 +9,31 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from radlens.datasets.case import Box, Sample
-from radlens.datasets.preprocessing import Frame, breast_frame, in_frame, resize, resize_box, resized
+from radlens.datasets.case import Sample
+from radlens.datasets.preprocessing import Frame, breast_frame, in_frame, resize, resized
 from radlens.errors import InvalidInput, InvalidParameter
 
 __all__ = ["Framing", "ModelInput", "Prepared", "Scaling"]
 
 Framing = Literal["whole", "breast"]
-"""All of the image, or the crop to the breast with the chest wall at the left (Sam Millan 2023, section 3.2.1)."""
+"""The whole image, or the crop to the breast with the chest wall at the left (Sam Millan 2023, section 3.2.1)."""
 
 Scaling = Literal["standardise", "fixed"]
-"""Each image to mean 0 and standard deviation 1, or ``(pixels - mean) / std`` with numbers of the model."""
+"""Each image to mean 0 and standard deviation 1, or ``(pixels - mean) / std`` with the values of the model."""
 
 _SMALLEST_STD = 1e-6
-"""Standard deviation, as a part of the largest absolute value, below which an image counts as constant."""
+"""Standard deviation relative to the largest absolute value, below which an image counts as constant."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An image as a network takes it.
+    """An image that was prepared for a network.
 
     Attributes:
         pixels: ``(c, h, w)`` float32, scaled.
-        frame: the part of the image that was taken, and whether it was mirrored.
+        frame: crop that was taken from the image, possibly mirrored.
         image_shape: rows and columns of the image.
-        has_frame: whether the framing that the model wants was found; if not, ``frame`` is the whole image.
+        has_frame: whether the framing of the model was found; if not, ``frame`` is the whole image.
     """
 
     pixels: np.ndarray
@@ -42,10 +42,10 @@ class Prepared:
     has_frame: bool = True
 
     def on_image(self, values: np.ndarray) -> np.ndarray:
-        """Return a map of the network's grid on the grid of the image, 0 outside the frame.
+        """Resample a map from the network's grid to the grid of the image, with 0 outside the frame.
 
         Args:
-            values: ``(h, w)``; it is resized bilinearly and not rescaled, so a value keeps its unit.
+            values: ``(h, w)``; resized bilinearly and not rescaled, so that values keep their unit.
 
         Returns:
             ``(H, W)`` float32.
@@ -56,26 +56,21 @@ class Prepared:
         found[y0:y1, x0:x1] = stretched[:, ::-1] if self.frame.flipped else stretched
         return found
 
-    def box_on_image(self, box: Box) -> Box:
-        """Move a box of the network's grid onto the image."""
-        h, w = self.pixels.shape[1:]
-        return self.frame.to_image(resize_box(box, (h, w), self.frame.shape))
-
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a classifier takes.
+    """Input specification of a classifier.
 
     Args:
         shape: rows and columns, at least 8 each.
-        n_channels: 1, or 3 to repeat a grey image for a network made for colours.
-        framing: see `Framing`.
-        scaling: see `Scaling`.
-        mean: pixel value that becomes 0, one for all channels or one for each; for ``"fixed"``.
-        std: pixel values per unit, above 0, likewise.
+        n_channels: 1, or 3 to repeat a grey image for a network with three input channels.
+        framing: ``"whole"`` or ``"breast"``, see `Framing`.
+        scaling: ``"standardise"`` or ``"fixed"``, see `Scaling`.
+        mean: pixel value that becomes 0 with ``"fixed"``; one for all channels or one per channel.
+        std: pixel value difference that becomes 1 with ``"fixed"``, above 0; one for all channels or one per channel.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: a value is out of range.
     """
 
     shape: tuple[int, int]
@@ -86,7 +81,7 @@ class ModelInput:
     std: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Raise unless every value is in range."""
         if len(self.shape) != 2 or min(self.shape) < 8:
             raise InvalidParameter(f"shape must be two numbers of at least 8, got {tuple(self.shape)}")
         if self.n_channels not in (1, 3):
@@ -106,12 +101,12 @@ class ModelInput:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelInput":
-        """Return what `to_json` wrote."""
+        """Return the specification from the output of `to_json`."""
         lists = {name: tuple(values[name]) for name in ("shape", "mean", "std")}
         return cls(**{**values, **lists})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values as JSON has them."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @property
@@ -122,13 +117,14 @@ class ModelInput:
     def prepare(self, pixels: np.ndarray) -> Prepared:
         """Crop, mirror, resize and scale an image.
 
-        An image without a region to crop to (all of one value) is taken whole. A constant image becomes 0.
+        Where no breast region is found, because all pixels have one value, the whole image is used. A constant image
+        becomes 0.
 
         Args:
             pixels: ``(H, W)``, any real dtype, attenuation bright (ultrasound: echo bright).
 
         Raises:
-            InvalidInput: another number of axes, no pixel, or values that are not finite.
+            InvalidInput: another number of axes, an empty image, or values that are not finite.
         """
         if pixels.ndim != 2 or not pixels.size:
             raise InvalidInput(f"pixels must be (h, w) with at least one pixel, got shape {tuple(pixels.shape)}")
@@ -139,12 +135,12 @@ class ModelInput:
         return Prepared(self._scaled(grey), frame, (int(pixels.shape[0]), int(pixels.shape[1])), found)
 
     def sample(self, sample: Sample) -> Sample:
-        """Return a sample on the network's grid: boxes, masks and spacing move with the pixels, which stay unscaled."""
+        """Return a sample on the network's grid, with its boxes, masks and spacing; pixel values are not scaled."""
         frame, _ = self._frame(sample.pixels)
         return resized(in_frame(sample, frame), self.shape)
 
     def scaled(self, pixels: np.ndarray) -> np.ndarray:
-        """Return pixels ``(h, w)`` that are on the network's grid already as ``(c, h, w)`` float32, scaled."""
+        """Scale pixels ``(h, w)`` that are already on the network's grid; return ``(c, h, w)`` float32."""
         if tuple(pixels.shape) != tuple(self.shape):
             raise InvalidInput(f"pixels must have shape {self.shape}, got {tuple(pixels.shape)}")
         return self._scaled(np.asarray(pixels, dtype=np.float32))
@@ -164,7 +160,7 @@ class ModelInput:
         if self.scaling == "fixed":
             mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
             return np.ascontiguousarray((image - mean) / std, dtype=np.float32)
-        exact = image.astype(np.float64)
+        exact = image.astype(np.float64)  # float32 sums over a mammogram lose digits
         spread, largest = exact.std(), np.abs(exact).max()
         if spread <= _SMALLEST_STD * largest:
             return np.zeros_like(image)

@@ -1,11 +1,12 @@
 """OASBUD, raw ultrasonic echoes of breast lesions: Piotrzkowska-Wroblewska et al., Medical Physics 44:6105-6109, 2017.
 
 One MATLAB file (zenodo.org/records/545928) holds the struct array ``data`` of 100 lesions in 78 women, with the fields
-``id``, ``rf1``, ``rf2``, ``roi1``, ``roi2``, ``birads`` and ``class`` (0 benign, 1 malignant). ``rf`` are the echoes of
-two orthogonal scans, one column of samples per scan line, and ``roi`` the outlines on the same grid. Field order, the
-two values of ``class``, the repeated ``id`` and the B-mode reconstruction with its 50 dB are those of the reader that
-was written for TensorFlow Datasets after the authors' own script (github.com/tensorflow/datasets, pull request 2428).
-That reader takes the Hilbert transform across the scan lines; here it runs along them, as MATLAB's ``hilbert`` does.
+``id``, ``rf1``, ``rf2``, ``roi1``, ``roi2``, ``birads`` and ``class`` (0 benign, 1 malignant). ``rf1`` and ``rf2`` are
+the echoes of two orthogonal scans, one column of samples per scan line; ``roi1`` and ``roi2`` are the outlines on the
+same grid. Field order, the two values of ``class``, the repeated ``id`` and the B-mode reconstruction with its 50 dB
+follow the reader for TensorFlow Datasets, which follows the authors' script (github.com/tensorflow/datasets, pull
+request 2428). That reader takes the Hilbert transform across the scan lines; here it is taken along them, as MATLAB's
+``hilbert`` does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,32 +25,32 @@ from radlens.errors import DatasetError, InvalidInput
 __all__ = ["APERTURE_MM", "DYNAMIC_RANGE_DB", "SAMPLING_HZ", "SOUND_SPEED_MM_S", "b_mode", "open_oasbud"]
 
 DYNAMIC_RANGE_DB = 50.0
-"""Echoes weaker than the strongest by this much are black."""
+"""Dynamic range in dB: echoes weaker than the strongest by at least this much are black."""
 
 SAMPLING_HZ = 40e6
-"""Rate at which the SonixTouch Research scanner samples echoes, as read elsewhere; the file does not state it."""
+"""Sampling rate of the SonixTouch Research scanner in Hz; from other sources, as the file does not state it."""
 
 SOUND_SPEED_MM_S = 1.54e6
-"""Speed of sound in soft tissue."""
+"""Speed of sound in soft tissue, mm/s."""
 
 APERTURE_MM = 38.0
-"""Width of the L14-5/38 transducer, over which the scan lines are spread evenly; the file does not state it."""
+"""Width of the L14-5/38 transducer in mm, with evenly spaced scan lines; the file does not state it."""
 
 _FILE = "OASBUD.mat"
 _FIELDS = ("id", "rf1", "rf2", "roi1", "roi2", "birads", "class")
 _LABELS: dict[str, Label] = {"0": "benign", "1": "malignant"}
 _DAMAGED = (ValueError, TypeError, KeyError, IndexError, OSError, NotImplementedError, MemoryError)
-"""What SciPy raises of files that it cannot read; a version that it does not know is the sixth of them."""
+"""Exceptions of SciPy for unreadable files; `NotImplementedError` for MATLAB files of version 7.3."""
 
 
 def open_oasbud(root: str | Path) -> Dataset:
     """Open OASBUD: two scans per lesion, as B-mode images with one box and one mask each.
 
-    The file is read once and kept in memory while cases of it load; spacing is derived from the sampling rate and the
-    width of the transducer, so pixels are not square.
+    The file is read once and cached in memory. Spacing follows from the sampling rate and the width of the transducer,
+    so pixels are not square.
 
     Args:
-        root: the folder that holds ``OASBUD.mat``.
+        root: folder that holds ``OASBUD.mat``.
 
     Raises:
         DatasetError: the file or a field is missing, the file is damaged, or a class is neither 0 nor 1.
@@ -63,17 +64,18 @@ def open_oasbud(root: str | Path) -> Dataset:
 
 
 def b_mode(echoes: np.ndarray, *, dynamic_range_db: float = DYNAMIC_RANGE_DB) -> np.ndarray:
-    """Return the B-mode image of raw echoes: envelope, logarithm, and the upper part of the range.
+    """Return the B-mode image of raw echoes: envelope, logarithmic compression and clipping to the dynamic range.
 
     Args:
         echoes: ``(samples, lines)``, any real dtype.
-        dynamic_range_db: what is shown below the strongest echo, above 0.
+        dynamic_range_db: displayed range below the strongest echo in dB, above 0.
 
     Returns:
-        ``(samples, lines)`` float32, 255 where the echo is strongest, 0 from the dynamic range below it.
+        ``(samples, lines)`` float32: 255 for the strongest echo, 0 for echoes weaker by the dynamic range or more.
 
     Raises:
-        InvalidInput: a wrong dynamic range, or echoes that are not ``(samples, lines)``, not finite or all zero.
+        InvalidInput: the dynamic range is not above 0, or the echoes are not ``(samples, lines)``, not finite or all
+            zero.
     """
     if not dynamic_range_db > 0:
         raise InvalidInput(f"dynamic_range_db must be above 0, got {dynamic_range_db}")
@@ -91,7 +93,7 @@ def b_mode(echoes: np.ndarray, *, dynamic_range_db: float = DYNAMIC_RANGE_DB) ->
 
 
 def _cases(path: Path, number: int, lesion: Mapping[str, Any]) -> Iterator[Case]:
-    label = _LABELS.get(_text(lesion["class"]).removesuffix(".0"))
+    label = _LABELS.get(_text(lesion["class"]).removesuffix(".0"))  # MATLAB stores numbers as doubles by default
     if label is None:
         raise DatasetError(f"{_FILE} lesion {number + 1}: class must be 0 or 1")
     for scan in (1, 2):
@@ -120,10 +122,12 @@ def _load(path: Path, number: int, scan: int, label: Label) -> Sample:
 def _spacing_mm(shape: tuple[int, ...]) -> tuple[float, float] | None:
     if len(shape) != 2 or not shape[1]:
         return None
+    # The echo travels to the reflector and back, hence the factor 2.
     return SOUND_SPEED_MM_S / (2 * SAMPLING_HZ), APERTURE_MM / shape[1]
 
 
 def _lesions(path: Path) -> list[dict[str, Any]]:
+    # Part of the cache key, so that a file that was replaced is read again.
     status = path.stat()
     return _read(path, status.st_mtime_ns, status.st_size)
 

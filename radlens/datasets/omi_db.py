@@ -1,6 +1,6 @@
 """OMI-DB, the OPTIMAM mammography image database: Halling-Brown et al., Radiology: AI 3(1):e200103, 2021.
 
-Folders, files and JSON keys are those that the database's own package reads (``omidb`` 0.13 on PyPI, and the page
+Folders, files and JSON keys are those of the database's reference package (``omidb`` 0.13 on PyPI, and the page
 "Database structure" of its documentation):
 
     data/<client>/imagedb_<client>.json           studies -> series -> images -> marks
@@ -8,10 +8,10 @@ Folders, files and JSON keys are those that the database's own package reads (``
     data/<client>/<study>/<image>.json            the DICOM header
     images/<client>/<study>/<image>.dcm
 
-A client is a woman, an episode one round of screening or assessment. Marks are boxes that radiologists drew, by two
-corners in pixels of the image; here they are half open, with row 0 at the top. Images ``FOR PROCESSING`` are left out.
-The subset of the thesis ("Iceberg Selection") is not published; what is left out here follows its description:
-malignant images have a box. Images without a proven lesion come from women without cancer, which is our choice.
+A client is a woman, an episode one round of screening or assessment. Marks are boxes drawn by radiologists, given by
+two corners in pixels of the image; here they are half open, with row 0 at the top. ``FOR PROCESSING`` images are
+excluded. The subset of the thesis ("Iceberg Selection") is not published; the exclusions here follow its description:
+malignant images have a box. As a choice of radlens, images without a proven lesion come from women without cancer.
 """
 
 import json
@@ -35,7 +35,7 @@ _SIDES: dict[Laterality, str] = {"L": "left_opinion", "R": "right_opinion"}
 
 _MALIGNANT = frozenset(("H5", "Hist malignant", "B5", "Malignant", "C5", "Cyt malig", "OM"))
 _BENIGN = frozenset(("H2", "Histol benign", "B2", "Benign", "C2", "Cyt benign", "OB"))
-"""Opinions on a lesion or a breast, as code or in words (``omidb.events``)."""
+"""Opinions on a lesion or a breast, as codes or in words (``omidb.events``)."""
 
 _LATERALITY, _VIEW, _INTENT, _MANUFACTURER = "00200062", "00185101", "00080068", "00080070"
 _SPACING = ("00280030", "00181164")
@@ -54,7 +54,7 @@ class _Image:
 
 @dataclass(frozen=True)
 class _Client:
-    """What two JSON files say of a woman."""
+    """Contents of the two JSON files of a woman."""
 
     patient: str
     nbss: Mapping[str, Any]
@@ -64,20 +64,21 @@ class _Client:
 def open_omi_db(root: str | Path, *, manufacturer: str | None = None) -> Dataset:
     """Open the processed images (``FOR PRESENTATION``) of OMI-DB.
 
-    - An image is malignant when surgery or biopsy found cancer in a lesion that is marked on it, or in its breast while
-      it carries a mark without a lesion of its own. A malignant breast without a mark on the image is left out.
-    - It is benign when surgery or biopsy of its breast found a benign lesion.
-    - It is normal when there is neither, and non-malignant when it is marked all the same. Of women with cancer or an
-      interval cancer in any episode, such images are left out: they may show what was found later.
-    - Images without laterality, and studies that the download does not hold, are left out.
+    - An image is malignant if surgery or biopsy found cancer in a lesion marked on it, or found cancer in the breast
+      and the image has a mark that is not linked to a lesion. An image of a malignant breast without such a mark is
+      excluded.
+    - An image is benign if surgery or biopsy of its breast found a benign lesion.
+    - Any other image is normal without marks and non-malignant with marks. Such images are excluded for women with
+      cancer or an interval cancer in any episode: they may show a cancer that was found later.
+    - Images without laterality are excluded, and studies that are not in the download.
 
     Args:
-        root: the folder that holds ``data`` and ``images``.
-        manufacturer: keep images whose manufacturer contains this word, for example ``Hologic`` as the thesis; upper
-            and lower case are the same.
+        root: folder that holds ``data`` and ``images``.
+        manufacturer: text that the manufacturer of an image must contain, without regard to case; the thesis uses
+            ``Hologic``.
 
     Raises:
-        DatasetError: a folder or a file is missing, or a JSON file is damaged or not of this format.
+        DatasetError: a folder or a file is missing, or a JSON file is damaged or has another structure.
     """
     files = Root(Path(root))
     for name in ("data", "images"):
@@ -103,6 +104,7 @@ def _client(files: Root, patient: str) -> _Client:
 
 def _client_json(files: Root, patient: str, kind: str) -> Mapping[str, Any]:
     folder = files.path / "data" / patient
+    # Some deliveries write the prefix in upper case.
     upper = folder / f"{kind.upper()}_{patient}.json"
     return _json(files, upper if upper.is_file() else folder / f"{kind}_{patient}.json", patient)
 
@@ -129,7 +131,7 @@ def _images(imagedb: Mapping[str, Any]) -> Iterator[_Image]:
 
 
 def _objects(content: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the members that are objects; ImageDB writes empty text where there are none."""
+    """Return the members of an object that are objects; ImageDB writes an empty string in place of an empty object."""
     if not isinstance(content, dict):
         return []
     return [(key, value) for key, value in content.items() if isinstance(value, dict)]
@@ -173,7 +175,7 @@ def _label(client: _Client, image: _Image, side: Laterality, marks: list[Label])
     opinions = _side_opinions(client.nbss.get(image.episode), side)
     if "malignant" in marks:
         return "malignant"
-    if opinions & _MALIGNANT:
+    if opinions & _MALIGNANT:  # cancer in the breast, but not marked on this image
         return None
     if opinions & _BENIGN:
         return "benign"
@@ -213,6 +215,7 @@ def _has_cancer(client: _Client) -> bool:
 
 
 def _number(text: str) -> str:
+    # Lesions are numbered with and without leading zeros.
     return text.strip().lstrip("0")
 
 
@@ -236,6 +239,7 @@ def _load(files: Root, path: Path, patient: str, marked: tuple[tuple[Box, Label]
 
 
 def _values(header: Mapping[str, Any], tag: str) -> list[Any]:
+    # DICOM JSON model: PS3.18 annex F.2.
     element = header.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
     return values if isinstance(values, list) else []

@@ -1,4 +1,4 @@
-"""Data sets by name, for commands."""
+"""Data sets by name, for the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +21,15 @@ DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
     "omi-db": open_omi_db,
     "rsna-2022": open_rsna_2022,
 }
-"""Opening functions, by the name that their data set carries."""
+"""Opening functions by the name of the data set."""
 
 
 def open_dataset(name: str, root: str | Path) -> Dataset:
     """Open a data set on the user's disk with its defaults.
 
     Raises:
-        InvalidParameter: the name is none of `DATASETS`.
-        DatasetError: see the opening function.
+        InvalidParameter: the name is not in `DATASETS`.
+        DatasetError: the files of the data set are missing or damaged.
     """
     if name not in DATASETS:
         raise InvalidParameter(f"data set must be one of {', '.join(DATASETS)}; got {name}")

@@ -1,7 +1,7 @@
-"""Patches with a lesion in the middle and patches of normal tissue: Sam Millan 2023, sections 3.1 and 3.2.2.
+"""Patches centred on a lesion and patches of normal tissue: Sam Millan 2023, sections 3.1 and 3.2.2.
 
-Each image of its patch set gives one patch centred on the lesion and one of normal tissue, and patches are resized to
-224x224. The size of the regions they are cut from is not published; ours is the lesion's longer side, at least 224.
+In the thesis, each image yields one patch centred on the lesion and one of normal tissue, resized to 224x224. The size
+of the regions before resizing is not published; here it is the longer side of the lesion, at least 224.
 """
 
 import math
@@ -23,7 +23,7 @@ PATCH_SIZE = 224
 """Rows and columns of a patch, in pixels (section 3.2.2)."""
 
 MIN_TISSUE = 0.9
-"""Part of a patch of normal tissue that must be breast; our choice."""
+"""Smallest fraction of breast in a patch of normal tissue; chosen for radlens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,10 @@ class Patch:
 
     Attributes:
         pixels: ``(size, size)`` float32, in the units of the image.
-        window: ``(x0, y0, x1, y1)`` of the image, half open; may reach over its edge where a lesion is larger.
+        window: ``(x0, y0, x1, y1)`` in pixels of the image, half open; extends beyond the image if the image is
+            smaller.
         kind: ``lesion`` or ``normal``.
-        label: of the lesion; ``normal`` for normal tissue.
+        label: label of the lesion; ``normal`` for normal tissue.
     """
 
     pixels: np.ndarray
@@ -46,16 +47,16 @@ class Patch:
 def draw_patches(
     sample: Sample, *, size: int = PATCH_SIZE, seed: int = 0, fraction: float = BREAST_FRACTION
 ) -> tuple[Patch, ...]:
-    """Return a lesion patch and an equally large patch of normal tissue for each box; without a box, one normal patch.
+    """Return a lesion patch and an equally large normal patch for each box, or one normal patch if there are no boxes.
 
     Args:
-        sample: a mammogram.
+        sample: mammogram.
         size: rows and columns of a patch, at least 1.
-        seed: of the places of the normal patches.
-        fraction: see `radlens.datasets.preprocessing.breast_region`.
+        seed: seed of the positions of the normal patches.
+        fraction: threshold of the breast, as in `radlens.datasets.preprocessing.breast_region`.
 
     Raises:
-        InvalidInput: a wrong size, no breast, or no room for a normal patch.
+        InvalidInput: the size is below 1, the image shows no breast, or no normal patch fits.
     """
     if size < 1:
         raise InvalidInput(f"size must be at least 1, got {size}")
@@ -75,8 +76,8 @@ def draw_patches(
 def lesion_window(box: Box, shape: tuple[int, int], *, size: int = PATCH_SIZE) -> Window:
     """Return the square around a lesion.
 
-    Its side is the longer side of the box, at least ``size``. It is centred on the box, and moved inwards where it
-    would reach over the edge of the image; where the image is smaller than the square, they share their centre.
+    Its side is the longer side of the box, at least ``size``. The square is centred on the box, and shifted to lie
+    within the image; a square larger than the image is centred on the image.
     """
     x0, y0, x1, y1 = box
     side = max(size, math.ceil(x1 - x0), math.ceil(y1 - y0))
@@ -92,14 +93,14 @@ def normal_window(
     *,
     min_tissue: float = MIN_TISSUE,
 ) -> Window:
-    """Draw a square of normal tissue, every possible place with the same probability.
+    """Draw a square of normal tissue, uniformly among all possible positions.
 
     Args:
         region: ``(h, w)`` bool, the breast.
-        boxes: lesions, none of which the square may touch.
+        boxes: lesions, which the square must not touch.
         side: rows and columns of the square.
-        generator: of the draw.
-        min_tissue: part of the square that must be breast.
+        generator: random number generator.
+        min_tissue: smallest fraction of breast in the square.
 
     Raises:
         InvalidInput: no square fits.
@@ -107,6 +108,7 @@ def normal_window(
     rows, columns = region.shape[0] - side + 1, region.shape[1] - side + 1
     if rows < 1 or columns < 1:
         raise InvalidInput(f"an image of {region.shape[0]}x{region.shape[1]} pixels has no patch of {side}x{side}")
+    # Summed-area table: the breast pixels of every possible square at once.
     sums = np.pad(region, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
     tissue = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     free = tissue >= min_tissue * side * side
@@ -122,7 +124,7 @@ def normal_window(
 def cut(pixels: np.ndarray, window: Window, size: int = PATCH_SIZE) -> np.ndarray:
     """Return a window of an image ``(h, w)``, resized to ``(size, size)`` float32.
 
-    What lies outside the image gets its smallest value, which is background.
+    Pixels outside the image get its smallest value, which is background.
     """
     x0, y0, x1, y1 = window
     height, width = pixels.shape

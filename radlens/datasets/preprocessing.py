@@ -1,8 +1,8 @@
-"""Mammograms cropped to the breast and turned to one side: Sam Millan 2023, section 3.2.1.
+"""Mammograms cropped to the breast and mirrored to one side: Sam Millan 2023, section 3.2.1.
 
-There, images are thresholded, connected components give the bounding box of the breast, the background outside it is
-cut away, and images are flipped so that all look like left breasts. The threshold is not published; `BREAST_FRACTION`
-is ours. All functions are pure, and boxes move there and back without error.
+In the thesis, images are thresholded, connected components give the bounding box of the breast, the background outside
+it is cropped, and images are flipped so that all look like left breasts. The threshold is not published;
+`BREAST_FRACTION` was chosen for radlens. All functions are pure; boxes are mapped to the crop and back exactly.
 """
 
 from collections.abc import Iterable
@@ -34,19 +34,19 @@ __all__ = [
 Side = Literal["left", "right"]
 
 BREAST_FRACTION = 0.05
-"""Part of the range of pixel values above which a pixel may be breast; common with RSNA 2022, not from the thesis."""
+"""Threshold of the breast as a fraction of the range of pixel values; common for RSNA 2022, not from the thesis."""
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
-"""Connectivity of OpenCV's ``connectedComponents`` by default."""
+"""Connectivity over edges and corners, the default of OpenCV's ``connectedComponents``."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A crop, and whether it is mirrored.
+    """A crop of an image, possibly mirrored.
 
     Attributes:
         box: ``(x0, y0, x1, y1)`` in pixels of the image, half open.
-        flipped: the crop is mirrored left to right.
+        flipped: whether the crop is mirrored left to right.
     """
 
     box: tuple[int, int, int, int]
@@ -65,7 +65,7 @@ class Frame:
         return (cut[:, ::-1] if self.flipped else cut).copy()
 
     def to_frame(self, box: Box) -> Box:
-        """Move a box of the image into the crop; it is not clipped, so `to_image` undoes it exactly."""
+        """Map a box from the image to the crop; it is not clipped, so `to_image` is the exact inverse."""
         x0, y0, x1, y1 = box
         left, top, right, _ = self.box
         if self.flipped:
@@ -73,7 +73,7 @@ class Frame:
         return x0 - left, y0 - top, x1 - left, y1 - top
 
     def to_image(self, box: Box) -> Box:
-        """Move a box of the crop back into the image; the inverse of `to_frame`."""
+        """Map a box from the crop to the image; the inverse of `to_frame`."""
         x0, y0, x1, y1 = box
         left, top, right, _ = self.box
         if self.flipped:
@@ -91,7 +91,8 @@ def breast_region(pixels: np.ndarray, *, fraction: float = BREAST_FRACTION) -> n
         fraction: at least 0 and below 1.
 
     Raises:
-        InvalidInput: a wrong fraction, pixels that are no finite ``(h, w)``, or all of one value: there is no region.
+        InvalidInput: the fraction is out of range, the pixels are not finite or not ``(h, w)``, or all pixels have one
+            value, so that there is no region.
     """
     if not 0 <= fraction < 1:
         raise InvalidInput(f"fraction must be at least 0 and below 1, got {fraction}")
@@ -104,31 +105,32 @@ def breast_region(pixels: np.ndarray, *, fraction: float = BREAST_FRACTION) -> n
         raise InvalidInput("expected a breast on a darker background, got pixels of one value: no region")
     regions, _ = ndimage.label(pixels > low + fraction * (high - low), structure=_EIGHT_NEIGHBOURS)
     sizes = np.bincount(regions.ravel())
-    sizes[0] = 0
+    sizes[0] = 0  # region 0 is the background
     return regions == sizes.argmax()
 
 
 def chest_side(region: np.ndarray) -> Side:
-    """Return the side of the image at which more of a breast region ``(h, w)`` lies; left when both hold the same."""
+    """Return the half of the image with more of a breast region ``(h, w)``; left if both halves have the same."""
+    # The breast is widest at the chest wall.
     half = region.shape[1] // 2
     return "left" if region[:, :half].sum() >= region[:, region.shape[1] - half :].sum() else "right"
 
 
 def chest_side_of(laterality: Laterality) -> Side:
-    """Return the side of the image at which the chest wall of a breast lies in the usual hanging."""
+    """Return the side of the chest wall for a breast in an unmirrored image."""
     return "left" if laterality == "L" else "right"
 
 
 def breast_frame(pixels: np.ndarray, *, fraction: float = BREAST_FRACTION, side: Side | None = None) -> Frame:
-    """Return the crop to the breast, mirrored where needed so that the chest wall is at the left, as in a left breast.
+    """Return the crop to the breast, mirrored if necessary so that the chest wall is at the left, as in a left breast.
 
     Args:
         pixels: ``(h, w)``, attenuation bright.
-        fraction: see `breast_region`.
-        side: where the chest wall is now; told from the pixels when None, because files are not all hung as usual.
+        fraction: threshold as in `breast_region`, at least 0 and below 1.
+        side: side of the chest wall in ``pixels``; None to detect it, because some files are mirrored.
 
     Raises:
-        InvalidInput: see `breast_region`.
+        InvalidInput: the fraction or the pixels are invalid, or there is no breast region, as in `breast_region`.
     """
     region = breast_region(pixels, fraction=fraction)
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
@@ -137,10 +139,10 @@ def breast_frame(pixels: np.ndarray, *, fraction: float = BREAST_FRACTION, side:
 
 
 def in_frame(sample: Sample, frame: Frame) -> Sample:
-    """Return a sample as seen in a crop; boxes and masks move with the pixels.
+    """Return a sample cropped to a frame, with its boxes and masks.
 
     Raises:
-        InvalidInput: a lesion lies wholly outside the crop.
+        InvalidInput: a lesion lies entirely outside the crop.
     """
     return replace(
         sample,
@@ -154,7 +156,7 @@ def clip_box(box: Box, shape: tuple[int, int]) -> Box:
     """Return the part of a box that lies in an image of ``shape``.
 
     Raises:
-        InvalidInput: no part of it does.
+        InvalidInput: the box lies entirely outside the image.
     """
     x0, y0, x1, y1 = box
     clipped = max(x0, 0), max(y0, 0), min(x1, shape[1]), min(y1, shape[0])
@@ -164,21 +166,21 @@ def clip_box(box: Box, shape: tuple[int, int]) -> Box:
 
 
 def resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return pixels ``(h, w)`` float32 at another size: bilinear, with a wider filter when shrinking."""
+    """Return pixels ``(h, w)`` float32 at another size: bilinear, with antialiasing when shrinking."""
     _require_size(shape)
     image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))[None, None]
     return torch.nn.functional.interpolate(image, size=shape, mode="bilinear", antialias=True)[0, 0].numpy()
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a mask ``(h, w)`` at another size: the pixel in which the centre of the new one lies."""
+    """Return a mask ``(h, w)`` at another size: each new pixel takes the value of the old pixel under its centre."""
     _require_size(shape)
     rows, columns = (_nearest(new, old) for new, old in zip(shape, mask.shape, strict=True))
     return mask[np.ix_(rows, columns)]
 
 
 def resize_box(box: Box, shape: tuple[int, int], new_shape: tuple[int, int]) -> Box:
-    """Move a box from an image of ``shape`` to the same image at ``new_shape``."""
+    """Scale a box from an image of ``shape`` to the same image at ``new_shape``."""
     rows, columns = new_shape[0] / shape[0], new_shape[1] / shape[1]
     x0, y0, x1, y1 = box
     return x0 * columns, y0 * rows, x1 * columns, y1 * rows

@@ -1,13 +1,13 @@
 """RSNA 2022 screening mammography (breast cancer detection): Carr et al. 2022, as downloaded from Kaggle.
 
-Files and columns are those of the competition's data page, as its authors repeat it in the wiki of
-github.com/RSNA/AI-Challenge-Data, page "RSNA Screening Mammography Breast Cancer Detection":
+Files and columns follow the competition's data page and its copy in the wiki of github.com/RSNA/AI-Challenge-Data, page
+"RSNA Screening Mammography Breast Cancer Detection":
 
     train.csv    site_id, patient_id, image_id, laterality, view, age, cancer, biopsy, invasive, BIRADS, implant,
                  density, machine_id, difficult_negative_case
     train_images/<patient_id>/<image_id>.dcm
 
-The table says of each breast whether it had cancer, and nothing of where. Test images have no labels and are not read.
+The table states whether a breast has cancer, but not where. Test images have no labels and are not read.
 """
 
 from functools import partial
@@ -28,14 +28,14 @@ _LABELS: dict[str, Label] = {"0": "non-malignant", "1": "malignant"}
 def open_rsna_2022(root: str | Path) -> Dataset:
     """Open the training images of RSNA 2022.
 
-    A row that is repeated word for word counts once.
+    Identical rows count once.
 
     Args:
-        root: the folder that holds ``train.csv`` and ``train_images``.
+        root: folder that holds ``train.csv`` and ``train_images``.
 
     Raises:
-        DatasetError: the table, a column or an image is missing, a value is none of its kind, or two different rows
-            are of one image.
+        DatasetError: the table, a column or an image is missing, a value is unknown, or two different rows have the
+            same image.
     """
     files = Root(Path(root))
     rows = files.table(_TABLE, _COLUMNS)
@@ -44,7 +44,7 @@ def open_rsna_2022(root: str | Path) -> Dataset:
     for row in rows:
         known = first.setdefault(row.text("image_id"), row)
         if known.values != row.values:
-            raise DatasetError(f"{row.where}: another row, line {known.line}, is of the same image")
+            raise DatasetError(f"{row.where}: the row differs from line {known.line}, which has the same image")
     return Dataset("rsna-2022", tuple(_case(files, row) for row in first.values()))
 
 

@@ -15,8 +15,8 @@ class Split(NamedTuple):
     """Two sets of cases without a common patient.
 
     Attributes:
-        training: in the order given.
-        validation: in the order given.
+        training: training cases, in the order given.
+        validation: validation cases, in the order given.
     """
 
     training: tuple[Case, ...]
@@ -26,17 +26,17 @@ class Split(NamedTuple):
 def split_patients(cases: Iterable[Case], *, validation: float = 0.2, seed: int = 0) -> Split:
     """Divide patients, not images, between training and validation.
 
-    Patients are grouped by the gravest label among their images and each group is divided alike; what rounding leaves
-    goes to the groups with the largest remainders, so that the number of validation patients is exact. The result
-    depends on the patients and the seed, not on the order of the cases.
+    Patients are stratified by the most severe label among their images. Each stratum is divided in the same proportion,
+    with the largest remainder method, so that the number of validation patients is exact. The result depends on the
+    patients and the seed, but not on the order of the cases.
 
     Args:
-        cases: of one data set; patients of two data sets must not share an identifier.
-        validation: part of the patients, above 0 and below 1; at least one patient goes to either side.
-        seed: of the draw.
+        cases: cases of one data set; patients of two data sets must not share an identifier.
+        validation: fraction of the patients, above 0 and below 1; each side gets at least one patient.
+        seed: seed of the random draw.
 
     Raises:
-        InvalidInput: a wrong fraction, or fewer than two patients.
+        InvalidInput: the fraction is out of range, or there are fewer than two patients.
     """
     cases = tuple(cases)
     if not 0 < validation < 1:
@@ -61,6 +61,7 @@ def _groups(cases: Iterable[Case]) -> list[list[str]]:
     gravest: dict[str, int] = {}
     for case in cases:
         gravest[case.patient_id] = max(gravest.get(case.patient_id, 0), LABELS.index(case.label))
+    # Sorted, so that the order of the cases does not matter.
     groups = [sorted(patient for patient, found in gravest.items() if found == label) for label in range(len(LABELS))]
     return [group for group in groups if group]
 
@@ -68,6 +69,7 @@ def _groups(cases: Iterable[Case]) -> list[list[str]]:
 def _shares(sizes: Sequence[int], total: int) -> list[int]:
     exact = [size * total / sum(sizes) for size in sizes]
     shares = [int(share) for share in exact]
+    # Largest remainder (Hamilton) method.
     by_remainder = sorted(range(len(sizes)), key=lambda index: shares[index] - exact[index])
     for index in by_remainder[: total - sum(shares)]:
         shares[index] += 1

@@ -1,4 +1,4 @@
-"""What computes graphs: one file per engine behind one small protocol, and none is trusted unseen."""
+"""Inference engines: one file per engine behind a small protocol; engines are checked against golden values."""
 
 import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.engines.base import Engine, GraphEngine, Options, engine_class, names, register

@@ -1,4 +1,4 @@
-"""What an engine is: named arrays in, named arrays out, whatever runtime computes them; and the registry of engines."""
+"""Base class and registry of engines: an engine maps named arrays to named arrays with some runtime."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -27,32 +27,32 @@ __all__ = [
 ]
 
 PRECISIONS = ("f64", "f32", "tf32", "f16", "bf16")
-"""Kinds of arithmetic, the most exact first. No engine offers all of them."""
+"""Arithmetic precisions, the most exact first. An engine offers some of them."""
 
 DEFAULT_BATCH_SIZE = 8
-"""Samples computed together where nothing was measured: what fits the caches of a CPU best."""
+"""Number of samples computed together without a calibration; it suits the caches of a CPU."""
 
 
 class Engine(Protocol):
-    """Computes a graph; for one thread at a time, since buffers are used again.
+    """An opened graph that can be computed. Engines reuse buffers, so only one thread may call an engine at a time.
 
     Attributes:
-        name: of the engine, as provenance states it.
-        precision: of its arithmetic, one of :data:`PRECISIONS`.
+        name: name of the engine, as in the provenance.
+        precision: arithmetic precision, one of :data:`PRECISIONS`.
     """
 
     name: str
     precision: str
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute all outputs by name from all inputs by name; any batch size."""
+        """Compute all outputs by name from all inputs by name, for any batch size."""
 
 
 class BatchEngine(Engine, Protocol):
-    """An engine that computes large batches in parts.
+    """An engine that splits large batches.
 
     Attributes:
-        batch_size: samples computed together; may be changed between runs.
+        batch_size: number of samples computed together; may be changed between runs.
     """
 
     batch_size: int
@@ -60,12 +60,12 @@ class BatchEngine(Engine, Protocol):
 
 @dataclass(frozen=True)
 class Refusal:
-    """An engine that does not compute a graph.
+    """Reason why an engine is not used for a graph.
 
     Attributes:
-        engine: its name.
-        graph: name of the file.
-        reason: what was expected and what came.
+        engine: name of the engine.
+        graph: file name of the graph.
+        reason: message with the expected and the actual value.
     """
 
     engine: str
@@ -75,12 +75,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Options:
-    """How a graph is opened.
+    """Options of opening a graph.
 
     Attributes:
-        batch_size: samples computed together, at least 1; larger batches are computed in parts.
-        n_threads: threads of a CPU engine; None for as many as torch uses.
-        cache: folder where an engine may keep what it compiled; None to keep nothing.
+        batch_size: number of samples computed together, at least 1; larger batches are split.
+        n_threads: number of threads of a CPU engine; None for torch's number of threads.
+        cache: folder for compiled graphs; None to disable caching.
     """
 
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -95,29 +95,30 @@ class Options:
 
     @property
     def threads(self) -> int:
-        """Threads of a CPU engine."""
+        """Number of threads of a CPU engine."""
         return self.n_threads or torch.get_num_threads()
 
 
 class GraphEngine(ABC):
-    """An engine that opens ONNX files; checks inputs and computes large batches in parts.
+    """An engine that opens ONNX files. The base class checks inputs and splits large batches.
 
     Attributes:
-        precisions: that it offers.
-        overhead: its memory for a sample over what :func:`radlens.engines.footprint` counts; measured, rounded up.
-        keeps_compiled: whether compiling takes so long that the result is kept unless told otherwise.
-        gradients_only: whether it opens gradient graphs alone.
-        batch_size: samples computed together; may be changed between runs.
+        precisions: precisions that the engine offers.
+        overhead: ratio of the engine's memory per sample to the estimate of
+            :func:`radlens.engines.memory.footprint`; measured, rounded up.
+        keeps_compiled: whether compiled graphs are cached by default, because compilation is slow.
+        gradients_only: whether the engine opens only gradient graphs.
+        batch_size: number of samples computed together; may be changed between runs.
 
     Args:
-        graph: what to compute.
-        precision: one that the engine offers.
-        options: how.
+        graph: graph to compute.
+        precision: one of ``precisions``.
+        options: batch size, threads and cache.
 
     Raises:
         InvalidParameter: the engine does not offer the precision.
-        MissingDependency: its runtime is not installed, or the machine lacks what it runs on.
-        BundleError: its runtime cannot run the graph.
+        MissingDependency: the runtime is not installed, or the machine lacks the hardware that it needs.
+        BundleError: the runtime cannot run the graph.
     """
 
     name: str = ""
@@ -138,7 +139,7 @@ class GraphEngine(ABC):
     @classmethod
     @abstractmethod
     def require(cls) -> None:
-        """Return if the engine can run on this machine.
+        """Check that the engine can run on this machine.
 
         Raises:
             MissingDependency: a package or a device is missing; the message names it.
@@ -146,25 +147,25 @@ class GraphEngine(ABC):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the versions of the packages whose code computes, by name."""
+        """Return the versions of the engine's packages, by package name."""
         return {}
 
     @classmethod
     def opens(cls, graph: GraphFile) -> bool:
-        """Return whether the engine is meant for ``graph``: most take any."""
+        """Return whether the engine supports ``graph``; most engines support any graph."""
         return True
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute a graph.
+        """Compute the graph.
 
         Args:
-            inputs: arrays by the names, shapes and dtypes of the graph's inputs; any batch size.
+            inputs: arrays with the names, shapes and dtypes of the graph's inputs, and any batch size.
 
         Returns:
-            Arrays by the names of the graph's outputs.
+            Output arrays by name.
 
         Raises:
-            InvalidInput: the inputs are not those of the graph.
+            InvalidInput: names, shapes or dtypes do not match the graph's inputs.
         """
         length = self.graph.check(inputs, wider=self.precision == "f64")
         step = length if self.graph.batch is None else self.batch_size
@@ -173,6 +174,7 @@ class GraphEngine(ABC):
             part = {spec.name: self._part(spec.shape, inputs[spec.name], start, step) for spec in self.graph.inputs}
             for name, value in self.compute(part).items():
                 if step >= length:
+                    # A copy, since an engine may return a buffer that its next call overwrites.
                     outputs[name] = value.copy()
                     continue
                 whole = outputs.setdefault(name, np.empty((length, *value.shape[1:]), value.dtype))
@@ -181,9 +183,10 @@ class GraphEngine(ABC):
 
     @abstractmethod
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute one part; what is returned need only live until the next call."""
+        """Compute one part of a batch; the returned arrays need to be valid only until the next call."""
 
     def _part(self, shape: tuple[int | str, ...], value: np.ndarray, start: int, step: int) -> np.ndarray:
+        # Contiguous, because runtimes read the memory of the array without regard to strides.
         if self.graph.batch is None or shape[:1] != (self.graph.batch,):
             return np.ascontiguousarray(value)
         return np.ascontiguousarray(value[start : start + step])
@@ -195,10 +198,10 @@ Kind = TypeVar("Kind", bound=type[GraphEngine])
 
 
 def register(name: str) -> Callable[[Kind], Kind]:
-    """Return a class decorator that makes an engine known under ``name``.
+    """Return a class decorator that registers an engine under ``name``.
 
     Raises:
-        InvalidParameter: the name is taken.
+        InvalidParameter: the name is already registered.
     """
 
     def add(engine: Kind) -> Kind:
@@ -220,7 +223,7 @@ def engine_class(name: str) -> type[GraphEngine]:
     """Return the engine that is registered under ``name``.
 
     Raises:
-        InvalidParameter: there is none.
+        InvalidParameter: the name is not registered.
     """
     if name not in _ENGINES:
         raise InvalidParameter(f"engine must be one of auto, {', '.join(names())}, got {name!r}")
@@ -231,7 +234,7 @@ def offered(precision: str) -> tuple[str, ...]:
     """Return the names of the engines that offer ``precision``.
 
     Raises:
-        InvalidParameter: none does.
+        InvalidParameter: no engine offers it.
     """
     known = tuple(p for p in PRECISIONS if any(p in engine.precisions for engine in _ENGINES.values()))
     if precision not in known:

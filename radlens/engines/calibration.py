@@ -1,7 +1,8 @@
-"""Which engine is fastest here: each that passes is timed once, and the result is kept for the next time.
+"""Calibration: measures once which engine is fastest on this machine, and caches the result.
 
-A calibration is a file in the cache folder, named after everything that it depends on: graph, golden values, processor,
-GPU, threads, precision and the versions of all engines. Processes that start together wait for the first to measure.
+A calibration is a file in the cache folder. Its name is a hash of everything the result depends on: graph, golden
+values, processor, GPU, threads, precision and the versions of all engines. A file lock makes processes that start at
+the same time wait for the first one's measurement.
 """
 
 import fcntl
@@ -39,19 +40,19 @@ __all__ = [
 ]
 
 BATCH_SIZES = (1, 8, 32)
-"""Samples computed together that are tried."""
+"""Batch sizes that are measured."""
 
-_SECONDS = 0.2
-"""Time spent on repeating a measurement; at least one run after the one that warms up."""
+_MEASURING_S = 0.2
+"""Seconds for which a measurement is repeated, with at least one run after the warm-up run."""
 
-_HOPELESS = 6.0
-"""An engine this many times slower than the fastest so far is not tried with larger batches."""
+_MAX_SLOWDOWN = 6.0
+"""Ratio to the fastest engine so far, above which larger batches of an engine are not measured."""
 
-_LONGEST = 4000.0
-"""Milliseconds; larger batches that would take longer are not tried."""
+_MAX_BATCH_MS = 4000.0
+"""Milliseconds for a batch, above which larger batches are not measured."""
 
-_NOISE = 1.03
-"""Of batches whose times differ by less, the smallest is taken: it needs the least memory."""
+_TIE = 1.03
+"""Largest ratio of two timings that count as equal; the smaller batch then wins, because it needs less memory."""
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +66,10 @@ class Candidate:
     """An engine that may compute a graph.
 
     Attributes:
-        name: of the engine.
-        precision: of its arithmetic.
-        open: opens the graph.
-        footprint: estimated memory; None where it is unknown.
+        name: name of the engine.
+        precision: arithmetic precision.
+        open: function that opens the graph.
+        footprint: estimated memory; None where unknown.
     """
 
     name: str
@@ -77,24 +78,24 @@ class Candidate:
     footprint: Footprint | None = None
 
     def peak(self, batch_size: int) -> int | None:
-        """Return the estimated peak in bytes."""
+        """Return the estimated peak of memory in bytes; None where unknown."""
         return None if self.footprint is None else self.footprint.peak(batch_size)
 
     def batch_sizes(self, limit: int) -> tuple[int, ...]:
-        """Return the sizes of :data:`BATCH_SIZES` that fit into ``limit`` bytes, at least the first."""
+        """Return the sizes of :data:`BATCH_SIZES` that fit into ``limit`` bytes, and at least the first."""
         largest = BATCH_SIZES[-1] if self.footprint is None else self.footprint.largest_batch(limit)
         return tuple(size for size in BATCH_SIZES if size <= largest) or BATCH_SIZES[:1]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How fast an engine is.
+    """Measured speed of an engine with one batch size.
 
     Attributes:
-        engine: its name.
-        batch_size: samples computed together.
-        ms: milliseconds a sample.
-        peak: estimated peak of memory, bytes; None where it is unknown.
+        engine: name of the engine.
+        batch_size: number of samples computed together.
+        ms: milliseconds per sample.
+        peak: estimated peak of memory in bytes; None where unknown.
     """
 
     engine: str
@@ -105,12 +106,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured on this machine.
+    """Measurements on this machine.
 
     Attributes:
-        timings: of the engines that passed.
-        refused: why others did not, by name.
-        tried: largest batch that memory allowed, by engine.
+        timings: timings of the engines that passed the check.
+        refused: reasons why the other engines did not pass, by name.
+        tried: largest batch size that memory allowed, by engine.
     """
 
     timings: tuple[Timing, ...]
@@ -124,24 +125,24 @@ class Calibration:
             own = sorted((t for t in self.timings if t.engine == engine), key=lambda timing: timing.batch_size)
             fitting = [timing for timing in own if timing.peak is None or timing.peak <= limit] or own[:1]
             fastest = min(timing.ms for timing in fitting)
-            best[engine] = next(timing for timing in fitting if timing.ms <= _NOISE * fastest)
+            best[engine] = next(timing for timing in fitting if timing.ms <= _TIE * fastest)
         return sorted(best.values(), key=lambda timing: timing.ms)
 
     def covers(self, candidates: Sequence[Candidate], limit: int) -> bool:
-        """Return whether every candidate was tried with all batches that fit into ``limit`` bytes."""
+        """Return whether every candidate was measured with all batch sizes that fit into ``limit`` bytes."""
         known = {**self.tried, **dict.fromkeys(self.refused, BATCH_SIZES[-1])}
         return all(known.get(each.name, 0) >= each.batch_sizes(limit)[-1] for each in candidates)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The engine that was chosen.
+    """The chosen engine.
 
     Attributes:
-        engine: opened and checked; its batch size is set.
-        peak: estimated peak of memory, bytes; None where it is unknown.
-        refused: why others were not, by name.
-        calibration: what was measured.
+        engine: opened and checked engine with its batch size.
+        peak: estimated peak of memory in bytes; None where unknown.
+        refused: reasons why other engines were refused, by name.
+        calibration: measurements on which the choice is based.
     """
 
     engine: BatchEngine
@@ -151,7 +152,8 @@ class Choice:
 
 
 def machine() -> dict[str, Any]:
-    """Return what speed depends on: processor, number of cores, GPUs."""
+    """Return the hardware on which speed depends: processor, number of cores, GPUs."""
+    # Read from /proc, because torch.cuda would initialise CUDA in this process.
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
         "processor": _line(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
@@ -172,53 +174,57 @@ def choose(
     again: bool = False,
     on_progress: Progress | None = None,
 ) -> Choice:
-    """Return the fastest engine that passes, with its best batch.
+    """Return the fastest engine that passes the check, with its best batch size.
 
     Args:
         candidates: engines to choose from.
-        golden: what each must reproduce, at every call; None if there is nothing.
-        samples: returns inputs of a given batch size to measure with; None to take the first that passes.
-        limit: bytes that the engine may take.
-        key: everything that the result depends on.
-        stand_in: makes what each must reproduce when it is measured, if ``golden`` is None.
-        refused: engines that were refused before, by name.
-        again: measure even if there is a stored result.
-        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
+        golden: golden values that the chosen engine must reproduce, at every call; None to skip this check.
+        samples: function that returns inputs of a given batch size for the measurement; None to choose the first engine
+            that passes, without a measurement.
+        limit: largest number of bytes that the engine may use.
+        key: everything that the result depends on besides the machine.
+        stand_in: function that computes golden values for the measurement if ``golden`` is None.
+        refused: reasons for engines that were refused before, by name.
+        again: whether to measure even if there is a cached result.
+        on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.
 
     Raises:
-        BundleError: no engine starts and passes.
+        BundleError: no engine opens the graph and passes the check.
     """
     before = dict(refused or {})
     for name, reason in before.items():
         log.warning("engine %s is refused: %s", name, reason)
     if samples is None:
+        # Equal times keep the order of the candidates.
         timings = tuple(Timing(c.name, c.batch_sizes(limit)[-1], 0.0, None) for c in candidates)
-        return _first(Calibration(timings), candidates, golden, limit, before)
-    file = cache_folder() / "calibration" / f"{_digest({**machine(), **key})}.json"
-    with _alone(file):
+        return _first_passing(Calibration(timings), candidates, golden, limit, before)
+    digest = hashlib.sha256(json.dumps({**machine(), **key}, sort_keys=True).encode()).hexdigest()[:32]
+    file = cache_folder() / "calibration" / f"{digest}.json"
+    with _locked(file):
         calibration = None if again else _load(file)
         if calibration is None or not calibration.covers(candidates, limit):
             report = on_progress or (lambda engine, batch_size: None)
             calibration = _measure(candidates, golden or stand_in(), samples, limit, report)
             _save(file, calibration)
-    return _first(calibration, candidates, golden, limit, before)
+    return _first_passing(calibration, candidates, golden, limit, before)
 
 
-def _first(
+def _first_passing(
     calibration: Calibration,
     candidates: Sequence[Candidate],
     golden: Golden | None,
     limit: int,
     before: Mapping[str, str],
 ) -> Choice:
-    """Open the engines in their order until one passes."""
+    """Open the engines, the fastest first, until one passes the check."""
     by_name = {candidate.name: candidate for candidate in candidates}
     refused = {**before, **calibration.refused}
     for name, reason in calibration.refused.items():
         log.warning("engine %s is refused: %s", name, reason)
     for timing in (each for each in calibration.ranking(limit) if each.engine in by_name):
         try:
-            engine = _passing(by_name[timing.engine], golden)
+            # Checked in every process: a cached calibration says only which engine is fast.
+            engine = _opened(by_name[timing.engine], golden)
         except RadlensError as error:
             refused[timing.engine] = str(error)
             log.warning("engine %s is refused: %s", timing.engine, error)
@@ -229,7 +235,7 @@ def _first(
     raise BundleError(f"an engine must reproduce the golden values of the graph, got none that does ({reasons})")
 
 
-def _passing(candidate: Candidate, golden: Golden | None) -> BatchEngine:
+def _opened(candidate: Candidate, golden: Golden | None) -> BatchEngine:
     engine = candidate.open()
     if golden is not None:
         golden.check(engine)
@@ -247,10 +253,10 @@ def _measure(
     refused: dict[str, str] = {}
     for candidate in candidates:
         try:
-            engine = _passing(candidate, golden)
+            engine = _opened(candidate, golden)
             timings += _timed(candidate, engine, samples, limit, timings, report)
         except MissingDependency as error:
-            log.debug("engine %s is not there: %s", candidate.name, error)
+            log.debug("engine %s is not available: %s", candidate.name, error)
         except RadlensError as error:
             refused[candidate.name] = str(error)
     tried = {candidate.name: candidate.batch_sizes(limit)[-1] for candidate in candidates}
@@ -267,21 +273,21 @@ def _timed(
 ) -> list[Timing]:
     found: list[Timing] = []
     for batch_size in candidate.batch_sizes(limit):
-        if found and found[-1].ms * batch_size > _LONGEST:
+        if found and found[-1].ms * batch_size > _MAX_BATCH_MS:
             break
         report(candidate.name, batch_size)
         engine.batch_size = batch_size
         ms = 1000 * _seconds(partial(engine.run, samples(batch_size))) / batch_size
         found.append(Timing(candidate.name, batch_size, ms, candidate.peak(batch_size)))
-        if ms > _HOPELESS * min(timing.ms for timing in (*others, *found)):
+        if ms > _MAX_SLOWDOWN * min(timing.ms for timing in (*others, *found)):
             break
     return found
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """Return the shortest time of some runs; a first one that was long enough counts."""
+    """Return the shortest of several times; a slow run is not repeated, although it includes the warm-up."""
     times: list[float] = []
-    while not times or (len(times) < 2 and times[0] < _SECONDS) or (sum(times) < _SECONDS and len(times) < 10):
+    while not times or (len(times) < 2 and times[0] < _MEASURING_S) or (sum(times) < _MEASURING_S and len(times) < 10):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
@@ -289,7 +295,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _line(file: Path, name: str) -> str:
-    """Return the value of ``name: value`` in a file of the kernel."""
+    """Return the value of the line ``name: value`` in a file of the kernel; empty if there is no such line."""
     with suppress(OSError):
         for line in file.read_text().splitlines():
             head, _, value = line.partition(":")
@@ -298,37 +304,34 @@ def _line(file: Path, name: str) -> str:
     return ""
 
 
-def _digest(key: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-
-
 def _load(file: Path) -> Calibration | None:
-    """Read a stored calibration; one that cannot be read is measured again."""
+    """Read a cached calibration; return None if it is missing or damaged, so that it is measured again."""
     try:
         document = json.loads(file.read_text())
         timings = tuple(Timing(**timing) for timing in document["timings"])
         return Calibration(timings, dict(document["refused"]), dict(document["tried"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):  # TypeError: fields of another release
         return None
 
 
 def _save(file: Path, calibration: Calibration) -> None:
-    """Write a calibration in one step, so that nobody reads half of it; a cache that cannot be written is no error."""
+    """Write a calibration atomically. A cache that is not writable is logged, and is not an error."""
     try:
+        # In the same folder, because a file can be renamed atomically only within a file system.
         with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".part", delete=False) as part:
             json.dump(asdict(calibration), part)
         Path(part.name).replace(file)
     except OSError as error:
-        log.warning("the calibration is not kept: %s", type(error).__name__)
+        log.warning("the calibration is not cached: %s", type(error).__name__)
 
 
 @contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Let one process at a time measure: two would time each other."""
+def _locked(file: Path) -> Iterator[None]:
+    """Let only one process measure at a time, since simultaneous measurements would slow each other down."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.with_suffix(".lock").open("w")
-    except OSError:
+    except OSError:  # a cache that is not writable: measure without a lock
         yield
         return
     with lock:

@@ -1,8 +1,9 @@
-"""Golden values: what a graph must compute, from torch in float64. No engine is trusted unseen.
+"""Golden values: reference outputs of a graph, computed by torch in float64, that every engine must reproduce.
 
-An engine can compile a graph without a word and compute something else. So each exported graph ``g.onnx`` has a file
-``g.golden.npz`` beside it with a few inputs, all outputs in float64, and how far torch in float32 was from them. The
-last is the measure: float32 decides some ReLUs and maxima differently, so that even a correct gradient is 1e-3 off.
+An engine can compile a graph without an error and compute something else. Each exported graph ``g.onnx`` therefore has
+a file ``g.golden.npz`` beside it with a few inputs, all outputs in float64, and the errors of torch in float32. The
+tolerance is a multiple of these errors: in float32 some ReLUs and maxima switch, so that even a correct gradient has an
+error of 1e-3.
 """
 
 import math
@@ -32,41 +33,41 @@ __all__ = [
 ]
 
 GOLDEN_TOLERANCE = 10.0
-"""An engine may be this many times as far from float64 as torch float32 was when the graph was exported."""
+"""Largest ratio of an engine's error to the error of torch float32 at the time of export."""
 
 FLOOR = 1e-5
-"""Relative error that any float32 engine may have: sums of a thousand terms in another order."""
+"""Relative error that every float32 engine may have, as it adds a thousand terms in another order."""
 
 MIN_CORRELATION = 0.99
-"""Correlation with float64 that a map in less than float32 must have."""
+"""Smallest correlation with float64 of a map in reduced precision."""
 
 MAX_MAP_ERROR = 0.15
-"""Relative error that a map in less than float32 may have; a correlation of 0.99 allows 0.14."""
+"""Largest relative error of a map in reduced precision; a correlation of 0.99 allows 0.14."""
 
 MAX_VALUE_ERROR = 0.02
-"""Relative error that any other output in less than float32 may have: bfloat16 rounds by up to 0.004."""
+"""Largest relative error of other outputs in reduced precision; bfloat16 rounds by up to 0.004."""
 
 MAP_SIZE = 64
-"""Values of a sample from which on an output counts as a map, whose correlation means something."""
+"""Smallest number of values per sample of an output that counts as a map; correlation needs that many."""
 
 KINK_LIMIT = 1e-2
-"""Relative error that kinks alone may make of a map whose `Golden.body_errors` are known."""
+"""Relative error that switched ReLUs and pooling windows may cause in a map with `Golden.body_errors`."""
 
 BODY = 0.95
-"""Part of a map that must be close where the rest may have fallen to the other side of a kink."""
+"""Fraction of a map's values that must be close to the reference; ReLUs and pooling windows may switch in the rest."""
 
-_SHORTENED = ("tf32", "f16", "bf16")
-"""Kinds of arithmetic with less than float32's 24 bits."""
+_REDUCED = ("tf32", "f16", "bf16")
+"""Precisions with less than the 24 bits of float32."""
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far an output is from float64.
+    """Deviation of an output from float64.
 
     Attributes:
-        error: relative, in the Euclidean norm over everything.
-        correlation: Pearson's, over everything; None for outputs other than maps.
-        body: the error without the worst twentieth of the values (:func:`body_error`); None for outputs other than
+        error: relative error in the Euclidean norm over all samples.
+        correlation: Pearson's correlation over all samples; None for outputs other than maps.
+        body: relative error without the worst twentieth of the values (:func:`body_error`); None for outputs other than
             maps.
     """
 
@@ -77,15 +78,16 @@ class Deviation:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """What a graph must compute.
+    """Golden values of a graph.
 
     Attributes:
-        inputs: by name, as the graph takes them.
-        outputs: by name, float64.
-        float32_errors: relative error of torch float32 for each output, the larger one of two, see :func:`jittered`.
-        body_errors: the same by :func:`body_error`, for outputs that are held to it: nearly all of such a map must be
-            as close as float32 allows. What one ReLU or pooling window does that rounding moves to the other side, in
-            some engine and not in another, may reach `KINK_LIMIT`.
+        inputs: inputs of the graph, by name.
+        outputs: outputs in float64, by name.
+        float32_errors: relative error of torch float32 by output: the larger error of two runs, one with
+            :func:`jittered` inputs.
+        body_errors: :func:`body_error` of torch float32 by output, for maps that are checked by it. Most values of such
+            a map must be as exact as float32 allows; its total error may reach `KINK_LIMIT`, because rounding can
+            switch a ReLU or a pooling window in one engine and not in another.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -104,9 +106,9 @@ class Golden:
         """Compute golden values.
 
         Args:
-            function: computes all outputs in the dtype it is given, with inputs of that dtype.
-            inputs: by name; floating ones are converted.
-            outputs: names, in the order of what ``function`` returns.
+            function: function that computes all outputs from a dtype and inputs of that dtype.
+            inputs: arrays by name; floating point arrays are converted to the dtype.
+            outputs: names of the outputs, in the order in which ``function`` returns them.
             by_body: names of the maps that get `body_errors`.
         """
 
@@ -125,7 +127,7 @@ class Golden:
         *single: Mapping[str, np.ndarray],
         by_body: Collection[str] = (),
     ) -> "Golden":
-        """Make golden values of ``inputs`` from their outputs in float64, and in float32 once or several times."""
+        """Create golden values from inputs, their outputs in float64, and their outputs in one or more float32 runs."""
         values = {name: np.asarray(value, dtype=np.float64) for name, value in exact.items()}
         ways = list(single)
         errors = {name: max(relative_error(way[name], value) for way in ways) for name, value in values.items()}
@@ -134,7 +136,7 @@ class Golden:
 
     @classmethod
     def load(cls, graph: Path) -> "Golden | None":
-        """Read the golden values beside a graph; None if there are none.
+        """Read the golden values beside a graph; return None if the file does not exist.
 
         Raises:
             BundleError: the file is damaged.
@@ -165,10 +167,10 @@ class Golden:
         return file
 
     def deviations(self, engine: Engine) -> dict[str, Deviation]:
-        """Return how far each output of ``engine`` is from float64.
+        """Return the deviation of each output of ``engine``.
 
         Raises:
-            BundleError: the engine computes other outputs, or of other shapes.
+            BundleError: outputs of the engine are missing or have other shapes.
         """
         found = engine.run(self.inputs)
         shapes = {name: value.shape for name, value in found.items()}
@@ -178,10 +180,10 @@ class Golden:
         return {name: deviation(found[name], value) for name, value in self.outputs.items()}
 
     def check(self, engine: Engine) -> dict[str, Deviation]:
-        """Hold ``engine`` against the golden values and return how far it is from them.
+        """Check ``engine`` against the golden values and return its deviations.
 
         Raises:
-            BundleError: an output is further off than :func:`limit` allows, or a map correlates too little.
+            BundleError: the error of an output exceeds :func:`limit`, or the correlation of a map is too low.
         """
         deviations = self.deviations(engine)
         objection = self.objection(engine.precision, deviations)
@@ -190,28 +192,30 @@ class Golden:
         return deviations
 
     def objection(self, precision: str, deviations: Mapping[str, Deviation]) -> str | None:
-        """Return what is wrong with an engine of some precision that is so far off; None if it may be used."""
+        """Return why an engine with these deviations must not be used; None if it may be used."""
         for name, deviation in deviations.items():
             error, agreement = deviation.error, deviation.correlation
             allowed = limit(precision, self.float32_errors[name], is_map=agreement is not None)
-            if precision not in _SHORTENED and name in self.body_errors:
+            if precision not in _REDUCED and name in self.body_errors:
                 near, body = limit(precision, self.body_errors[name], is_map=True), deviation.body
                 if body is None or not body <= near:
                     found = "unknown" if body is None else f"{body:.1e}"
                     return f"{BODY:.0%} of {name} must be within {near:.1e} of the golden values, got {found}"
                 allowed = max(allowed, KINK_LIMIT)
+            # "not <=" instead of ">", so that nan fails.
             if not error <= allowed:
                 return f"{name} must be within {allowed:.1e} of the golden values, got {error:.1e}"
-            if precision in _SHORTENED and agreement is not None and not agreement >= MIN_CORRELATION:
+            if precision in _REDUCED and agreement is not None and not agreement >= MIN_CORRELATION:
                 return f"{name} must correlate with float64 by {MIN_CORRELATION}, got {agreement:.3f}"
         return None
 
 
 def jittered(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return inputs whose floating values are changed by a float32 rounding error, at random.
+    """Return inputs whose floating point values are changed at random by a float32 rounding error.
 
-    A gradient jumps where rounding moves a value across a kink, here and there: a network may compute one image to 1e-3
-    in float32 and, with all of its sums rounded otherwise, to 1e-2. One computation tells one of the two.
+    A gradient is discontinuous where rounding switches a ReLU or a pooling window. For the same image, the error of a
+    correct float32 gradient can be 1e-3 with one order of its sums and 1e-2 with another; a second run with changed
+    inputs makes it likely to see the larger error.
     """
     generator = np.random.default_rng(0)
     step = float(np.finfo(np.float32).eps)
@@ -224,49 +228,49 @@ def jittered(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def golden_file(graph: Path) -> Path:
-    """Return where the golden values of a graph lie: ``gradient.golden.npz`` beside ``gradient.onnx``."""
+    """Return the path of a graph's golden values: ``gradient.golden.npz`` beside ``gradient.onnx``."""
     return graph.with_name(f"{graph.stem}.golden.npz")
 
 
 def limit(precision: str, float32_error: float, *, is_map: bool) -> float:
-    """Return the relative error that an output may have.
+    """Return the largest relative error that an output may have.
 
-    In float32 and float64: ten times that of torch float32, at least 1e-5. In less: 0.15 for maps, whose correlation is
-    checked as well, and 0.02 for other outputs.
+    In float32 and float64 it is ten times the error of torch float32, and at least 1e-5. In reduced precision it is
+    0.15 for maps, whose correlation is checked as well, and 0.02 for other outputs.
 
     Args:
-        precision: of the engine.
-        float32_error: of torch.
+        precision: precision of the engine.
+        float32_error: relative error of torch float32.
         is_map: whether the output is a map.
     """
-    if precision not in _SHORTENED:
+    if precision not in _REDUCED:
         return max(GOLDEN_TOLERANCE * float32_error, FLOOR)
     return MAX_MAP_ERROR if is_map else MAX_VALUE_ERROR
 
 
 def relative_error(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
-    """Return ``|value - reference| / |reference|`` in the Euclidean norm over everything; absolute if that is 0."""
-    # What is not finite is an error of nan, which no limit allows.
+    """Return ``|value - reference| / |reference|`` in the Euclidean norm; the absolute error if the reference is 0."""
+    # Values that are not finite give nan, which exceeds every limit.
     with np.errstate(invalid="ignore"):
         difference = np.asarray(value, dtype=np.float64) - reference
     return float(np.linalg.norm(difference) / (np.linalg.norm(reference) or 1.0))
 
 
 def body_error(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
-    """Return :func:`relative_error` over the values of each sample that are nearest to the reference, `BODY` of them.
+    """Return :func:`relative_error` over the fraction `BODY` of each sample's values that are nearest to the reference.
 
-    A ReLU or a pooling window whose input lies within rounding of a kink changes the map of a small network in the
-    few hundred pixels that it sees, by 1e-3 of the whole; a wrong rule changes the map everywhere.
+    A ReLU or a pooling window that rounding switches changes the map of a small network in the few hundred pixels of
+    its receptive field, by 1e-3 of the norm of the map; a wrong differentiation rule changes the map everywhere.
     """
     with np.errstate(invalid="ignore"):
         difference = np.abs(np.asarray(value, dtype=np.float64) - reference).reshape(len(reference), -1)
-    # nan sorts to the end: it belongs to the body as soon as a twentieth is nan, and to `relative_error` at once.
+    # nan is sorted to the end: a few of them stay outside the body, but make `relative_error` nan.
     near = np.sort(difference, axis=1)[:, : math.ceil(BODY * difference.shape[1])]
     return float(np.linalg.norm(near) / (np.linalg.norm(reference) or 1.0))
 
 
 def correlation(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
-    """Return Pearson's correlation over everything; 1 where ``reference`` is constant, which has none."""
+    """Return Pearson's correlation over all values; 1 where ``reference`` is constant and it is undefined."""
     a, b = (np.asarray(each, dtype=np.float64).ravel() for each in (value, reference))
     with np.errstate(invalid="ignore"):
         a, b = a - a.mean(), b - b.mean()
@@ -276,7 +280,7 @@ def correlation(value: np.ndarray | Tensor, reference: np.ndarray) -> float:
 
 
 def deviation(value: np.ndarray | Tensor, reference: np.ndarray) -> Deviation:
-    """Return how far ``value`` is from ``reference`` (b, ...), both of the same shape."""
+    """Return the deviation of ``value`` from ``reference``, both ``(b, ...)``."""
     is_map = reference.ndim > 1 and reference[0].size >= MAP_SIZE
     error = relative_error(value, reference)
     return (

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself: inputs and outputs by name, its hash, and what its arithmetic needs of memory."""
+"""ONNX files: inputs and outputs by name, hash and size of the weights."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from radlens.errors import BundleError, InvalidInput
 __all__ = ["GraphFile", "TensorSpec", "file_sha256"]
 
 Size = int | str
-"""Length of a dimension: a number, or the name of one that is open."""
+"""Length of a dimension: a number, or a name if the length is dynamic."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class TensorSpec:
     """An input or output of a graph.
 
     Attributes:
-        name: in the graph.
-        dtype: of its elements.
-        shape: lengths of its dimensions, a name where the length is open.
+        name: name in the graph.
+        dtype: element type.
+        shape: lengths of the dimensions; a name where the length is dynamic.
     """
 
     name: str
@@ -41,11 +41,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, eq=False)
 class GraphFile:
-    """An ONNX file that could be read.
+    """An ONNX file.
 
     Attributes:
-        path: of the file.
-        model: its contents, weights in other files left out.
+        path: path of the file.
+        model: contents of the file, without weights in external files.
     """
 
     path: Path
@@ -53,10 +53,10 @@ class GraphFile:
 
     @classmethod
     def load(cls, path: Path | str) -> "GraphFile":
-        """Read a file.
+        """Read an ONNX file.
 
         Raises:
-            BundleError: the file is missing, or does not hold a graph.
+            BundleError: the file is missing, or does not hold a graph with outputs.
         """
         path = Path(path)
         try:
@@ -69,20 +69,21 @@ class GraphFile:
 
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What has to be given, weights excepted."""
+        """Inputs of the graph, without the weights."""
+        # Older exporters list the weights among the inputs.
         weights = {tensor.name for tensor in self.model.graph.initializer}
         return tuple(_spec(value) for value in self.model.graph.input if value.name not in weights)
 
     @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """What is computed."""
+        """Outputs of the graph."""
         return tuple(_spec(value) for value in self.model.graph.output)
 
     @cached_property
     def batch(self) -> str | None:
-        """Name of the open dimension along which the graph may be computed in parts; None where it may not.
+        """Name of the dynamic dimension along which a batch may be split; None if it must not be split.
 
-        It is the first of every output and of at least one input, and no other dimension depends on it by name.
+        It is the first dimension of every output and of at least one input, and does not occur in another position.
         """
         first = {spec.shape[0] if spec.shape else 1 for spec in self.outputs}
         name = first.pop() if len(first) == 1 else None
@@ -98,22 +99,22 @@ class GraphFile:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Bytes of all weights."""
+        """Size of all weights in bytes."""
         return sum(int(np.prod(t.dims)) * _itemsize(t.data_type) for t in self.model.graph.initializer)
 
     def check(self, inputs: Mapping[str, np.ndarray], *, wider: bool = False) -> int:
-        """Hold ``inputs`` against what the graph takes.
+        """Check arrays against the inputs of the graph.
 
         Args:
-            inputs: by name.
-            wider: take float64 where the graph has float32.
+            inputs: arrays by name.
+            wider: whether to accept float64 in place of float32.
 
         Returns:
-            The length of dimension :attr:`batch`, 1 for a graph without.
+            The length of dimension :attr:`batch`, or 1 for a graph without it.
 
         Raises:
-            InvalidInput: a name is missing or unknown, a shape or dtype is another one, or open dimensions of one name
-                have different lengths or none.
+            InvalidInput: a name is missing or unknown, a shape or dtype does not match, dynamic dimensions of the same
+                name have different lengths, or a dimension is empty.
         """
         names = [spec.name for spec in self.inputs]
         if set(inputs) != set(names):
@@ -138,12 +139,13 @@ def file_sha256(path: Path) -> str:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
     shape = tuple(d.dim_param or d.dim_value for d in kind.shape.dim)
-    # A dimension without length and name is open; a name of its own keeps it apart from others.
+    # A dimension without length and name is dynamic; a unique name keeps it independent of others.
     named = tuple(size or f"{value.name}_{axis}" for axis, size in enumerate(shape))
     return TensorSpec(value.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), named)
 
 
 def _itemsize(data_type: int) -> int:
+    # Strings do not have a fixed size.
     return 0 if data_type == TensorProto.STRING else helper.tensor_dtype_to_np_dtype(data_type).itemsize
 
 

@@ -1,6 +1,6 @@
-"""The LLVM engine: the gradient of a CDMAM ensemble as one kernel, compiled for this processor when it is opened.
+"""The LLVM engine: the gradient of a CDMAM ensemble as one kernel, compiled for this processor when a graph is opened.
 
-It opens no other graph. See :mod:`radlens.engines.llvm_kernel` for what is compiled and why.
+The engine does not open other graphs. :mod:`radlens.engines.llvm_kernel` describes the kernel and its purpose.
 """
 
 import ctypes
@@ -35,34 +35,35 @@ from radlens.errors import InvalidInput, MissingDependency
 
 __all__ = ["LlvmEngine", "LlvmGraphEngine"]
 
-_TOGETHER = 2
-"""Members one task computes. A constant, since it decides the order in which members are added."""
+_MEMBERS_PER_TASK = 2
+"""Number of members that a task adds up. It is constant, because it determines the order of the additions."""
 
-_CHUNK = 16
-"""Images whose tasks are queued together: 2.3 MB each with ten members."""
+_IMAGES_PER_CHUNK = 16
+"""Number of images whose tasks are queued at the same time; an image takes 2.3 MB with ten members."""
 
 
 class LlvmEngine:
     """Runs the gradient graph of a CDMAM bundle on the CPU in float32.
 
     Args:
-        path: the ONNX graph; its weights are read, and its mark says that the kernel computes it.
-        n_threads: threads to compute with, by default as many as torch uses.
-        at_once: output channels computed together, 1, 2 or 4, by default what the registers hold.
+        path: ONNX graph with the mark of this kernel; only its weights are used.
+        n_threads: number of threads, by default torch's.
+        at_once: number of output channels computed together, 1, 2 or 4; by default as many as the registers hold.
 
     Raises:
         MissingDependency: ``llvmlite`` is not installed.
-        BundleError: the graph is not the gradient of a CDMAM ensemble, or was changed.
+        BundleError: the graph is not the gradient of a CDMAM ensemble, or was changed after its export.
     """
 
     name = "llvm"
     precision = "f32"
 
     def __init__(self, path: Path, n_threads: int | None = None, at_once: int | None = None) -> None:
-        # Four channels together need 32 vector registers of 16 numbers.
+        # Four channels together need the 32 registers of AVX-512.
         at_once = at_once or (4 if _llvm().get_host_cpu_features().get("avx512f") else 1)
         self._members = load_members(path, at_once)
         self._kernel = _Kernel(len(self._members[0].head), at_once)
+        # Threads instead of processes: ctypes releases the GIL during a call.
         self._pool = ThreadPoolExecutor(n_threads or torch.get_num_threads(), thread_name_prefix="llvm")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -80,15 +81,16 @@ class LlvmEngine:
         images = _checked(inputs)
         scores = np.empty(len(images), np.float32)
         gradients = np.empty((len(images), 1, 250, 250), np.float32)
-        groups = [self._members[first : first + _TOGETHER] for first in range(0, len(self._members), _TOGETHER)]
-        for first in range(0, len(images), _CHUNK):
-            last = min(first + _CHUNK, len(images))
+        step = _MEMBERS_PER_TASK
+        groups = [self._members[first : first + step] for first in range(0, len(self._members), step)]
+        for first in range(0, len(images), _IMAGES_PER_CHUNK):
+            last = min(first + _IMAGES_PER_CHUNK, len(images))
             stored = list(self._pool.map(strands, images[first:last, 0]))
-            tasks = [[self._pool.submit(self._kernel.add_up, image, group) for group in groups] for image in stored]
+            tasks = [[self._pool.submit(self._kernel.sum_of, group, image) for group in groups] for image in stored]
             for row, parts in enumerate(tasks, start=first):
                 results = [part.result() for part in parts]
                 scores[row] = sum(score for score, _ in results)
-                # Members are added in their order, whichever was done first.
+                # Added in the order of the members, not of completion: the result does not depend on timing.
                 gradients[row, 0] = unstrand(sum(gradient for _, gradient in results))  # type: ignore[arg-type]
         return {"score": scores, "gradient": gradients}
 
@@ -101,13 +103,13 @@ class _Kernel:
         self._rank = rank
         module = llvm.parse_assembly(kernel_text(rank, at_once))
         module.verify()
-        # LLVM would split the vectors of some processors that have the long registers.
+        # For some processors with 512-bit registers, LLVM prefers 256-bit vectors by default.
         features = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit".lstrip(",")
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=features, opt=3
         )
         _optimise(llvm, module, machine)
-        # The functions live as long as their compiler.
+        # Kept as an attribute: the compiled code is freed together with the compiler.
         self._compiler = llvm.create_mcjit_compiler(module, machine)
         self._compiler.finalize_object()
         n_pointers = len(MemberWeights.__dataclass_fields__) + len(vars(Scratch())) + 2
@@ -117,8 +119,8 @@ class _Kernel:
         )
         self._local = threading.local()
 
-    def add_up(self, image: np.ndarray, members: Sequence[Member]) -> tuple[float, np.ndarray]:
-        """Return the sum over ``members`` of their parts of midpoint and gradient, the gradient in strands."""
+    def sum_of(self, members: Sequence[Member], image: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the sum of the members' contributions to midpoint and gradient of an image in strands."""
         if not hasattr(self._local, "scratch"):
             self._local.scratch = Scratch()
             self._local.addresses = pointers(self._local.scratch)
@@ -144,7 +146,8 @@ def _llvm() -> Any:
 
 
 def _optimise(llvm: Any, module: Any, machine: Any) -> None:
-    """Turn slots into registers; loops are as they should be and stay so."""
+    """Optimise the module; mainly, this turns stack slots into registers."""
+    # The loops are already vectorised and unrolled as intended.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
@@ -162,7 +165,7 @@ def _checked(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
 
 @register("llvm")
 class LlvmGraphEngine(GraphEngine):
-    """Opens the gradient graph of a CDMAM bundle, and no other, with :class:`LlvmEngine`."""
+    """Opens the gradient graph of a CDMAM bundle with :class:`LlvmEngine`; other graphs are not supported."""
 
     gradients_only = True
 
@@ -172,19 +175,19 @@ class LlvmGraphEngine(GraphEngine):
 
     @classmethod
     def require(cls) -> None:
-        """Return if LLVM is installed."""
+        """Check that LLVM is installed."""
         _llvm()
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the version of the package that brings LLVM."""
+        """Return the version of ``llvmlite``, which includes LLVM."""
         return {"llvmlite": version("llvmlite")}
 
     @classmethod
     def opens(cls, graph: GraphFile) -> bool:
-        """Return whether ``graph`` carries the mark of a CDMAM gradient."""
+        """Return whether ``graph`` has the mark of a CDMAM gradient."""
         return any((entry.key, entry.value) == (MARK, KERNEL) for entry in graph.model.metadata_props)
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute one part."""
+        """Compute one part of a batch."""
         return self._engine.run(inputs)

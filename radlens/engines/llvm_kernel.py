@@ -1,21 +1,21 @@
-"""R(x) of Amanova et al. 2022, eq. (1), as one piece of code for the processor: the CDMAM ensemble without an engine.
+"""R(x) of Amanova et al. 2022, eq. (1): the gradient of a CDMAM ensemble as one fused CPU kernel.
 
-The engines wait for memory here: a gradient of ten members moves 200 MB through arrays that hold one operation each.
-This kernel computes one member after the other; whatever a member needs fits into a processor's second cache, and
-pooling, ReLU, routing and bias happen in registers, between two convolutions. It computes what
-the gradient graph of the CDMAM ensemble computes, in the same steps, and a test holds them against each other.
+General engines are limited by memory bandwidth here: a gradient of ten members moves 200 MB through the arrays between
+operations. This kernel computes one member after the other; the data of a member fit into the second-level cache, and
+pooling, ReLU, their backward passes and bias are computed in registers between two convolutions. It computes the same
+steps as the gradient graph of the CDMAM ensemble, and a test compares them.
 
-It is compiled as two functions. The first one goes from an image to the features of a member and their ``r`` weighted
-sums. :meth:`Member.outcome` makes of these few numbers the thresholds and the derivative of the midpoint with respect
-to each sum, in float64. The second function takes these *coefficients* back to the image.
+Two functions are compiled. The first computes the features of a member from an image, and their ``r`` weighted sums.
+:meth:`Member.outcome` computes the thresholds from these sums, and the derivative of the midpoint with respect to each
+sum, in float64. The second function propagates these *coefficients* back to the image.
 
-Design requirements: no compiler on the user's machine (LLVM comes as a wheel, see :mod:`radlens.engines.llvm`); the
-result of an image does not depend on what else is in the batch or on the number of threads.
+Design requirements: no compiler on the user's machine (LLVM is installed as a wheel, see :mod:`radlens.engines.llvm`);
+the result for an image does not depend on the rest of the batch or on the number of threads.
 
 Layout. A vector is 16 columns of one channel and row. Pooling takes every second column, so a row of 125 is stored as
 its even and its odd columns, and a row of the image as its columns 0, 1, 2, 3 modulo 4. Each of these *strands* has 64
-places in a row of 96, with 16 zeros on either side: what lies beyond the border reads as zero, without a test.
-Column ``c`` of ``n`` strands is place ``c // n`` of strand ``c % n``. In memory row 0 is the one above the image.
+elements in a row of 96, with 16 zeros on either side, so that pixels beyond the border read as zero without a test.
+Column ``c`` of ``n`` strands is element ``c // n`` of strand ``c % n``. In memory, row 0 is the row above the image.
 """
 
 import hashlib
@@ -53,41 +53,44 @@ BACKWARD = "cdmam_backward"
 """Names of the compiled functions."""
 
 MARK = "radlens.kernel"
-"""Property of an ONNX graph that names the kernel which may compute it."""
+"""Metadata property of an ONNX graph: name of the kernel that computes the same function."""
 
 KERNEL = "cdmam-gradient-2"
-"""Name of this kernel; the number rises when graphs of an earlier release hold other weights."""
+"""Name of this kernel; the number increases when the weights of the graph change their form."""
 
 _NODES = "radlens.nodes"
+"""Metadata property of an ONNX graph: hash of its nodes at the time of export."""
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Row and column of the four pixels of a pooling window."""
+
 _INACTIVE = 4
-"""Stored in place of the phase that won a pooling window if ReLU let nothing through, and beyond the border."""
+"""Value stored in place of the winning phase of a pooling window if its ReLU is zero, and beyond the border."""
 
 _ROW, _MARGIN, _BLOCKS = 96, 16, 4
-"""Length of a strand in memory, zeros before it, vectors that cover it."""
+"""Length of a strand in memory, number of zeros before it, and number of vectors that cover it."""
 
 _PLAIN = _BLOCKS * LANES
-"""Length of a strand in arrays that nobody reads across the border."""
+"""Length of a strand without margins, in arrays that are not read across the border."""
 
 _AT_ONCE = 4
-"""Output channels computed together where 32 vector registers are at hand; with 16 shorter ones it is 1."""
+"""Number of output channels computed together with the 32 registers of AVX-512; with fewer registers it is 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemberWeights:
-    """One member, float32, in the order in which the kernel reads it.
+    """Weights of one member, float32, in the order in which the kernel reads them.
 
     Attributes:
-        kernel1: ``(8, 3, 3)`` of the first convolution, batch normalisation folded in.
-        bias1: ``(8,)``.
-        kernel2: ``(16 / n, 8, n, 9)``, n output channels computed together.
-        bias2: ``(16,)``.
-        kernel3: ``(32 / n, 16, 9, n)``.
-        bias3: ``(32,)``.
+        kernel1: ``(8, 3, 3)`` first convolution, with batch normalisation folded in.
+        bias1: ``(8,)`` bias of the first convolution.
+        kernel2: ``(16 / n, 8, n, 9)`` second convolution, with n output channels computed together.
+        bias2: ``(16,)`` bias of the second convolution.
+        kernel3: ``(32 / n, 16, 9, n)`` third convolution.
+        bias3: ``(32,)`` bias of the third convolution.
         columns: ``(r, 32, 62, 64)`` weights of the sums over the features.
-        back3: like ``kernel3``, of the convolution back through it, 32 to 16 channels.
-        back2: like ``kernel2``, 16 to 8 channels.
+        back3: ``(16 / n, 32, 9, n)`` transpose of the third convolution.
+        back2: ``(8 / n, 16, n, 9)`` transpose of the second convolution.
     """
 
     kernel1: np.ndarray
@@ -103,13 +106,13 @@ class MemberWeights:
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One member: what the kernel reads, and how its sums over the features become its part of the midpoint.
+    """One member: weights of the kernel, and the map from its sums over the features to its share of the midpoint.
 
     Attributes:
-        weights: for the kernel.
+        weights: weights of the kernel.
         head: ``(r, n)`` float64, from sums to ``n`` outputs: 12 logarithms of um of gold, or the midpoint in um.
-        bias: ``(n,)`` float64.
-        share: part of this member in the midpoint of the ensemble.
+        bias: ``(n,)`` float64, bias of the outputs.
+        share: weight of this member in the midpoint of the ensemble.
         logarithmic: whether the outputs are natural logarithms of um of gold.
     """
 
@@ -121,12 +124,12 @@ class Member:
 
     @cached_property
     def addresses(self) -> tuple[int, ...]:
-        """Addresses of the weights, in the order in which the kernel takes them."""
+        """Addresses of the weights, in the order of the kernel's arguments."""
         return pointers(self.weights)
 
     def outcome(self, sums: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return the part of the midpoint, um of gold, and its derivative ``(r,)`` float32 by the sums ``(r,)``."""
-        # An image of absurd values gives infinity, as it does in other engines.
+        """Return the member's share of the midpoint, um of gold, and its derivative ``(r,)`` float32 by the sums."""
+        # Extreme pixel values give infinity, as in other engines.
         with np.errstate(over="ignore", invalid="ignore"):
             outputs = sums @ self.head + self.bias
             curve = np.exp(outputs) if self.logarithmic else outputs
@@ -136,21 +139,21 @@ class Member:
 
 
 class Scratch:
-    """What one thread computes with, 4.3 MB; margins are zero and stay zero."""
+    """Scratch memory of one thread, 4.3 MB; margins are zero and stay zero."""
 
     def __init__(self) -> None:
         self.active1 = np.zeros((8, 127, 2, _ROW), np.float32)
         self.winner1 = np.zeros((8, 126, 2, _PLAIN), np.int8)
         self.active2 = np.zeros((16, 64, _ROW), np.float32)
         self.winner2 = np.zeros((16, 62, _PLAIN), np.int8)
-        # The features, until their slopes take their place.
+        # Holds the features first, and is overwritten by their derivatives.
         self.slope3 = np.zeros((32, 64, _ROW), np.float32)
         self.slope2 = np.zeros((16, 128, 2, _ROW), np.float32)
         self.slope1 = np.zeros((8, 126, 2, _PLAIN), np.float32)
 
 
 def pointers(arrays: MemberWeights | Scratch) -> tuple[int, ...]:
-    """Return the addresses of the fields, in their order; they hold as long as ``arrays`` lives."""
+    """Return the addresses of the fields, in their order; they are valid as long as ``arrays`` exists."""
     return tuple(array.ctypes.data for array in vars(arrays).values())
 
 
@@ -158,16 +161,16 @@ def kernel_text(rank: int, at_once: int = _AT_ONCE) -> str:
     """Return the kernel in LLVM's intermediate representation.
 
     Both functions take pointers to the fields of :class:`MemberWeights`, then to those of :class:`Scratch`, then to two
-    arrays of their own; all but the winners are float32:
+    further arrays; all arrays except the winners are float32:
 
-    - :data:`FORWARD`: the image in strands ``(252, 4, 96)``, and ``(62, r, 16)`` to which parts of the sums over the
-      features are added;
-    - :data:`BACKWARD`: the coefficients ``(r,)``, and the gradient in strands, to which the member's is added. The
-      scratch must be as the first function left it.
+    - :data:`FORWARD`: the image in strands ``(252, 4, 96)``, and an array ``(62, r, 16)`` to which partial sums over
+      the features are added;
+    - :data:`BACKWARD`: the coefficients ``(r,)``, and the gradient in strands, to which the gradient of the member is
+      added. The scratch memory must be unchanged since the first function.
 
     Args:
         rank: number of sums over the features, r.
-        at_once: output channels computed together, 1, 2 or 4; the weights must be packed for it.
+        at_once: number of output channels computed together, 1, 2 or 4; the weights must be packed for it.
     """
     ir = IrWriter()
     forward = [
@@ -195,7 +198,7 @@ def kernel_text(rank: int, at_once: int = _AT_ONCE) -> str:
 
 @dataclass(frozen=True)
 class _Size:
-    """What the text depends on, see :func:`kernel_text`."""
+    """Arguments of :func:`kernel_text`."""
 
     rank: int
     at_once: int
@@ -206,10 +209,10 @@ def _name(step: Callable[[IrWriter, _Size], None]) -> str:
 
 
 def _forward1(ir: IrWriter, size: _Size) -> None:
-    """Image to ``relu(pool(conv1))``: the window of a pooling cell is 4x4 pixels of the image."""
+    """Compute ``relu(pool(conv1))`` of the image: a pooling window depends on 4x4 pixels of the image."""
     with ir.loop(125) as row, ir.loop(2) as parity, ir.loop(_BLOCKS) as block:
         window = [ir.load("image", at) for at in _image_window(ir, row, parity, block)]
-        # 125 columns are 63 even and 62 odd ones.
+        # 125 columns consist of 63 even and 62 odd ones.
         inside = ir.lanes_below(ir.index((block, LANES)), ir.either(parity, 63, 62))
         with ir.loop(8) as channel:
             kernel = [ir.splat("kernel1", ir.index((channel, 9), (tap, 1))) for tap in range(9)]
@@ -221,7 +224,7 @@ def _forward1(ir: IrWriter, size: _Size) -> None:
 
 
 def _forward2(ir: IrWriter, size: _Size) -> None:
-    """``relu(pool(conv2))`` of the first activations."""
+    """Compute ``relu(pool(conv2))`` of the first activations."""
 
     def write(channel: Index, row: Index, block: Index, phases: list[str]) -> None:
         inside = ir.lanes_below(ir.index((block, LANES)), 62)
@@ -234,7 +237,7 @@ def _forward2(ir: IrWriter, size: _Size) -> None:
 
 
 def _features(ir: IrWriter, size: _Size) -> None:
-    """The last features and their weighted sums."""
+    """Compute ``relu(conv3)``, the features, and their weighted sums."""
 
     def write(channel: Index, row: Index, block: Index, value: str) -> None:
         value = ir.add(value, ir.splat("bias3", channel))
@@ -249,7 +252,7 @@ def _features(ir: IrWriter, size: _Size) -> None:
 
 
 def _slopes(ir: IrWriter, size: _Size) -> None:
-    """Derivatives by the features, in their place: sums of columns where the last ReLU let through."""
+    """Replace the features by the derivatives with respect to them: sums of columns where the last ReLU is active."""
     with ir.loop(32) as channel, ir.loop(62) as row, ir.loop(_BLOCKS) as block:
         slope = ir.zero
         for column in range(size.rank):
@@ -260,7 +263,7 @@ def _slopes(ir: IrWriter, size: _Size) -> None:
 
 
 def _backward3(ir: IrWriter, size: _Size) -> None:
-    """Back through conv3, ReLU and pooling: each value goes to the pixel that won its window."""
+    """Backward pass of conv3, ReLU and pooling: each value goes to the pixel that won its window."""
 
     def write(channel: Index, row: Index, block: Index, value: str) -> None:
         winner = ir.load_bytes("winner2", _plain2(ir, channel, row, block))
@@ -273,7 +276,7 @@ def _backward3(ir: IrWriter, size: _Size) -> None:
 
 
 def _backward2(ir: IrWriter, size: _Size) -> None:
-    """Back through conv2."""
+    """Backward pass of conv2."""
 
     def write(channel: Index, row: Index, block: Index, phases: list[str]) -> None:
         for (below, right), value in zip(_PHASES, phases, strict=True):
@@ -284,7 +287,7 @@ def _backward2(ir: IrWriter, size: _Size) -> None:
 
 
 def _backward1(ir: IrWriter, size: _Size) -> None:
-    """Back through ReLU, pooling and conv1: every cell adds to the 4x4 pixels it was computed from."""
+    """Backward pass of ReLU, pooling and conv1: each window adds to the 4x4 pixels that it depends on."""
     with ir.loop(125) as row, ir.loop(2) as parity, ir.loop(_BLOCKS) as block:
         patch = ir.variables(16)
         with ir.loop(8) as channel:
@@ -303,7 +306,7 @@ def _backward1(ir: IrWriter, size: _Size) -> None:
 
 
 def _window_pixel(phase: int, tap: int) -> int:
-    """Return which of the 4x4 pixels around a pooling window a tap of the 3x3 kernel meets at a phase of the window."""
+    """Return the index, among the 4x4 pixels around a pooling window, of a kernel tap at one phase of the window."""
     row, column = _PHASES[phase]
     return 4 * (row + tap // 3) + column + tap % 3
 
@@ -318,7 +321,15 @@ def _phase_sums(ir: IrWriter, window: Sequence[str], kernel: Sequence[str], sums
 
 
 def _pooled(ir: IrWriter, phases: Sequence[str], bias: str, inside: str) -> tuple[str, str]:
-    """Return ``relu(largest + bias)`` and the phase that was largest, the first of equals; nothing outside."""
+    """Return ``relu(maximum + bias)`` and the winning phase, the first of equal ones; zero and inactive outside.
+
+    Args:
+        ir: writer of the function.
+        phases: convolutions at the four pixels of the window.
+        bias: bias of the channel. It is added after pooling, because it does not change which pixel is the largest.
+        inside: flags of the lanes inside the image.
+    """
+    # A phase wins with ">" over earlier phases and ">=" over later ones: the first of equal values wins, as in torch.
     first, second, third, fourth = phases
     above, below = ir.larger(first, second), ir.larger(third, fourth)
     winner = ir.bytes_of(3)
@@ -334,7 +345,7 @@ def _pooled(ir: IrWriter, phases: Sequence[str], bias: str, inside: str) -> tupl
 
 @dataclass(frozen=True)
 class _Layer:
-    """A 3x3 convolution: names of its input and weights, channels, output channels computed together."""
+    """A 3x3 convolution: names of its input and weights, channels, and number of output channels computed together."""
 
     source: str
     kernel: str
@@ -343,7 +354,7 @@ class _Layer:
     at_once: int
 
     def weight(self, ir: IrWriter, group: Index, channel: Index, place: int) -> str:
-        """Return a weight in the order of memory: by group of outputs, input channel, and place in that block."""
+        """Return a weight by its position in memory: group of outputs, input channel, and position in that block."""
         block = 9 * self.at_once
         return ir.splat(self.kernel, ir.index((group, self.n_inputs * block), (channel, block), (place, 1)))
 
@@ -356,11 +367,12 @@ def _phased_convolution(
     n_rows: int,
     stored_rows: int,
 ) -> None:
-    """Convolve at the four pixels of every 2x2 window; ``write(channel, row, block, sums)`` gets the four sums."""
+    """Convolve at the four pixels of each 2x2 window, and pass the sums to ``write(channel, row, block, sums)``."""
     with ir.loop(layer.n_outputs // layer.at_once) as group, ir.loop(n_rows) as row, ir.loop(_BLOCKS) as block:
         variables = [ir.variables(4) for _ in range(layer.at_once)]
         with ir.loop(layer.n_inputs) as channel:
             start = ((channel, stored_rows * 2 * _ROW), (row, 2 * 2 * _ROW), (block, LANES), (_MARGIN, 1))
+            # Loaded once for all output channels of the group.
             window = [
                 ir.load(layer.source, ir.index(*start, (_strand_offset(column - 1, 2) + above * 2 * _ROW, 1)))
                 for above in range(4)
@@ -375,7 +387,7 @@ def _phased_convolution(
 
 
 def _convolution(ir: IrWriter, layer: _Layer, write: Callable[[Index, Index, Index, str], None]) -> None:
-    """Convolve 62x62 pixels; ``write(channel, row, block, sum)`` gets one vector of a channel and row."""
+    """Convolve 62x62 pixels, and pass each vector of a channel and row to ``write(channel, row, block, sum)``."""
     with ir.loop(layer.n_outputs // layer.at_once) as group, ir.loop(62) as row:
         variables = [ir.variables(_BLOCKS) for _ in range(layer.at_once)]
         with ir.loop(layer.n_inputs) as channel:
@@ -395,12 +407,12 @@ def _convolution(ir: IrWriter, layer: _Layer, write: Callable[[Index, Index, Ind
 
 
 def _strand_offset(column: int, n_strands: int) -> int:
-    """Return where a column lies, from the first place of the first strand."""
+    """Return the offset of a column from the first element of the first strand."""
     return column % n_strands * _ROW + column // n_strands
 
 
 def _image_window(ir: IrWriter, row: Index, parity: Index, block: Index) -> list[Index]:
-    """Return where the 4x4 pixels around each of 16 pooling windows of the image lie."""
+    """Return the indices of the 4x4 pixels around each of 16 pooling windows of the image."""
     start = ((row, 2 * 4 * _ROW), (block, LANES), (_MARGIN, 1))
     places = []
     for above in range(4):
@@ -427,7 +439,7 @@ def _stored2(ir: IrWriter, channel: Index, row: Index, block: Index) -> Index:
 
 
 def strands(image: np.ndarray) -> np.ndarray:
-    """Lay out an image ``(250, 250)`` as the kernel reads it: ``(252, 4, 96)`` float32, zeros around it."""
+    """Convert an image ``(250, 250)`` to strands ``(252, 4, 96)`` float32, padded with zeros."""
     stored = np.zeros((252, 4, _ROW), np.float32)
     for strand in range(4):
         columns = image[:, strand::4]
@@ -436,7 +448,7 @@ def strands(image: np.ndarray) -> np.ndarray:
 
 
 def unstrand(stored: np.ndarray) -> np.ndarray:
-    """Return the image ``(250, 250)`` that was laid out by :func:`strands`."""
+    """Convert strands to an image ``(250, 250)``; the inverse of :func:`strands`."""
     image = np.empty((250, 250), np.float32)
     for strand in range(4):
         columns = image[:, strand::4]
@@ -445,7 +457,7 @@ def unstrand(stored: np.ndarray) -> np.ndarray:
 
 
 def mark(path: Path) -> None:
-    """Write into the ONNX graph of the ensemble's gradient that this kernel may compute it."""
+    """Mark the ONNX graph of an ensemble's gradient as computable by this kernel."""
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {MARK: KERNEL, _NODES: _digest(model)})
     onnx.save(model, path)
@@ -455,11 +467,11 @@ def load_members(path: Path, at_once: int = _AT_ONCE) -> list[Member]:
     """Read the members of a marked ONNX graph.
 
     Args:
-        path: of the graph.
-        at_once: output channels computed together, as given to :func:`kernel_text`.
+        path: path of the graph.
+        at_once: number of output channels computed together, as in :func:`kernel_text`.
 
     Raises:
-        BundleError: not an ONNX graph, not marked, or changed since it was marked.
+        BundleError: the file is not an ONNX graph, is not marked, or was changed after it was marked.
     """
     try:
         model = onnx.load(path)
@@ -467,7 +479,7 @@ def load_members(path: Path, at_once: int = _AT_ONCE) -> list[Member]:
         raise BundleError(f"{path.name} must be an ONNX graph, got {type(error).__name__}") from None
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if properties.get(MARK) != KERNEL:
-        raise BundleError(f"engine llvm computes gradients of CDMAM ensembles only, got {path.name} without their mark")
+        raise BundleError(f"engine llvm computes gradients of CDMAM ensembles only, got {path.name} without the mark")
     if properties.get(_NODES) != _digest(model):
         raise BundleError(f"{path.name} must be as it was exported, got other operations")
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -482,7 +494,7 @@ def _digest(model: onnx.ModelProto) -> str:
 
 
 def _members(tensors: dict[str, np.ndarray], at_once: int) -> list[Member]:
-    # Only the graph of logarithms has a head: the midpoint in um is one sum.
+    # Only a graph of logarithms has a head: without logarithms, the midpoint is linear in the features, so r is 1.
     logarithmic = "head" in tensors
     n_members, _, rank = tensors["weight"].shape
     head = tensors["head"] if logarithmic else np.ones((n_members, rank, 1))
@@ -516,11 +528,11 @@ def _packed_weights(
 
 
 def _turned(kernel: np.ndarray) -> np.ndarray:
-    """Return the kernel ``(i, o, 3, 3)`` of the convolution back through ``(o, i, 3, 3)``."""
+    """Return the kernel ``(i, o, 3, 3)`` of the backward pass of a convolution with the kernel ``(o, i, 3, 3)``."""
     return kernel.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
 
 
 def _packed(kernel: np.ndarray, at_once: int, *, taps_last: bool) -> np.ndarray:
-    """Bring ``(o, i, 3, 3)`` into the order ``(o / n, i, n, 9)`` or ``(o / n, i, 9, n)``."""
+    """Reorder a kernel ``(o, i, 3, 3)`` to ``(o / n, i, n, 9)`` or ``(o / n, i, 9, n)``."""
     groups = kernel.reshape(len(kernel) // at_once, at_once, kernel.shape[1], 9)
     return groups.transpose((0, 2, 1, 3) if taps_last else (0, 2, 3, 1))

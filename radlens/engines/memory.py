@@ -1,8 +1,8 @@
-"""How much memory there is, and how much of it a graph takes: what bounds the samples computed together.
+"""Available memory and estimated memory of a graph, which limit the batch size.
 
-The estimate of a graph walks its nodes in their order. A tensor lives from the node that makes it to the last that
-reads it; the largest sum of what lives at once is the peak. Runtimes add workspace and buffers of their own: each
-engine states a factor that was measured, see :class:`radlens.engines.GraphEngine`.
+The estimate visits the nodes of a graph in order. A tensor is live from the node that computes it to the last node that
+reads it; the peak is the largest total size of live tensors. Runtimes need additional workspace and buffers: each
+engine states a measured factor, :attr:`radlens.engines.GraphEngine.overhead`.
 """
 
 import math
@@ -31,30 +31,30 @@ __all__ = [
 ]
 
 MEMORY_LIMIT_VARIABLE = "RADLENS_MEMORY_LIMIT"
-"""Environment variable with the limit of one process, such as ``2G``."""
+"""Environment variable with the memory limit of one process, such as ``2G``."""
 
 FRACTION = 0.4
-"""Part of the free memory that one process may take if no limit is given: two workers then leave a fifth."""
+"""Fraction of the free memory that one process may use if no limit is given; two workers then leave a fifth."""
 
 WEIGHT_COPIES = 3
-"""Copies of the weights that an engine may hold: as read, folded, and repacked for its kernels."""
+"""Number of copies of the weights that an engine may hold: as read, folded, and repacked for its kernels."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 _SMALL = 1024
-"""Elements up to which a constant may be a shape, which shape inference needs to know."""
+"""Largest number of elements of a constant that shape inference gets, as it may be a shape."""
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux states what a container may use."""
+"""Folder in which Linux reports the memory limits of a container."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Estimated memory of a graph, bytes.
+    """Estimated memory of a graph.
 
     Attributes:
-        fixed: weights with the engine's copies, and what does not grow with the batch.
-        per_sample: what each sample of a batch adds.
+        fixed: bytes independent of the batch size: weights, their copies, and tensors without a batch dimension.
+        per_sample: bytes for each sample of a batch.
     """
 
     fixed: int
@@ -65,15 +65,15 @@ class Footprint:
         return self.fixed + batch_size * self.per_sample
 
     def largest_batch(self, limit: int) -> int:
-        """Return how many samples fit into ``limit`` bytes, at least 1."""
+        """Return the number of samples that fit into ``limit`` bytes, at least 1."""
         return max(1, (limit - self.fixed) // max(self.per_sample, 1))
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes that ``text`` means: a number with K, M, G or T (powers of 1024), with or without B or iB.
+    """Parse a size in bytes: a number with K, M, G or T (powers of 1024), with or without B or iB.
 
     Raises:
-        InvalidParameter: anything else, or less than one byte.
+        InvalidParameter: the text has another form, or the size is less than one byte.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, flags=re.IGNORECASE)
     n_bytes = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
@@ -83,22 +83,22 @@ def parse_memory(text: str) -> int:
 
 
 def format_memory(n_bytes: int) -> str:
-    """Return bytes as a person reads them: ``1.5G``."""
+    """Return a size in bytes as readable text, such as ``1.5G``."""
     unit = next(u for u in ("T", "G", "M", "K", "") if n_bytes >= _UNITS[u] or not u)
     return f"{n_bytes / _UNITS[unit]:.3g}{unit or 'B'}"
 
 
 def available_memory() -> int:
-    """Return the bytes that can still be taken: of the machine, or of the container if that allows less."""
+    """Return the available memory in bytes, of the machine or of the container, whichever is less."""
     free = [psutil.virtual_memory().available, *_container_memory()]
     return max(min(free), 1)
 
 
 def memory_limit(given: int | None = None) -> int:
-    """Return the bytes that an engine may take: ``given``, or the environment's, or 0.4 of what is free.
+    """Return the memory limit of an engine in bytes: ``given``, ``RADLENS_MEMORY_LIMIT``, or 0.4 of the free memory.
 
     Raises:
-        InvalidParameter: ``given`` is less than 1, or ``RADLENS_MEMORY_LIMIT`` is no size.
+        InvalidParameter: ``given`` is less than 1, or ``RADLENS_MEMORY_LIMIT`` is not a size.
     """
     if given is not None:
         if given < 1:
@@ -109,12 +109,13 @@ def memory_limit(given: int | None = None) -> int:
 
 
 def footprint(graph: GraphFile, overhead: float = 1.0) -> Footprint | None:
-    """Estimate the memory of a graph; None where dimensions other than the batch are open.
+    """Estimate the memory of a graph; return None if dimensions other than the batch are dynamic.
 
     Args:
-        graph: any; one without a batch has no part that grows with it.
-        overhead: factor of an engine.
+        graph: graph with or without a batch dimension.
+        overhead: factor of the engine.
     """
+    # The estimate is linear in the batch size, so two points determine it.
     one, two = (_peak(graph, batch_size) for batch_size in (1, 2))
     if one is None or two is None:
         return None
@@ -124,7 +125,7 @@ def footprint(graph: GraphFile, overhead: float = 1.0) -> Footprint | None:
 
 
 def _container_memory() -> Iterator[int]:
-    """Yield what the limits of control groups, version 2 and 1, leave; pages that can be dropped count as free."""
+    """Yield the bytes that the limits of control groups, version 2 and 1, leave; inactive file cache counts as free."""
     for folder, limit, used in (
         (CGROUP, "memory.max", "memory.current"),
         (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -134,12 +135,12 @@ def _container_memory() -> Iterator[int]:
             cached = int(statistics.get("total_inactive_file", statistics.get("inactive_file", 0)))
             yield int((folder / limit).read_text()) - int((folder / used).read_text()) + cached
         except (OSError, ValueError):
-            # No such file, or "max": no limit.
+            # The file does not exist, or holds "max": there is no limit.
             continue
 
 
 def _peak(graph: GraphFile, batch_size: int) -> int | None:
-    """Return the largest sum of what lives at once, weights excepted."""
+    """Return the largest total size of live tensors without weights; None if a size is unknown."""
     sizes = _tensor_sizes(_with_batch(graph, batch_size))
     nodes = list(graph.model.graph.node)
     made = [name for node in nodes for name in node.output if name]
@@ -157,7 +158,7 @@ def _peak(graph: GraphFile, batch_size: int) -> int | None:
 
 
 def _read(node: NodeProto) -> Iterator[str]:
-    """Yield what a node reads, in its branches and loops as well."""
+    """Yield the tensors that a node reads, including those read in its branches and loops."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:
@@ -165,7 +166,7 @@ def _read(node: NodeProto) -> Iterator[str]:
 
 
 def _with_batch(graph: GraphFile, batch_size: int) -> ModelProto:
-    """Return the graph with its batch set, large weights turned into inputs: shape inference need not copy them."""
+    """Return the graph with a fixed batch size, and with large weights as inputs, so that they are not copied."""
     stripped = ModelProto()
     stripped.ir_version = graph.model.ir_version
     stripped.opset_import.extend(graph.model.opset_import)
@@ -189,19 +190,19 @@ def _with_batch(graph: GraphFile, batch_size: int) -> ModelProto:
 
 
 def _open(value: onnx.ValueInfoProto) -> onnx.TypeProto:
-    """Return the type of an output without its shape, which names the open batch."""
+    """Return the type of an output without its shape, which would contradict the fixed batch size."""
     return helper.make_tensor_type_proto(value.type.tensor_type.elem_type, None)
 
 
 def _tensor_sizes(model: ModelProto) -> dict[str, int]:
-    """Return the bytes of every tensor whose shape can be inferred, weights and indices excepted."""
+    """Return the size in bytes of every tensor whose shape can be inferred; shapes and indices count as 0."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     sizes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
         lengths = [d.dim_value for d in kind.shape.dim]
         if kind.elem_type == TensorProto.INT64:
-            # Shapes and indices: they can depend on data, and are small.
+            # Shapes and indices: small, and their length may depend on data.
             sizes[value.name] = 0
         elif kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
             sizes[value.name] = _elements(lengths) * helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize

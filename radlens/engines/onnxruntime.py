@@ -14,7 +14,7 @@ from radlens.errors import BundleError, MissingDependency
 __all__ = ["OnnxRuntimeCudaEngine", "OnnxRuntimeEngine", "OnnxRuntimeTensorRtEngine"]
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-"""Both are imported as ``onnxruntime``; only one of them may be installed."""
+"""Distributions of the package ``onnxruntime``; only one of them may be installed."""
 
 MAX_BATCH_SIZE = 4096
 """Largest batch of the TensorRT provider's optimisation profile."""
@@ -24,10 +24,10 @@ MAX_BATCH_SIZE = 4096
 class OnnxRuntimeEngine(GraphEngine):
     """Runs a graph with ONNX Runtime on the CPU.
 
-    A provider that cannot start makes ONNX Runtime warn and fall back to the CPU; here that is an error.
+    If a provider cannot start, ONNX Runtime logs a warning and falls back to the CPU; here this is an error.
     """
 
-    # Its arena grows to the next power of two: 3.3 was seen.
+    # The arena allocator rounds up to powers of two: a ratio of 3.3 was measured.
     overhead = 3.5
     provider: ClassVar[str] = "CPUExecutionProvider"
     device: ClassVar[str] = "cpu"
@@ -38,20 +38,22 @@ class OnnxRuntimeEngine(GraphEngine):
         runtime = _runtime()
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = options.threads
-        settings.log_severity_level = 4
+        settings.log_severity_level = 4  # fatal: errors are raised as exceptions as well
         provider = (self.provider, self._provider_options())
         try:
             self._session = runtime.InferenceSession(str(graph.path), settings, providers=[provider])
-        except Exception as error:  # ONNX Runtime raises a dozen classes of its own without a common root
+        except Exception as error:  # the exceptions of ONNX Runtime have no common base class
             raise BundleError(
                 f"{graph.path.name} must be a graph that ONNX Runtime can run, got {type(error).__name__}"
             ) from error
-        _require_provider(self._session.get_providers(), self.provider)
+        found = self._session.get_providers()
+        if found[:1] != [self.provider]:
+            raise MissingDependency(f"{self.provider} must compute the graph, got {', '.join(found) or 'none'}")
         self._binding = self._session.io_binding()
 
     @classmethod
     def require(cls) -> None:
-        """Return if ONNX Runtime is installed with the provider of this engine."""
+        """Check that ONNX Runtime is installed with the provider of this engine."""
         if cls.provider not in _runtime().get_available_providers():
             raise MissingDependency(f"engine {cls.name} needs {cls.provider}: pip install 'radlens[{cls.extra}]'")
 
@@ -64,7 +66,8 @@ class OnnxRuntimeEngine(GraphEngine):
         return {}
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute one part; inputs and outputs are bound, so that a GPU's copies are made once."""
+        """Compute one part of a batch; bound inputs and outputs are copied to and from a GPU only once."""
+        # Bindings of the last call may belong to another batch size.
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         for name, value in inputs.items():
@@ -74,7 +77,7 @@ class OnnxRuntimeEngine(GraphEngine):
             self._binding.bind_output(name, self.device)
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # see above
+        except Exception as error:  # the exceptions of ONNX Runtime have no common base class
             raise BundleError(
                 f"{self.graph.path.name} must be computable with ONNX Runtime, got {type(error).__name__}"
             ) from error
@@ -91,16 +94,16 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
     extra = "gpu"
 
     def _provider_options(self) -> dict[str, str]:
-        # The default uses TF32 for float32 graphs, which is not the float32 that was asked for.
+        # ONNX Runtime uses TF32 for float32 graphs by default.
         return {"use_tf32": "1" if self.precision == "tf32" else "0"}
 
 
 @register("onnxruntime-tensorrt")
 class OnnxRuntimeTensorRtEngine(OnnxRuntimeEngine):
-    """Runs a graph with ONNX Runtime's TensorRT provider; engines and timings are kept in ``options.cache``.
+    """Runs a graph with ONNX Runtime's TensorRT provider, which caches engines and timings in ``options.cache``.
 
-    TensorRT uses TF32 for float32 graphs, and this provider has no switch for it: float32 needs the environment
-    variable ``NVIDIA_TF32_OVERRIDE=0``.
+    TensorRT uses TF32 for float32 graphs, and the provider has no option to disable it: precision f32 requires the
+    environment variable ``NVIDIA_TF32_OVERRIDE=0``.
     """
 
     precisions = ("tf32", "f16", "bf16", "f32")
@@ -124,7 +127,7 @@ class OnnxRuntimeTensorRtEngine(OnnxRuntimeEngine):
         return options | kept | {"trt_timing_cache_enable": "True", "trt_timing_cache_path": folder}
 
     def _profile(self) -> dict[str, str]:
-        """Return the batches that the engine is built for, and the one that it is tuned for."""
+        """Return the optimisation profile: smallest, optimal and largest batch size."""
         if self.graph.batch is None:
             return {}
         sizes = {"min": 1, "opt": self.batch_size, "max": max(self.batch_size, MAX_BATCH_SIZE)}
@@ -146,11 +149,6 @@ def _runtime() -> ModuleType:
             "engine onnxruntime needs the package onnxruntime: pip install 'radlens[cpu]', or 'radlens[gpu]' with a GPU"
         ) from error
     return onnxruntime
-
-
-def _require_provider(found: list[str], wanted: str) -> None:
-    if not found or found[0] != wanted:
-        raise MissingDependency(f"{wanted} must compute the graph, got {', '.join(found) or 'none'}")
 
 
 def _version(distribution: str) -> Any:

@@ -1,4 +1,4 @@
-"""Open a graph with the engine that is asked for, or with the fastest that reproduces its golden values."""
+"""Open a graph with a given engine, or with the fastest engine that reproduces its golden values."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from radlens.errors import InvalidParameter, MissingDependency, RadlensError
 __all__ = ["calibrated", "candidates", "engine_versions", "is_there", "measured", "open", "versions"]
 
 STAND_IN_ERROR = 1e-3
-"""Error that float32 is taken to have where only random inputs tell: ReLUs that switch were seen to make 2.5e-3."""
+"""Smallest float32 error assumed for random inputs: with them, errors of 2.5e-3 by switched ReLUs were seen."""
 
 log = logging.getLogger(__name__)
 
@@ -38,30 +38,32 @@ def open(
 ) -> BatchEngine:
     """Open an ONNX file.
 
-    If ``<stem>.golden.npz`` lies beside the file, the engine must reproduce the golden values in it, see
-    :mod:`radlens.engines.golden`. ``"auto"`` goes on to the next engine where one does not, and logs why. Without such
-    a file ``"auto"`` holds each engine that it measures against torch in float64 computing the same file, to 1 %; an
-    engine that is asked for by name is then not checked at all.
+    If the file ``<stem>.golden.npz`` exists beside the graph, the engine must reproduce its golden values, see
+    :mod:`radlens.engines.golden`; if an engine does not, ``"auto"`` logs the reason and continues with the next one.
+    Without that file, ``"auto"`` compares each engine that it measures with torch in float64, to 1 %, and an engine
+    given by name is not checked.
 
     Args:
-        path: of the file.
-        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for the fastest, see
+        path: path of the graph.
+        engine: a name of :func:`radlens.engines.names`, or ``"auto"`` for the fastest engine, see
             :mod:`radlens.engines.calibration`.
-        precision: of the arithmetic, one that the engine offers.
-        batch_size: samples computed together; None for the fastest batch with ``"auto"``, else 8, in either case as
-            many as memory allows.
-        memory_limit: bytes that the engine may take; None for :func:`radlens.engines.memory.memory_limit`.
-        n_threads: threads of a CPU engine; None for as many as torch uses.
-        cache: folder where engines may keep what they compiled; None for none, with TensorRT for the cache folder.
+        precision: arithmetic precision that the engine offers.
+        batch_size: number of samples computed together; None for the fastest batch size with ``"auto"`` and 8
+            otherwise, both limited by memory.
+        memory_limit: largest number of bytes that the engine may use; None for
+            :func:`radlens.engines.memory.memory_limit`.
+        n_threads: number of threads of a CPU engine; None for torch's.
+        cache: folder for compiled graphs; None to disable caching, except for TensorRT, which then uses the cache
+            folder.
 
     Returns:
-        What computes the graph.
+        The engine with the opened graph.
 
     Raises:
-        InvalidParameter: no such engine or precision, or the engine is made for other graphs.
-        MissingDependency: the runtime of the engine is not installed, or the machine lacks what it runs on.
-        BundleError: the file holds no graph, or no engine, or not the one that is asked for, can run it and reproduces
-            the golden values.
+        InvalidParameter: unknown engine or precision, or the engine does not support the graph.
+        MissingDependency: the runtime of the engine is not installed, or the machine lacks the hardware that it needs.
+        BundleError: the file does not hold a graph; or the given engine, or with ``"auto"`` every engine, fails to run
+            it or to reproduce the golden values.
     """
     graph = GraphFile.load(path)
     known = offered(precision)
@@ -72,7 +74,7 @@ def open(
         if engine == "auto"
         else _named(graph, engine, precision, options, limit)
     )
-    if batch_size is not None:
+    if batch_size is not None:  # overrides calibration and memory limit
         opened.batch_size = batch_size
     return opened
 
@@ -85,18 +87,18 @@ def measured(
     again: bool = False,
     on_progress: Progress | None = None,
 ) -> Choice:
-    """Return the engine that :func:`open` takes with ``"auto"``, and how fast each engine was.
+    """Return the engine that :func:`open` chooses with ``"auto"``, and the timings of all engines.
 
     Args:
-        path: of an ONNX file.
-        precision: see :func:`open`.
-        memory_limit: bytes that the engine may take; None for the default.
-        again: measure even if there is a stored result.
-        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
+        path: path of the graph.
+        precision: arithmetic precision.
+        memory_limit: largest number of bytes that the engine may use; None for the default.
+        again: whether to measure even if there is a cached result.
+        on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.
 
     Raises:
         InvalidParameter: no engine offers the precision.
-        BundleError: the file holds no graph, or no engine computes it rightly.
+        BundleError: the file does not hold a graph, or no engine reproduces its golden values.
     """
     graph, known = GraphFile.load(path), offered(precision)
     limit = memory.memory_limit(memory_limit)
@@ -104,7 +106,7 @@ def measured(
 
 
 def candidates(graph: GraphFile, known: Sequence[str], precision: str, options: Options) -> list[Candidate]:
-    """Return those of some engines that are there and made for ``graph``."""
+    """Return the engines among ``known`` that are available and support ``graph``."""
     kinds = [engine_class(name) for name in known if is_there(name)]
     return [
         Candidate(
@@ -131,22 +133,23 @@ def calibrated(
     again: bool = False,
     on_progress: Progress | None = None,
 ) -> Choice:
-    """Return the fastest of some engines that reproduces the golden values beside a graph, see :func:`choose`.
+    """Return the fastest engine that reproduces the golden values beside a graph, see :func:`choose`.
 
     Args:
-        path: of the graph.
+        path: path of the graph.
         found: engines to choose from.
-        samples: makes inputs of a given batch size, from golden values where there are any.
-        limit: bytes that the engine may take.
-        key: what else the result depends on.
-        n_threads: of a CPU engine.
-        stand_in: makes golden values for the measurement where there are none beside the graph.
-        refused: engines that were refused before, by name.
-        again: measure even if there is a stored result.
-        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
+        samples: function that returns inputs of a given batch size, from the golden values if they exist; None to
+            choose without a measurement.
+        limit: largest number of bytes that the engine may use.
+        key: everything that the result depends on besides golden values, threads, engines and the machine.
+        n_threads: number of threads of a CPU engine; None for torch's.
+        stand_in: function that computes golden values for the measurement if there are none beside the graph.
+        refused: reasons for engines that were refused before, by name.
+        again: whether to measure even if there is a cached result.
+        on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.
 
     Raises:
-        BundleError: none does.
+        BundleError: no engine does.
     """
     golden, file = Golden.load(path), golden_file(path)
     everything = {
@@ -185,7 +188,7 @@ def is_there(name: str) -> bool:
     try:
         engine_class(name).require()
     except MissingDependency as error:
-        log.debug("engine %s is not there: %s", name, error)
+        log.debug("engine %s is not available: %s", name, error)
         return False
     return True
 
@@ -208,7 +211,7 @@ def _fastest(
 def _named(graph: GraphFile, name: str, precision: str, options: Options, limit: int) -> GraphEngine:
     kind = engine_class(name)
     if not kind.opens(graph):
-        raise InvalidParameter(f"engine {name} must be given a graph that it is made for, got {graph.path.name}")
+        raise InvalidParameter(f"engine {name} must be given a graph that it supports, got {graph.path.name}")
     opened = _open(kind, graph, precision, options)
     needed = memory.footprint(graph, kind.overhead)
     if needed is not None:
@@ -225,7 +228,8 @@ def _open(kind: type[GraphEngine], graph: GraphFile, precision: str, options: Op
 
 
 def _stand_in(graph: GraphFile, limit: int) -> Golden | None:
-    """Compute golden values of one random sample; None where torch cannot, or memory does not allow it."""
+    """Return golden values of one random sample; None if torch cannot compute them, or memory does not suffice."""
+    # Twice the estimate, because it is for float32.
     samples, needed = _samples(graph), memory.footprint(graph, TorchEngine.overhead)
     if samples is None or (needed is not None and 2 * needed.peak(1) > limit):
         return None
@@ -236,12 +240,12 @@ def _stand_in(graph: GraphFile, limit: int) -> Golden | None:
         return None
     if not all(np.isfinite(value).all() for value in golden.outputs.values()):
         return None
-    # Random inputs and an engine that sums in another order may meet a ReLU that torch's float32 did not.
+    # An engine with another order of sums may switch a ReLU that torch's float32 did not switch.
     return replace(golden, float32_errors={name: max(e, STAND_IN_ERROR) for name, e in golden.float32_errors.items()})
 
 
 def _samples(graph: GraphFile) -> Callable[[Golden | None, int], dict[str, np.ndarray]] | None:
-    """Return what makes inputs of a given batch size; None if other dimensions are open and nobody knows them."""
+    """Return a function that makes inputs of a given batch size; None if other dimensions are dynamic and unknown."""
     is_open = any(isinstance(size, str) and size != graph.batch for spec in graph.inputs for size in spec.shape)
     return None if is_open and not golden_file(graph.path).is_file() else partial(_inputs, graph)
 

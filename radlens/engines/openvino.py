@@ -14,15 +14,15 @@ __all__ = ["OpenVinoEngine"]
 
 @register("openvino")
 class OpenVinoEngine(GraphEngine):
-    """Runs a graph with OpenVINO on the CPU; inputs are read where they lie, output buffers are reused.
+    """Runs a graph with OpenVINO on the CPU, without copies of inputs and outputs.
 
-    The plugin's own default may be less than float32, which is not safe for gradients, so the precision is always set.
-    Where a processor cannot compute in it, OpenVINO takes another one; here that is an error. With ``options.cache``
-    compiled graphs are kept there.
+    The default precision of the plugin may be lower than float32, which is not safe for gradients, so the precision is
+    always set. If the processor does not support it, OpenVINO uses another one; here this is an error. Compiled graphs
+    are cached in ``options.cache``.
     """
 
     precisions = ("f32", "bf16", "f16")
-    # 1.5 was seen with gradients, 2.4 with predictions in small batches.
+    # Ratios of 1.5 were measured with gradients, and 2.4 with predictions in small batches.
     overhead = 2.5
 
     def __init__(self, graph: GraphFile, precision: str, options: Options) -> None:
@@ -39,7 +39,7 @@ class OpenVinoEngine(GraphEngine):
 
     @classmethod
     def require(cls) -> None:
-        """Return if OpenVINO is installed."""
+        """Check that OpenVINO is installed."""
         _openvino()
 
     @classmethod
@@ -48,7 +48,7 @@ class OpenVinoEngine(GraphEngine):
         return {"openvino": version("openvino")}
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute one part; the arrays are the request's own."""
+        """Compute one part of a batch; the returned arrays are buffers of the inference request."""
         try:
             self._request.infer(inputs, share_inputs=True)
         except RuntimeError as error:
@@ -66,4 +66,4 @@ def _openvino() -> ModuleType:
 
 def _require_precision(found: str, wanted: str) -> None:
     if found != wanted:
-        raise MissingDependency(f"precision {wanted} needs a processor that has it, OpenVINO computes in {found} here")
+        raise MissingDependency(f"precision {wanted} needs a processor that supports it, OpenVINO uses {found} here")

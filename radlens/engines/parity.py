@@ -1,8 +1,8 @@
-"""Parity: how far each engine is from float64, in each precision that it offers, and which of them may be used.
+"""Parity report: deviation of each engine from float64 in each of its precisions, and which of them may be used.
 
-The rule for less than float32 (tf32, f16, bf16) is that of the golden check: maps correlate with float64 by at least
-0.99 and have a relative error of at most 0.15, other outputs one of at most 0.02. An engine that the machine of the
-export did not have is not in the report; it is held to the same rule when it is opened.
+The criteria are those of the golden values. In reduced precision (tf32, f16, bf16), maps must correlate with float64 by
+at least 0.99 and have a relative error of at most 0.15; other outputs must have a relative error of at most 0.02.
+Engines that were not available at the time of export are not in the report; they are checked when they are opened.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ ENGINES = "engines"
 
 @dataclass(frozen=True)
 class Measurement:
-    """An engine in one precision, held against the golden values of a graph.
+    """Comparison of an engine in one precision with the golden values of a graph.
 
     Attributes:
-        engine: its name.
-        precision: of its arithmetic.
-        deviations: by output; empty if it cannot run the graph.
-        reason: why it may not be used; None if it may.
+        engine: name of the engine.
+        precision: arithmetic precision.
+        deviations: deviations by output; empty if the engine cannot run the graph.
+        reason: reason why the engine must not be used; None if it may be used.
     """
 
     engine: str
@@ -44,24 +44,24 @@ class Measurement:
         return f"{self.engine} {self.precision}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values, as the parity report of a bundle holds it."""
+        """Return the JSON values of the measurement for the parity report of a bundle."""
         return asdict(self)
 
     @property
     def error(self) -> float:
-        """Relative error of the worst output."""
+        """Largest relative error of an output; infinite if the engine cannot run the graph."""
         return max((deviation.error for deviation in self.deviations.values()), default=float("inf"))
 
 
 def measure(path: Path, precisions: Sequence[str] = PRECISIONS) -> list[Measurement]:
-    """Hold every engine of this machine, in each precision, against the golden values beside a graph.
+    """Compare every available engine, in each precision, with the golden values beside a graph.
 
     Args:
-        path: of the graph.
-        precisions: to try.
+        path: path of the graph.
+        precisions: precisions to compare.
 
     Raises:
-        BundleError: there is no graph, or it has no golden values.
+        BundleError: the file does not hold a graph, or its golden values are missing or damaged.
     """
     graph, golden = GraphFile.load(path), Golden.load(path)
     if golden is None:
@@ -70,7 +70,7 @@ def measure(path: Path, precisions: Sequence[str] = PRECISIONS) -> list[Measurem
 
 
 def stored(parity: Mapping[str, Any], graph: str) -> list[Measurement]:
-    """Return the measurements of a graph in the parity report of a bundle; none if there is no report."""
+    """Return the measurements of a graph in the parity report of a bundle; empty if there is no report."""
     return [
         Measurement(
             entry["engine"],
@@ -83,7 +83,7 @@ def stored(parity: Mapping[str, Any], graph: str) -> list[Measurement]:
 
 
 def disallowed(parity: Mapping[str, Any], graph: str, engine: str, precision: str) -> str | None:
-    """Return why the parity report of a bundle refuses an engine in less than float32; None if it does not."""
+    """Return why the parity report of a bundle excludes an engine in reduced precision; None if it does not."""
     if precision in ("f64", "f32"):
         return None
     found = (each.reason for each in stored(parity, graph) if (each.engine, each.precision) == (engine, precision))
@@ -103,7 +103,7 @@ def _measured(graph: GraphFile, golden: Golden, precisions: Sequence[str]) -> It
                 deviations = golden.deviations(engine)
                 reason = golden.objection(precision, deviations)
             except MissingDependency:
-                # The processor does not compute in this precision.
+                # The processor does not support this precision.
                 continue
             except BundleError as error:
                 deviations, reason = {}, str(error)

@@ -1,7 +1,7 @@
-"""Torch as an engine: computes an ONNX file operation by operation, in float64 as well.
+"""Torch as an engine: an interpreter of ONNX files that also computes in float64.
 
-It is not fast, but it needs nothing else, and its float64 is what the others are held against. What it can compute are
-:data:`radlens.engines.torch_operations.OPERATIONS`.
+It is slow, but has no further dependencies, and its float64 results are the reference for the other engines. It
+supports the operations in :data:`radlens.engines.torch_operations.OPERATIONS`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,14 +35,14 @@ _DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One node, ready to be computed."""
+    """A node with its function and its inputs and outputs."""
 
     function: Operation
     node: Node
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     done: tuple[str, ...]
-    """Tensors that nobody reads afterwards."""
+    """Tensors that can be freed after this node."""
 
 
 @register("torch")
@@ -51,10 +51,10 @@ class TorchEngine(GraphEngine):
 
     Attributes:
         constants: weights and other constants, by name.
-        steps: the operations in their order.
+        steps: operations in the order of the graph.
 
     Raises:
-        BundleError: the graph has an operation that is not in ``OPERATIONS``; the message names it and its node.
+        BundleError: an operation of the graph is not in ``OPERATIONS``; the message names the operation and its node.
     """
 
     precisions: ClassVar[tuple[str, ...]] = ("f32", "f64", "bf16")
@@ -64,12 +64,12 @@ class TorchEngine(GraphEngine):
         super().__init__(graph, precision, options)
         self._dtype = _DTYPES[precision]
         model = inliner.inline_local_functions(graph.model) if graph.model.functions else graph.model
-        self.constants = dict(self._weights(model, graph.path.parent))
+        self.constants = {t.name: self._constant(t, graph.path.parent) for t in model.graph.initializer}
         self.steps = list(self._planned(model))
 
     @classmethod
     def require(cls) -> None:
-        """Return: torch is always there."""
+        """Return without a check: torch is a dependency of radlens."""
 
     @classmethod
     def versions(cls) -> dict[str, str]:
@@ -77,9 +77,10 @@ class TorchEngine(GraphEngine):
         return {"torch": torch.__version__}
 
     def compute(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute one part; float16 and bfloat16 come back as float32."""
+        """Compute one part of a batch; float16 and bfloat16 results are returned as float32."""
         values = dict(self.constants)
         for name, value in inputs.items():
+            # torch warns about arrays that are not writeable.
             tensor = torch.from_numpy(value if value.flags.writeable else value.copy())
             values[name] = tensor.to(self.device, self._dtype if tensor.is_floating_point() else tensor.dtype)
         with torch.inference_mode(), self._arithmetic():
@@ -89,7 +90,7 @@ class TorchEngine(GraphEngine):
 
     @staticmethod
     def take(step: _Step, values: dict[str, Tensor]) -> None:
-        """Compute one operation from the tensors in ``values`` and put its results there."""
+        """Compute one operation from the tensors in ``values``, and add its results to them."""
         arguments = [values[name] if name else None for name in step.inputs]
         try:
             results = step.function(step.node, *arguments)
@@ -97,6 +98,7 @@ class TorchEngine(GraphEngine):
             raise BundleError(
                 f"{step.node.operation} in {step.node.name!r} must be computable, got {type(error).__name__}"
             ) from error
+        # Not strict: a node may omit optional outputs at the end.
         values.update(zip(step.outputs, [results] if isinstance(results, Tensor) else results, strict=False))
         for name in step.done:
             del values[name]
@@ -105,18 +107,15 @@ class TorchEngine(GraphEngine):
     def _arithmetic(self) -> Iterator[None]:
         yield
 
-    def _weights(self, model: onnx.ModelProto, folder: Path) -> Iterator[tuple[str, Tensor]]:
-        for tensor in model.graph.initializer:
-            yield tensor.name, self._constant(tensor, folder)
-
     def _constant(self, tensor: TensorProto, folder: Path) -> Tensor:
         try:
             array = numpy_helper.to_array(tensor, base_dir=str(folder))
         except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
             raise BundleError(f"weights of {tensor.name} must be readable, got {type(error).__name__}") from error
         dtype = dtype_of(tensor.data_type, self._dtype)
+        # Through float32, because torch does not read NumPy's bfloat16.
         value = torch.from_numpy(np.array(array, dtype=np.float32 if dtype == torch.bfloat16 else None)).to(dtype)
-        # Shapes and indices are read by Python.
+        # Shapes and indices stay on the CPU, where Python reads them.
         return value.to(self.device) if value.is_floating_point() else value
 
     def _planned(self, model: onnx.ModelProto) -> Iterator[_Step]:
@@ -135,14 +134,14 @@ class TorchEngine(GraphEngine):
             )
             if node.domain not in ("", "ai.onnx") or node.op_type not in (*OPERATIONS, "Constant"):
                 raise BundleError(
-                    f"engine torch must know every operation of {self.graph.path.name}, got {node.op_type} in "
+                    f"engine torch must support every operation of {self.graph.path.name}, got {node.op_type} in "
                     f"{parsed.name!r}"
                 )
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = self._value(parsed)
                 continue
             done = {name for name in (*node.input, *node.output) if name and last[name] == index} - keep
-            done -= set(self.constants)
+            done -= set(self.constants)  # the next run needs them
             yield _Step(OPERATIONS[node.op_type], parsed, tuple(node.input), tuple(node.output), tuple(done))
 
     def _attribute(self, attribute: AttributeProto) -> Any:
@@ -158,7 +157,7 @@ class TorchEngine(GraphEngine):
             if name in node.attributes:
                 return torch.tensor(node.attributes[name], dtype=torch.int64)
         if "value" not in node.attributes:
-            raise node.unsupported("a value that is no tensor")
+            raise node.unsupported("a value that is not a tensor")
         value: Tensor = node.attributes["value"]
         return value
 
@@ -172,13 +171,13 @@ class TorchCudaEngine(TorchEngine):
 
     @classmethod
     def require(cls) -> None:
-        """Return if torch sees a GPU."""
+        """Check that torch finds a GPU."""
         if not torch.cuda.is_available():
             raise MissingDependency(f"engine {cls.name} needs an NVIDIA GPU and torch with CUDA, got none")
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """Allow TF32 or not: torch's default for convolutions is to use it."""
+        """Enable TF32 only in precision tf32: torch enables it for convolutions by default."""
         allowed, before = self.precision == "tf32", torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = allowed
         try:
@@ -189,16 +188,16 @@ class TorchCudaEngine(TorchEngine):
 
 
 def golden_values(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
-    """Compute golden values of a graph from the file itself: outputs in float64, and float32's error.
+    """Compute golden values of a graph from the file itself: outputs in float64, and errors of float32.
 
-    They tell whether an engine computes what the file says, not whether the file says what was meant.
+    They verify that an engine computes the graph in the file, but not that the export wrote the right graph.
 
     Args:
-        path: of the graph.
-        inputs: as the graph takes them.
+        path: path of the graph.
+        inputs: inputs of the graph, by name.
 
     Raises:
-        BundleError: the graph has an operation that torch was not taught.
+        BundleError: the engine ``torch`` does not support an operation of the graph.
     """
     graph = GraphFile.load(path)
     engines = {precision: TorchEngine(graph, precision, Options()) for precision in ("f64", "f32")}

@@ -1,7 +1,7 @@
-"""ONNX operations in torch, as far as the graphs need them that radlens and torch's exporter write (opset 13 to 22).
+"""ONNX operations in torch, opset 13 to 22, as used in graphs of radlens and of torch's exporter.
 
-Each function takes the node and its inputs as tensors, None for an optional one that is missing, and returns a tensor
-or a list of them. Shapes and indices are int64 tensors on the CPU.
+Each function takes the node and its inputs as tensors, with None for a missing optional input, and returns a tensor or
+a list of tensors. Shapes and indices are int64 tensors on the CPU. Semantics are those of the ONNX operator reference.
 """
 
 import math
@@ -23,12 +23,12 @@ class Node:
     """A node of a graph.
 
     Attributes:
-        operation: its name in ONNX.
-        name: of the node.
-        attributes: by name, as Python and NumPy values.
-        n_outputs: outputs that are asked for.
-        opset: version of the operations.
-        single: the dtype that stands for float32.
+        operation: name of the operation in ONNX.
+        name: name of the node.
+        attributes: attributes by name, as Python values and tensors.
+        n_outputs: number of outputs that the graph uses.
+        opset: version of the operator set.
+        single: dtype that replaces float32.
     """
 
     operation: str
@@ -39,27 +39,28 @@ class Node:
     single: torch.dtype
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an attribute; texts are decoded."""
+        """Return an attribute; byte strings are decoded."""
         value = self.attributes.get(name, default)
         return value.decode() if isinstance(value, bytes) else value
 
-    def unsupported(self, what: str) -> BundleError:
-        """Return the error for a form of the operation that torch is not taught."""
-        return BundleError(f"engine torch must know every operation, got {self.operation} with {what} in {self.name!r}")
+    def unsupported(self, form: str) -> BundleError:
+        """Return the error for a form of the operation that this module does not implement."""
+        form = f"{self.operation} with {form} in {self.name!r}"
+        return BundleError(f"engine torch must support every operation, got {form}")
 
 
 Operation = Callable[..., Tensor | Sequence[Tensor]]
 
 OPERATIONS: dict[str, Operation] = {}
-"""What the engine ``torch`` can compute, by name in ONNX."""
+"""Operations that the engine ``torch`` supports, by name in ONNX."""
 
 
 KNOWN_INTS = "known_ints"
-"""Attribute of an integer constant that holds its values: a tensor cannot be read while torch traces."""
+"""Attribute of an integer tensor with its values: the tensor itself cannot be read while torch traces."""
 
 
 def operation(*names: str) -> Callable[[Operation], Operation]:
-    """Make a function known as the implementation of one or more operations."""
+    """Return a decorator that registers a function as the implementation of one or more operations."""
 
     def add(function: Operation) -> Operation:
         OPERATIONS.update(dict.fromkeys(names, function))
@@ -75,7 +76,7 @@ def _ints(tensor: Tensor) -> list[int]:
 
 
 def _axes(node: Node, given: Tensor | None) -> list[int] | None:
-    """Return axes, an attribute in older versions of an operation and an input in newer ones."""
+    """Return the axes, which are an attribute in older operator sets and an input in newer ones."""
     return node.get("axes") if given is None else _ints(given)
 
 
@@ -128,6 +129,7 @@ _PAIRWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Mul": torch.mul,
     "Or": torch.logical_or,
     "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
+    # The result has the type of the base, while torch promotes both.
     "Pow": lambda x, exponent: torch.pow(x, exponent).to(x.dtype),
     "Sub": torch.sub,
     "Xor": torch.logical_xor,
@@ -150,13 +152,14 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     places = sorted(axis % x.ndim for axis in axes)
+    # torch multiplies along one axis at a time; from the last one, so that the numbers of the others stay valid.
     for axis in reversed(places):
         x = x.prod(axis, keepdim=keep)
     return x
 
 
 def _together(*tensors: Tensor) -> list[Tensor]:
-    """Bring constants of the CPU to where the others are."""
+    """Move constants on the CPU to the device of the other tensors."""
     device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
     return list(tensors) if device is None else [tensor.to(device) for tensor in tensors]
 
@@ -195,11 +198,13 @@ for _function, _table in (
 @operation("Div")
 def _div(node: Node, x: Tensor, y: Tensor) -> Tensor:
     x, y = _together(x, y)
+    # ONNX divides integers as C does.
     return x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
 @operation("Mod")
 def _mod(node: Node, x: Tensor, y: Tensor) -> Tensor:
+    # The sign is that of the dividend with fmod, and that of the divisor without.
     return (torch.fmod if node.get("fmod", 0) else torch.remainder)(*_together(x, y))
 
 
@@ -284,7 +289,7 @@ def _einsum(node: Node, *values: Tensor) -> Tensor:
 
 
 def _pads(node: Node, x: Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return zeros before and after each spatial dimension."""
+    """Return the padding before and after each spatial dimension."""
     n = len(kernel)
     automatic = node.get("auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
@@ -306,6 +311,7 @@ def _padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float
 def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     n = weight.ndim - 2
     before, after = _pads(node, x, weight.shape[2:])
+    # torch pads both sides by the same amount.
     if before != after:
         x, before = _padded(x, before, after, 0.0), [0] * n
     strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
@@ -321,7 +327,7 @@ def _conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None =
     before, after = _pads(node, x, weight.shape[2:])
     extra = node.get("output_padding", [0] * n)
     function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
-    # Padding only cuts off the border of the whole result.
+    # The padding of a transposed convolution crops its result.
     groups = node.get("group", 1)
     if before == after:
         return function(x, weight, bias, strides, before, extra, groups, dilations)
@@ -336,6 +342,7 @@ def _max_pool(node: Node, x: Tensor) -> Tensor:
     kernel = node.get("kernel_shape")
     n = len(kernel)
     before, after = _pads(node, x, kernel)
+    # torch pads both sides by the same amount, and by at most half the kernel.
     if before != after or any(2 * b > k for b, k in zip(before, kernel, strict=True)):
         x, before = _padded(x, before, after, -math.inf), [0] * n
     strides, dilations = node.get("strides", [1] * n), node.get("dilations", [1] * n)
@@ -358,6 +365,7 @@ def _average_pool(node: Node, x: Tensor) -> Tensor:
     total = function(_padded(x, before, after, 0.0), kernel, strides)
     if counted:
         return total
+    # The average of ones is the fraction of each window inside the image.
     return total / function(_padded(torch.ones_like(x[:1, :1]), before, after, 0.0), kernel, strides)
 
 
@@ -388,7 +396,7 @@ def _layer_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None
     if node.n_outputs > 1:
         raise node.unsupported("mean and deviation as outputs")
     shape = x.shape[node.get("axis", -1) :]
-    # Scale and bias may be broadcast, which torch's own function does not do.
+    # Scale and bias may be broadcast, which torch's function does not support.
     normalised = F.layer_norm(x, shape, eps=node.get("epsilon", 1e-5)) * scale
     return normalised if bias is None else normalised + bias
 
@@ -445,6 +453,7 @@ def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 @operation("Reshape")
 def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     wanted = _ints(shape)
+    # Without allowzero, 0 stands for the size of the input.
     if not node.get("allowzero", 0):
         wanted = [x.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
     return x.reshape(wanted)
@@ -470,6 +479,7 @@ def _squeeze(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
 @operation("Unsqueeze")
 def _unsqueeze(node: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
     axes = _axes(node, given) or []
+    # Axes are those of the result, so they are inserted in increasing order.
     for axis in sorted(axis % (x.ndim + len(axes)) for axis in axes):
         x = x.unsqueeze(axis)
     return x
@@ -485,6 +495,7 @@ def _split(node: Node, x: Tensor, sizes: Tensor | None = None) -> Sequence[Tenso
     axis = node.get("axis", 0)
     if sizes is not None:
         return torch.split(x, _ints(sizes), axis)
+    # All parts have the same size except the last one, which may be smaller.
     return torch.split(x, math.ceil(x.shape[axis] / node.get("num_outputs", node.n_outputs)), axis)
 
 
@@ -497,7 +508,7 @@ def _slice(
     by = [1] * len(first) if steps is None else _ints(steps)
     for axis, start, end, step in zip(along, first, last, by, strict=True):
         places = range(*slice(start, end, step).indices(x.shape[axis]))
-        if step > 0:
+        if step > 0:  # torch does not slice with negative steps
             x = x[(slice(None),) * (axis % x.ndim) + (slice(places.start, places.stop, step),)]
         else:
             x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
@@ -521,12 +532,12 @@ def _pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes:
 
 
 def _inside(places: Tensor, length: int, mode: str) -> Tensor:
-    """Return the places inside an axis that stand for those beyond its ends."""
+    """Return the index inside an axis for each index beyond its ends."""
     if mode == "edge":
         return places.clamp(0, length - 1)
     if mode == "wrap":
         return places % length
-    period = max(2 * (length - 1), 1)
+    period = max(2 * (length - 1), 1)  # reflection without repeating the border
     folded = places % period
     return torch.where(folded < length, folded, period - folded)
 
@@ -545,6 +556,7 @@ def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
 def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0) % x.ndim
     places = indices.to(x.device).reshape(-1)
+    # ONNX counts negative indices from the end, torch's index_select does not.
     chosen = x.index_select(axis, torch.where(places < 0, places + x.shape[axis], places))
     return chosen.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
 
@@ -583,6 +595,7 @@ def _depth_to_space(node: Node, x: Tensor) -> Tensor:
     inner = channels // size**2
     if node.get("mode", "DCR") == "CRD":
         return F.pixel_shuffle(x, size)
+    # DCR: the block is the slow part of the channel index, unlike in pixel_shuffle (CRD).
     blocks = x.reshape(batch, size, size, inner, height, width).permute(0, 3, 4, 1, 5, 2)
     return blocks.reshape(batch, inner, height * size, width * size)
 
@@ -617,7 +630,7 @@ def _resize(
         if wanted is not None:
             new, scale = wanted[index], wanted[index] / length
         else:
-            assert scales is not None, "the checker of ONNX wants one of the two"
+            assert scales is not None, "ONNX requires scales or sizes"
             scale = float(scales[index])
             new = math.floor(length * scale)
         if (new, scale) != (length, 1.0):
@@ -626,7 +639,7 @@ def _resize(
 
 
 def _resized(node: Node, x: Tensor, axis: int, new: int, scale: float) -> Tensor:
-    """Resize one axis: all modes are separable."""
+    """Resize one axis; the supported modes are separable."""
     length = x.shape[axis]
     at = _coordinates(node, new, length, scale)
     if node.get("mode", "nearest") == "nearest":
@@ -639,7 +652,7 @@ def _resized(node: Node, x: Tensor, axis: int, new: int, scale: float) -> Tensor
 
 
 def _coordinates(node: Node, new: int, length: int, scale: float) -> Tensor:
-    """Return where on the old axis each place of the new one lies."""
+    """Return the coordinate on the old axis of each index of the new one."""
     places = torch.arange(new, dtype=torch.float64)
     mode = node.get("coordinate_transformation_mode", "half_pixel")
     if mode == "asymmetric":
@@ -679,5 +692,5 @@ def dtype_of(data_type: int, single: torch.dtype) -> torch.dtype:
         16: torch.bfloat16,
     }
     if data_type not in kinds:
-        raise BundleError(f"engine torch must know every element type, got ONNX type {data_type}")
+        raise BundleError(f"engine torch must support every element type, got ONNX type {data_type}")
     return kinds[data_type]

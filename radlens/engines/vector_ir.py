@@ -1,6 +1,6 @@
-"""Writes functions of LLVM's intermediate representation that compute with vectors of 16 float32.
+"""Writer of LLVM's intermediate representation for functions on vectors of 16 float32.
 
-LLVM splits a vector of 16 on processors with shorter registers. Variables are memory slots, which LLVM turns into
+LLVM splits a vector of 16 on processors with shorter registers. Variables are stack slots, which LLVM promotes to
 registers; a product and a sum may become one fused instruction.
 Source: LLVM Language Reference Manual.
 """
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 __all__ = ["LANES", "IrWriter"]
 
 LANES = 16
-"""Numbers in a vector: one register of AVX-512, two of AVX2, four of NEON."""
+"""Number of elements of a vector: one register of AVX-512, two of AVX2, four of NEON."""
 
 _FLOATS = f"<{LANES} x float>"
 _BYTES = f"<{LANES} x i8>"
@@ -23,9 +23,9 @@ Index = int | str
 
 
 class IrWriter:
-    """Collects functions; values are the names LLVM knows them by, such as ``%v12``.
+    """Collects the functions of a module. Methods return LLVM's names of values, such as ``%v12``.
 
-    Inside a function, operations are written in the order of the calls. Indices count elements, not bytes.
+    Operations of a function are written in the order of the calls. Indices count elements, not bytes.
     """
 
     zero = _ZERO
@@ -38,7 +38,7 @@ class IrWriter:
         self._n_names = 0
 
     def function(self, name: str, pointers: Sequence[str], body: Callable[[], None]) -> None:
-        """Write ``void name(pointers)``; ``body`` writes what it does. Its pointers never overlap."""
+        """Write the function ``void name(pointers)``; ``body`` writes its operations. The pointers must not alias."""
         self._lines, self._slots = [], []
         body()
         arguments = ", ".join(f"ptr noalias %{pointer}" for pointer in pointers)
@@ -46,7 +46,7 @@ class IrWriter:
         self._functions.append("\n".join([*head, *self._slots, *self._lines, "  ret void", "}"]))
 
     def entry(self, name: str, pointers: Sequence[str], calls: Sequence[tuple[str, Sequence[str]]]) -> None:
-        """Write the function that is called from outside: it calls others with some of its pointers."""
+        """Write an exported function that calls other functions with some of its pointers."""
         arguments = ", ".join(f"ptr %{pointer}" for pointer in pointers)
         lines = [f"define void @{name}({arguments}) {{"]
         for callee, passed in calls:
@@ -61,7 +61,7 @@ class IrWriter:
 
     @contextmanager
     def loop(self, stop: int) -> Iterator[str]:
-        """Repeat what is written inside for an index from 0 to ``stop - 1``."""
+        """Write a loop around the operations of the ``with`` block; the index runs from 0 to ``stop - 1``."""
         index = self._slot("i64")
         label = index.removeprefix("%")
         self._do(f"store i64 0, ptr {index}")
@@ -92,7 +92,7 @@ class IrWriter:
         return self._op(f"select i1 {is_zero}, i64 {if_zero}, i64 {otherwise}")
 
     def variables(self, count: int) -> list[str]:
-        """Return that many vector variables, set to zero."""
+        """Return ``count`` vector variables, set to zero."""
         slots = [self._slot(_FLOATS) for _ in range(count)]
         self.set(slots, [_ZERO] * count)
         return slots
@@ -102,32 +102,33 @@ class IrWriter:
         return [self._op(f"load {_FLOATS}, ptr {variable}") for variable in variables]
 
     def set(self, variables: Sequence[str], values: Sequence[str]) -> None:
-        """Give ``variables`` their ``values``."""
+        """Assign ``values`` to ``variables``."""
         for variable, value in zip(variables, values, strict=True):
             self._do(f"store {_FLOATS} {value}, ptr {variable}")
 
     def load(self, pointer: str, index: Index) -> str:
-        """Return 16 numbers from ``index`` on."""
+        """Return 16 numbers, starting at ``index``."""
         return self._op(f"load {_FLOATS}, ptr {self._at(pointer, index)}, align 4")
 
     def store(self, pointer: str, index: Index, value: str) -> None:
-        """Write 16 numbers from ``index`` on."""
+        """Write 16 numbers, starting at ``index``."""
         self._do(f"store {_FLOATS} {value}, ptr {self._at(pointer, index)}, align 4")
 
     def load_bytes(self, pointer: str, index: Index) -> str:
-        """Return 16 bytes from ``index`` on."""
+        """Return 16 bytes, starting at ``index``."""
         return self._op(f"load {_BYTES}, ptr {self._at(pointer, index, 'i8')}, align 1")
 
     def store_bytes(self, pointer: str, index: Index, value: str) -> None:
-        """Write 16 bytes from ``index`` on."""
+        """Write 16 bytes, starting at ``index``."""
         self._do(f"store {_BYTES} {value}, ptr {self._at(pointer, index, 'i8')}, align 1")
 
     def splat(self, pointer: str, index: Index) -> str:
-        """Return the number at ``index``, 16 times."""
+        """Return the number at ``index`` in all 16 lanes."""
         return self._repeated(_FLOATS, "float", self._op(f"load float, ptr {self._at(pointer, index)}, align 4"))
 
     def multiply_add(self, a: str, b: str, c: str) -> str:
         """Return ``a * b + c``."""
+        # "contract" allows LLVM to fuse the two into one instruction.
         product = self._op(f"fmul contract {_FLOATS} {a}, {b}")
         return self._op(f"fadd contract {_FLOATS} {product}, {c}")
 
@@ -148,21 +149,21 @@ class IrWriter:
         return self._op(f"fcmp oge {_FLOATS} {a}, {b}")
 
     def both(self, a: str, b: str) -> str:
-        """Return where both flags hold."""
+        """Return the logical and of two flags, for each lane."""
         return self._op(f"and {_FLAGS} {a}, {b}")
 
     def lanes_below(self, first: Index, limit: Index) -> str:
-        """Return for lane k whether ``first + k < limit``."""
+        """Return whether ``first + k < limit``, for each lane k."""
         room = self._op(f"sub nsw i64 {limit}, {first}")
         lanes = "<" + ", ".join(f"i64 {lane}" for lane in range(LANES)) + ">"
         return self._op(f"icmp slt {_INDICES} {lanes}, {self._repeated(_INDICES, 'i64', room)}")
 
     def where(self, flags: str, a: str, b: str = _ZERO) -> str:
-        """Return ``a`` where the flag holds, else ``b``."""
+        """Return ``a`` where the flag is set, else ``b``."""
         return self._op(f"select {_FLAGS} {flags}, {_FLOATS} {a}, {_FLOATS} {b}")
 
     def where_bytes(self, flags: str, a: str, b: str) -> str:
-        """Return bytes ``a`` where the flag holds, else ``b``."""
+        """Return bytes ``a`` where the flag is set, else ``b``."""
         return self._op(f"select {_FLAGS} {flags}, {_BYTES} {a}, {_BYTES} {b}")
 
     def equal_bytes(self, a: str, b: str) -> str:
@@ -171,7 +172,7 @@ class IrWriter:
 
     @staticmethod
     def bytes_of(number: int) -> str:
-        """Return one byte, 16 times."""
+        """Return a constant byte in all 16 lanes."""
         return "<" + ", ".join([f"i8 {number}"] * LANES) + ">"
 
     def _repeated(self, vector: str, scalar: str, value: str) -> str:

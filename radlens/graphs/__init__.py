@@ -1,4 +1,4 @@
-"""Models as graphs that need no autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
+"""Models as graphs without autograd: traced modules, ONNX, and the gradient as an ordinary forward graph."""
 
 import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.graphs import asks, classifier_asks

@@ -1,4 +1,4 @@
-"""A graph that needs no autograd: called on tensors, written as ONNX."""
+"""A compiled graph, which can be called on tensors and exported to ONNX, without autograd."""
 
 import os
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ OPSET = 20
 """ONNX operator set of the graphs."""
 
 EMBEDDED_LIMIT = 1_500_000_000
-"""Bytes of weights that an ONNX file may hold; more go into a file beside it (a protobuf ends at 2 GiB)."""
+"""Largest size in bytes of weights stored in the ONNX file itself, since a protobuf is limited to 2 GiB."""
 
 
 class CompiledGraph(nn.Module):
-    """A finished graph with the names of its inputs and outputs.
+    """A graph with the names of its inputs and outputs.
 
     Args:
-        graph_module: takes the inputs and returns a tuple of tensors.
-        examples: tensors of the shapes and types of the inputs, batch first.
-        input_names: in ONNX.
-        output_names: in ONNX.
+        graph_module: graph that maps the inputs to a tuple of tensors.
+        examples: tensors with the shapes and types of the inputs, batch first.
+        input_names: names of the inputs in ONNX.
+        output_names: names of the outputs in ONNX.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class CompiledGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
+        # Tensors on "meta" have shape and type, but no memory.
         self.examples = tuple(x.detach().to("meta") for x in examples)
         self.input_names, self.output_names = list(input_names), list(output_names)
         self.eval()
@@ -58,9 +59,10 @@ class CompiledGraph(nn.Module):
         return CompiledGraph(self.graph_module, self.examples, input_names, output_names)
 
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as ONNX, opset 20, with a dynamic batch; kernels used both ways are stored once.
+        """Write the graph as ONNX, opset 20, with a dynamic batch.
 
-        Weights of more than 1.5 GB go into a file beside it, named ``<path>.data``.
+        Kernels that are used forward and backward are stored once. Weights of more than 1.5 GB are stored in the
+        external file ``<path>.data``.
         """
         size = sum(buffer.numel() * buffer.element_size() for buffer in self.graph_module.buffers())
         with torch.no_grad(), quiet():
@@ -74,7 +76,7 @@ class CompiledGraph(nn.Module):
                 dynamo=True,
                 verbose=False,
             )
-            assert program is not None, "the exporter returns what it does not write"
+            assert program is not None, "the exporter returns a program if it is not given a path"
             store_kernels_once(program.model)
             program.save(path, external_data=size > EMBEDDED_LIMIT)
 
@@ -87,9 +89,7 @@ def _check_like(inputs: Sequence[Tensor], examples: Sequence[Tensor]) -> None:
         raise InvalidInput(f"the graph must have {len(examples)} inputs, got {len(inputs)}")
     for k, (x, example) in enumerate(zip(inputs, examples, strict=True)):
         if x.shape[1:] != example.shape[1:] or x.dtype != example.dtype:
-            expected = ("b", *example.shape[1:])
+            expected = str(("b", *example.shape[1:])).replace("'", "")
             raise InvalidInput(
-                f"input {k} must be {example.dtype} of shape {expected}, got {x.dtype} of {tuple(x.shape)}".replace(
-                    "'", ""
-                )
+                f"input {k} must be {example.dtype} of shape {expected}, got {x.dtype} of {tuple(x.shape)}"
             )

@@ -1,34 +1,35 @@
 """DeepLIFT with the rescale rule as an ordinary forward graph: Shrikumar et al. 2017, ICML, section 3.5.1.
 
-The network is computed for the image and for its baseline. Back through the copy of the image, a non-linear operation
-passes the gradient times ``delta_out / delta_in``, the slope of the chord between the two (eq. (10) of the paper);
-everything else passes its own gradient. The multipliers times ``image - baseline`` add up to the difference of the
-scores (summation to delta, eq. (1)) where all that is not linear is rescaled.
+The graph computes the network for the image and for its baseline. In the backward pass through the copy of the image, a
+rescaled operation multiplies the gradient by ``delta_out / delta_in``, the slope of the chord between the two (eq. (10)
+of the paper); other operations pass their gradient. If every non-linear operation is rescaled, the multipliers times
+``image - baseline`` add up to the difference of the scores (summation to delta, eq. (1)).
 
-What is rescaled, and how, is by default what ``captum.attr.DeepLift`` 0.9.0 does, so that both give the same maps:
+By default, operations are rescaled as in ``captum.attr.DeepLift`` 0.9.0, so that both give the same maps:
 
-- Layers of ``torch.nn``: ReLU, ELU, LeakyReLU, Tanh, Softplus, Sigmoid, Softmax, MaxPool1d to 3d. All others (ReLU6,
-  SiLU, Hardswish, GELU, ...) pass their gradient at the image.
-- Max pooling: what the image gains over the baseline goes to the pixel that is largest in the image, what it loses to
-  the one that is largest in the baseline, each divided by ``delta_in``. Where windows overlap and share a pixel, the
-  last of them counts (``max_unpool`` on the CPU), and the sum is not complete.
+- Rescaled layers of ``torch.nn`` are ReLU, ELU, LeakyReLU, Tanh, Softplus, Sigmoid, Softmax, and MaxPool1d to 3d. Other
+  layers (ReLU6, SiLU, Hardswish, GELU, ...) pass their gradient at the image.
+- Max pooling: the gain of the image over the baseline goes to the largest pixel of the image, the loss to the largest
+  pixel of the baseline, each divided by ``delta_in``. Where overlapping windows share such a pixel, only the last
+  window counts (``max_unpool`` on the CPU), so that summation to delta does not hold.
 - Softmax: the mean of the multipliers of both copies is subtracted.
-- A layer that feeds nothing but another of these layers, such as ReLU before max pooling, is given the gradient of that
-  layer, not its multiplier: Captum reads the gradient before it puts the multiplier in its place. Here, too, the sum is
-  not complete.
+- A layer whose output is used by another rescaled layer only, such as ReLU before max pooling, gets the gradient of
+  that layer instead of its multiplier, because Captum reads the gradient before it replaces it. Again, summation to
+  delta does not hold.
 
-Where it differs from Captum:
+Differences from Captum:
 
-- The same operations called as functions, and those of TorchScript and ONNX files, are treated as if they were layers;
-  Captum cannot see them. Only one whose result is multiplied by something else that depends on the image, as in squeeze
-  and excitation or ``x * sigmoid(x)``, is a gate and passes its gradient, which is what Captum makes of it.
-- Layers may be used more than once, and what enters a layer may be used elsewhere: Captum refuses the first and loses
-  the gradient of the second.
-- Samples are independent. In Captum, where the inputs of a max pooling are equal, the gradient of the first sample
-  stands for all, and Softmax takes its mean over the batch; for a batch of one image both are the same.
+- Operations called as functions, and those of TorchScript and ONNX files, are treated as layers; Captum ignores them.
+  The exception is a gate, whose result is multiplied by another factor that depends on the image, as in squeeze and
+  excitation or ``x * sigmoid(x)``: it passes its gradient, as in Captum.
+- A layer may be used more than once, and its input may be used elsewhere. Captum raises an error in the first case and
+  loses the gradient of the other use in the second.
+- Samples are independent. In Captum, where the inputs of a max pooling are equal, all samples get the gradient of the
+  first one, and the mean of Softmax is taken over the batch; for a single image there is no difference.
 
-With ``as_captum=False`` the last three of the first list are as in the paper: all windows count, no mean is subtracted,
-and multipliers follow the chain rule, so that the sum is complete for networks of layers that are rescaled or linear.
+With ``as_captum=False``, the last three points of the first list follow the paper: all windows count, no mean is
+subtracted, and multipliers follow the chain rule. Summation to delta then holds for networks of rescaled or linear
+layers.
 """
 
 import operator
@@ -49,37 +50,37 @@ __all__ = ["append_deep_lift"]
 aten = torch.ops.aten
 
 EPSILON = 1e-10
-"""Change of an input up to which the gradient takes the place of the slope: that of Captum."""
+"""Largest change of an input for which the gradient replaces the slope of the chord; Captum's value."""
 
 LAYERS = ("ReLU", "ELU", "LeakyReLU", "Tanh", "Softplus", "Sigmoid", "Softmax", "MaxPool1d", "MaxPool2d", "MaxPool3d")
 """Layers of ``torch.nn`` that are rescaled."""
 
 Pair = tuple[Any, Any]
-"""Of the image and of its baseline."""
+"""Values of the image and of its baseline."""
 
 
 def append_deep_lift(
     module: fx.GraphModule, score: fx.Node, images: fx.Node, rules: Rules, *, as_captum: bool = True
 ) -> fx.Node:
-    """Append the attribution of ``score`` to the images, and an input ``baselines`` behind them.
+    """Append the attribution of ``score`` to the images, and insert an input ``baselines`` after ``images``.
 
     Args:
-        module: every node has a fake tensor in ``meta["val"]``.
-        score: one number per sample, ``(b,)``.
-        images: the input, batch first.
-        rules: how operations are differentiated.
-        as_captum: reproduce Captum where it is not complete.
+        module: graph whose nodes have fake tensors in ``meta["val"]``.
+        score: node with one number per sample, ``(b,)``.
+        images: input node, batch first.
+        rules: rules of differentiation.
+        as_captum: whether to reproduce Captum where summation to delta does not hold.
 
     Returns:
-        The node of the attribution, of the shape of the images.
+        The node of the attribution, with the shape of the images.
 
     Raises:
         InvalidInput: the score does not depend on the images.
-        UnsupportedOperation: an operation between the two has no rule.
+        UnsupportedOperation: an operation between images and score has no rule.
     """
     active = depends_on(module.graph, images, rules) & needed_for(score)
     if score not in active:
-        raise InvalidInput("the score must depend on the images, it does not")
+        raise InvalidInput("the score must depend on the images, got one that does not")
     twins = _with_twins(module.graph, score, images)
     recorder = Recorder(module)
     with recorder.before(module.graph.output_node(), score):
@@ -90,35 +91,32 @@ def append_deep_lift(
 
 
 def _with_twins(graph: fx.Graph, score: fx.Node, images: fx.Node) -> dict[fx.Node, fx.Node]:
-    """Compute everything up to the score for baselines too, and return what belongs to what."""
+    """Copy the nodes up to the score for the baselines, and return the copy of each node."""
     with graph.inserting_after(images):
         baselines = graph.placeholder("baselines")
     baselines.meta = {**images.meta, "input": "baselines"}
     twins, needed = {images: baselines}, needed_for(score)
     for node in list(graph.nodes):
-        # Sizes are those of the images.
-        if node in needed and any(n in twins for n in node.all_input_nodes) and _is_tensors(node.meta["val"]):
+        # Sizes are not copied: they are the same for images and baselines.
+        is_tensors = isinstance(node.meta.get("val"), Tensor | tuple | list)
+        if node in needed and any(n in twins for n in node.all_input_nodes) and is_tensors:
             with graph.inserting_after(node):
                 twins[node] = graph.node_copy(node, lambda n: twins.get(n, n))
     return twins
 
 
-def _is_tensors(value: Any) -> bool:
-    return isinstance(value, Tensor | tuple | list)
-
-
 class _Backward:
-    """The way back from the score through both copies of a network.
+    """The backward pass from the score through both copies of a network.
 
-    Multipliers of the baseline's copy are followed only where something below needs them, and only where they can
+    Multipliers of the baseline's copy are computed only where an operation below needs them, and only where they can
     differ from those of the image.
 
     Args:
-        recorder: appends to the graph.
-        rules: how operations are differentiated.
+        recorder: recorder of the graph.
+        rules: rules of differentiation.
         active: nodes of the image's copy that a gradient can reach.
-        twins: the nodes of the baseline's copy.
-        as_captum: reproduce Captum where it is not complete.
+        twins: node of the baseline's copy for each node of the image's copy.
+        as_captum: whether to reproduce Captum where summation to delta does not hold.
     """
 
     def __init__(
@@ -146,7 +144,7 @@ class _Backward:
         return self.gradients[images]
 
     def _pass_on(self, node: fx.Node) -> None:
-        """Pass the gradients of both copies through an operation, once where it does the same to both."""
+        """Pass the gradients of both copies through an operation, in one computation where both are equal."""
         alike = node.target is not operator.getitem and all(map(self._is_shared, (node, *node.all_input_nodes)))
         known = set(self.recorder.graph.nodes) if node in self.both else set()
         pass_on(self.recorder, node, self.gradients, self.reached, self.rules)
@@ -163,11 +161,11 @@ class _Backward:
                 self.gradients[self.twins[source]] = self.gradients[source]
 
     def _is_shared(self, node: fx.Node) -> bool:
-        """Tell whether both copies of a node have had the same gradients so far."""
+        """Return whether both copies of a node have had the same gradients so far."""
         return node not in self.both or self.gradients.get(node) is self.gradients.get(self.twins[node])
 
     def _reads_images(self, value: fx.Node, known: set[fx.Node]) -> bool:
-        """Tell whether a value is computed from the image's copy by others than the ``known`` nodes."""
+        """Return whether nodes other than the ``known`` ones compute ``value`` from the image's copy."""
         sources = value.all_input_nodes if value not in known else []
         return any(source in self.twins or self._reads_images(source, known) for source in sources)
 
@@ -180,6 +178,7 @@ class _Backward:
         given = (one, self.gradients.pop(nodes[1], one))
         y, x = self.recorder.wrap(nodes), self.recorder.wrap(sources)
         rule: Any = self.rules[node.target]  # type: ignore[index]
+        # Cached, because each call would append the same operations to the graph again.
         plain = cache(lambda k: rule(given[k], y[k], x[k], *rest)[0])
         step = _Step(self.read_early.pop(node, given), y, x, plain, self.as_captum)
         for each, value in zip(sources, _RULES[node.target](step, *rest), strict=True):
@@ -200,7 +199,7 @@ def _after(sources: set[fx.Node], active: set[fx.Node]) -> set[fx.Node]:
 
 
 def _is_rescaled(node: fx.Node, active: set[fx.Node]) -> bool:
-    """Tell whether an operation that can be rescaled is: a layer that Captum knows, or a function that is no gate."""
+    """Return whether an operation is rescaled: it is a layer that Captum rescales, or a function that is not a gate."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     kind = str(stack[-1][1]) if stack else ""
     if kind.startswith("torch.nn.modules."):
@@ -209,13 +208,13 @@ def _is_rescaled(node: fx.Node, active: set[fx.Node]) -> bool:
 
 
 _SAME_VALUES = (aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.squeeze.dim, aten.expand.default)
-"""Operations behind which a gate is still the gate."""
+"""Operations that may be between a gate and its product."""
 
 _PRODUCTS = (aten.mul.Tensor, aten.matmul.default, aten.bmm.default)
 
 
 def _is_gate(node: fx.Node, active: set[fx.Node]) -> bool:
-    """Tell whether the result is multiplied by something else that depends on the image."""
+    """Return whether the result is multiplied by another factor that depends on the image."""
     for user in node.users:
         if user.target in _PRODUCTS and all(factor in active for factor in user.args):
             return True
@@ -225,7 +224,15 @@ def _is_gate(node: fx.Node, active: set[fx.Node]) -> bool:
 
 
 class _Step(NamedTuple):
-    """What a rule sees: pairs of gradients, outputs and inputs, and what gives the gradient of either input."""
+    """Arguments of a rule: gradients, outputs and inputs of both copies.
+
+    Attributes:
+        g: gradients of the outputs.
+        y: outputs.
+        x: inputs.
+        plain: function that returns the gradient of one input: 0 for the image's, 1 for the baseline's.
+        as_captum: whether to reproduce Captum.
+    """
 
     g: Pair
     y: Pair
@@ -234,22 +241,23 @@ class _Step(NamedTuple):
     as_captum: bool
 
     def divided(self, product: Any, copy: int) -> Any:
-        """Return ``product`` over the change of the input; where there is none, the gradient of that copy."""
+        """Return ``product`` divided by the change of the input, or the gradient of the copy where nothing changes."""
         change = self.x[0] - self.x[1]
         same = change.abs() <= EPSILON
+        # The inner where keeps nan out of the branch that is not chosen.
         return torch.where(same, self.plain(copy), product / torch.where(same, 1.0, change))
 
 
 def rescale(step: _Step, *_: Any) -> Pair:
-    """Functions of one element: the slope of the chord."""
+    """Elementwise functions: the slope of the chord."""
     change = step.y[0] - step.y[1]
     one = step.divided(step.g[0] * change, 0)
-    # Where inputs are the same, so are the gradients of both copies.
+    # Equal gradients of both copies give equal multipliers.
     return one, one if step.g[0] is step.g[1] else step.divided(step.g[1] * change, 1)
 
 
 def rescale_softmax(step: _Step, *_: Any) -> Pair:
-    """Softmax: the slopes of the chords; in Captum less the mean of both copies."""
+    """Softmax: the slopes of the chords, in Captum minus the mean of both copies."""
     one, other = rescale(step)
     if not step.as_captum:
         return one, other
@@ -259,7 +267,7 @@ def rescale_softmax(step: _Step, *_: Any) -> Pair:
 
 
 def rescale_max_pool(step: _Step, kernel: Any, *geometry: Any) -> Pair:
-    """Max pooling: what the image gains goes to its own largest pixels, what it loses to those of the baseline."""
+    """Max pooling: the gain of the image goes to its largest pixels, the loss to those of the baseline."""
     g, y, x = step.g, step.y, step.x
     windows = windows_of(sizes(x[0])[2:], sizes(y[0])[2:], kernel, *geometry)
     back = windows.placed_back if step.as_captum else windows.carried_back
@@ -285,7 +293,7 @@ _RULES: dict[Any, Callable[..., Pair]] = {
     aten.max_pool2d.default: rescale_max_pool,
     aten.max_pool3d.default: rescale_max_pool,
 }
-"""How multipliers go back, called with the step and the arguments of the operation behind its input."""
+"""Rules of multipliers, called with the step and the arguments of the operation after its input."""
 
 _OF_BOTH = (aten.softmax.int, aten.max_pool2d.default, aten.max_pool3d.default)
 """Operations whose rule needs the multipliers of both copies."""

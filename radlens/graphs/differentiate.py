@@ -23,21 +23,21 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
     """Append d ``score`` / d ``wrt`` to the graph of ``module``, before its output.
 
     Args:
-        module: every node has a fake tensor in ``meta["val"]``.
-        score: one number per sample, ``(b,)``.
-        wrt: an input or any other value, batch first.
-        rules: how operations are differentiated.
+        module: graph whose nodes have fake tensors in ``meta["val"]``.
+        score: node with one number per sample, ``(b,)``.
+        wrt: node of an input or of any other value, batch first.
+        rules: rules of differentiation.
 
     Returns:
-        The node of the gradient, of the shape of ``wrt``.
+        The node of the gradient, with the shape of ``wrt``.
 
     Raises:
-        InvalidInput: the score does not depend on the input.
-        UnsupportedOperation: an operation between the two has no rule.
+        InvalidInput: the score does not depend on ``wrt``.
+        UnsupportedOperation: an operation between ``wrt`` and the score has no rule.
     """
     active = depends_on(module.graph, wrt, rules) & needed_for(score)
     if score not in active:
-        raise InvalidInput("the score must depend on the input that it is differentiated by, it does not")
+        raise InvalidInput("the score must depend on the input that it is differentiated by, got one that does not")
     recorder = Recorder(module)
     with recorder.before(module.graph.output_node(), score):
         gradients: dict[fx.Node, Any] = {score: aten.ones_like.default(recorder.proxy(score))}
@@ -50,7 +50,7 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
 
 
 def depends_on(graph: fx.Graph, source: fx.Node, rules: Rules) -> set[fx.Node]:
-    """Return the nodes that a change of ``source`` moves continuously: those a gradient can reach."""
+    """Return the nodes that depend differentiably on ``source``."""
     reached = {source}
     for node in graph.nodes:
         if node.op != "call_function" or not reached.intersection(node.all_input_nodes):
@@ -68,7 +68,7 @@ def _is_real(value: Any) -> bool:
 
 
 def needed_for(score: fx.Node) -> set[fx.Node]:
-    """Return the nodes that ``score`` is computed from, itself included."""
+    """Return the nodes from which ``score`` is computed, including ``score``."""
     needed, waiting = set(), [score]
     while waiting:
         node = waiting.pop()
@@ -81,17 +81,22 @@ def needed_for(score: fx.Node) -> set[fx.Node]:
 def pass_on(
     recorder: Recorder, node: fx.Node, gradients: dict[fx.Node, Any], active: set[fx.Node], rules: Rules
 ) -> None:
-    """Add to the gradients of the arguments of ``node`` what its own gradient gives them."""
+    """Propagate the gradient of ``node`` to the gradients of its arguments.
+
+    Raises:
+        UnsupportedOperation: the operation has no rule for an argument that is active.
+    """
     gradient = gradients.pop(node)
     if node.target is operator.getitem:
         source, index = node.args
+        # The gradients of several results are collected until their operation is reached.
         assert isinstance(source, fx.Node), "getitem takes one result of an operation"
         parts = gradients.setdefault(source, [None] * len(source.meta["val"]))
         parts[index] = gradient if parts[index] is None else parts[index] + gradient
         return
     target: Any = node.target
     rule = rules[target]
-    assert rule is not None, "what has no derivative is not active"
+    assert rule is not None, "operations without a derivative are not active"
     arguments = positional(node)
     try:
         results = rule(gradient, recorder.proxy(node), *recorder.wrap(arguments))
@@ -115,14 +120,14 @@ def pass_on(
 
 
 def name_of(node: fx.Node) -> str:
-    """Return the name of an operation as SUPPORTED lists it, such as ``aten.relu``."""
+    """Return the name of an operation as in SUPPORTED, such as ``aten.relu``."""
     if isinstance(node.target, torch._ops.OpOverload):
         return str(node.target.overloadpacket)
     return getattr(node.target, "__name__", str(node.target))
 
 
 def positional(node: fx.Node) -> list[Any]:
-    """Return the arguments of ``node`` in the order of its schema, defaults filled in up to the last one given."""
+    """Return the arguments of ``node`` in the order of its schema, with defaults before the last argument given."""
     assert isinstance(node.target, torch._ops.OpOverload), "only operations of torch have a schema"
     values, last = list(node.args), len(node.args)
     for position, argument in enumerate(node.target._schema.arguments):
@@ -134,7 +139,7 @@ def positional(node: fx.Node) -> list[Any]:
 
 
 def summed_to(gradient: Any, x: Value) -> Any:
-    """Undo broadcasting: sum ``gradient`` over the axes along which ``x`` was repeated."""
+    """Undo broadcasting: sum ``gradient`` over the axes along which ``x`` was broadcast."""
     extra = gradient.ndim - x.ndim
     if extra > 0:
         gradient = gradient.sum(list(range(extra)))
@@ -145,6 +150,7 @@ def summed_to(gradient: Any, x: Value) -> Any:
     ]
     if wide:
         gradient = gradient.sum(wide, keepdim=True)
+    # A rule may return a gradient that is smaller than x, such as that of a sum.
     if [is_static(s) and s for s in gradient.shape] != [is_static(s) and s for s in x.shape]:
         gradient = gradient.expand(sizes(x))
     return gradient

@@ -1,7 +1,7 @@
-"""The forms in which users have models - a module, a TorchScript file, an ONNX file - as modules that can be compiled.
+"""Models of users - torch modules, TorchScript files, ONNX files - as modules that can be compiled.
 
-An ONNX file becomes a module of torch operations, one for each of its nodes. TorchScript tells its operations, which
-torch's own converter lays out as a graph. Both are then compiled and differentiated like any module.
+An ONNX file becomes a module of torch operations, one for each of its nodes. TorchScript is converted to a graph by
+torch's converter. Both are then compiled and differentiated like other modules.
 """
 
 import os
@@ -26,7 +26,7 @@ FORMS = ("eager", "torchscript", "onnx")
 """Forms of a model."""
 
 _AGREEMENT = 1e-4
-"""Relative and absolute difference of outputs that are the same but for rounding."""
+"""Relative and absolute tolerance for outputs that differ only by rounding."""
 
 _SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
@@ -37,7 +37,7 @@ def form_of(source: Source) -> str:
     """Return the form of a model, one of :data:`FORMS`.
 
     Raises:
-        InvalidInput: a file of no known suffix, or something else.
+        InvalidInput: the source is not a module or a path, or the suffix of the file is unknown.
     """
     if isinstance(source, torch.jit.ScriptModule):
         return "torchscript"
@@ -55,13 +55,14 @@ def as_module(source: Source, images: Tensor) -> nn.Module:
     """Return a model as a module in evaluation mode that can be compiled.
 
     Args:
-        source: a module, which is returned as it is, or a TorchScript or ONNX file.
-        images: ``(b, c, h, w)`` float32, at least 2, as the model takes them.
+        source: module, which is returned itself, or path of a TorchScript or ONNX file.
+        images: example images ``(b, c, h, w)`` float32, at least 2.
 
     Raises:
-        InvalidInput: see `form_of`; or an ONNX file has more than one input or output, or a batch of fixed size.
-        BundleError: the file is missing or holds something else, or an ONNX file has an operation that is not known.
-        UnsupportedOperation: the operations of a TorchScript file cannot be laid out as a graph.
+        InvalidInput: the source is not a module or a path, the suffix is unknown, or an ONNX file has several inputs or
+            outputs, or a fixed batch size.
+        BundleError: the file is missing or has another format, or an ONNX file has an unsupported operation.
+        UnsupportedOperation: a TorchScript file cannot be converted to a graph.
     """
     form = form_of(source)
     if form == "eager":
@@ -71,7 +72,7 @@ def as_module(source: Source, images: Tensor) -> nn.Module:
         return _unscripted(source.eval(), images)
     path = Path(source)  # type: ignore[arg-type]
     if not path.is_file():
-        raise BundleError(f"a model file must be there, {path.name} is missing")
+        raise BundleError(f"the model file must exist, got {path.name}, which is missing")
     return OnnxModule(path) if form == "onnx" else _unscripted(_scripted(path), images)
 
 
@@ -84,43 +85,43 @@ def _scripted(path: Path) -> nn.Module:
 
 
 def _unscripted(scripted: nn.Module, images: Tensor) -> nn.Module:
-    """Return the graph that torch converts TorchScript to, once it is known to compute the same."""
+    """Convert TorchScript to a graph, and check that the graph computes the same outputs."""
     kept: list[Any] = []
 
     class Converter(TS2EPConverter):
-        """Stops before the graph is traced again, which would fix the size of the batch."""
+        """Stops before the graph is traced again, which would fix the batch size."""
 
         def retrace_as_exported_program(self, gm: torch.fx.GraphModule, name_to_constant: dict[str, Any]) -> Any:
             kept.append(gm)
-            raise _Laid
+            raise _Converted
 
     with torch.no_grad(), quiet():
         try:
             Converter(scripted, (images,), {}).convert()  # type: ignore[arg-type]  # what jit.load returns is one
-        except _Laid:
+        except _Converted:
             pass
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
-            raise UnsupportedOperation(f"TorchScript must be convertible to a graph, it is not: {reason}") from error
+            raise UnsupportedOperation(f"TorchScript must be convertible to a graph, got {reason}") from error
         module: nn.Module = kept[0].eval()
         if not torch.allclose(module(images), scripted(images), rtol=_AGREEMENT, atol=_AGREEMENT):
-            raise UnsupportedOperation("TorchScript must be convertible to a graph, it then computes something else")
+            raise UnsupportedOperation("TorchScript must be convertible to a graph, got one with other outputs")
     return module
 
 
-class _Laid(Exception):
-    """The operations are laid out."""
+class _Converted(Exception):
+    """Signals that the converter has produced the graph."""
 
 
 class OnnxModule(nn.Module):
-    """Computes an ONNX graph of one input and one output with torch, so that it can be differentiated and compiled.
+    """An ONNX graph of one input and one output as a torch module, which can be differentiated and compiled.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        BundleError: the file holds no graph, or an operation that the engine ``torch`` was not taught.
-        InvalidInput: more than one input or output, or a batch of fixed size.
+        BundleError: the file does not hold a graph, or has an operation that the engine ``torch`` does not support.
+        InvalidInput: the graph has several inputs or outputs, or a fixed batch size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -143,11 +144,12 @@ class OnnxModule(nn.Module):
                 self._names[name] = f"constant_{number}"
                 self.register_buffer(f"constant_{number}", value)
             else:
+                # Shapes and indices must not become fake tensors while tracing, so their values are kept as a list.
                 value.__dict__[KNOWN_INTS] = value.reshape(-1).tolist()
                 self._whole[name] = value
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the output for images of the shape that the graph takes."""
+        """Compute the output for images with the input shape of the graph."""
         values: dict[str, Any] = {name: getattr(self, buffer) for name, buffer in self._names.items()}
         values |= self._whole
         values[self.input_name] = images

@@ -2,8 +2,8 @@
 
 A module and a score become one graph ``inputs -> (output, d score / d input)`` in small passes: trace
 (:mod:`radlens.graphs.tracing`), fold and lower (:mod:`radlens.graphs.passes`), differentiate
-(:mod:`radlens.graphs.differentiate` with :mod:`radlens.graphs.rules`), and write transposed convolutions and dense
-layers in forms that all engines compute rightly.
+(:mod:`radlens.graphs.differentiate` with :mod:`radlens.graphs.rules`), and write transposed convolutions, pooling and
+dense layers in forms that all engines compute correctly.
 """
 
 import operator
@@ -30,8 +30,8 @@ aten = torch.ops.aten
 class GradientGraph(CompiledGraph):
     """A module's output and the gradient of its score, without autograd.
 
-    Made by :func:`gradient_graph`. Weights are those of the time of compilation. In ONNX the inputs are ``input_0``,
-    ``input_1``, ..., the outputs ``output`` (or ``output_0``, ...) and ``gradient``.
+    Created by :func:`gradient_graph`. Later changes of the module's weights do not affect the graph. In ONNX the inputs
+    are ``input_0``, ``input_1``, ..., the outputs ``output`` (or ``output_0``, ...) and ``gradient``.
     """
 
     def __init__(self, graph_module: fx.GraphModule, examples: tuple[Tensor, ...], out_spec: pytree.TreeSpec) -> None:
@@ -46,10 +46,10 @@ class GradientGraph(CompiledGraph):
         """Compute output and gradient.
 
         Args:
-            inputs: of the shapes and types of the examples, any batch size.
+            inputs: tensors with the shapes and types of the examples, and any batch size.
 
         Returns:
-            What the module returns, and the gradient in the shape of the input that the score is differentiated by.
+            The output of the module, and the gradient in the shape of the input that the score is differentiated by.
 
         Raises:
             InvalidInput: number, shape or type of the inputs differ from the examples.
@@ -68,24 +68,24 @@ def gradient_graph(
 ) -> GradientGraph:
     """Compile ``module`` and the gradient of ``score`` into one forward graph with a dynamic batch.
 
-    The module is compiled as it is in evaluation mode and stays untouched. Where a function has a kink, the gradient
-    is autograd's: zero of ReLU at zero, the first of equal maxima.
+    The module is compiled in evaluation mode and is not changed. Where a function is not differentiable, the gradient
+    is autograd's: ReLU has the derivative zero at zero, and the first of equal maxima gets the gradient.
 
     Args:
-        module: any module of supported operations (``docs/graphs.md``), float32 or float64.
+        module: module of supported operations (``docs/graphs.md``), float32 or float64.
         example_inputs: one tensor for each input, batch first; only shapes and types matter.
-        score: maps the module's output to one number per sample, ``(b,)``.
-        wrt: which input the score is differentiated by.
+        score: function that maps the module's output to one number per sample, ``(b,)``.
+        wrt: index of the input that the score is differentiated by.
         relu_rule: ``"guided"`` also blocks negative gradients at every ReLU (Springenberg et al. 2015).
 
     Raises:
-        InvalidInput: the examples, ``wrt`` or the score do not fit, or the score does not depend on the input.
+        InvalidInput: the examples, ``wrt`` or the score are invalid, or the score does not depend on the input.
         UnsupportedOperation: the module cannot be compiled; the message names the operation and the layer.
     """
     _check_examples(example_inputs, wrt)
     if relu_rule not in ("gradient", "guided"):
         raise InvalidInput(f'relu_rule must be "gradient" or "guided", got {relu_rule!r}')
-    # Of a single sample a squeeze would take the batch along.
+    # With a single sample, a squeeze would also remove the batch axis.
     example_inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
     module = evaluating_copy(module)
     traced = trace(module, example_inputs, score, KNOWN)
@@ -131,7 +131,7 @@ def forward_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> Comp
 
 
 KNOWN = RULES.keys() | passes.LOWERINGS.keys()
-"""Operations that can be compiled; tracing leaves them whole."""
+"""Operations that can be compiled; tracing does not decompose them."""
 
 GUIDED = RULES | {aten.relu.default: guided_relu}
 """Rules of guided backpropagation."""
@@ -141,8 +141,8 @@ def prepare(graph_module: fx.GraphModule, *, split_pools: bool = True) -> None:
     """Fold and lower a traced graph before it is differentiated.
 
     Args:
-        graph_module: to change.
-        split_pools: see :func:`radlens.graphs.passes.split_large_pools`.
+        graph_module: graph that is changed in place.
+        split_pools: whether to split large pooling windows, see :func:`radlens.graphs.passes.split_large_pools`.
 
     Raises:
         UnsupportedOperation: an operation cannot be compiled; the message names it and the layer.
@@ -152,20 +152,16 @@ def prepare(graph_module: fx.GraphModule, *, split_pools: bool = True) -> None:
 
 
 def results(graph_module: fx.GraphModule) -> tuple[fx.Node, ...]:
-    """Return the nodes that the graph gives out."""
+    """Return the output nodes of a graph."""
     values: Any = graph_module.graph.output_node().args[0]
     return tuple(values)
 
 
-def give_out(graph_module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
-    """Let the graph give out ``values`` and nothing else."""
+def complete(graph_module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
+    """Make ``values`` the outputs of a differentiated graph, and rewrite it for all engines."""
     graph_module.graph.output_node().args = (tuple(values),)
     passes.drop_unused(graph_module)
-
-
-def complete(graph_module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
-    """Let a differentiated graph give out ``values``, in forms that all engines compute rightly."""
-    give_out(graph_module, values)
+    # detach only stops the gradient, which is part of the graph by now.
     for node in graph_module.graph.find_nodes(op="call_function", target=aten.detach.default):
         node.replace_all_uses_with(node.args[0])
     passes.drop_unused(graph_module)
@@ -181,7 +177,7 @@ def _check_supported(graph_module: fx.GraphModule) -> None:
 
 
 _PYTHON = (operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv)
-"""What a graph does with sizes and with the several results of an operation."""
+"""Python operators that occur in graphs, on sizes and on the results of operations with several results."""
 
 
 def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
@@ -206,19 +202,20 @@ def _check_score(graph_module: fx.GraphModule) -> None:
 def check_custom_functions(
     gradient: Callable[..., Tensor], score: Callable[..., Tensor], inputs: tuple[Tensor, ...], wrt: int
 ) -> None:
-    """Refuse autograd functions whose own backward is not the gradient of their forward.
+    """Check that the backward of each custom autograd function is the gradient of its forward.
 
     Args:
-        gradient: the compiled gradient of ``score`` with respect to input ``wrt``.
-        score: computed by torch, one number per sample.
-        inputs: of both.
-        wrt: one of them.
+        gradient: compiled gradient of ``score`` with respect to input ``wrt``.
+        score: score computed by torch, one number per sample.
+        inputs: inputs of both functions.
+        wrt: index of the input that the score is differentiated by.
 
     Raises:
-        UnsupportedOperation: the compiled gradient is not that of autograd.
+        UnsupportedOperation: the compiled gradient differs from autograd's.
     """
     inputs = tuple(x.detach().clone().requires_grad_(k == wrt) for k, x in enumerate(inputs))
     with torch.enable_grad():
+        # Clones, because in-place layers must not change a leaf that requires a gradient.
         value = score(*(x.clone() for x in inputs))
         names = sorted(_custom_functions(value))
         if not names:
@@ -227,16 +224,16 @@ def check_custom_functions(
     found = gradient(*(x.detach() for x in inputs))
     if not (found - expected).norm() <= _AGREEMENT * expected.norm():
         raise UnsupportedOperation(
-            f"an autograd function must go back by the gradient of what it computes; check {', '.join(names)}"
+            f"the backward of an autograd function must be the gradient of its forward; check {', '.join(names)}"
         )
 
 
 _AGREEMENT = 0.02
-"""Relative difference of two gradients that are the same but for rounding: 2.5e-3 was seen between f32 and f64."""
+"""Relative tolerance for gradients that differ only by rounding: 2.5e-3 was measured between float32 and float64."""
 
 
 def _custom_functions(value: Tensor) -> set[str]:
-    """Return the names of the autograd functions, written in Python, that made ``value``."""
+    """Return the names of the Python autograd functions in the computation of ``value``."""
     names: set[str] = set()
     seen, waiting = set(), [value.grad_fn]
     while waiting:

@@ -1,7 +1,7 @@
-"""Plain tensor code recorded into a torch.fx graph, with the shape of every value at hand.
+"""Recording of tensor code into a torch.fx graph, with known shapes of all values.
 
-Rules and lowerings are ordinary functions of tensors. Called with :class:`Value` objects they append their operations
-to a graph; called with tensors they compute. So one function is both what a graph does and what a test can call.
+Rules and lowerings are ordinary functions of tensors. Called with :class:`Value` objects, they append their operations
+to a graph; called with tensors, they compute. The same function can thus extend a graph and be called by a test.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ __all__ = ["Recorder", "Value", "is_static", "sizes"]
 
 
 class Value(fx.Proxy):
-    """A node of a graph that behaves as the tensor it stands for; the batch size in its shape is symbolic."""
+    """A node of a graph that behaves like its tensor; the batch size in its shape is symbolic."""
 
     @property
     def shape(self) -> torch.Size:
-        """Shape, with a symbol where the batch counts."""
+        """Shape, with a symbol for the batch size."""
         return self.node.meta["val"].shape
 
     @property
@@ -36,7 +36,7 @@ class Value(fx.Proxy):
         return self.node.meta["val"].dtype
 
     def constant(self) -> Tensor:
-        """Return the tensor of a value that is the same for every input.
+        """Return the tensor of a constant value.
 
         Raises:
             UnsupportedOperation: the value depends on the input.
@@ -48,10 +48,10 @@ class Value(fx.Proxy):
 
 
 class Recorder(fx.Tracer):
-    """Appends operations to the graph of ``module``; tensors that are met become its buffers.
+    """Appends operations to the graph of ``module``; tensors become its buffers.
 
     Args:
-        module: its graph is extended; every node of it has a fake tensor in ``meta["val"]``.
+        module: module whose graph is extended; its nodes have fake tensors in ``meta["val"]``.
     """
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -70,7 +70,7 @@ class Recorder(fx.Tracer):
 
     @contextmanager
     def before(self, node: fx.Node, origin: fx.Node | None = None) -> Iterator[None]:
-        """Insert what is recorded before ``node``; errors will name the layer of ``origin`` (default: ``node``)."""
+        """Insert operations before ``node``; errors name the layer of ``origin`` (default: ``node``)."""
         self.origin = origin or node
         with self.graph.inserting_before(node):
             yield
@@ -99,7 +99,7 @@ class Recorder(fx.Tracer):
         return self.proxy(node)
 
     def wrap(self, argument: Any) -> Any:
-        """Replace every node in an argument (lists included) by its value."""
+        """Replace every node in an argument, also inside lists, by its value."""
         if isinstance(argument, list | tuple):
             return [self.wrap(part) for part in argument]
         return self.proxy(argument) if isinstance(argument, fx.Node) else argument
@@ -107,7 +107,7 @@ class Recorder(fx.Tracer):
     def _evaluate(self, node: fx.Node) -> Any:
         args = fx.node.map_arg(node.args, _fake)
         kwargs = fx.node.map_arg(node.kwargs, _fake)
-        # Without the Python dispatcher some operations read sizes as numbers, which would fix the batch.
+        # Without the Python dispatcher, some operations read sizes as numbers, which would fix the batch size.
         with self._fake_mode, enable_python_dispatcher(), torch.no_grad():
             if node.op == "call_method":
                 return getattr(args[0], str(node.target))(*args[1:], **kwargs)
@@ -120,17 +120,17 @@ def _fake(node: fx.Node) -> Any:
 
 
 def free_name(module: fx.GraphModule, stem: str) -> str:
-    """Return ``stem_0``, ``stem_1``, ...: the first that no buffer of ``module`` has."""
+    """Return the first name of ``stem_0``, ``stem_1``, ... that is not used in ``module``."""
     start = module.meta.get(stem, 0)
     module.meta[stem] = start + 1
     return f"{stem}_{start}"
 
 
 def is_static(size: Any) -> bool:
-    """Tell a known size from one that counts the batch."""
+    """Return whether a size is a number, and not the symbolic batch size."""
     return isinstance(size, int)
 
 
 def sizes(x: Any) -> list[int]:
-    """Return the shape of ``x`` for ``reshape`` and ``expand``: -1 stands for the axis that counts the batch."""
+    """Return the shape of ``x`` for ``reshape`` and ``expand``, with -1 for the batch size."""
     return [size if is_static(size) else -1 for size in x.shape]

@@ -1,4 +1,4 @@
-"""What :func:`radlens.graphs.gradient_graph` can compile, as a list and as a page of the documentation."""
+"""Operations that :func:`radlens.graphs.gradient_graph` supports, as a mapping and as a page of the documentation."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,7 +13,7 @@ __all__ = ["SUPPORTED", "render"]
 def _collected() -> dict[str, str]:
     found: dict[str, str] = {}
     for operation, rule in RULES.items():
-        text = "Computed; passes no gradient." if rule is None else _first_line(rule)
+        text = "Computed; does not pass a gradient." if rule is None else _first_line(rule)
         found.setdefault(str(operation.overloadpacket), text)
     for operation, lowering in LOWERINGS.items():
         found[str(operation.overloadpacket)] = _first_line(lowering)
@@ -26,23 +26,23 @@ def _first_line(function: object) -> str:
 
 
 SUPPORTED: Mapping[str, str] = MappingProxyType(_collected())
-"""Operations of torch that can be compiled, with what is said of each."""
+"""Operations of torch that can be compiled, each with its description."""
 
-_HEAD = """# What can be compiled
+_HEAD = """# Supported operations
 
-`radlens.graphs.gradient_graph` and `classifier_graphs` compile modules in evaluation mode that are made of these
-operations, and of everything that torch's own decompositions take apart into them (`glu`, `einsum`, `normalize`,
-losses, ...). In-place forms count as their plain forms. Any other operation raises `UnsupportedOperation` with the name
-of the operation and the layer.
+`radlens.graphs.gradient_graph` and `classifier_graphs` compile modules in evaluation mode that consist of these
+operations, and of operations that torch decomposes into them (`glu`, `einsum`, `normalize`, losses, ...). In-place
+operations count as their out-of-place forms. Any other operation raises `UnsupportedOperation` with the name of the
+operation and the layer.
 
-- The batch is the first axis of every input, and no operation may join samples: no mean over the batch, no batch
+- The batch is the first axis of every input, and samples must be independent: no mean over the batch, no batch
   statistics, no batch size in the arithmetic.
-- The path through the network must not depend on data, and weights must not depend on the input.
-- Where a function has a kink the gradient is the one that autograd gives: zero of ReLU at zero, the first of equal
-  maxima.
-- `detach` and `torch.no_grad` stop the gradient. A `torch.autograd.Function` is compiled from its forward; one whose
-  own backward is something else is refused.
-- A score that does not depend on the input is refused.
+- Control flow must not depend on data, and weights must not depend on the input.
+- Where a function is not differentiable, the gradient is autograd's: ReLU has the derivative zero at zero, and the
+  first of equal maxima gets the gradient.
+- `detach` and `torch.no_grad` stop the gradient. A `torch.autograd.Function` is compiled from its forward; if its
+  backward is not the gradient of its forward, an error is raised.
+- A score that does not depend on the input raises an error.
 
 | operation | |
 |---|---|

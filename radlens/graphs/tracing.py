@@ -1,7 +1,7 @@
-"""From a torch module to a graph of functional operations on tensors, with constants as buffers: ``torch.export``.
+"""Tracing of a torch module with ``torch.export``: a graph of functional operations, with constants as buffers.
 
-The batch stays symbolic. What autograd does not differentiate (``torch.no_grad``, ``detach``) is marked by
-``aten.detach`` nodes.
+The batch size stays symbolic. ``aten.detach`` nodes mark the values that autograd does not differentiate
+(``torch.no_grad``, ``detach``).
 """
 
 import logging
@@ -35,18 +35,18 @@ __all__ = [
 aten = torch.ops.aten
 
 _BATCH = 1009
-"""Batch size while tracing: a prime that is no other size, since tracing takes equal sizes for the same."""
+"""Batch size while tracing: a prime that does not occur as another size, since ``torch.export`` merges equal sizes."""
 
 Score = Callable[[Any], Tensor]
 
 
 @dataclass
 class Traced:
-    """A module as a graph; its outputs are the leaves of the module's output and, last, the score if there is one.
+    """A traced module. The outputs of the graph are the leaves of the module's output, followed by the score if given.
 
     Attributes:
-        graph_module: takes the module's inputs; every node has a fake tensor in ``meta["val"]``.
-        out_spec: how the leaves make up the module's output.
+        graph_module: graph with the module's inputs; its nodes have fake tensors in ``meta["val"]``.
+        out_spec: structure of the module's output.
     """
 
     graph_module: fx.GraphModule
@@ -54,7 +54,7 @@ class Traced:
 
 
 class _Scored(nn.Module):
-    """The module, then the score."""
+    """A module with the score as an additional output."""
 
     def __init__(self, module: nn.Module, score: Score | None) -> None:
         super().__init__()
@@ -68,7 +68,8 @@ class _Scored(nn.Module):
 
 
 def evaluating_copy(module: nn.Module) -> nn.Module:
-    """Copy ``module`` in evaluation mode; the copy shares its tensors, so nothing big is copied."""
+    """Copy ``module`` in evaluation mode; the copy shares the tensors of ``module``."""
+    # deepcopy takes objects in memo for copied already.
     memo: dict[int, Any] = {}
     for part in module.modules():
         for values in (part._parameters, part._buffers, part.__dict__):
@@ -78,7 +79,7 @@ def evaluating_copy(module: nn.Module) -> nn.Module:
 
 
 def own_constants(graph_module: fx.GraphModule, module: nn.Module) -> None:
-    """Copy what ``graph_module`` still shares with ``module``, so that training goes on without changing the graph."""
+    """Copy the buffers that ``graph_module`` shares with ``module``, so that further training does not change them."""
     shared = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
     for name, buffer in list(graph_module.named_buffers()):
         if buffer.untyped_storage().data_ptr() in shared:
@@ -88,13 +89,13 @@ def own_constants(graph_module: fx.GraphModule, module: nn.Module) -> None:
 def trace(
     module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None, kept: Collection[torch._ops.OpOverload]
 ) -> Traced:
-    """Turn ``module`` (see :func:`evaluating_copy`) into a graph of functional operations.
+    """Trace ``module`` into a graph of functional operations.
 
     Args:
-        module: in evaluation mode.
-        inputs: examples, batch first.
-        score: maps the module's output to one number per sample, or None.
-        kept: operations that stay whole; all others are taken apart where torch knows how.
+        module: module in evaluation mode, see :func:`evaluating_copy`.
+        inputs: example inputs, batch first.
+        score: function that maps the module's output to one number per sample, or None.
+        kept: operations that are not decomposed; others are decomposed where torch has a decomposition.
 
     Raises:
         UnsupportedOperation: the module cannot be traced for every batch size.
@@ -106,15 +107,15 @@ def trace(
 def trace_whole(
     whole: nn.Module, inputs: tuple[Tensor, ...], kept: Collection[torch._ops.OpOverload]
 ) -> fx.GraphModule:
-    """Turn ``whole``, what surrounds the network ``whole.module``, into a graph of functional operations.
+    """Trace ``whole``, a module around the network ``whole.module``, into a graph of functional operations.
 
     Args:
-        whole: maps ``*inputs`` to a list of tensors; its network is in evaluation mode.
-        inputs: examples, batch first.
-        kept: operations that stay whole; all others are taken apart where torch knows how.
+        whole: module that maps ``*inputs`` to a list of tensors; its network is in evaluation mode.
+        inputs: example inputs, batch first.
+        kept: operations that are not decomposed; others are decomposed where torch has a decomposition.
 
     Raises:
-        UnsupportedOperation: it cannot be traced for every batch size.
+        UnsupportedOperation: the module cannot be traced for every batch size.
     """
     program = _exported(whole, inputs)
     _mark_undifferentiated(program)
@@ -125,18 +126,19 @@ def trace_whole(
 
 
 def stand_in(x: Tensor, device: torch.device) -> Tensor:
-    """Return what is traced in place of ``x``, of another batch: never read or written, it takes up no memory."""
+    """Return an uninitialised tensor like ``x`` with the batch size for tracing; it is never read or written."""
+    # The operating system does not back untouched pages with memory.
     return torch.empty((_BATCH, *x.shape[1:]), dtype=x.dtype, device=device)
 
 
 def dynamic_batch(inputs: Sequence[Tensor]) -> tuple[dict[int, Dim], ...]:
-    """Say of every input that its first axis is the batch, of any size."""
+    """Return the ``dynamic_shapes`` of ``torch.export``: the first axis of every input is the batch, of any size."""
     batch = Dim("batch", min=1)
     return tuple({0: batch} for _ in inputs)
 
 
 def _plain_run(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | None) -> Any:
-    """Run once as torch does, so that errors of the module and of the score arrive as they are."""
+    """Run module and score in eager mode, so that their own errors reach the caller unchanged."""
     with torch.no_grad():
         output = module(*(x.clone() for x in inputs))
         value = None if score is None else score(output)
@@ -148,7 +150,7 @@ def _plain_run(module: nn.Module, inputs: tuple[Tensor, ...], score: Score | Non
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch says of its own internals while it exports."""
+    """Suppress warnings and log entries about torch's internals during an export."""
     names = ("torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export", "onnxscript", "onnx_ir")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -164,8 +166,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _whole_attention() -> Iterator[None]:
-    """Switch off the fused transformer layers of torch, which are one opaque operation."""
+def _without_fused_attention() -> Iterator[None]:
+    """Disable torch's fused transformer layers, which would be a single opaque operation."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -177,9 +179,10 @@ def _whole_attention() -> Iterator[None]:
 def _exported(whole: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     stand_ins = tuple(stand_in(x, x.device) for x in inputs)
     with ExitStack() as stack:
-        path = stack.enter_context(_layer_at_work(whole.get_submodule("module")))
+        path = stack.enter_context(_layer_path(whole.get_submodule("module")))
         stack.enter_context(quiet())
-        stack.enter_context(_whole_attention())
+        stack.enter_context(_without_fused_attention())
+        # torch.no_grad blocks are recorded only where they change the mode.
         stack.enter_context(torch.enable_grad())
         try:
             return torch.export.export(whole.eval(), stand_ins, dynamic_shapes=(dynamic_batch(inputs),))
@@ -192,8 +195,8 @@ def _exported(whole: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
 
 
 @contextmanager
-def _layer_at_work(module: nn.Module) -> Iterator[list[str]]:
-    """Yield a list that holds, after an error, the path of the layer in which it happened."""
+def _layer_path(module: nn.Module) -> Iterator[list[str]]:
+    """Yield a list of the layers that are being computed, the innermost last; after an error it names its layer."""
     path: list[str] = []
     handles = []
     for name, part in module.named_modules():
@@ -207,6 +210,7 @@ def _layer_at_work(module: nn.Module) -> Iterator[list[str]]:
 
 
 def _leave(path: list[str]) -> None:
+    # A function without a result, because a forward hook's result replaces the output of the layer.
     path.pop()
 
 
@@ -215,11 +219,11 @@ def _at(path: Sequence[str]) -> str:
 
 
 def _mark_undifferentiated(program: ExportedProgram) -> None:
-    """Let the results of every ``torch.no_grad`` block pass through ``aten.detach``."""
+    """Pass the results of every ``torch.no_grad`` block through ``aten.detach``."""
     graph = program.graph_module.graph
     blocks = graph.find_nodes(op="call_function", target=torch.ops.higher_order.wrap_with_set_grad_enabled)
     for block in blocks:
-        if block.args[0]:
+        if block.args[0]:  # torch.enable_grad
             continue
         for result in list(block.users):
             with graph.inserting_after(result):
@@ -230,11 +234,11 @@ def _mark_undifferentiated(program: ExportedProgram) -> None:
 
 
 _ASSERTIONS = (aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg)
-"""What tracing leaves behind to check types and sizes; no result comes from them."""
+"""Run-time checks of types and sizes that ``torch.export`` inserts; they do not have results."""
 
 
 def _with_constants(program: ExportedProgram) -> fx.GraphModule:
-    """Return the program with parameters, buffers and constants as buffers, and only the outputs a user sees."""
+    """Return the program with parameters, buffers and constants as buffers, and without outputs for mutated buffers."""
     signature = program.graph_signature
     module = fx.GraphModule(nn.Module(), program.graph)
     graph = module.graph
@@ -242,6 +246,7 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
     for node in list(graph.nodes):
         if node.op != "placeholder" or specs[node.name].kind == InputKind.USER_INPUT:
             continue
+        # Buffers that are not persistent are stored with the constants.
         tensor = program.state_dict.get(specs[node.name].target)
         tensor = program.constants[specs[node.name].target] if tensor is None else tensor
         name = f"constant_{node.name}"
@@ -266,7 +271,7 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
 
 
 def layer_of(node: fx.Node) -> str:
-    """Return the qualified path of the layer that ``node`` comes from, such as ``layer3.0.conv2``."""
+    """Return the qualified name of the layer of ``node``, such as ``layer3.0.conv2``."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(stack[-1][0]) if stack else ""
     if path in ("", "_empty_nn_module_stack_from_metadata_hook"):

@@ -1,8 +1,8 @@
-"""Kernels that an ONNX graph needs forward and backward are stored once; the other form is computed from them.
+"""Deduplication of the kernels that an ONNX graph uses forward and backward.
 
-Back through a convolution of stride 1 leads a convolution with the same kernels, turned round and with inputs and
-outputs exchanged. Engines compute what depends on constants alone when they open a graph, so this costs them nothing,
-and the file of a network of convolutions is nearly halved.
+The backward pass of a convolution of stride 1 is a convolution with turned kernels: flipped, and with inputs and
+outputs exchanged. The graph computes the turned kernels from the stored ones. Engines fold constants when they open a
+graph, so this does not cost time, and the file of a convolutional network is nearly halved.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ import onnx_ir as ir
 __all__ = ["store_kernels_once"]
 
 LARGE = 4096
-"""Elements from which on kernels are worth two nodes."""
+"""Smallest number of elements of kernels that are deduplicated; smaller ones are not worth two nodes."""
 
 
 def store_kernels_once(model: ir.Model) -> None:
-    """Replace kernels that are others turned round by ``Slice`` and ``Transpose`` of those."""
+    """Replace kernels that are turned copies of others by ``Slice`` and ``Transpose`` of those."""
     known: dict[tuple, list[ir.Value]] = {}
     for node, kernels in _kernels(model.graph):
         alike = known.setdefault(_fingerprint(kernels), [])
@@ -32,7 +32,7 @@ def store_kernels_once(model: ir.Model) -> None:
 
 
 def _kernels(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Value]]:
-    """Yield the convolutions with large constant kernels, in order."""
+    """Yield the convolutions that have large constant kernels, in the order of the graph."""
     for node in list(graph):
         kernels = node.inputs[1] if node.op_type == "Conv" else None
         if kernels is not None and kernels.is_initializer() and _array(kernels).size >= LARGE:
@@ -45,22 +45,23 @@ def _array(value: ir.Value) -> np.ndarray:
 
 
 def _fingerprint(value: ir.Value) -> tuple:
-    """Return what kernels and the same kernels turned round have in common."""
+    """Return a key that is the same for kernels and for their turned copy."""
     array = _array(value)
     return (*sorted(array.shape[:2]), *array.shape[2:], array.min(), array.max())
 
 
 def _turned(kernels: np.ndarray) -> np.ndarray:
-    """Turn ``(o, i, k, ...)`` round: ``(i, o, k, ...)``."""
+    """Return the turned kernels ``(i, o, k, ...)`` of ``(o, i, k, ...)``."""
     return np.flip(kernels.swapaxes(0, 1), tuple(range(2, kernels.ndim)))
 
 
 def _nodes_for(graph: ir.Graph, node: ir.Node, source: ir.Value, kernels: ir.Value) -> ir.Value:
-    """Insert before ``node`` what computes ``kernels`` from ``source``."""
+    """Insert, before ``node``, the nodes that compute ``kernels`` from ``source``."""
     shape, name = _array(kernels).shape, kernels.name
     axes = [axis for axis, size in enumerate(shape) if axis > 1 and size > 1]
     value = source
     if axes:
+        # A slice with step -1 includes index 0 only if its end lies below every valid negative index.
         ends = np.iinfo(np.int64).min + 1
         sides = {"starts": [-1] * len(axes), "ends": [ends] * len(axes), "axes": axes, "steps": [-1] * len(axes)}
         indices = [_indices(graph, f"{name}_{side}", values) for side, values in sides.items()]

@@ -1,8 +1,9 @@
-"""DICOM Part 10 files to pixels: PS3.10 section 7.1, PS3.3 sections C.7.6.3 and C.11.1, PS3.5 annex A.
+"""Reader of DICOM Part 10 files: PS3.10 section 7.1, PS3.3 sections C.7.6.3 and C.11.1, PS3.5 annex A.
 
-The header is read leniently: a hospital's files are full of small violations that do not touch the pixels. What
-touches them is checked. No message, warning or log entry holds a value of the header other than sizes and names that
-the standard defines: `pydicom` quotes values in its warnings and exceptions, so these are silenced and replaced.
+Attributes that determine the pixels are checked; the rest of the header is read leniently, because hospital files often
+violate the standard there. Messages, warnings and log entries contain sizes and names defined by the standard, but no
+other header values: these may identify a patient. `pydicom` quotes values in its warnings and exceptions, so both are
+suppressed or replaced.
 """
 
 import io
@@ -40,25 +41,25 @@ TRANSFER_SYNTAXES: dict[str, str] = {
     uid.JPEG2000Lossless: "pylibjpeg",
     uid.JPEG2000: "pylibjpeg",
 }
-"""Transfer syntaxes that are read, each with the decoder that pydicom is told to use.
+"""Supported transfer syntaxes, each with the name of pydicom's decoding plugin; empty for uncompressed pixel data.
 
-Deflated files are left out: they expand without a bound that could be checked.
+Deflated files are not supported: their expanded size cannot be checked before they are expanded.
 """
 
 _MONOCHROME = (PhotometricInterpretation.MONOCHROME1, PhotometricInterpretation.MONOCHROME2)
 
 _FILE_META = 132
-"""Offset of the file meta information: after the preamble and ``DICM``."""
+"""Offset of the file meta information in bytes, after the preamble and the prefix ``DICM``."""
 
 
 def decode_dicom(data: bytes) -> Decoded:
-    """Read a single-frame grey image after its modality transformation, MONOCHROME1 inverted.
+    """Read a single-frame grey image, apply its modality transformation, and invert MONOCHROME1.
 
     Inversion maps ``value`` to ``2**BitsStored - 1 - value``. The spacing is Pixel Spacing, else Imager Pixel Spacing.
 
     Raises:
-        UnreadableImage: no image, truncated, damaged, too large, not grey, several frames, or compressed in a way that
-            is not among `TRANSFER_SYNTAXES`.
+        UnreadableImage: the file is not an image, or is truncated, damaged, too large, not grey, has several frames, or
+            has a transfer syntax that is not in `TRANSFER_SYNTAXES`.
     """
     with quiet_pydicom():
         with refusing("header"):
@@ -68,6 +69,7 @@ def decode_dicom(data: bytes) -> Decoded:
         with refusing("pixel data"):
             _require_complete(dataset, syntax, shape)
             decoder = get_decoder(uid.UID(syntax))
+            # raw: as stored; pydicom would otherwise convert colour spaces.
             stored, _ = decoder.as_array(dataset, raw=True, decoding_plugin=TRANSFER_SYNTAXES[syntax])
         with refusing("modality transformation"):
             pixels = _attenuation_bright(apply_modality_lut(stored, dataset), dataset)
@@ -78,7 +80,7 @@ def decode_dicom(data: bytes) -> Decoded:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silence what pydicom says about values it finds odd, because it quotes them."""
+    """Suppress pydicom's warnings and log entries about unusual values: they quote the values."""
     logger = logging.getLogger("pydicom")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -92,16 +94,20 @@ def quiet_pydicom() -> Iterator[None]:
 
 @contextmanager
 def refusing(part: str) -> Iterator[None]:
-    """Turn whatever pydicom and its decoders raise on malformed bytes into one error that quotes no value.
+    """Replace any exception of pydicom or its decoders by one error that does not quote header values.
+
+    Args:
+        part: name of the part being read, for the message.
 
     Raises:
-        UnreadableImage: something was raised.
+        UnreadableImage: the block raised an exception other than a `RadlensError`.
     """
     try:
         yield
     except RadlensError:
         raise
-    except Exception as error:  # on damaged bytes pydicom and its decoders raise anything, with header values inside
+    # On damaged bytes the exception can be of any type. "from None", since its message may hold header values.
+    except Exception as error:
         raise UnreadableImage(
             f"expected a DICOM image, got {part} that cannot be read ({type(error).__name__})"
         ) from None
@@ -113,9 +119,9 @@ def _transfer_syntax(data: bytes) -> str:
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     syntax = meta.get("TransferSyntaxUID")
     if not syntax:
-        raise UnreadableImage("expected a DICOM file meta header with a transfer syntax, got none")
+        raise UnreadableImage("file meta information must state a transfer syntax, got none")
     if syntax not in TRANSFER_SYNTAXES:
-        got = syntax.name if syntax in uid.UID_dictionary else "one that is not registered"
+        got = syntax.name if syntax in uid.UID_dictionary else "an unregistered one"
         known = ", ".join(uid.UID(each).name for each in TRANSFER_SYNTAXES)
         raise UnreadableImage(f"transfer syntax must be one of {known}; got {got}")
     return str(syntax)
@@ -139,15 +145,16 @@ def _require_grey(dataset: pydicom.Dataset) -> None:
         raise UnreadableImage(f"expected one grey sample per pixel, got {n_samples}")
     photometric = dataset.PhotometricInterpretation
     if photometric not in _MONOCHROME:
-        got = photometric if photometric in list(PhotometricInterpretation) else "an unknown one"
+        # Only values that the standard defines are quoted.
+        got = photometric if photometric in list(PhotometricInterpretation) else "an unknown value"
         raise UnreadableImage(f"photometric interpretation must be MONOCHROME1 or MONOCHROME2, got {got}")
     if dataset.BitsAllocated not in (8, 16, 32):
-        raise UnreadableImage(f"expected 8, 16 or 32 bits allocated, got {int(dataset.BitsAllocated)}")
+        raise UnreadableImage(f"bits allocated must be 8, 16 or 32, got {int(dataset.BitsAllocated)}")
 
 
 def _require_complete(dataset: pydicom.Dataset, syntax: str, shape: tuple[int, int]) -> None:
     if syntax == uid.RLELossless:
-        return  # its decoder fails on anything but the expected length
+        return  # pydicom's decoder checks the length of the decoded segments
     if uid.UID(syntax).is_encapsulated:
         require_complete_codestream(next(generate_frames(dataset.PixelData, number_of_frames=1)), shape)
         return

@@ -1,7 +1,7 @@
-"""What a report states of a unit and an exposure: PS3.3 C.7.5.1, C.8.7.1, C.8.7.2, C.8.7.8, C.8.11.4 and C.8.11.7.
+"""Unit and exposure as a report states them: PS3.3 C.7.5.1, C.8.7.1, C.8.7.2, C.8.7.8, C.8.11.4 and C.8.11.7.
 
-The attributes are chosen one by one, and none of them identifies a patient. One that is missing, or cannot be read,
-gives None.
+The attributes are a fixed list, and no attribute in it identifies a patient. An attribute that is missing or unreadable
+becomes None.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from radlens.images.header import acquired
 __all__ = ["EXPOSURE", "exposure"]
 
 _MAX_LENGTH = 64
+# Organ Dose and Entrance Dose are in dGy (PS3.3 C.8.7.8); Entrance Dose in mGy is a newer attribute.
 _MGY_PER_DGY = 100.0
 _INTENTS = {"FOR PROCESSING": "raw (for processing)", "FOR PRESENTATION": "processed (for presentation)"}
 
 
 def exposure(dataset: Dataset | None) -> dict[str, str | None]:
-    """Return what a header states, as text with units, by the names and in the order of `EXPOSURE`.
+    """Return the attributes of a header as text with units, by the names and in the order of `EXPOSURE`.
 
     Args:
-        dataset: header of a DICOM file; None for a file of another format, which states nothing.
+        dataset: header of a DICOM file; None for a file of another format, for which every value is None.
     """
     if dataset is None:
         return dict.fromkeys(EXPOSURE)
@@ -37,7 +38,7 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     with quiet_pydicom():
         try:
             return dataset.get(keyword)
-        except Exception:  # pydicom decodes on access, and raises anything on damaged bytes
+        except Exception:  # pydicom decodes on access, and damaged bytes can raise an exception of any type
             return None
 
 
@@ -61,7 +62,7 @@ def _read(keyword: str) -> Callable[[Dataset], str | None]:
 
 
 def _measured(unit: str, *sources: tuple[str, float]) -> Callable[[Dataset], str | None]:
-    """Return what reads the first attribute that is stated; each keyword comes with the factor to ``unit``."""
+    """Return a reader of the first attribute present; each keyword comes with its factor to ``unit``."""
 
     def read(dataset: Dataset) -> str | None:
         numbers = ((_number(dataset, keyword), factor) for keyword, factor in sources)
@@ -114,4 +115,4 @@ EXPOSURE: Mapping[str, Callable[[Dataset], str | None]] = {
     "Raw or processed": _intent,
     "Pixel spacing": _spacing,
 }
-"""Names of what is stated, each with what reads it from a header. Organ Dose and Entrance Dose are in dGy."""
+"""Functions that read a header, by the name of the result in a report."""

@@ -1,6 +1,6 @@
 """Attributes of a DICOM header that identify a unit and an exposure: PS3.3 C.7.5.1, C.7.6.1, C.8.7.2 and C.8.11.7.
 
-A header that lacks an attribute, or holds one that cannot be read, gives None; no value of it reaches an error.
+An attribute that is missing or unreadable becomes None; header values do not appear in errors.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ SETTING = (
 """Keywords of the attributes that images of one setting share."""
 
 _MAX_LENGTH = 64
+# A DICOM DT value may omit trailing components and may end in an offset from UTC (PS3.5 section 6.2).
 _MOMENT = re.compile(r"(\d{8})(\d{2})?(\d{2})?(\d{2})?(?:\.(\d{1,6}))?([+-]\d{4})?")
 
 
 def acquired(dataset: Dataset | None) -> str | None:
-    """Return when an image was acquired, as ISO 8601, else when its content was made; with a zone if one is stated.
+    """Return the time of acquisition as ISO 8601, with an offset from UTC where the header states it.
 
-    Acquisition DateTime comes first, then Acquisition Date and Time, then Content Date and Time.
+    The first readable of Acquisition DateTime, Acquisition Date and Time, and Content Date and Time is used.
     """
     candidates = [_text(dataset, "AcquisitionDateTime")]
     for kind in ("Acquisition", "Content"):
@@ -46,7 +47,7 @@ def unit(dataset: Dataset | None) -> dict[str, str | None]:
 
 
 def setting(dataset: Dataset | None) -> dict[str, str | None]:
-    """Return the attributes that images of one setting share, by keyword; see `SETTING`."""
+    """Return the attributes of `SETTING` by keyword."""
     return {keyword: _text(dataset, keyword) for keyword in SETTING}
 
 
@@ -56,7 +57,7 @@ def _text(dataset: Dataset | None, keyword: str) -> str | None:
     with quiet_pydicom():
         try:
             value: Any = dataset.get(keyword)
-        except Exception:  # pydicom decodes on access, and raises anything on damaged bytes
+        except Exception:  # pydicom decodes on access, and damaged bytes can raise an exception of any type
             return None
     text = "".join(filter(str.isprintable, "" if value is None else str(value))).strip()
     return text[:_MAX_LENGTH] or None

@@ -1,4 +1,4 @@
-"""What an image is once its bytes are read, and the limits on its size."""
+"""The decoded image, and the limits on its size."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,10 +13,10 @@ __all__ = ["MAX_PIXELS", "MEDIA_TYPES", "Decoded", "Image", "require_readable_si
 DICOM, PNG, TIFF, NPY = "application/dicom", "image/png", "image/tiff", "application/x-npy"
 
 MEDIA_TYPES = (DICOM, PNG, TIFF, NPY)
-"""Media types that are read."""
+"""Supported media types."""
 
 MAX_PIXELS = 100_000_000
-"""Largest number of pixels that is read: seven full-field mammograms, 400 MB as float32. The service's own choice."""
+"""Largest number of pixels of an image: seven full-field mammograms, 400 MB as float32. Chosen for radlens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +24,14 @@ class Image:
     """One grey image, attenuation bright: a higher value means more attenuation.
 
     Attributes:
-        pixels: ``(H, W)`` float32, finite, C-contiguous, in the file's own units (after the modality transformation of
+        pixels: ``(H, W)`` float32, finite, C-contiguous, in the units of the file (after the modality transformation of
             a DICOM file).
         spacing_mm: millimetres between the centres of neighbouring rows and of neighbouring columns, where the file
             states them.
         media_type: one of `MEDIA_TYPES`.
-        sha256: hexadecimal digest of the bytes that were read.
-        sop_instance_uid: that of a DICOM file, if it is a valid UID.
-        dataset: the header of a DICOM file without its pixel data, from which results are derived.
+        sha256: hexadecimal digest of the encoded bytes.
+        sop_instance_uid: SOP Instance UID of a DICOM file, if valid.
+        dataset: header of a DICOM file without its pixel data; derived DICOM objects copy from it.
     """
 
     pixels: np.ndarray
@@ -43,13 +43,13 @@ class Image:
 
 
 class Decoded(NamedTuple):
-    """What one format's decoder finds.
+    """Result of a decoder; `Image` describes the fields.
 
     Attributes:
         pixels: ``(H, W)``, any real dtype, attenuation bright.
-        spacing_mm: see `Image`.
-        sop_instance_uid: see `Image`.
-        dataset: see `Image`.
+        spacing_mm: row and column spacing in millimetres.
+        sop_instance_uid: SOP Instance UID.
+        dataset: DICOM header without pixel data.
     """
 
     pixels: np.ndarray
@@ -62,7 +62,7 @@ def require_shape(image: Image, minimum: tuple[int, int] = (250, 250)) -> None:
     """Check that an image has at least ``minimum`` rows and columns.
 
     Raises:
-        UnreadableImage: it has fewer.
+        UnreadableImage: the image has fewer rows or columns.
     """
     rows, columns = image.pixels.shape
     if rows < minimum[0] or columns < minimum[1]:
@@ -70,10 +70,10 @@ def require_shape(image: Image, minimum: tuple[int, int] = (250, 250)) -> None:
 
 
 def require_readable_size(rows: int, columns: int) -> None:
-    """Check the size that a header states, before anything of that size is allocated.
+    """Check the size that a header states, before memory is allocated for it.
 
     Raises:
-        UnreadableImage: no pixels, or more than `MAX_PIXELS`.
+        UnreadableImage: the size is zero or negative, or exceeds `MAX_PIXELS`.
     """
-    if not 1 <= rows * columns <= MAX_PIXELS or rows < 1:
+    if not 1 <= rows * columns <= MAX_PIXELS or rows < 1:  # the product of two negative numbers is positive
         raise UnreadableImage(f"image must have 1 to {MAX_PIXELS} pixels, got {rows}x{columns}")

@@ -12,10 +12,11 @@ __all__ = ["decode_npy"]
 
 
 def decode_npy(data: bytes) -> Decoded:
-    """Read a two-dimensional array of real integers or floats; nothing is ever unpickled.
+    """Read a two-dimensional array of integers or real floats, without unpickling.
 
     Raises:
-        UnreadableImage: the header cannot be read, the array is of another kind, or its data are too short or long.
+        UnreadableImage: the header is unreadable, the array has another kind or number of axes, or the length of the
+            data does not fit the header.
     """
     shape, fortran_order, dtype, offset = _header(data)
     if dtype.kind not in "iuf":
@@ -40,6 +41,7 @@ def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
             # which no array of plain numbers has.
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran_order, dtype = reader(stream)
-    except Exception as error:  # the header is a Python literal: on bad bytes its parser raises almost anything
+    # The header is a Python literal: its parser can raise an exception of almost any type.
+    except Exception as error:
         raise UnreadableImage(f"expected a .npy header, got one that cannot be read ({type(error).__name__})") from None
     return shape, fortran_order, dtype, stream.tell()

@@ -1,4 +1,4 @@
-"""What all formats read by Pillow share: no warnings, one kind of error, one frame."""
+"""Common code of the formats that Pillow reads: suppressed warnings, one type of error, single frames."""
 
 import warnings
 from collections.abc import Iterator
@@ -14,13 +14,16 @@ __all__ = ["quiet_pillow", "require_single_frame"]
 
 @contextmanager
 def quiet_pillow(format_name: str) -> Iterator[None]:
-    """Turn whatever Pillow raises on damaged bytes into one error; ignore its warnings.
+    """Replace any exception of Pillow by one error, and suppress its warnings.
 
-    Its warning about large images is ignored because `MAX_PIXELS` is checked instead; its refusal of still larger ones
-    becomes the same error.
+    Pillow's warning about large images is superseded by the check against `MAX_PIXELS`; its error for still larger
+    images becomes the error of that check.
+
+    Args:
+        format_name: name of the format, for the message.
 
     Raises:
-        UnreadableImage: Pillow failed.
+        UnreadableImage: the block raised an exception other than a `RadlensError`.
     """
     try:
         with warnings.catch_warnings():
@@ -36,10 +39,10 @@ def quiet_pillow(format_name: str) -> Iterator[None]:
 
 
 def require_single_frame(image: PIL.Image.Image) -> None:
-    """Check that there is one frame or page.
+    """Check that an image has exactly one frame or page.
 
     Raises:
-        UnreadableImage: there are several.
+        UnreadableImage: the image has several.
     """
     n_frames = getattr(image, "n_frames", 1)
     if n_frames != 1:

@@ -18,10 +18,10 @@ _END = b"IEND\xaeB`\x82"
 
 
 def decode_png(data: bytes) -> Decoded:
-    """Read a grey PNG as uint8 or uint16; the checksums of all chunks are verified.
+    """Read a grey PNG as uint8 or uint16, and verify the checksums of all chunks.
 
     Raises:
-        UnreadableImage: truncated, damaged, too large, animated, or anything but 8 or 16 bit grey.
+        UnreadableImage: the file is truncated, damaged, too large or animated, or is not 8 or 16 bit grey.
     """
     _check_header(data)
     if _END not in data:
@@ -29,6 +29,7 @@ def decode_png(data: bytes) -> Decoded:
             f"expected a PNG that ends with an IEND chunk, got {len(data)} bytes without one: truncated"
         )
     with quiet_pillow("PNG"):
+        # verify() leaves the image unusable, so it is opened a second time.
         PIL.Image.open(io.BytesIO(data), formats=["PNG"]).verify()
         with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             require_single_frame(image)
@@ -37,7 +38,7 @@ def decode_png(data: bytes) -> Decoded:
 
 def _check_header(data: bytes) -> None:
     if len(data) < 33 or data[12:16] != b"IHDR":
-        raise UnreadableImage(f"expected a PNG header of 33 bytes, got {min(len(data), 33)} bytes that are none")
+        raise UnreadableImage(f"expected a PNG header of 33 bytes, got {min(len(data), 33)} bytes of other content")
     columns, rows, depth, colour = struct.unpack(">IIBB", data[16:26])
     if colour != 0:
         raise UnreadableImage(f"expected a grey PNG, got {_COLOUR_TYPES.get(colour, 'an unknown colour type')}")

@@ -1,4 +1,4 @@
-"""Bytes to an image: the format is told from the bytes, never from a name."""
+"""Bytes to an image; the format is detected from the bytes, not from a file name."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,19 +27,18 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*")
 def read(data: bytes, content_type: str | None = None) -> Image:
     """Read one grey image.
 
-    A MONOCHROME1 DICOM image is inverted, so that every image is attenuation bright; values are otherwise as stored,
-    after the modality transformation. Integers of more than 24 bits and 64-bit floats are rounded to float32.
+    A MONOCHROME1 DICOM image is inverted, so that every image is attenuation bright. Values are otherwise those of the
+    file after the modality transformation. Integers of more than 24 bits and 64-bit floats are rounded to float32.
 
     Args:
-        data: a DICOM Part 10 file, an 8 or 16 bit PNG, an 8 or 16 bit or float TIFF, or a ``.npy`` file.
-        content_type: the media type the sender declared; where it is one of `MEDIA_TYPES` it must match the bytes,
-            anything else is ignored.
+        data: content of a DICOM Part 10 file, an 8 or 16 bit PNG, an 8 or 16 bit or float TIFF, or a ``.npy`` file.
+        content_type: declared media type. A type in `MEDIA_TYPES` must match the bytes; other types are ignored.
 
     Raises:
         InvalidInput: the body is empty.
-        UnsupportedMediaType: the bytes are of no format that is read, or of another one than declared.
-        UnreadableImage: the format is known, but the image is truncated, damaged, too large, not grey, not a single
-            frame, compressed in an unknown way, or has pixels that are NaN or infinite.
+        UnsupportedMediaType: the format is not supported, or is not the declared one.
+        UnreadableImage: the format is supported, but the image is truncated, damaged, too large, not grey, not a single
+            frame, compressed with an unsupported transfer syntax, or has pixels that are NaN or infinite.
     """
     if not data:
         raise InvalidInput("expected an image in the body, got an empty body")
@@ -57,10 +56,10 @@ def read(data: bytes, content_type: str | None = None) -> Image:
 
 
 def sniff(data: bytes) -> str:
-    """Return the media type of ``data``, told from its first bytes.
+    """Return the media type of ``data``, detected from its first bytes.
 
     Raises:
-        UnsupportedMediaType: it is none of `MEDIA_TYPES`.
+        UnsupportedMediaType: the type is not one of `MEDIA_TYPES`.
     """
     if data[128:132] == b"DICM":
         return DICOM
@@ -76,11 +75,11 @@ def sniff(data: bytes) -> str:
 def _require_declared(content_type: str | None, found: str) -> None:
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared in MEDIA_TYPES and declared != found:
-        raise UnsupportedMediaType(f"the body was declared as {declared}, got bytes of {found}")
+        raise UnsupportedMediaType(f"body must be {declared} as declared, got bytes of {found}")
 
 
 def _finite_float32(pixels: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are reported below
         values = np.ascontiguousarray(pixels, dtype=np.float32)
     n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if n_bad:

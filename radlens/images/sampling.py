@@ -1,7 +1,7 @@
 """Downsampling to the network's 250x250 input by randomly chosen pixels: Amanova et al. 2022, sections 2.2 and 2.3.2.
 
-The chosen pixels keep their order. Sample ``index`` of ``seed`` depends on these two numbers and the image shape
-alone, so a run over many samples can be cut into ranges, batched in any way and repeated on another machine.
+The chosen pixels keep their order. Sample ``index`` of ``seed`` depends only on these two numbers and the image shape,
+so a run over many samples can be split into ranges, batched in any way and repeated on another machine.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ SAMPLED_SHAPE = (250, 250)
 
 
 class Sampled(NamedTuple):
-    """One downsampled image and where its pixels come from.
+    """One downsampled image and the positions of its pixels.
 
     Attributes:
-        image: ``(250, 250)``, array or tensor with the dtype of the image it was taken from.
-        rows: ``(250, 250)`` intp, row of each pixel in that image.
-        cols: ``(250, 250)`` intp, column of each pixel in that image.
+        image: ``(250, 250)``, array or tensor with the dtype of the source image.
+        rows: ``(250, 250)`` intp, row of each pixel in the source image.
+        cols: ``(250, 250)`` intp, column of each pixel in the source image.
     """
 
     image: Any
@@ -37,12 +37,12 @@ def downsample(image: Any, sampler: str = "stratified", *, seed: int = 0, index:
 
     Args:
         image: ``(H, W)`` array or tensor with at least 250 rows and 250 columns, any dtype.
-        sampler: ``"grid"``, ``"jitter"`` or ``"stratified"``, see :func:`sample_indices`.
-        seed: start of the sequence, at least 0.
+        sampler: ``"grid"``, ``"jitter"`` or ``"stratified"``; `sample_indices` describes them.
+        seed: seed of the sequence, at least 0.
         index: number of the sample in the sequence, at least 0.
 
     Raises:
-        InvalidInput: the image is not two-dimensional or smaller than 250x250.
+        InvalidInput: the image is not two-dimensional, or is smaller than 250x250.
         InvalidParameter: unknown sampler, or a negative seed or index.
     """
     if image.ndim != 2:
@@ -58,8 +58,8 @@ def sample_indices(
 
     ``"grid"``: 250 random rows and 250 random columns, each sorted; the sample is their product, as the paper's
     index sets suggest. ``"jitter"``: the image is cut into 250x250 blocks that differ by at most one pixel in
-    height and width, and each gives one random pixel. ``"stratified"``: as ``"jitter"``, but each block goes through
-    its pixels in a random order without repetition, so as many samples as a block has pixels visit each of them
+    height and width, and one random pixel is drawn from each. ``"stratified"``: as ``"jitter"``, but a block's pixels
+    are drawn in a random order without repetition, so as many samples as the block has pixels visit each of them
     exactly once; the next cycle has a new order.
 
     Raises:
@@ -73,13 +73,13 @@ def sample_indices(
 def flat_indices(
     image_shape: tuple[int, int], sampler: str = "stratified", *, seed: int = 0, index: int = 0
 ) -> np.ndarray:
-    """Return the same pixels as `sample_indices` as ``(250, 250)`` intp indices of the image in one row, C order.
+    """Return the pixels of `sample_indices` as ``(250, 250)`` intp indices into the flattened image (C order).
 
-    One array of indices is read and used several times as fast as two.
+    One array of indices is several times as fast to use as two.
 
     Raises:
-        InvalidInput: the image has fewer than 250x250 pixels.
-        InvalidParameter: unknown sampler.
+        InvalidInput: the shape is smaller than 250x250.
+        InvalidParameter: unknown sampler, or a negative seed or index.
     """
     if image_shape[0] < SAMPLED_SHAPE[0] or image_shape[1] < SAMPLED_SHAPE[1]:
         raise InvalidInput(f"image must have at least 250x250 pixels, got {image_shape[0]}x{image_shape[1]}")
@@ -115,7 +115,7 @@ def _stratified(image_shape: tuple[int, int], seed: int, index: int) -> np.ndarr
 
 
 class _Blocks(NamedTuple):
-    """All blocks of one height and width: their numbers in C order, and the flat index of each one's first pixel."""
+    """Blocks of one height and width: their numbers in C order, and the flat index of each block's first pixel."""
 
     numbers: np.ndarray
     corners: np.ndarray
@@ -123,7 +123,7 @@ class _Blocks(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _block_sizes(image_shape: tuple[int, int]) -> dict[tuple[int, int], _Blocks]:
-    """Return the blocks by height and width, of which there are at most two each."""
+    """Return the blocks by height and width; there are at most two heights and two widths."""
     top, left = _edges(image_shape[0]), _edges(image_shape[1])
     heights, widths = np.diff(top), np.diff(left)
     found = {}
@@ -138,24 +138,24 @@ def _block_sizes(image_shape: tuple[int, int]) -> dict[tuple[int, int], _Blocks]
 
 @lru_cache(maxsize=8)
 def _places(image_shape: tuple[int, int]) -> np.ndarray:
-    """Return ``(250, 250)`` intp: where each block comes when all are sorted by size."""
+    """Return ``(250, 250)`` intp: the position of each block in the concatenation of `_block_sizes`."""
     numbers = np.concatenate([blocks.numbers for blocks in _block_sizes(image_shape).values()])
     return np.argsort(numbers).reshape(SAMPLED_SHAPE)
 
 
 @lru_cache(maxsize=8)
 def _pixel_orders(image_shape: tuple[int, int], seed: int, cycle: int, size: tuple[int, int]) -> np.ndarray:
-    """Return ``(height * width, n)`` uint32: column i is the order in which block i of this size gives its pixels."""
+    """Return ``(height * width, n)`` uint32: column i holds the pixels of block i of this size in the order drawn."""
     (height, width), corners = size, _block_sizes(image_shape)[size].corners
     rng = np.random.default_rng([seed, cycle, height, width])
     first = np.arange(height)[:, None] * image_shape[1] + np.arange(width)
     orders = np.tile(first.astype(np.uint32).ravel(), (len(corners), 1))
-    # One row of the result is one sample: it is read in one piece.
+    # Transposed, so that a sample is one contiguous row.
     return np.ascontiguousarray(rng.permuted(orders, axis=1, out=orders).T) + corners.astype(np.uint32)
 
 
 def _edges(n: int) -> np.ndarray:
-    """Return the 251 borders that cut ``n`` pixels into 250 blocks of nearly equal length."""
+    """Return the 251 edges that divide ``n`` pixels into 250 blocks of nearly equal length."""
     return np.arange(SAMPLED_SHAPE[0] + 1) * n // SAMPLED_SHAPE[0]
 
 

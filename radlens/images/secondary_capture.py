@@ -1,7 +1,7 @@
-"""A map as an RGB Secondary Capture, the one derived object every viewer shows: PS3.3 section A.8.1.
+"""A map as an RGB Secondary Capture, which every DICOM viewer displays: PS3.3 section A.8.1.
 
-``highdicom`` builds the object and checks it. Patient and study are copied attribute by attribute afterwards, because
-its constructor refuses or warns about values that real headers have.
+``highdicom`` builds and checks the object. Patient and study attributes are copied afterwards, because its constructor
+rejects, or warns about, values that occur in real headers.
 """
 
 import io
@@ -22,15 +22,15 @@ from radlens.images.image import Image
 __all__ = ["REQUIRED_PROVENANCE", "secondary_capture"]
 
 REQUIRED_PROVENANCE = ("model", "version", "bundle_hash")
-"""Keys of the provenance that become the contributing equipment's model name, software version and device UID."""
+"""Provenance keys that become the model name, software version and device UID of the contributing equipment."""
 
 _MANUFACTURER = "radlens"
 
 _SERIES_NUMBER = 990
-"""High, so that the derived series sorts after those of the examination."""
+"""Series Number of the result; high, so that the derived series sorts after those of the examination."""
 
 _MAX_COMMENT = 10_240
-"""Characters of an LT value, PS3.5 section 6.2."""
+"""Largest number of characters of an LT value, PS3.5 section 6.2."""
 
 _COPIED = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
@@ -38,28 +38,28 @@ _COPIED = (
     *("ReferringPhysicianName", "Laterality", "PatientIdentityRemoved", "DeidentificationMethod"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
-"""Attributes of the patient, the study and the history of compression that a derived image inherits."""
+"""Attributes that a derived image inherits: patient, study and history of lossy compression."""
 
 
 def secondary_capture(
     rgb: np.ndarray, source: Image, *, series_description: str, provenance: Mapping[str, Any]
 ) -> bytes:
-    """Wrap a colour image in a DICOM file that belongs to the study of its source.
+    """Encode a colour image as a DICOM file in the study of its source.
 
-    New series and instance UIDs each time. A source that was no DICOM file gets a new study of an anonymous patient.
-    The device UID of the contributing equipment is a function of ``bundle_hash``: it changes with every retraining.
-    The whole provenance is kept as JSON in Image Comments.
+    Every call generates new series and instance UIDs. Where the source is not a DICOM file, the result belongs to a new
+    study of an anonymous patient. The device UID of the contributing equipment is derived from ``bundle_hash``, so it
+    changes with every retraining. Image Comments holds the whole provenance as JSON.
 
     Args:
-        rgb: ``(h, w, 3)`` uint8, the whole source image at its own or another resolution.
-        source: the image that was explained.
-        series_description: at most 64 characters.
-        provenance: JSON values, with at least `REQUIRED_PROVENANCE`.
+        rgb: ``(h, w, 3)`` uint8, the whole source image at any resolution.
+        source: image that was explained.
+        series_description: text of 1 to 64 characters.
+        provenance: JSON values that include the keys of `REQUIRED_PROVENANCE`.
 
     Raises:
-        InvalidParameter: another shape or dtype, a description that is too long, or provenance that lacks a key or
+        InvalidParameter: another shape or dtype, an empty or too long description, or provenance that lacks a key or
             exceeds 10 240 characters.
-        UnreadableImage: the source's header holds patient or study values that cannot be copied.
+        UnreadableImage: patient or study attributes of the source cannot be copied.
     """
     _check(rgb, series_description, provenance)
     with quiet_pydicom():
@@ -79,7 +79,7 @@ def _check(rgb: np.ndarray, series_description: str, provenance: Mapping[str, An
         raise InvalidParameter(f"series_description must have 1 to 64 characters, got {len(series_description)}")
     missing = [key for key in REQUIRED_PROVENANCE if not provenance.get(key)]
     if missing:
-        raise InvalidParameter(f"provenance must name {', '.join(REQUIRED_PROVENANCE)}; missing {', '.join(missing)}")
+        raise InvalidParameter(f"provenance must have {', '.join(REQUIRED_PROVENANCE)}; missing {', '.join(missing)}")
     n_characters = len(_comment(provenance))
     if n_characters > _MAX_COMMENT:
         raise InvalidParameter(f"provenance must fit {_MAX_COMMENT} characters of JSON, got {n_characters}")
@@ -108,7 +108,7 @@ def _build(rgb: np.ndarray, source: Image, series_description: str, provenance: 
         pixel_spacing=_spacing_mm(rgb, source),
         contributing_equipment=[_equipment(provenance)],
     )
-    result.Laterality = ""  # type 2C: present and empty where it is not known (PS3.3 C.7.3.1)
+    result.Laterality = ""  # type 2C: present, and empty where unknown (PS3.3 C.7.3.1)
     result.BurnedInAnnotation = "NO"
     result.DerivationDescription = (
         f"Explanation map of {_model_name(provenance)} over its image: positive red, negative blue"
@@ -127,7 +127,7 @@ def _equipment(provenance: Mapping[str, Any]) -> Any:
         software_versions=_software_versions(provenance),
         contribution_description="Prediction and explanation map",
     )
-    # PS3.5 annex B.2: a UID from a UUID, here the UUID that names the bundle's hash.
+    # A UID derived from a UUID (PS3.5 annex B.2), here from the name-based UUID of the bundle's hash.
     equipment.DeviceUID = UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, str(provenance['bundle_hash'])).int}")
     return equipment
 
@@ -136,6 +136,7 @@ def _inherit(result: pydicom.Dataset, source: pydicom.Dataset) -> None:
     for keyword in _COPIED:
         if keyword in source:
             setattr(result, keyword, source[keyword].value)
+    # Real headers also hold an empty orientation; the constructor's value then stays.
     if len(source.get("PatientOrientation") or ()) == 2:
         result.PatientOrientation = source.PatientOrientation
     if "SOPClassUID" in source and "SOPInstanceUID" in source:

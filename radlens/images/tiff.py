@@ -22,7 +22,7 @@ def decode_tiff(data: bytes) -> Decoded:
     """Read a grey TIFF as uint8, uint16 or float32.
 
     Raises:
-        UnreadableImage: truncated, damaged, too large, of several pages, or anything but grey with black as zero.
+        UnreadableImage: the file is truncated, damaged or too large, has several pages, or is not BlackIsZero grey.
     """
     with quiet_pillow("TIFF"), PIL.Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
         require_readable_size(image.height, image.width)
@@ -34,7 +34,8 @@ def decode_tiff(data: bytes) -> Decoded:
 def _require_grey(image: PIL.Image.Image) -> None:
     photometric = image.tag_v2.get(_PHOTOMETRIC)  # type: ignore[attr-defined]
     if photometric != _BLACK_IS_ZERO:
+        # Pillow inverts WhiteIsZero of 8 bits but not of 16, so neither is accepted.
         names = {value: name for name, value in TAGS_V2[_PHOTOMETRIC].enum.items()}
         raise UnreadableImage(f"expected a grey TIFF (BlackIsZero), got {names.get(photometric, 'an unknown kind')}")
     if image.mode not in _MODES:
-        raise UnreadableImage(f"expected a TIFF of 8 or 16 bits or 32-bit floats, got pixels of mode {image.mode}")
+        raise UnreadableImage(f"expected a TIFF of 8 or 16 bits or 32-bit floats, got Pillow mode {image.mode}")

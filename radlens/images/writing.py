@@ -1,4 +1,4 @@
-"""Arrays to PNG, TIFF and ``.npy`` bytes, bit for bit."""
+"""Arrays to PNG, TIFF and ``.npy`` bytes, without loss."""
 
 import io
 
@@ -34,7 +34,7 @@ def to_tiff(array: np.ndarray) -> bytes:
 
 
 def to_npy(array: np.ndarray) -> bytes:
-    """Encode an array of any shape and any dtype that is not an object.
+    """Encode an array of any shape and any dtype without Python objects.
 
     Raises:
         InvalidParameter: the array holds Python objects.

@@ -1,4 +1,4 @@
-"""The architectures, one file each."""
+"""Network architectures, one per file."""
 
 import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet, LogCdcPrediction

@@ -22,24 +22,24 @@ __all__ = [
 ]
 
 N_POINTS = 12
-"""Points of the contrast-detail curve (disk diameters 1.00 mm down to 0.08 mm)."""
+"""Number of points of the contrast-detail curve (disk diameters from 1.00 mm down to 0.08 mm)."""
 
 N_FEATURES = 62 * 62 * 32
-"""Inputs of the first dense layer: 123 008 (Table 2)."""
+"""Number of inputs of the first dense layer: 123 008 (Table 2)."""
 
 N_HIDDEN = 512
 """Width of the dense layers (Table 2)."""
 
 COVERAGE_FACTOR = 1.96
-"""Standard deviations on either side of the mean of a 95 % interval of a Gaussian (section 2.2)."""
+"""Half-width of the 95 % interval of a Gaussian in standard deviations (section 2.2)."""
 
 
 class CdcPrediction(NamedTuple):
-    """A contrast-detail curve with its uncertainty; every field ``(b, 12)`` float32 in um of gold.
+    """A contrast-detail curve with its uncertainty; every field is ``(b, 12)`` float32 in um of gold.
 
     Attributes:
         mean: mean of the members' curves.
-        aleatoric: standard deviation of the noise the members learned (root of the mean variance).
+        aleatoric: standard deviation of the noise that the members learned (root of the mean variance).
         epistemic: population standard deviation of the members' curves.
         total: ``sqrt(aleatoric**2 + epistemic**2)``.
     """
@@ -53,10 +53,10 @@ class CdcPrediction(NamedTuple):
     def from_parts(
         cls, mean: Tensor, aleatoric: Tensor, epistemic: Tensor, *, logarithmic: bool = False
     ) -> "CdcPrediction":
-        """Return the prediction that consists of these parts, each ``(b, 12)`` um of gold.
+        """Return the prediction with these fields, each ``(b, 12)`` in um of gold, and their total.
 
         Args:
-            mean: curve.
+            mean: mean of the members' curves.
             aleatoric: standard deviation of the noise.
             epistemic: standard deviation between the members.
             logarithmic: whether the members learned logarithms; the result is then a :class:`LogCdcPrediction`.
@@ -66,7 +66,7 @@ class CdcPrediction(NamedTuple):
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the thresholds are log-normal, since the members learned their logarithms."""
+        """Whether the thresholds are log-normal, because the members learned their logarithms."""
         return False
 
     @property
@@ -77,13 +77,13 @@ class CdcPrediction(NamedTuple):
 
 
 class LogCdcPrediction(CdcPrediction):
-    """A prediction whose thresholds are log-normal; the standard deviations are still in um of gold."""
+    """A prediction with log-normal thresholds; its standard deviations are also in um of gold."""
 
     __slots__ = ()
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the thresholds are log-normal, since the members learned their logarithms."""
+        """Whether the thresholds are log-normal, because the members learned their logarithms."""
         return True
 
     @property
@@ -97,17 +97,18 @@ class LogCdcPrediction(CdcPrediction):
 
 
 class CdmamNet(nn.Module):
-    """One member of the ensemble, layer by layer as in Table 2.
+    """One member of the ensemble, with the layers of Table 2.
 
-    The table lists no activation between the dense layers and none is added. The paper's noise is homoscedastic
-    ("whose variance is learned") although Table 2 gives ``sigma`` the shape of a layer, 512 x 12: here that layer sees
-    ones instead of features, so its size is the table's and its output is the same for every image.
+    The table lists no activation between the dense layers, so there is no activation here either. The paper's noise is
+    homoscedastic ("whose variance is learned"), although Table 2 gives ``sigma`` the shape of a layer, 512 x 12. Here
+    the input of that layer is ones instead of features: its size is that of the table, and its output is the same for
+    every image.
 
     Args:
-        rank: ``None`` for Table 2's first dense layer, 123 008 x 512. A number makes it the product of a
-            123 008 x rank and a rank x 512 layer, which trains with far less memory; :meth:`multiplied_out`
-            turns the result into Table 2's layer.
-        dropout: rate of the dropout after the first dense layer.
+        rank: rank of the first dense layer. ``None`` gives the layer of Table 2, 123 008 x 512. A number replaces it by
+            the product of a 123 008 x rank and a rank x 512 layer, which needs far less memory in training;
+            :meth:`multiplied_out` converts the result to the layer of Table 2.
+        dropout: dropout rate after the first dense layer.
     """
 
     def __init__(self, rank: int | None = None, dropout: float = 0.2) -> None:
@@ -120,6 +121,7 @@ class CdmamNet(nn.Module):
         self.dense2 = nn.Linear(N_HIDDEN, N_HIDDEN)
         self.mu = nn.Linear(N_HIDDEN, N_POINTS)
         self.sigma = nn.Linear(N_HIDDEN, N_POINTS)
+        # sigma is an exponential: zeros give a standard deviation of 1 in the standardised units of training.
         nn.init.zeros_(self.sigma.weight)
         nn.init.zeros_(self.sigma.bias)
 
@@ -130,8 +132,8 @@ class CdmamNet(nn.Module):
             images: ``(b, 1, 250, 250)`` float32, normalised with the mean and standard deviation of the training set.
 
         Returns:
-            ``mu`` and ``sigma``, both ``(b, 12)``, in the units of the training curves (um of gold, or its natural
-            logarithm) once :meth:`scale_output` has been called after training, in standardised units while training.
+            ``mu`` and ``sigma``, both ``(b, 12)``: in standardised units during training, and in the units of the
+            training curves (um of gold, or its natural logarithm) after :meth:`scale_output`.
 
         Raises:
             InvalidInput: the images have another shape.
@@ -143,7 +145,7 @@ class CdmamNet(nn.Module):
         return mu, self.noise().expand_as(mu)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the input of the first dense layer ``(b, 32, 62, 62)``."""
+        """Return the feature maps ``(b, 32, 62, 62)`` before the first dense layer."""
         x = F.max_pool2d(F.relu(self.norm1(self.conv1(images))), 2)
         x = F.max_pool2d(F.relu(self.norm2(self.conv2(x))), 2)
         return F.relu(self.norm3(self.conv3(x)))
@@ -154,14 +156,19 @@ class CdmamNet(nn.Module):
 
     @torch.no_grad()
     def scale_output(self, mean: Tensor, std: Tensor) -> None:
-        """Fold ``y -> y * std + mean`` (both ``(12,)``, in the units of the training curves) into the output layers."""
+        """Fold the map ``y -> y * std + mean`` into the output layers.
+
+        Args:
+            mean: ``(12,)`` mean of the training curves, in their units.
+            std: ``(12,)`` standard deviation of the training curves, in their units.
+        """
         self.mu.weight.mul_(std[:, None])
         self.mu.bias.mul_(std).add_(mean)
         self.sigma.bias.add_(std.log())
 
     @torch.no_grad()
     def multiplied_out(self) -> "CdmamNet":
-        """Return the same function with Table 2's first dense layer, in evaluation mode."""
+        """Return an equivalent network with the first dense layer of Table 2, in evaluation mode."""
         dense = CdmamNet(dropout=self.dropout.p).to(self.mu.weight.device)
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("dense1")}
         dense1 = {"dense1.weight": self.dense1.weight, "dense1.bias": self.dense1.bias}
@@ -173,9 +180,9 @@ class LowRankLinear(nn.Module):
     """A dense layer whose weight is the product of two thin matrices.
 
     Args:
-        n_inputs: features that come in.
-        n_outputs: features that go out.
-        rank: features in between, at least 1.
+        n_inputs: number of input features.
+        n_outputs: number of output features.
+        rank: number of features between the two matrices, at least 1.
     """
 
     def __init__(self, n_inputs: int, n_outputs: int, rank: int) -> None:
@@ -189,22 +196,22 @@ class LowRankLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The factors multiplied out, ``(n_outputs, n_inputs)``."""
+        """Product of the two factors, ``(n_outputs, n_inputs)``."""
         return self.wide.weight @ self.narrow.weight
 
     @property
     def bias(self) -> Tensor:
-        """``(n_outputs,)``."""
+        """Bias ``(n_outputs,)``."""
         return self.wide.bias
 
 
 class CdmamEnsemble(nn.Module):
-    """A deep ensemble (Lakshminarayanan et al. 2016), each member evaluated on its own.
+    """A deep ensemble (Lakshminarayanan et al. 2016) that evaluates its members one after the other.
 
     Args:
         members: at least one network that maps ``(b, 1, 250, 250)`` to ``mu, sigma``, both ``(b, 12)``.
-        logarithmic: whether ``mu`` is the natural logarithm of um of gold, and ``sigma`` its standard deviation; both
-            are um of gold otherwise, as in the paper.
+        logarithmic: whether ``mu`` is the natural logarithm of um of gold, and ``sigma`` its standard deviation;
+            otherwise both are in um of gold, as in the paper.
     """
 
     def __init__(self, members: Iterable[nn.Module], *, logarithmic: bool = False) -> None:
@@ -212,7 +219,7 @@ class CdmamEnsemble(nn.Module):
         self.members = nn.ModuleList(members)
         self.logarithmic = logarithmic
         if not len(self.members):
-            raise InvalidInput("an ensemble needs at least 1 member, got 0")
+            raise InvalidInput("an ensemble must have at least 1 member, got 0")
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,20 +249,20 @@ class CdmamEnsemble(nn.Module):
 
 
 def thresholds(mu: Tensor, *, logarithmic: bool) -> Tensor:
-    """Return the curves in um of gold of members whose output is ``mu``, any shape."""
+    """Return the curves in um of gold of members with the outputs ``mu``, any shape."""
     return mu.exp() if logarithmic else mu
 
 
 def combine(mu: Tensor, sigma: Tensor, *, logarithmic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Combine members to mean, aleatoric and epistemic standard deviation, each ``(b, 12)`` um of gold.
 
-    The variances of an ensemble add up: mean variance of the members plus variance of their curves (Kendall & Gal
-    2017). The noise of a logarithm is relative, to first order.
+    The total variance of an ensemble is the mean variance of its members plus the variance of their curves (Kendall &
+    Gal 2017). The standard deviation of a logarithm is, to first order, a relative standard deviation.
 
     Args:
         mu: ``(m, b, 12)`` outputs of the members.
-        sigma: ``(m, b, 12)`` their standard deviations.
-        logarithmic: whether both are of the natural logarithm of um of gold.
+        sigma: ``(m, b, 12)`` standard deviations of the members.
+        logarithmic: whether both refer to the natural logarithm of um of gold.
     """
     curves = thresholds(mu, logarithmic=logarithmic)
     mean, noise = curves.mean(dim=0), (sigma**2).mean(dim=0).sqrt()

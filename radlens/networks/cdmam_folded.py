@@ -1,11 +1,12 @@
-"""The CDMAM ensemble as it is served: every member in one pass, everything linear multiplied out beforehand.
+"""The CDMAM ensemble for serving: all members in one pass, with consecutive linear layers multiplied out.
 
-Design requirements: the same function as :class:`radlens.networks.CdmamEnsemble` up to rounding (a test holds them
-against each other in float64), two orders of magnitude less memory, no loop over members.
+Design requirements: the same function as :class:`radlens.networks.CdmamEnsemble` up to rounding (a test compares them
+in float64), two orders of magnitude less memory, no loop over members.
 
-Two identities are used. Batch normalisation after a convolution is part of the convolution. Table 2 has no activation
-between the first dense layer and the outputs, so they are one affine map of 123 008 features to 12 points. Where the
-first dense layer is thinner than that, the map has a thin middle: 123 008 features to its rank, and on to 12 points.
+Two identities are used. Batch normalisation after a convolution can be folded into the convolution. Table 2 has no
+activation between the first dense layer and the outputs, so these layers are one affine map of 123 008 features to 12
+points. If the rank of the first dense layer is at most 12, the map is stored as two factors instead: from 123 008
+features to the rank, and from the rank to 12 points.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,17 @@ __all__ = ["FoldedCdmamEnsemble"]
 
 
 class FoldedCdmamEnsemble(nn.Module):
-    """All members of an ensemble as grouped convolutions and one affine map each.
+    """The members of an ensemble as grouped convolutions and one affine map per member.
 
     Attributes:
         weight: ``(m, 123008, r)`` first factor of the affine maps.
-        head: ``(m, r, 12)`` second factor. The identity where the maps are not factored: it is not stored then.
-        bias: ``(m, 1, 12)``.
-        sigma: ``(m, 1, 12)`` noise of the members.
+        head: ``(m, r, 12)`` second factor. Without factors it is the identity, and not part of the state dict.
+        bias: ``(m, 1, 12)`` bias of the affine maps.
+        sigma: ``(m, 1, 12)`` standard deviation of the members' noise.
 
     Args:
         n_members: number of members, at least 1.
-        rank: features between the factors of the affine maps, 1 to 12; ``None`` where they are not factored (r = 12).
+        rank: rank of the affine maps, 1 to 12; ``None`` for maps without factors (r = 12).
         logarithmic: whether the members' outputs are natural logarithms of um of gold.
 
     Raises:
@@ -63,11 +64,11 @@ class FoldedCdmamEnsemble(nn.Module):
     @classmethod
     @torch.no_grad()
     def from_members(cls, members: Sequence[CdmamNet], *, logarithmic: bool = False) -> "FoldedCdmamEnsemble":
-        """Fold trained members; the arithmetic is done in float64.
+        """Fold trained members in float64 arithmetic.
 
         Args:
-            members: at least one.
-            logarithmic: whether their outputs are natural logarithms of um of gold; um of gold otherwise.
+            members: trained networks, at least one.
+            logarithmic: whether their outputs are natural logarithms of um of gold; otherwise um of gold.
 
         Raises:
             InvalidInput: the members have different ranks.
@@ -75,7 +76,7 @@ class FoldedCdmamEnsemble(nn.Module):
         ranks = {_rank(member) for member in members}
         if len(ranks) != 1:
             found = ", ".join(sorted("none" if rank is None else str(rank) for rank in ranks))
-            raise InvalidInput(f"members must have one rank, got {found}")
+            raise InvalidInput(f"members must have the same rank, got {found}")
         folded = cls(len(members), ranks.pop(), logarithmic).to(members[0].mu.weight.dtype)
         for layer in ("1", "2", "3"):
             fused = [_fold_norm(getattr(member, f"conv{layer}"), getattr(member, f"norm{layer}")) for member in members]
@@ -92,7 +93,7 @@ class FoldedCdmamEnsemble(nn.Module):
         return folded
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the inputs of the dense layers ``(b, m, 123008)``."""
+        """Return the inputs of the affine maps ``(b, m, 123008)``."""
         x = F.max_pool2d(F.relu(self.conv1(images)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         return F.relu(self.conv3(x)).view(-1, self.n_members, N_FEATURES)
@@ -132,12 +133,12 @@ class FoldedCdmamEnsemble(nn.Module):
 
 
 def _fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return the convolution that does ``norm(conv(x))`` with the running statistics, in float64."""
+    """Return the convolution that computes ``norm(conv(x))`` with the running statistics, in float64."""
     return fuse_conv_bn_eval(deepcopy(conv).double().eval(), deepcopy(norm).double().eval())
 
 
 def _rank(member: CdmamNet) -> int | None:
-    """Return the rank of the first dense layer where that is not above the number of points, else ``None``."""
+    """Return the rank of the first dense layer if it is at most the number of points, else ``None``."""
     dense1 = member.dense1
     rank = dense1.narrow.out_features if isinstance(dense1, LowRankLinear) else N_FEATURES
     return rank if rank <= N_POINTS else None
@@ -149,7 +150,7 @@ def _fold_dense(member: CdmamNet) -> tuple[Tensor, Tensor, Tensor]:
     head = mu.weight.double() @ dense2.weight.double()
     bias = mu.weight.double() @ dense2.bias.double() + mu.bias.double() + head @ dense1.bias.double()
     if not isinstance(dense1, LowRankLinear):
-        # In blocks of columns: a double copy of Table 2's 63 million weights would cost half a gigabyte.
+        # In blocks of columns, because a float64 copy of Table 2's 63 million weights takes half a gigabyte.
         weight = torch.cat([head @ block.double() for block in dense1.weight.split(8192, dim=1)], dim=1)
         return weight, torch.eye(N_POINTS), bias
     narrow, head = dense1.narrow.weight.double(), head @ dense1.wide.weight.double()

@@ -1,7 +1,7 @@
 """Image classifiers by name: feature maps, global average pooling and one dense layer.
 
-Class activation maps need this form (Zhou et al., CVPR 2016, section 2; Byra et al. 2022, Fig. 2). ResNet and
-EfficientNet are MONAI's, which is imported when one of them is made: its import takes seconds.
+Class activation maps require this form (Zhou et al., CVPR 2016, section 2; Byra et al. 2022, Fig. 2). ResNet and
+EfficientNet come from MONAI, which is imported on use, because its import takes seconds.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,14 @@ __all__ = ["CLASSIFIERS", "ClassifierNetwork", "create_classifier"]
 
 
 class _Architecture(NamedTuple):
-    """Where a network is made.
+    """How a network is created.
 
     Attributes:
-        module: of `radlens.networks`.
-        function: of that module; takes the number of channels and returns the layers up to the last feature maps.
-        width: channels of the last feature maps.
-        dropout: rate before the dense layer.
+        module: module of `radlens.networks`.
+        function: function of that module that takes the number of channels and returns the layers up to the last
+            feature maps.
+        width: number of channels of the last feature maps.
+        dropout: dropout rate before the dense layer.
     """
 
     module: str
@@ -40,18 +41,18 @@ _ARCHITECTURES = {
 }
 
 CLASSIFIERS = tuple(_ARCHITECTURES)
-"""Names that `create_classifier` knows."""
+"""Names that `create_classifier` accepts."""
 
 
 class ClassifierNetwork(nn.Module):
-    """Maps images ``(b, c, h, w)`` float32 to logits ``(b, n_outputs)``.
+    """Classifier of images ``(b, c, h, w)`` float32 with logits ``(b, n_outputs)``.
 
-    No activation module is used twice in a forward pass, as hooks of guided backpropagation and DeepLIFT want it.
+    Each activation module is used once per forward pass, as the hooks of guided backpropagation and DeepLIFT require.
 
     Attributes:
-        features: maps images to the last feature maps ``(b, k, h', w')``.
-        dropout: between the pooled feature maps and the dense layer, while training.
-        head: the dense layer, from ``k`` to ``n_outputs``.
+        features: layers from the images to the last feature maps ``(b, k, h', w')``.
+        dropout: dropout between the pooled feature maps and the dense layer.
+        head: dense layer from ``k`` to ``n_outputs``.
     """
 
     def __init__(self, features: nn.Module, head: nn.Linear, *, dropout: float = 0.0) -> None:
@@ -70,8 +71,8 @@ def create_classifier(name: str, *, n_outputs: int, n_channels: int = 1) -> Clas
 
     Args:
         name: one of `CLASSIFIERS`.
-        n_outputs: 1 for two classes and a sigmoid, otherwise one for each class of a softmax.
-        n_channels: of the images, at least 1.
+        n_outputs: number of logits: 1 for two classes with a sigmoid, otherwise the number of classes.
+        n_channels: number of channels of the images, at least 1.
 
     Raises:
         InvalidParameter: an unknown name, or a number below 1.

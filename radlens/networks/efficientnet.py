@@ -1,7 +1,8 @@
 """EfficientNet-B0: Tan and Le, ICML 2019, Table 1; layers, weights and initialisation are MONAI's.
 
-As in torchvision, images are padded alike on both sides where MONAI pads right and below only, and batch normalisation
-has epsilon 1e-5 and momentum 0.1 where MONAI has 1e-3 and 0.01: weights of the one do not fit the other.
+MONAI follows TensorFlow: it pads at the right and at the bottom only, and batch normalisation has epsilon 1e-3 and
+momentum 0.01. Here, as in torchvision, padding is symmetric, with epsilon 1e-5 and momentum 0.1, so that torchvision's
+weights can be loaded.
 """
 
 import torch
@@ -14,7 +15,7 @@ _NORM = ("batch", {"eps": 1e-5, "momentum": 0.1})
 
 
 class InvertedBottleneck(nn.Module):
-    """The layers of one of MONAI's blocks, with an activation for each use in place of one for all."""
+    """The layers of one of MONAI's blocks, with a separate activation module for each use."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class InvertedBottleneck(nn.Module):
         self.drop_rate = float(block.drop_connect_rate or 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(b, n_outputs, h / stride, w / stride)``; in training the way round is dropped at random."""
+        """Return ``(b, n_outputs, h / stride, w / stride)``; in training the residual is dropped at random."""
         y = self.filter(self.expand(x))
         y = self.project(torch.sigmoid(self.squeeze(y)) * y)
         return x + drop_connect(y, p=self.drop_rate, training=self.training) if self.adds else y
@@ -44,7 +45,7 @@ def efficientnet_b0_features(n_channels: int) -> nn.Sequential:
 
 
 def _centred(convolution: nn.Module) -> nn.Module:
-    """Let a convolution pad by itself, alike on both sides."""
+    """Give a convolution symmetric padding."""
     assert isinstance(convolution, nn.Conv2d)
     rows, columns = convolution.kernel_size
     convolution.padding = (rows // 2, columns // 2)

@@ -1,8 +1,8 @@
-"""ImageNet weights of torchvision's models, from a file of the user's.
+"""ImageNet weights of torchvision's models, from a file of the user.
 
-A file is the state dict that torchvision publishes for resnet18, resnet50, mobilenet_v2 and efficientnet_b0. The names
-and shapes here were written from those models' published definitions; that the networks then compute the same is tested
-against those definitions written out, with random weights, as the files themselves cannot be had here.
+The file is the state dict that torchvision publishes for resnet18, resnet50, mobilenet_v2 or efficientnet_b0. Names and
+shapes follow the published definitions of these models. Tests compare the networks with re-implementations of the
+definitions, with random weights; the published files themselves are not part of the tests.
 """
 
 import re
@@ -19,6 +19,8 @@ from radlens.networks.classifiers import ClassifierNetwork
 __all__ = ["load_imagenet"]
 
 _N_NAMED = 3
+"""Number of names that a message lists."""
+
 _COUNTER = ".num_batches_tracked"
 _HEADS = ("fc.", "classifier.")
 _BLOCK = re.compile(r"(features\.\d+\.\d+)\.(expand|filter|squeeze|project)\.(.+)")
@@ -27,17 +29,18 @@ _SQUEEZE = {"1": "fc1", "3": "fc2"}
 
 
 def load_imagenet(network: ClassifierNetwork, path: str | Path) -> None:
-    """Load torchvision's weights into ``network``; its dense layer stays as it is.
+    """Load torchvision's weights into ``network``, except those of the dense layer.
 
-    A network of one channel gets the sum of the first convolution's weights over colours, which is what a grey image
-    repeated on all three would see.
+    In a network of one channel, the weights of the first convolution are summed over colours: this is equivalent to a
+    grey image repeated in three channels.
 
     Args:
-        network: from `create_classifier`, of 1 or 3 channels.
-        path: a ``.pth`` or ``.pt`` file that holds the state dict of torchvision's model of the same name.
+        network: result of `create_classifier` with 1 or 3 channels.
+        path: ``.pth`` or ``.pt`` file with the state dict of torchvision's model of the same name.
 
     Raises:
-        InvalidInput: the file is missing or holds no state dict, or names or shapes are of another network.
+        InvalidInput: the file is missing or does not hold a state dict, or its names or shapes are those of another
+            network.
     """
     stored = {name: value for name, value in _read(Path(path)).items() if not name.endswith(_COUNTER)}
     own = {name: value for name, value in network.state_dict().items() if name.startswith("features.")}
@@ -57,21 +60,22 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        # torch's own message advises to load unsafely.
-        raise InvalidInput(f"file of ImageNet weights must be weights alone, got {type(error).__name__}") from error
+        # torch's message is not quoted: it recommends to load the file with weights_only=False, which runs its code.
+        raise InvalidInput(f"file of ImageNet weights must hold only weights, got {type(error).__name__}") from error
     if not isinstance(stored, Mapping) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise InvalidInput(f"file of ImageNet weights must hold a dictionary of tensors, got {type(stored).__name__}")
     return stored
 
 
 def _torchvision_name(name: str, own: Iterable[str]) -> str:
-    """Return torchvision's name of a weight of ours."""
+    """Return torchvision's name of the weight ``name`` of a `ClassifierNetwork`."""
     if name.startswith(("features.conv1.", "features.bn1.", "features.layer")):
         return name.removeprefix("features.")
     found = _BLOCK.fullmatch(name)
     if not found:
         return name
     block, part, rest = found.groups()
+    # torchvision numbers the parts of a block, and the first block of EfficientNet does not have an expansion.
     expands = any(other.startswith(f"{block}.expand.") for other in own)
     place = _PARTS.index(part) - (0 if expands else 1)
     if part == "squeeze":
@@ -96,7 +100,7 @@ def _listed(names: list[str], what: str) -> str:
 
 
 def _grey(weight: Tensor, own: Tensor) -> Tensor:
-    """Sum a first convolution over colours where the network has one channel."""
+    """Return a weight, summed over colours if it is the first convolution of a network of one channel."""
     of_colours = weight.ndim == own.ndim == 4 and weight.shape[1] == 3 and own.shape[1] == 1
-    # Filters of one channel each have one input as well; only the first convolution of the file has three.
+    # Depthwise filters also have one input channel; only the first convolution of the file has three.
     return weight.sum(dim=1, keepdim=True) if of_colours else weight

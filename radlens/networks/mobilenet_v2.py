@@ -1,4 +1,4 @@
-"""MobileNetV2: Sandler et al., CVPR 2018, Table 2; MONAI has none. The names of the weights are torchvision's."""
+"""MobileNetV2: Sandler et al., CVPR 2018, Table 2, with torchvision's names of the weights; MONAI does not have it."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 __all__ = ["STAGES", "mobilenet_v2_features"]
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""Expansion, channels, blocks, and stride of the first block (t, c, n, s in the paper)."""
+"""Expansion, channels, number of blocks, and stride of the first block of each stage (t, c, n, s in the paper)."""
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to the input where shapes allow."""
+    """Expansion, depthwise convolution and projection, with a residual connection where the shapes are equal."""
 
     def __init__(self, n_inputs: int, n_outputs: int, stride: int, expansion: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """ResNet-18 and ResNet-50: He et al., CVPR 2016, Table 1; layers, weights and initialisation are MONAI's.
 
-As in torchvision, the stem has stride 2 (MONAI's default, 1, costs four times as much) and the shortcuts have no bias.
-The names of the weights are torchvision's.
+As in torchvision, the stem has stride 2 (MONAI's default, 1, is four times as slow) and the shortcuts have no bias. The
+names of the weights are torchvision's.
 """
 
 from collections import OrderedDict
@@ -13,7 +13,7 @@ __all__ = ["resnet18_features", "resnet50_features"]
 
 
 class BasicBlock(ResNetBlock):
-    """MONAI's block, with a ReLU for each use in place of one for both."""
+    """MONAI's block, with a separate ReLU module for each use."""
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*args, **kwargs)
@@ -27,7 +27,7 @@ class BasicBlock(ResNetBlock):
 
 
 class Bottleneck(ResNetBottleneck):
-    """MONAI's block, with a ReLU for each use in place of one for all three."""
+    """MONAI's block, with a separate ReLU module for each use."""
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super().__init__(*args, **kwargs)
@@ -61,7 +61,7 @@ def _features(block: type[ResNetBlock | ResNetBottleneck], layers: list[int], n_
         conv1_t_stride=2,
         feed_forward=False,
         bias_downsample=False,
-        act=("relu", {"inplace": False}),
+        act=("relu", {"inplace": False}),  # hooks of explainers read the inputs of activations afterwards
     )
     names = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
     return nn.Sequential(OrderedDict((name, whole.get_submodule(name)) for name in names))

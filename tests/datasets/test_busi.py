@@ -75,7 +75,7 @@ def test_a_missing_or_empty_class_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (rectangle((1, 1, 5, 5), (31, 50)), "expected a mask of 30x50 pixels like its picture, got 31x50"),
+        (rectangle((1, 1, 5, 5), (31, 50)), "expected a mask of 30x50 pixels like its image, got 31x50"),
         (rectangle((0, 0, 0, 0), (30, 50)), "mask must have at least one pixel, got an empty mask"),
     ],
 )

@@ -112,7 +112,7 @@ def test_repeated_rows_count_once_and_others_contradict(tmp_path: Path) -> None:
     """One abnormality has one row."""
     assert len(whole(cbis(tmp_path / "a", [cbis_row(1), cbis_row(1)]))[0].load().boxes) == 1
     rows = [cbis_row(1), cbis_row(1, pathology="BENIGN")]
-    with pytest.raises(DatasetError, match=r"another row, mass_case_description_train_set\.csv line 2, is of the same"):
+    with pytest.raises(DatasetError, match=r"the row differs from mass_case_description_train_set\.csv line 2"):
         whole(cbis(tmp_path / "b", rows))
 
 

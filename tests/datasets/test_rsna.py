@@ -53,7 +53,9 @@ def test_columns_may_come_in_another_order(tmp_path: Path) -> None:
 def test_rows_that_contradict_are_refused(tmp_path: Path) -> None:
     """Two labels for one image are an error that names both lines."""
     rows = [*rsna_rows(), rsna_rows()[0] | {"cancer": 1}]
-    with pytest.raises(DatasetError, match=r"^train\.csv line 5: another row, line 2, is of the same image$"):
+    with pytest.raises(
+        DatasetError, match=r"^train\.csv line 5: the row differs from line 2, which has the same image$"
+    ):
         open_rsna_2022(rsna(tmp_path, rows))
 
 

@@ -174,7 +174,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch, caplo
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RADLENS_CACHE", str(tmp_path / "file"))
     assert _choose(_candidates(Sleeper("a"))).engine.name == "a"
-    assert "the calibration is not kept" in caplog.text
+    assert "the calibration is not cached" in caplog.text
 
 
 def test_the_cache_lies_where_the_desktop_wants_it(monkeypatch):

@@ -136,7 +136,7 @@ def test_names_and_versions_are_known():
         ({"engine": "onnxruntime", "batch_size": -1}, "batch_size must be at least 1, got -1"),
         ({"engine": "onnxruntime", "n_threads": 0}, "n_threads must be at least 1, got 0"),
         ({"memory_limit": 0}, "memory_limit must be at least 1 byte, got 0"),
-        ({"engine": "llvm"}, "engine llvm must be given a graph that it is made for, got graph.onnx"),
+        ({"engine": "llvm"}, "engine llvm must be given a graph that it supports, got graph.onnx"),
     ],
 )
 def test_wrong_parameters_are_named(graph, arguments, message):
@@ -252,7 +252,7 @@ def test_openvino_in_another_precision_is_no_fallback(monkeypatch):
     from radlens.engines.openvino import _require_precision
 
     _require_precision("bf16", "bf16")
-    with pytest.raises(MissingDependency, match="precision f16 needs a processor that has it"):
+    with pytest.raises(MissingDependency, match="precision f16 needs a processor that supports it"):
         _require_precision("f32", "f16")
 
 

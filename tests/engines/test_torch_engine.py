@@ -247,7 +247,7 @@ def test_unknown_operations_are_named_when_the_graph_is_opened(tmp_path):
     with pytest.raises(BundleError, match=r"every operation of one.onnx, got NonZero in 'layer/node'"):
         _engine(_single("NonZero", [_x(3)], {}), tmp_path / "one.onnx")
     constant = helper.make_node("Constant", [], ["c"], name="text", value_string="a")
-    with pytest.raises(BundleError, match="got Constant with a value that is no tensor in 'text'"):
+    with pytest.raises(BundleError, match="got Constant with a value that is not a tensor in 'text'"):
         TorchEngine(GraphFile.load(_constant(tmp_path, constant)), "f32", Options())
     strange = helper.make_node(
         "Constant", [], ["c"], name="c", value=helper.make_tensor("c", TensorProto.COMPLEX64, [1], [1j])

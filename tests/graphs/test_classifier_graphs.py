@@ -147,7 +147,11 @@ def _network(*layers):
     ("module", "name", "message"),
     [
         (_network(nn.Flatten()), "features", "must have maps .* it has none; a layer can be named"),
-        (_network(nn.Conv2d(1, 2, 1), Lambda(_Doubled.apply)), "features", "an autograd function must go back by"),
+        (
+            _network(nn.Conv2d(1, 2, 1), Lambda(_Doubled.apply)),
+            "features",
+            "the backward of an autograd function must be",
+        ),
         (_network(nn.Conv2d(1, 2, 1), Lambda(lambda x: x.cumprod(3))), "prediction", r"aten.cumprod .* \(layer 1\)"),
     ],
 )

@@ -178,5 +178,5 @@ def test_engines_compute_the_graph(tmp_path):
 def test_a_score_that_does_not_depend_on_the_images_is_refused():
     """It has no attribution."""
     module = Lambda(lambda x: x.detach().flatten(1))
-    with pytest.raises(InvalidInput, match="the score must depend on the images, it does not"):
+    with pytest.raises(InvalidInput, match="the score must depend on the images, got one that does not"):
         classifier_graphs(module, torch.zeros(1, 1, 1, 2), n_outputs=2).build("deep_lift")

@@ -97,7 +97,7 @@ def test_onnx_files_that_cannot_serve_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt"])
 def test_files_of_something_else_are_refused(tmp_path, name):
     """Damaged, or not there at all."""
-    with pytest.raises(BundleError, match=f"a model file must be there, {name} is missing"):
+    with pytest.raises(BundleError, match=f"the model file must exist, got {name}, which is missing"):
         as_module(tmp_path / name, IMAGES)
     (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(100))
     with pytest.raises(BundleError):

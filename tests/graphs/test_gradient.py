@@ -192,7 +192,7 @@ def test_an_autograd_function_is_compiled_from_its_forward():
 
 def test_an_autograd_function_with_another_backward_is_refused():
     """The graph could only follow the forward, and would be silently wrong."""
-    with pytest.raises(UnsupportedOperation, match="must go back by the gradient of what it computes; check _Doubled"):
+    with pytest.raises(UnsupportedOperation, match="must be the gradient of its forward; check _Doubled"):
         gradient_graph(Lambda(_Doubled.apply), (images(1, 4),), first)
 
 
@@ -227,10 +227,10 @@ def _named(layer):
         (_named(Lambda(lambda x: x - x.mean(0))), r"must not run over the batch: aten.mean \(layer 1\)"),
         (
             _named(Lambda(lambda x: torch.cat([x, x])[: x.shape[0]])),
-            r"must not be cut, joined or filled up: aten.slice \(layer 1\)",
+            r"must not be sliced, concatenated or padded: aten.slice \(layer 1\)",
         ),
         (_named(Lambda(lambda x: x.norm(3, dim=1, keepdim=True))), r"must have order 1 or 2, got 3: .* \(layer 1\)"),
-        (_named(Lambda(lambda x: x + x.max())), r"over axes that leave the batch: aten.max \(layer 1\)"),
+        (_named(Lambda(lambda x: x + x.max())), r"over axes other than the batch: aten.max \(layer 1\)"),
         (_named(Lambda(lambda x: F.rrelu(x, training=True))), r"must not draw random numbers: aten.rrelu \(layer 1\)"),
         (_named(Lambda(lambda x: x.roll(1))), r"a roll must name its axes: aten.roll \(layer 1\)"),
         (
@@ -239,13 +239,17 @@ def _named(layer):
         ),
         (
             _named(Lambda(lambda x: x.view(-1, 2, 2)[:, [0, 1], [1, 0]])),
-            r"must name places on one axis: .* \(layer 1\)",
+            r"must select along one axis: .* \(layer 1\)",
         ),
         (
             _named(Lambda(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5))),
-            r"no dropout .* \(layer 1\)",
+            r"not have dropout .* \(layer 1\)",
         ),
         (_named(Lambda(lambda x: x.var(0) + x)), r"must not run over the batch: aten.var \(layer 1\)"),
+        (
+            _named(Lambda(lambda x: F.adaptive_max_pool2d(x.view(-1, 1, 2, 2), 1, return_indices=True)[1] + x)),
+            r"got its indices: aten.adaptive_max_pool2d \(layer 1\)",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_by_operation_and_layer(module, message):

@@ -152,7 +152,7 @@ def test_a_header_that_cannot_be_copied_is_refused_without_quoting_it():
     [
         ({"rgb": GREY}, r"rgb must be \(h, w, 3\) uint8, got \(30, 20\) uint16"),
         ({"series_description": ""}, "series_description must have 1 to 64 characters, got 0"),
-        ({"provenance": {"model": "cdmam"}}, "must name model, version, bundle_hash; missing version, bundle_hash"),
+        ({"provenance": {"model": "cdmam"}}, "must have model, version, bundle_hash; missing version, bundle_hash"),
         ({"provenance": PROVENANCE | {"more": "x" * 10_240}}, "fit 10240 characters of JSON, got 10"),
     ],
 )

@@ -187,5 +187,5 @@ def test_bad_input_is_refused(members):
         CdmamEnsemble([])
     with pytest.raises(InvalidInput, match="rank must be from 1 to 12, got 13"):
         FoldedCdmamEnsemble(1, 13)
-    with pytest.raises(InvalidInput, match="members must have one rank, got 2, none"):
+    with pytest.raises(InvalidInput, match="members must have the same rank, got 2, none"):
         FoldedCdmamEnsemble.from_members([CdmamNet(2), CdmamNet(16)])

@@ -154,7 +154,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InvalidInput, match="must hold a dictionary of tensors, got list"):
         load_imagenet(network, file)
     file.write_bytes(b"nothing of the kind")
-    with pytest.raises(InvalidInput, match="must be weights alone, got UnpicklingError"):
+    with pytest.raises(InvalidInput, match="must hold only weights, got UnpicklingError"):
         load_imagenet(network, file)
     with pytest.raises(InvalidInput, match=r"must exist, got 'none.pth', which does not"):
         load_imagenet(network, tmp_path / "none.pth")

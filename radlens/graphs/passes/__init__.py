@@ -1,4 +1,4 @@
-"""What is done to a graph before and after it is differentiated: one pass each, from graph to graph."""
+"""Passes that change a graph before and after it is differentiated."""
 
 from radlens.graphs.passes.batch_norm import fold_batch_norm
 from radlens.graphs.passes.cleaning import clean

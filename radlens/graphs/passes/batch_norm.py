@@ -1,4 +1,4 @@
-"""Batch normalisation in evaluation mode: folded into the layer before it, in float64, or made scale and shift."""
+"""Batch normalisation in evaluation mode: folded into the layer before it, or replaced by scale and shift."""
 
 import operator
 from typing import Any
@@ -18,9 +18,10 @@ BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 
 
 def fold_batch_norm(module: fx.GraphModule) -> None:
-    """Fold each batch normalisation into the convolution or dense layer that feeds only it; scale and shift otherwise.
+    """Fold batch normalisations into convolutions and dense layers, or replace them by scale and shift.
 
-    The arithmetic is done in float64, so that the folded weights are the nearest of their type.
+    A normalisation is folded into the layer before it if the output of that layer has no other use. The folded weights
+    are computed in float64 and rounded once.
     """
     for norm in module.graph.find_nodes(op="call_function", target=BATCH_NORM):
         results = [user for user in norm.users if user.target is operator.getitem and user.args[1] == 0]
@@ -51,7 +52,7 @@ def scale_and_shift(module: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tens
 
 
 def _takes(module: fx.GraphModule, source: Any, norm: fx.Node) -> bool:
-    """Tell whether ``source`` is a layer whose weights can take up the normalisation of its only use."""
+    """Return whether ``norm`` is the only use of ``source`` and can be folded into its weights."""
     if source.op != "call_function" or set(source.users) != {norm}:
         return False
     if source.target not in (aten.convolution.default, aten.linear.default):
@@ -59,16 +60,18 @@ def _takes(module: fx.GraphModule, source: Any, norm: fx.Node) -> bool:
     rank = source.meta["val"].ndim
     arguments = [a for a in source.args[1:3] if a is not None]
     if source.target is aten.linear.default and rank != 2:
+        # The features of a dense layer are on the last axis, the channels of a normalisation on the second.
         return False
     return all(constant_of(module, argument) is not None for argument in arguments)
 
 
 def _folded(module: fx.GraphModule, layer: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
+    # A dense layer without a bias has two arguments.
     args = [*arguments_of(layer), None][: max(3, len(layer.args))]
     weight, bias = constant_of(module, args[1]), constant_of(module, args[2])
     assert weight is not None, "checked before"
     if layer.target is aten.convolution.default and args[6]:
-        # Transposed: (in, out / groups, ...) with the groups along `in`.
+        # Transposed convolution: (in, out / groups, ...), with the groups along the first axis.
         groups = int(args[8])
         shape = [groups, weight.shape[0] // groups, weight.shape[1], -1]
         folded = (weight.double().reshape(shape) * scale.view(groups, 1, -1, 1)).view(weight.shape)

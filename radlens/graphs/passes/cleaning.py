@@ -1,4 +1,4 @@
-"""What leaves everything as it is goes, and the batch size is written as -1, so that few shapes are computed."""
+"""Removal of operations without effect; batch sizes are written as -1, so that fewer shapes are computed."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ _VIEWS = (
     aten.flatten.using_ints,
     aten.unflatten.int,
 )
-"""Another shape for the same elements. A squeeze is one too: without axes it would take a batch of 1 along."""
+"""Operations that change only the shape. They include squeeze, which without axes would also remove a batch of 1."""
 
 
 def clean(module: fx.GraphModule) -> None:
@@ -55,20 +55,20 @@ def _does_nothing(node: fx.Node) -> bool:
 
 def _write_batch(node: fx.Node) -> None:
     shape = node.meta["val"].shape
-    if sum(not is_static(size) for size in shape) == 1:
+    if sum(not is_static(size) for size in shape) == 1:  # a shape may have a single -1
         node.target = aten.reshape.default
         node.args = (node.args[0], [size if is_static(size) else -1 for size in shape])
 
 
 def _join_reshapes(node: fx.Node) -> None:
-    """Read past a reshape that nothing else reads: only the last shape counts."""
+    """Skip a reshape before a reshape, if it has no other use."""
     source = arguments_of(node)[0]
     if source.target is node.target is aten.reshape.default and len(source.users) == 1:
         node.args = (source.args[0], node.args[1])
 
 
 def _write_expansion(node: fx.Node) -> None:
-    """Write -1 for each axis that stays as long as it is."""
+    """Write -1 for the batch axis, whose size does not change."""
     source: Tensor = node.args[0].meta["val"]  # type: ignore[union-attr]
     shape = list(node.args[1])  # type: ignore[arg-type]
     lead = len(shape) - source.ndim

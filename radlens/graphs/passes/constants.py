@@ -1,4 +1,4 @@
-"""Constant folding: what is the same for every input is computed once."""
+"""Constant folding, and removal of unused nodes and buffers."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from radlens.graphs.recording import Recorder
 __all__ = ["arguments_of", "constant_of", "drop_unused", "fold_constants", "replace_by_constant"]
 
 GROWTH_LIMIT = 1 << 16
-"""A constant may have this many elements more than what it is computed from; larger ones stay computed."""
+"""Largest number of elements by which a folded constant may exceed its inputs; larger ones are not folded."""
 
 
 def fold_constants(module: fx.GraphModule) -> None:
-    """Replace every node whose arguments are all constant by its value."""
+    """Replace every node that has only constant arguments by its value."""
     for node in list(module.graph.nodes):
         if node.op not in ("call_function", "call_method") or not _foldable(module, node):
             continue
@@ -31,7 +31,7 @@ def arguments_of(node: fx.Node) -> list[Any]:
 
 
 def constant_of(module: fx.GraphModule, argument: Any) -> Tensor | None:
-    """Return the tensor of a constant node, None for anything else."""
+    """Return the tensor of a constant node, or None for other arguments."""
     if isinstance(argument, fx.Node) and argument.op == "get_attr":
         value = getattr(module, str(argument.target))
         return value if isinstance(value, Tensor) else None
@@ -63,6 +63,7 @@ def replace_by_constant(module: fx.GraphModule, node: fx.Node, value: Tensor) ->
     """Replace ``node`` by a buffer that holds ``value``."""
     recorder = Recorder(module)
     with recorder.before(node):
+        # A copy, since the value may be a view of a weight; the recorder copies values that are not contiguous.
         constant = recorder.constant(value.clone() if value.is_contiguous() else value).node
     constant.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
     node.replace_all_uses_with(constant)
@@ -70,7 +71,7 @@ def replace_by_constant(module: fx.GraphModule, node: fx.Node, value: Tensor) ->
 
 
 def drop_unused(module: fx.GraphModule) -> None:
-    """Remove nodes and buffers that nothing uses, and make one buffer of each constant that is met twice."""
+    """Remove unused nodes and buffers, and merge the nodes of the same constant."""
     module.graph.eliminate_dead_code()
     first: dict[str, fx.Node] = {}
     for node in module.graph.find_nodes(op="get_attr"):

@@ -1,4 +1,4 @@
-"""Dense layers: chains without an activation between them become one layer; weights and transposes are stored apart."""
+"""Dense layers: chains without activations are folded into one layer; transposed weights are stored separately."""
 
 from typing import Any
 
@@ -13,15 +13,16 @@ __all__ = ["fold_dense_chains", "store_transposes"]
 aten = torch.ops.aten
 
 _COLUMNS = 8192
-"""Columns that are multiplied at a time: a float64 copy of a large weight would need twice its memory."""
+"""Number of columns multiplied at a time, since a float64 copy of a large weight would need twice its memory."""
 
 
 def fold_dense_chains(module: fx.GraphModule) -> None:
     """Multiply out ``linear(linear(x))`` where the product is smaller than the two weights, in float64.
 
-    From the end to the beginning, so that the thin last layers are multiplied first.
+    Layers are folded from the last to the first, so that the thin last layers are multiplied first.
     """
     for second in reversed(module.graph.find_nodes(op="call_function", target=aten.linear.default)):
+        # Erased: already folded into the layer after it.
         while not second._erased and (first := _foldable_input(module, second)) is not None:
             _fold(module, first, second)
     drop_unused(module)
@@ -63,16 +64,16 @@ def _fold(module: fx.GraphModule, first: fx.Node, second: fx.Node) -> None:
 
 
 def multiplied(outer: Tensor, inner: Tensor) -> Tensor:
-    """Return ``outer @ inner`` in their type, computed in float64."""
+    """Return ``outer @ inner`` in the type of ``inner``, computed in float64."""
     blocks = [outer.double() @ block.double() for block in inner.split(_COLUMNS, dim=1)]
     return torch.cat(blocks, dim=1).to(inner.dtype)
 
 
 def store_transposes(module: fx.GraphModule) -> None:
-    """Write each dense layer as a product with its own copy of the transposed weight.
+    """Write each dense layer as a product with a separate copy of the transposed weight.
 
-    The backward uses the weight as it is. One constant read both ways gave wrong maps in OpenVINO when the products
-    were batched, and engines copy it in any case.
+    The backward pass uses the weight itself. A constant that is read in both ways gave wrong maps in OpenVINO when the
+    products were batched; engines copy it anyway.
     """
     for layer in module.graph.find_nodes(op="call_function", target=aten.linear.default):
         weight, _ = _weight_and_bias(module, layer)

@@ -1,4 +1,4 @@
-"""Operations written as simpler ones before differentiation: normalisation, resampling, adaptive pooling, attention."""
+"""Decomposition into simpler operations before differentiation: normalisation, resampling, pooling, attention."""
 
 import itertools
 import math
@@ -22,11 +22,11 @@ aten = torch.ops.aten
 Lowering = Callable[..., Any]
 
 LOWERINGS: dict[torch._ops.OpOverload, Lowering] = {}
-"""Operations that are written as others, each by a function of its arguments."""
+"""Functions that compute an operation from simpler ones, by operation."""
 
 
 def lowering(*operations: torch._ops.OpOverload) -> Callable[[Lowering], Lowering]:
-    """Register how ``operations`` are written as others."""
+    """Return a decorator that registers a function as the lowering of ``operations``."""
 
     def register(function: Lowering) -> Lowering:
         LOWERINGS.update(dict.fromkeys(operations, function))
@@ -36,10 +36,10 @@ def lowering(*operations: torch._ops.OpOverload) -> Callable[[Lowering], Lowerin
 
 
 def lower(module: fx.GraphModule) -> None:
-    """Replace the operations of LOWERINGS, and those that these are made of in turn.
+    """Replace the operations of LOWERINGS until there are none left; lowerings may use other lowered operations.
 
     Raises:
-        UnsupportedOperation: a form of an operation that has no simpler one; names operation and layer.
+        UnsupportedOperation: a form of an operation is not supported; the message names the operation and the layer.
     """
     while waiting := [node for node in module.graph.nodes if node.target in LOWERINGS]:
         for node in waiting:
@@ -56,12 +56,19 @@ def _replace(module: fx.GraphModule, node: fx.Node) -> None:
             raise UnsupportedOperation(f"{error}: {name_of(node)} (layer {layer_of(node)})") from error
     if isinstance(result, tuple):
         for user in list(node.users):
-            assert user.target is operator.getitem, "the results of an operation are taken one by one"
-            user.replace_all_uses_with(result[user.args[1]].node)  # type: ignore[index]
+            assert user.target is operator.getitem, "several results are accessed by getitem"
+            part = result[user.args[1]]  # type: ignore[index]
+            if part is None and user.users:
+                raise UnsupportedOperation(
+                    f"only the values of a pooling may be used, got its indices: {name_of(node)} "
+                    f"(layer {layer_of(node)})"
+                )
+            if part is not None:
+                user.replace_all_uses_with(part.node)
             module.graph.erase_node(user)
     else:
         node.replace_all_uses_with(result.node)
-    # An operation that may draw random numbers, such as attention, is never dropped as unused.
+    # Dead code elimination keeps operations that may draw random numbers, such as attention.
     module.graph.erase_node(node)
 
 
@@ -69,7 +76,7 @@ def _replace(module: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _moments(x: Any, axes: Sequence[int], correction: float = 0) -> tuple[Any, Any, Any]:
-    """Return centred x, mean and variance over ``axes``, which keep size 1."""
+    """Return centred x, mean and variance over ``axes``, which are kept with size 1."""
     if not all(is_static(x.shape[axis]) for axis in axes):
         raise UnsupportedOperation("statistics must not run over the batch")
     count = math.prod(int(x.shape[axis]) for axis in axes)
@@ -77,6 +84,7 @@ def _moments(x: Any, axes: Sequence[int], correction: float = 0) -> tuple[Any, A
     centred = aten.sub.Tensor(x, mean)
     square = aten.sum.dim_IntList(aten.mul.Tensor(centred, centred), list(axes), True)
     divisor = count - correction
+    # nan as in torch, where there are not more elements than the correction.
     return centred, mean, aten.mul.Tensor(square, 1 / divisor if divisor > 0 else math.nan)
 
 
@@ -98,14 +106,14 @@ def _per_channel(parameter: Any, rank: int) -> Any:
 def layer_norm(
     x: Any, shape: Sequence[int], weight: Any = None, bias: Any = None, epsilon: float = 1e-5, *_: Any
 ) -> Any:
-    """Mean and variance over the last axes."""
+    """Normalisation with mean and variance over the last axes."""
     axes = list(range(x.ndim - len(shape), x.ndim))
     return _affine(_normalised(x, axes, epsilon), weight, bias)
 
 
 @lowering(aten.rms_norm.default)
 def rms_norm(x: Any, shape: Sequence[int], weight: Any = None, epsilon: float | None = None) -> Any:
-    """Root mean square over the last axes."""
+    """Division by the root mean square over the last axes."""
     axes = list(range(x.ndim - len(shape), x.ndim))
     square = aten.mean.dim(aten.mul.Tensor(x, x), axes, True)
     epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
@@ -114,7 +122,7 @@ def rms_norm(x: Any, shape: Sequence[int], weight: Any = None, epsilon: float | 
 
 @lowering(aten.group_norm.default)
 def group_norm(x: Any, groups: int, weight: Any = None, bias: Any = None, epsilon: float = 1e-5, *_: Any) -> Any:
-    """Mean and variance over groups of channels."""
+    """Normalisation with mean and variance over groups of channels."""
     split = aten.reshape.default(x, [-1, groups, math.prod(sizes(x)[1:]) // groups])
     y = aten.reshape.default(_normalised(split, [2], epsilon), sizes(x))
     return _affine(y, _per_channel(weight, x.ndim), _per_channel(bias, x.ndim))
@@ -124,7 +132,7 @@ def group_norm(x: Any, groups: int, weight: Any = None, bias: Any = None, epsilo
 def instance_norm(
     x: Any, weight: Any, bias: Any, mean: Any, var: Any, own: bool, momentum: float, epsilon: float, cudnn: bool
 ) -> Any:
-    """Mean and variance of each channel of each sample, or running statistics."""
+    """Normalisation with mean and variance of each channel of each sample, or with running statistics."""
     weight, bias = _per_channel(weight, x.ndim), _per_channel(bias, x.ndim)
     if own:
         return _affine(_normalised(x, list(range(2, x.ndim)), epsilon), weight, bias)
@@ -135,7 +143,7 @@ def instance_norm(
 
 @lowering(aten.var_mean.correction)
 def var_mean(x: Any, axes: Any = None, correction: float | None = None, keepdim: bool = False) -> tuple:
-    """Variance and mean together."""
+    """Variance and mean."""
     axes = list(range(x.ndim)) if axes is None else list(axes)
     correction = 1 if correction is None else correction
     return aten.var.correction(x, axes, correction=correction, keepdim=keepdim), aten.mean.dim(x, axes, keepdim)
@@ -143,7 +151,7 @@ def var_mean(x: Any, axes: Any = None, correction: float | None = None, keepdim:
 
 @lowering(aten.std_mean.correction)
 def std_mean(x: Any, axes: Any = None, correction: float | None = None, keepdim: bool = False) -> tuple:
-    """Standard deviation and mean together."""
+    """Standard deviation and mean."""
     axes = list(range(x.ndim)) if axes is None else list(axes)
     correction = 1 if correction is None else correction
     return aten.std.correction(x, axes, correction=correction, keepdim=keepdim), aten.mean.dim(x, axes, keepdim)
@@ -153,12 +161,12 @@ def std_mean(x: Any, axes: Any = None, correction: float | None = None, keepdim:
 
 
 def _split_evenly(size: int, parts: int) -> list[tuple[int, int]]:
-    """Return where each of torch's adaptive windows starts and ends."""
+    """Return start and end of each of torch's adaptive pooling windows."""
     return [(k * size // parts, -((-(k + 1) * size) // parts)) for k in range(parts)]
 
 
 def _along(x: Any, axis: int, matrix: Tensor) -> Any:
-    """Apply ``(out, in)`` along one axis."""
+    """Apply a matrix ``(out, in)`` along one axis."""
     matrix = matrix.to(x.dtype)
     last = x.ndim - 1
     if axis == last:
@@ -177,7 +185,7 @@ def _along(x: Any, axis: int, matrix: Tensor) -> Any:
     aten._adaptive_avg_pool3d.default,
 )
 def adaptive_avg_pool(x: Any, outer: Sequence[int]) -> Any:
-    """Mean of everything, average pooling where windows are equal, a product with a matrix where they are not."""
+    """Adaptive average pooling: global mean, average pooling for equal windows, matrix products for unequal ones."""
     n = len(outer)
     inner = sizes(x)[-n:]
     if all(size == 1 for size in outer):
@@ -195,7 +203,8 @@ def adaptive_avg_pool(x: Any, outer: Sequence[int]) -> Any:
 
 @lowering(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
 def adaptive_max_pool(x: Any, outer: Sequence[int]) -> tuple:
-    """The maximum of all, max pooling where windows are equal, window after window where they are not."""
+    """Adaptive max pooling: global maximum, max pooling for equal windows, one pooling per window for unequal ones."""
+    # The second result, the indices, is None: graphs that use it are not supported.
     n = len(outer)
     if all(size == 1 for size in outer):
         largest = aten.max.dim(aten.reshape.default(x, [*sizes(x)[:-n], math.prod(sizes(x)[-n:])]), -1)
@@ -223,7 +232,7 @@ def adaptive_max_pool(x: Any, outer: Sequence[int]) -> tuple:
 def max_pool1d(
     x: Any, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil_mode: bool = False
 ) -> Any:
-    """Max pooling of an image of one row."""
+    """Max pooling along one axis, as that of an image of one row."""
     stride = stride or kernel
     wide = aten.unsqueeze.default(x, 2)
     y = aten.max_pool2d.default(wide, [1, *kernel], [1, *stride], [0, *padding], [1, *dilation], ceil_mode)
@@ -234,7 +243,7 @@ def max_pool1d(
 def avg_pool1d(
     x: Any, kernel: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False, count_pad: bool = True
 ) -> Any:
-    """Average pooling of an image of one row."""
+    """Average pooling along one axis, as that of an image of one row."""
     stride = stride or kernel
     y = aten.avg_pool2d.default(
         aten.unsqueeze.default(x, 2), [1, *kernel], [1, *stride], [0, *padding], ceil_mode, count_pad
@@ -259,6 +268,7 @@ def _nearest(x: Any, size: Any, factors: Any, mode: str) -> Any:
     if all(big % small == 0 for big, small in zip(outer, inner, strict=True)):
         return (aten.upsample_nearest2d.default if len(outer) == 2 else aten.upsample_nearest3d.default)(x, outer)
     for k, (big, small) in enumerate(zip(outer, inner, strict=True)):
+        # torch itself resamples the positions, so that its rounding is reproduced.
         positions = torch.arange(small, dtype=torch.float64).view(1, 1, -1)
         options = {"size": big} if size is not None else {"scale_factor": factors[k]}
         index = torch.nn.functional.interpolate(positions, mode=mode, **options)
@@ -268,23 +278,23 @@ def _nearest(x: Any, size: Any, factors: Any, mode: str) -> Any:
 
 @lowering(aten.upsample_nearest1d.vec, aten.upsample_nearest2d.vec, aten.upsample_nearest3d.vec)
 def nearest(x: Any, size: Any = None, factors: Any = None) -> Any:
-    """Nearest neighbours: whole factors as they are, others by a list of positions."""
+    """Nearest-neighbour upsampling by integer factors, and selection of positions for other factors."""
     return _nearest(x, size, factors, "nearest")
 
 
 @lowering(aten._upsample_nearest_exact1d.vec, aten._upsample_nearest_exact2d.vec, aten._upsample_nearest_exact3d.vec)
 def nearest_exact(x: Any, size: Any = None, factors: Any = None) -> Any:
-    """Nearest neighbours of pixel centres."""
+    """Nearest-neighbour upsampling with respect to pixel centres."""
     return _nearest(x, size, factors, "nearest-exact")
 
 
 def _interpolated(x: Any, size: Any, corners: bool, factors: Any, mode: str, antialias: bool = False) -> Any:
-    """Apply along each axis the matrix that torch's own interpolation of unit vectors gives."""
+    """Apply, along each axis, the matrix that torch's interpolation of unit vectors gives."""
     outer = _resampled_size(x, size, factors)
     for k, (big, small) in enumerate(zip(outer, sizes(x)[2:], strict=True)):
         if big == small and (corners or factors is None or factors[k] == 1):
             continue
-        # A square image: torch's antialiasing errs on images that are one pixel wide.
+        # As a square image, because torch's antialiasing is wrong for images that are one pixel wide.
         units = torch.eye(small, dtype=torch.float64).view(1, 1, small, small)
         options: dict[str, Any] = {"align_corners": corners, "antialias": antialias, "mode": mode}
         if size is not None or factors is None:
@@ -297,19 +307,19 @@ def _interpolated(x: Any, size: Any, corners: bool, factors: Any, mode: str, ant
 
 @lowering(aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec)
 def linear(x: Any, size: Any, corners: bool, factors: Any = None) -> Any:
-    """Linear interpolation, axis after axis."""
+    """Linear interpolation along each axis."""
     return _interpolated(x, size, corners, factors, "bilinear")
 
 
 @lowering(aten.upsample_bicubic2d.vec)
 def bicubic(x: Any, size: Any, corners: bool, factors: Any = None) -> Any:
-    """Cubic interpolation, axis after axis."""
+    """Cubic interpolation along each axis."""
     return _interpolated(x, size, corners, factors, "bicubic")
 
 
 @lowering(aten._upsample_bilinear2d_aa.vec)
 def bilinear_aa(x: Any, size: Any, corners: bool, factors: Any = None) -> Any:
-    """Linear interpolation that averages where it makes smaller."""
+    """Linear interpolation with antialiasing."""
     return _interpolated(x, size, corners, factors, "bilinear", antialias=True)
 
 
@@ -318,7 +328,7 @@ def bilinear_aa(x: Any, size: Any, corners: bool, factors: Any = None) -> Any:
 
 @lowering(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default)
 def reflection_pad(x: Any, pads: Sequence[int]) -> Any:
-    """Slices turned round and joined on."""
+    """Padding by reflection: concatenation with flipped slices."""
     for k in range(len(pads) // 2):
         axis, (before, after) = x.ndim - 1 - k, pads[2 * k : 2 * k + 2]
         size, parts = sizes(x)[axis], [x]
@@ -332,7 +342,7 @@ def reflection_pad(x: Any, pads: Sequence[int]) -> Any:
 
 @lowering(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default)
 def replication_pad(x: Any, pads: Sequence[int]) -> Any:
-    """Edges repeated and joined on."""
+    """Padding by replication: concatenation with repeated edges."""
     for k in range(len(pads) // 2):
         axis, (before, after) = x.ndim - 1 - k, pads[2 * k : 2 * k + 2]
         size = sizes(x)[axis]
@@ -343,13 +353,13 @@ def replication_pad(x: Any, pads: Sequence[int]) -> Any:
 
 @lowering(aten.copy.default)
 def copy(x: Any, source: Any, non_blocking: bool = False) -> Any:
-    """What replaces everything."""
+    """Replacement of all elements."""
     return aten.expand.default(source, sizes(x))
 
 
 @lowering(aten.roll.default)
 def roll(x: Any, shifts: Sequence[int], axes: Sequence[int] = ()) -> Any:
-    """Two slices in the other order."""
+    """Cyclic shift: concatenation of two slices in the other order."""
     if not axes:
         raise UnsupportedOperation("a roll must name its axes")
     for shift, axis in zip(shifts, axes, strict=True):
@@ -362,7 +372,7 @@ def roll(x: Any, shifts: Sequence[int], axes: Sequence[int] = ()) -> Any:
 
 @lowering(aten.pixel_shuffle.default)
 def pixel_shuffle(x: Any, factor: int) -> Any:
-    """Channels to pixels."""
+    """Rearrangement of channels as pixels."""
     channels, height, width = sizes(x)[1:]
     y = aten.reshape.default(x, [-1, channels // factor**2, factor, factor, height, width])
     y = aten.permute.default(y, [0, 1, 4, 2, 5, 3])
@@ -371,7 +381,7 @@ def pixel_shuffle(x: Any, factor: int) -> Any:
 
 @lowering(aten.pixel_unshuffle.default)
 def pixel_unshuffle(x: Any, factor: int) -> Any:
-    """Pixels to channels."""
+    """Rearrangement of pixels as channels."""
     channels, height, width = sizes(x)[1:]
     y = aten.reshape.default(x, [-1, channels, height // factor, factor, width // factor, factor])
     y = aten.permute.default(y, [0, 1, 3, 5, 2, 4])
@@ -380,7 +390,7 @@ def pixel_unshuffle(x: Any, factor: int) -> Any:
 
 @lowering(aten.channel_shuffle.default)
 def channel_shuffle(x: Any, groups: int) -> Any:
-    """Channels of all groups in turn."""
+    """Interleaving of the channels of all groups."""
     shape = sizes(x)
     y = aten.reshape.default(x, [-1, groups, shape[1] // groups, math.prod(shape[2:])])
     return aten.reshape.default(aten.transpose.int(y, 1, 2), shape)
@@ -388,7 +398,7 @@ def channel_shuffle(x: Any, groups: int) -> Any:
 
 @lowering(aten.unfold.default)
 def unfold(x: Any, axis: int, size: int, step: int) -> Any:
-    """Windows of one axis, as slices."""
+    """Sliding windows along one axis, as stacked slices."""
     axis, length = axis % max(x.ndim, 1), sizes(x)[axis]
     count = (length - size) // step + 1
     parts = [aten.slice.Tensor(x, axis, k, k + (count - 1) * step + 1, step) for k in range(size)]
@@ -399,7 +409,7 @@ def unfold(x: Any, axis: int, size: int, step: int) -> Any:
 def im2col(
     x: Any, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
 ) -> Any:
-    """Windows of an image, as slices."""
+    """Sliding windows of an image, as stacked slices."""
     x = aten.constant_pad_nd.default(x, [padding[1], padding[1], padding[0], padding[0]], 0.0)
     shape = sizes(x)
     counts = [(shape[2 + k] - dilation[k] * (kernel[k] - 1) - 1) // stride[k] + 1 for k in (0, 1)]
@@ -415,10 +425,10 @@ def im2col(
 
 @lowering(aten.index.Tensor)
 def index(x: Any, indices: Sequence[Any]) -> Any:
-    """Elements of one axis named by a constant list."""
+    """Selection along one axis by constant indices."""
     named = [(axis, places) for axis, places in enumerate(indices) if places is not None]
     if len(named) != 1:
-        raise UnsupportedOperation("indices must name places on one axis")
+        raise UnsupportedOperation("indices must select along one axis")
     axis, places = named[0]
     where = places.constant()
     if where.dtype == torch.bool:
@@ -436,7 +446,7 @@ def index(x: Any, indices: Sequence[Any]) -> Any:
 
 @lowering(aten.prelu.default)
 def prelu(x: Any, weight: Any) -> Any:
-    """The slope in the shape of the channels."""
+    """Leaky ReLU with a learned slope for each channel."""
     if len(sizes(weight)) == 1 and sizes(weight)[0] > 1 and x.ndim > 1:
         weight = _per_channel(weight, x.ndim)
     else:
@@ -446,7 +456,7 @@ def prelu(x: Any, weight: Any) -> Any:
 
 @lowering(aten.rrelu.default)
 def rrelu(x: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, *_: Any) -> Any:
-    """The mean of the slopes from which it draws in training."""
+    """Leaky ReLU with the mean of the slopes that are drawn in training."""
     if training:
         raise UnsupportedOperation("a layer must not draw random numbers")
     return aten.leaky_relu.default(x, (lower + upper) / 2)
@@ -454,8 +464,8 @@ def rrelu(x: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = F
 
 @lowering(aten.max.default, aten.min.default)
 def extreme_of_all(x: Any) -> Any:
-    """Refused: it joins the samples."""
-    raise UnsupportedOperation("an extreme must be taken over axes that leave the batch")
+    """Not supported without axes, since it combines samples."""
+    raise UnsupportedOperation("a maximum or minimum must be taken over axes other than the batch")
 
 
 @lowering(aten.scaled_dot_product_attention.default)
@@ -469,9 +479,9 @@ def attention(
     scale: float | None = None,
     gqa: bool = False,
 ) -> Any:
-    """Softmax of scaled products."""
+    """Scaled dot-product attention: softmax of scaled products, times the values."""
     if gqa or dropout:
-        raise UnsupportedOperation("attention must have no dropout and as many keys as queries in every group")
+        raise UnsupportedOperation("attention must not have dropout or groups of queries")
     scale = 1 / math.sqrt(sizes(query)[-1]) if scale is None else scale
     products = aten.matmul.default(aten.mul.Tensor(query, scale), aten.transpose.int(key, -2, -1))
     if causal:

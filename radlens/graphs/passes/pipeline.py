@@ -1,4 +1,4 @@
-"""The order of the passes."""
+"""Sequences of passes before and after differentiation."""
 
 from torch import fx
 
@@ -14,20 +14,26 @@ __all__ = ["finish", "simplify"]
 
 
 def simplify(module: fx.GraphModule, *, split_pools: bool = True) -> None:
-    """Fold and lower a traced graph, before it is differentiated; ``split_pools``: see :func:`split_large_pools`."""
+    """Fold and lower a traced graph before it is differentiated.
+
+    Args:
+        module: graph that is changed in place.
+        split_pools: whether to split large pooling windows, see :func:`split_large_pools`.
+    """
     clean(module)
     fold_constants(module)
     fold_batch_norm(module)
     lower(module)
     if split_pools:
         split_large_pools(module)
+    # Lowering and splitting leave copies and constants behind.
     clean(module)
     fold_constants(module)
     fold_dense_chains(module)
 
 
 def finish(module: fx.GraphModule) -> None:
-    """Write a differentiated graph in forms that all engines compute rightly."""
+    """Write a differentiated graph in forms that all engines compute correctly."""
     turn_transposed_convolutions(module)
     write_pools_plainly(module)
     store_transposes(module)

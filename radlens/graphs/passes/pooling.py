@@ -1,4 +1,4 @@
-"""Pooling in forms that are cheap to differentiate, and that all engines compute alike."""
+"""Pooling in forms that are cheap to differentiate, and that all engines compute in the same way."""
 
 import functools
 import math
@@ -17,13 +17,14 @@ __all__ = ["split_large_pools", "write_pools_plainly"]
 aten = torch.ops.aten
 
 LARGE = 16
-"""Elements of a window above which it is split."""
+"""Largest number of elements of a window that is not split."""
 
 
 def split_large_pools(module: fx.GraphModule) -> None:
-    """Split max pooling over more than 16 elements: its backward then costs the sum of the sides, not their product.
+    """Split max pooling over more than 16 elements into one pooling per axis.
 
-    From the last axis on, so that of equal values the first stays the chosen one.
+    The cost of the backward pass is then the sum of the sides of the window instead of their product. The last axis is
+    pooled first, so that the first of equal values is still the chosen one.
     """
     for pool in (aten.max_pool2d.default, aten.max_pool3d.default):
         for node in module.graph.find_nodes(op="call_function", target=pool):
@@ -55,7 +56,7 @@ def _split(
 
 
 def write_pools_plainly(module: fx.GraphModule) -> None:
-    """Write what engines compute differently or not at all: windows over the edge, dilation, other divisors."""
+    """Rewrite pooling that engines compute differently or not at all: ceil mode, dilation, and other divisors."""
     for pool, plain in _PLAIN.items():
         for node in module.graph.find_nodes(op="call_function", target=pool):
             recorder = Recorder(module)
@@ -113,4 +114,4 @@ _PLAIN: dict[Any, Any] = {
     aten.avg_pool2d.default: _avg_pool,
     aten.avg_pool3d.default: _avg_pool,
 }
-"""How each kind of pooling is written plainly; the function returns None for what is plain already."""
+"""Functions that rewrite a pooling operation; they return None if it does not need to be rewritten."""

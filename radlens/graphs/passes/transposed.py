@@ -1,8 +1,8 @@
-"""Transposed convolutions as plain ones, because engines compute those faster and OpenVINO also in bfloat16.
+"""Transposed convolutions as plain ones, which engines compute faster and OpenVINO also in bfloat16.
 
-A transposed convolution of stride 1 is a convolution with turned kernels. One of stride s makes s pixels of every
-pixel: it is one convolution per phase, all of them at once on the small grid ("sub-pixel" convolution), then
-interleaved and cut to size.
+A transposed convolution of stride 1 is a convolution with turned kernels: flipped, and with inputs and outputs
+exchanged. A transposed convolution of stride s computes s pixels from each pixel. It is written as one convolution on
+the small grid with the outputs of all phases ("sub-pixel" convolution), whose results are interleaved and cropped.
 """
 
 import itertools
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 def turn_transposed_convolutions(module: fx.GraphModule) -> None:
-    """Replace every transposed convolution whose weight is constant."""
+    """Replace every transposed convolution that has a constant weight."""
     for node in module.graph.find_nodes(op="call_function", target=aten.convolution.default):
         weight = constant_of(module, node.args[1])
         if not node.args[6] or weight is None:
@@ -41,7 +41,7 @@ def _turned_convolution(x: Any, weight: Tensor, node: fx.Node, recorder: Recorde
     shape = sizes(recorder.proxy(node))[2:]
     plain = Plain(stride, padding, dilation, groups)
     y = plain.of(x, weight, recorder)
-    # The far side is cut to the size of the output; output_padding is part of that size.
+    # The end of each axis is cropped to the size of the output, which includes output_padding.
     for k, size in enumerate(shape):
         y = padded(y, 2 + k, -plain.padding[k], size - (sizes(y)[2 + k] - plain.padding[k]))
     bias = recorder.wrap(node.args[2])
@@ -49,13 +49,16 @@ def _turned_convolution(x: Any, weight: Tensor, node: fx.Node, recorder: Recorde
 
 
 class Plain:
-    """A transposed convolution by plain convolutions.
+    """A transposed convolution computed by plain convolutions.
 
     Args:
-        stride: of the transposed convolution, one number for each axis, as the rest.
-        padding: what it cuts off.
-        dilation: of its kernel.
-        groups: of its channels.
+        stride: stride of the transposed convolution, one number for each axis.
+        padding: number of pixels that it crops at the start of each axis.
+        dilation: dilation of its kernel, one number for each axis.
+        groups: number of groups of channels.
+
+    Attributes:
+        padding: number of pixels at the start of each axis of the result of :meth:`of` that are still to be cropped.
     """
 
     def __init__(self, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> None:
@@ -63,7 +66,7 @@ class Plain:
         self.padding = list(padding)
 
     def of(self, x: Any, weight: Tensor, recorder: Recorder) -> Any:
-        """Return the whole result, before anything is cut off (what can be spared at once is: see ``padding``)."""
+        """Return the result before cropping; pixels that need not be computed are missing already, see ``padding``."""
         if all(s == 1 for s in self.stride):
             return self._full(x, turned(weight, self.groups), recorder)
         if any(d > 1 for d in self.dilation):
@@ -73,7 +76,7 @@ class Plain:
         return self._interleaved(x, weight, recorder)
 
     def _full(self, x: Any, kernels: Tensor, recorder: Recorder) -> Any:
-        """Convolve with every kernel position that touches ``x``, less the padding that a convolution can leave out."""
+        """Convolve at every position where the kernel overlaps ``x``, except those that are cropped anyway."""
         reach = [d * (k - 1) for d, k in zip(self.dilation, kernels.shape[2:], strict=True)]
         spared = [min(r, p) for r, p in zip(reach, self.padding, strict=True)]
         if all(s == 1 for s in self.stride):
@@ -107,26 +110,29 @@ class Plain:
 
 
 def turned(weight: Tensor, groups: int) -> Tensor:
-    """Return the kernels ``(out, in / groups, ...)`` of the plain convolution that a transposed one of stride 1 is.
+    """Return the kernels of the plain convolution that equals a transposed convolution of stride 1.
 
     Args:
-        weight: ``(in, out / groups, ...)``.
-        groups: of both convolutions.
+        weight: ``(in, out / groups, ...)`` weight of the transposed convolution.
+        groups: number of groups of channels.
+
+    Returns:
+        Kernels ``(out, in / groups, ...)``.
     """
     return phase_kernels(weight, [1] * (weight.ndim - 2), groups)
 
 
 def phase_kernels(weight: Tensor, stride: Sequence[int], groups: int) -> Tensor:
-    """Sort the taps of a transposed convolution by the phase of the pixels that they make.
+    """Sort the taps of a transposed convolution by the phase of the pixels that they contribute to.
 
     Args:
-        weight: ``(in, out / groups, k0, k1, ...)``.
-        stride: of the transposed convolution.
-        groups: of both convolutions.
+        weight: ``(in, out / groups, k0, k1, ...)`` weight of the transposed convolution.
+        stride: stride of the transposed convolution.
+        groups: number of groups of channels.
 
     Returns:
-        Kernels ``(out * p0 * p1 ..., in / groups, ceil(k0 / s0), ...)`` with ``p = min(k, s)`` phases, which run
-        fastest behind a channel, in the order of the axes.
+        Kernels ``(out * p0 * p1 ..., in / groups, ceil(k0 / s0), ...)`` with ``p = min(k, s)`` phases per axis; on the
+        first axis, the phases of a channel are contiguous, in the order of the axes.
     """
     n = len(stride)
     i, o = weight.shape[:2]

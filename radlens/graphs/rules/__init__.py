@@ -1,4 +1,4 @@
-"""How every supported operation is differentiated."""
+"""Rules of differentiation of the supported operations."""
 
 from radlens.graphs.rules import activations, arithmetic, pooling, products, reductions, shapes
 from radlens.graphs.rules.registry import RULES

@@ -1,4 +1,4 @@
-"""Gradients of activation functions; at a kink, the value autograd takes."""
+"""Gradients of activation functions; where a function is not differentiable, autograd's value."""
 
 import math
 from typing import Any
@@ -13,12 +13,12 @@ aten = torch.ops.aten
 
 @derivative(aten.relu.default)
 def relu(g: Any, y: Any, x: Any) -> tuple:
-    """Passes where the output is positive."""
+    """Rectifier; passes the gradient where the output is positive."""
     return (torch.where(y > 0, g, 0.0),)
 
 
 def guided_relu(g: Any, y: Any, x: Any) -> tuple:
-    """Passes where output and gradient are positive: Springenberg et al. 2015, guided backpropagation."""
+    """Passes the gradient where output and gradient are positive (guided backpropagation, Springenberg et al. 2015)."""
     return (torch.where((y > 0) & (g > 0), g, 0.0),)
 
 
@@ -36,7 +36,7 @@ def tanh(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.silu.default)
 def silu(g: Any, y: Any, x: Any) -> tuple:
-    """Swish: x times its logistic function."""
+    """Product of x and its logistic function (swish)."""
     s = torch.sigmoid(x)
     return (g * (s + y * (1 - s)),)
 
@@ -50,7 +50,7 @@ def mish(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.gelu.default)
 def gelu(g: Any, y: Any, x: Any, approximate: str = "none") -> tuple:
-    """Gaussian error linear unit, exact or with the hyperbolic tangent."""
+    """Gaussian error linear unit, exact or with the tanh approximation."""
     if approximate == "none":
         normal = 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
         return (g * (normal + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)),)
@@ -61,26 +61,26 @@ def gelu(g: Any, y: Any, x: Any, approximate: str = "none") -> tuple:
 
 @derivative(aten.hardtanh.default)
 def hardtanh(g: Any, y: Any, x: Any, low: float = -1.0, high: float = 1.0) -> tuple:
-    """Limits (ReLU6 too); blocks the gradient at the limits."""
+    """Clipping to limits, such as ReLU6; blocks the gradient at the limits."""
     return (torch.where((y > low) & (y < high), g, 0.0),)
 
 
 @derivative(aten.leaky_relu.default)
 def leaky_relu(g: Any, y: Any, x: Any, slope: float = 0.01) -> tuple:
-    """Another slope for negative values."""
+    """Rectifier with a slope for negative values."""
     return (torch.where(x > 0, g, g * slope),)
 
 
 @derivative(aten._prelu_kernel.default)
 def prelu(g: Any, y: Any, x: Any, slope: Any) -> tuple:
-    """A learned slope for negative values."""
+    """Rectifier with a learned slope for negative values."""
     return torch.where(x > 0, g, g * slope), torch.where(x > 0, 0.0, g * x)
 
 
 @derivative(aten.elu.default)
 def elu(g: Any, y: Any, x: Any, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> tuple:
     """Exponential for negative values (ELU, SELU, CELU)."""
-    # min(x, 0): where the exponential is not chosen it must not overflow either.
+    # min(x, 0), since the exponential must not overflow where it is not chosen either.
     below = torch.exp(torch.clamp(x, max=0.0) * input_scale) * (alpha * scale * input_scale)
     return (g * torch.where(x > 0, scale, below),)
 
@@ -111,13 +111,13 @@ def log_sigmoid(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.threshold.default)
 def threshold(g: Any, y: Any, x: Any, limit: float, value: float) -> tuple:
-    """Passes above the threshold."""
+    """Threshold; passes the gradient above it."""
     return (torch.where(x > limit, g, 0.0),)
 
 
 @derivative(aten.softshrink.default, aten.hardshrink.default)
 def shrink(g: Any, y: Any, x: Any, limit: float = 0.5) -> tuple:
-    """Zero around zero."""
+    """Shrinkage to zero of values near zero; passes the gradient elsewhere."""
     return (torch.where((x > limit) | (x < -limit), g, 0.0),)
 
 

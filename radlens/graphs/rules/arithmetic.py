@@ -1,4 +1,4 @@
-"""Gradients of arithmetic, element by element; where a function has a kink, the value autograd takes."""
+"""Gradients of elementwise arithmetic; where a function is not differentiable, autograd's value."""
 
 import math
 from typing import Any
@@ -72,24 +72,26 @@ def lerp(g: Any, y: Any, a: Any, b: Any, weight: Any) -> tuple:
 
 @derivative(aten.pow.Tensor_Scalar)
 def power(g: Any, y: Any, x: Any, exponent: float) -> tuple:
-    """Constant power."""
+    """Power with a constant exponent."""
     if exponent == 0:
         return (torch.zeros_like(g),)
     if exponent == 1:
         return (g,)
+
     return (g * exponent * (x if exponent == 2 else torch.pow(x, exponent - 1)),)
 
 
 @derivative(aten.pow.Tensor_Tensor)
 def power_of_tensors(g: Any, y: Any, x: Any, exponent: Any) -> tuple:
     """Power with a tensor as exponent."""
-    flat = torch.where(exponent == 0, 0.0, g * exponent * torch.pow(x, exponent - 1))
-    return flat, torch.where((x == 0) & (exponent >= 0), 0.0, g * y * torch.log(x))
+    # Both special cases would be 0 * infinity.
+    by_base = torch.where(exponent == 0, 0.0, g * exponent * torch.pow(x, exponent - 1))
+    return by_base, torch.where((x == 0) & (exponent >= 0), 0.0, g * y * torch.log(x))
 
 
 @derivative(aten.pow.Scalar)
 def exponential(g: Any, y: Any, base: float, exponent: Any) -> tuple:
-    """Power of a constant."""
+    """Power of a constant base."""
     return None, g * y * math.log(base) if base > 0 else torch.zeros_like(g)
 
 
@@ -101,7 +103,7 @@ def exp(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.expm1.default)
 def expm1(g: Any, y: Any, x: Any) -> tuple:
-    """Exponential less one."""
+    """Exponential minus one."""
     return (g * (y + 1),)
 
 
@@ -143,7 +145,7 @@ def rsqrt(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.abs.default)
 def absolute(g: Any, y: Any, x: Any) -> tuple:
-    """Absolute value; zero at zero."""
+    """Absolute value; the gradient is zero at zero."""
     return (g * torch.sign(x),)
 
 
@@ -173,21 +175,21 @@ def erf(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.maximum.default)
 def maximum(g: Any, y: Any, a: Any, b: Any) -> tuple:
-    """Larger of two; half to each where they are equal."""
+    """Elementwise maximum; equal elements get half of the gradient each."""
     half = torch.where(a == b, g * 0.5, g)
     return torch.where(a >= b, half, 0.0), torch.where(b >= a, half, 0.0)
 
 
 @derivative(aten.minimum.default)
 def minimum(g: Any, y: Any, a: Any, b: Any) -> tuple:
-    """Smaller of two; half to each where they are equal."""
+    """Elementwise minimum; equal elements get half of the gradient each."""
     half = torch.where(a == b, g * 0.5, g)
     return torch.where(a <= b, half, 0.0), torch.where(b <= a, half, 0.0)
 
 
 @derivative(aten.clamp.default)
 def clamp(g: Any, y: Any, x: Any, low: float | None = None, high: float | None = None) -> tuple:
-    """Limits that are numbers; passes the gradient at the limits."""
+    """Clipping to constant limits; passes the gradient at the limits."""
     if low is not None:
         g = torch.where(x >= low, g, 0.0)
     return (g if high is None else torch.where(x <= high, g, 0.0),)
@@ -207,13 +209,13 @@ def clamp_max(g: Any, y: Any, x: Any, high: float) -> tuple:
 
 @derivative(aten.clamp.Tensor)
 def clamp_to_tensors(g: Any, y: Any, x: Any, low: Any = None, high: Any = None) -> tuple:
-    """Limits that are tensors; passes the gradient of x at the limits and none of the limits."""
+    """Clipping to limits that are tensors; passes the gradient of x at the limits, but not that of the limits."""
     return clamp(g, y, x, low, high)
 
 
 @derivative(aten.clamp_min.Tensor)
 def clamp_min_to_tensor(g: Any, y: Any, x: Any, low: Any) -> tuple:
-    """Lower limit that is a tensor."""
+    """Lower limit that is a tensor; passes the gradient of x at the limit, but not that of the limit."""
     return clamp(g, y, x, low)
 
 
@@ -225,13 +227,13 @@ def where(g: Any, y: Any, condition: Any, a: Any, b: Any) -> tuple:
 
 @derivative(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 def masked_fill(g: Any, y: Any, x: Any, mask: Any, value: Any) -> tuple:
-    """A constant where a mask is set."""
+    """Replacement by a constant where a mask is set."""
     return torch.where(mask, 0.0, g), None, torch.where(mask, g, 0.0)
 
 
 @derivative(aten.remainder.Scalar, aten.fmod.Scalar)
 def remainder(g: Any, y: Any, x: Any, divisor: float) -> tuple:
-    """Remainder of a division by a number."""
+    """Remainder of the division by a constant."""
     return (g,)
 
 

@@ -15,13 +15,13 @@ aten = torch.ops.aten
 
 
 def per_axis(value: int | Sequence[int], n: int) -> list[int]:
-    """Return one number for each of ``n`` axes."""
+    """Expand an argument to one number for each of ``n`` axes."""
     values = [value] if isinstance(value, int) else list(value)
     return values * n if len(values) == 1 else values
 
 
 def enlarged(x: Any, factors: Sequence[int]) -> Any:
-    """Repeat every element along the trailing axes: ``(b, c, h, w)`` to ``(b, c, h * f0, w * f1)``."""
+    """Repeat each element along the trailing axes: ``(b, c, h, w)`` to ``(b, c, h * f0, w * f1)``."""
     if all(factor == 1 for factor in factors):
         return x
     n = len(factors)
@@ -32,7 +32,7 @@ def enlarged(x: Any, factors: Sequence[int]) -> Any:
 
 @derivative(aten.upsample_nearest2d.default, aten.upsample_nearest3d.default)
 def upsample_nearest(g: Any, y: Any, x: Any, size: Sequence[int], *scales: Any) -> tuple:
-    """Nearest-neighbour upsampling by whole factors."""
+    """Nearest-neighbour upsampling by integer factors."""
     n = len(size)
     factors = [int(big) // int(small) for big, small in zip(size, x.shape[2:], strict=True)]
     pool = {2: torch.ops.aten.avg_pool2d.default, 3: torch.ops.aten.avg_pool3d.default}[n]
@@ -53,7 +53,7 @@ def max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
 ) -> tuple:
-    """Max pooling, windows of any size; of equal values in a window the first has the gradient."""
+    """Max pooling; the first of equal values in a window gets the gradient."""
     windows = windows_of(sizes(x)[2:], sizes(g)[2:], kernel, stride, padding, dilation)
     return (windows.carried_back(g, windows.winner(x)),)
 
@@ -62,12 +62,12 @@ class Windows:
     """The windows of a pooling operation over the trailing axes.
 
     Args:
-        inner: size of the image, one number for each axis, as the rest.
+        inner: size of the image; one number for each axis, as for all arguments.
         outer: number of windows.
         kernel: size of a window.
-        stride: step from window to window.
-        padding: elements before the image.
-        dilation: step within a window.
+        stride: step between windows.
+        padding: number of elements before the image.
+        dilation: step between the elements of a window.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Windows:
         self.kernel, self.stride, self.padding, self.dilation = kernel, stride, padding, dilation
 
     def winner(self, x: Any) -> Any:
-        """Return for each window which of its elements is the first of the largest, counted row by row."""
+        """Return, for each window, the number of its largest element in C order, the first of equal ones."""
         best, *others = self.elements(x)
         index = torch.zeros_like(best)
         for number, candidate in enumerate(others, start=1):
@@ -92,7 +92,7 @@ class Windows:
         return index
 
     def reached(self, x: Any, value: float = float("-inf")) -> Any:
-        """Return the image with ``value`` around it, so that every window lies within."""
+        """Pad the image with ``value``, so that it contains every window."""
         for k in range(self.n):
             reach = (self.outer[k] - 1) * self.stride[k] + (self.kernel[k] - 1) * self.dilation[k] + 1
             before = self.padding[k]
@@ -100,7 +100,7 @@ class Windows:
         return x
 
     def elements(self, x: Any) -> list[Any]:
-        """Return the first, the second, ... element of all windows, each in the shape of the result."""
+        """Return the first, second, ... elements of all windows, each in the shape of the result."""
         x, found = self.reached(x), []
         for offset in itertools.product(*(range(k) for k in self.kernel)):
             element = x
@@ -112,7 +112,7 @@ class Windows:
         return found
 
     def carried_back(self, g: Any, winner: Any) -> Any:
-        """Give the gradient of each window to its winner: a sum over the windows that can cover a pixel."""
+        """Propagate the gradient of each window to its winner, summed over the windows that cover a pixel."""
         gradient = None
         for hit, value in self._covering(g, winner):
             part = torch.where(hit, value, 0.0)
@@ -120,14 +120,15 @@ class Windows:
         return gradient
 
     def placed_back(self, values: Any, winner: Any) -> Any:
-        """Put the value of each window in the place of its winner; of several in one place the last window counts."""
+        """Place the value of each window at its winner; if windows share a winner, the last window counts."""
         image: Any = 0.0
         for hit, value in reversed(list(self._covering(values, winner))):
             image = torch.where(hit, value, image)
         return image
 
     def _covering(self, g: Any, winner: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield, from the last window over each pixel on, whether the pixel is its winner and what the window has."""
+        """Yield whether each pixel wins a window over it, and the window's value, from the last window to the first."""
+        # Without a scatter: the windows are enlarged and aligned with the pixels.
         big_g, big_winner = enlarged(g, self.stride), enlarged(winner, self.stride)
         reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
         overlaps = [range(-(-r // s)) for r, s in zip(reach, self.stride, strict=True)]
@@ -136,14 +137,14 @@ class Windows:
             yield self._aligned(big_winner, back) == number, self._aligned(big_g, back)
 
     def _aligned(self, x: Any, back: Sequence[int]) -> Any:
-        """Move what was enlarged so that every pixel meets the window ``back`` steps before the last one over it."""
+        """Shift enlarged values to align each pixel with the window ``back`` steps before the last window over it."""
         for k, steps in enumerate(back):
             shift = steps * self.stride[k] - self.padding[k]
             x = padded(x, 2 + k, shift, self.inner[k] - shift - self.outer[k] * self.stride[k])
         return x
 
     def _number_in_window(self, back: Sequence[int]) -> Tensor:
-        """Return which element of that window each pixel is, -1 where it is none: a constant of the image's size."""
+        """Return the number of each pixel in that window, or -1 outside: a constant of the size of the image."""
         number = torch.zeros([1] * self.n, dtype=torch.long)
         valid = torch.ones([1] * self.n, dtype=torch.bool)
         for k, steps in enumerate(back):
@@ -167,7 +168,7 @@ def windows_of(
     dilation: Any = 1,
     ceil_mode: bool = False,
 ) -> Windows:
-    """Return the windows of a pooling operation from its arguments; ``ceil_mode`` shows in ``outer``."""
+    """Return the windows of a pooling operation from its arguments; ``outer`` already reflects ``ceil_mode``."""
     n = len(inner)
     kernel = per_axis(kernel, n)
     stride = per_axis(stride, n) if stride else kernel
@@ -176,7 +177,7 @@ def windows_of(
 
 @derivative(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
 def max_pool_with_indices(g: Any, y: Any, x: Any, *geometry: Any) -> tuple:
-    """Max pooling that also says where the maxima are."""
+    """Max pooling that also returns the indices of the maxima."""
     return max_pool(g[0], y[0], x, *geometry)
 
 
@@ -192,7 +193,7 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> tuple:
-    """Average pooling, windows of any size."""
+    """Average pooling."""
     n = x.ndim - 2
     kernel = per_axis(kernel, n)
     stride, padding = per_axis(stride, n) if stride else kernel, per_axis(padding, n)
@@ -204,6 +205,7 @@ def avg_pool(
         for k in range(n):
             g = padded(g, 2 + k, 0, int(x.shape[2 + k]) - int(g.shape[2 + k]))
         return (g,)
+    # Overlapping windows: a transposed convolution with ones, one group per channel.
     channels = int(x.shape[1])
     ones = torch.ones([channels, 1, *kernel], dtype=g.dtype)
     g = torch.ops.aten.convolution.default(g, ones, None, stride, [0] * n, [1] * n, True, [0] * n, channels)
@@ -221,7 +223,7 @@ def window_share(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """Return one over the number by which each window's sum is divided."""
+    """Return the reciprocal of the divisor of each window."""
     if divisor_override:
         return torch.full([1] * len(inner), 1 / divisor_override, dtype=torch.float64)
     pool: Any = {2: torch.nn.functional.avg_pool2d, 3: torch.nn.functional.avg_pool3d}[len(inner)]

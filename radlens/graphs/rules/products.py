@@ -61,10 +61,11 @@ def convolution(
     output_padding: list[int],
     groups: int,
 ) -> tuple:
-    """Convolution and transposed convolution, each the gradient of the other; any stride, dilation and groups."""
+    """Convolution and transposed convolution, any stride, dilation and groups; each is the gradient of the other."""
     convolve = torch.ops.aten.convolution.default
     if transposed:
         return convolve(g, weight, None, stride, padding, dilation, False, [0] * len(stride), groups), None, None
+    # Pixels at the end that a stride leaves out: the transposed convolution restores them as output padding.
     rest = [
         int(x.shape[2 + k]) - ((int(g.shape[2 + k]) - 1) * s - 2 * p + d * (int(weight.shape[2 + k]) - 1) + 1)
         for k, (s, p, d) in enumerate(zip(stride, padding, dilation, strict=True))

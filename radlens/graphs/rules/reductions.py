@@ -1,4 +1,4 @@
-"""Gradients of sums, means, extremes and norms over axes."""
+"""Gradients of sums, means, maxima, minima and norms over axes."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def _count(x: Any, axes: Sequence[int]) -> int:
 
 
 def kept(y: Any, axes: Sequence[int], keepdim: bool) -> Any:
-    """Give ``y`` the reduced ``axes`` back, with size 1."""
+    """Restore the reduced ``axes`` of ``y`` with size 1."""
     if keepdim:
         return y
     for axis in axes:
@@ -55,56 +55,52 @@ def mean(g: Any, y: Any, x: Any, axes: Any, keepdim: bool = False, dtype: Any = 
 
 @derivative(aten.amax.default, aten.amin.default)
 def extreme(g: Any, y: Any, x: Any, axes: Any = (), keepdim: bool = False) -> tuple:
-    """Largest or smallest over axes; equal ones share the gradient."""
+    """Maximum or minimum over axes; equal elements share the gradient."""
     axes = _axes(x, axes)
     chosen = (x == kept(y, axes, keepdim)).to(x.dtype)
     return (chosen * (kept(g, axes, keepdim) / chosen.sum(axes, keepdim=True)),)
 
 
 def picked(g: Any, index: Any, x: Any, axis: int) -> Any:
-    """Carry ``g`` back through ``x.gather(axis, index)``."""
+    """Return the gradient of ``x.gather(axis, index)`` with respect to ``x``."""
     axis = axis % x.ndim
     places = torch.arange(int(x.shape[axis])).view([1] * axis + [-1] + [1] * (x.ndim - axis))
-    # (..., places, picks, ...): summed over the picks.
+    # (..., places, picks, ...), summed over the picks, instead of a scatter.
     hit = places == index.unsqueeze(axis)
     return torch.where(hit, g.unsqueeze(axis), 0.0).sum(axis + 1)
 
 
 @derivative(aten.max.dim, aten.min.dim, aten.median.dim)
 def extreme_of_axis(g: Any, y: Any, x: Any, axis: int, keepdim: bool = False) -> tuple:
-    """Largest, smallest or median of an axis; the gradient goes to the element whose index is given."""
+    """Maximum, minimum or median along an axis; the element with the returned index gets the gradient."""
     value, index = g[0], y[1]
     return (picked(kept(value, [axis % x.ndim], keepdim), kept(index, [axis % x.ndim], keepdim), x, axis),)
 
 
 @derivative(aten.topk.default)
 def topk(g: Any, y: Any, x: Any, k: int, axis: int = -1, largest: bool = True, ordered: bool = True) -> tuple:
-    """The k largest along an axis."""
+    """Largest or smallest k elements along an axis."""
     return (picked(g[0], y[1], x, axis),)
 
 
 @derivative(aten.sort.default)
 def sort(g: Any, y: Any, x: Any, axis: int = -1, descending: bool = False) -> tuple:
-    """All along an axis, in order."""
+    """Sorting along an axis."""
     return (picked(g[0], y[1], x, axis),)
 
 
 @derivative(aten.gather.default)
 def gather(g: Any, y: Any, x: Any, axis: int, index: Any, sparse_grad: bool = False) -> tuple:
-    """Elements picked along an axis."""
-    return (_gathered(g, index, x, axis),)
-
-
-def _gathered(g: Any, index: Any, x: Any, axis: int) -> Any:
+    """Selection along an axis by a tensor of indices."""
     same = all(k == axis % x.ndim or not is_static(s) or s == index.shape[k] for k, s in enumerate(x.shape))
     if not same:
-        raise UnsupportedOperation("gather must pick from whole rows: index and input differ on another axis")
-    return picked(g, index, x, axis)
+        raise UnsupportedOperation("index and input of gather must have the same size on every other axis")
+    return (picked(g, index, x, axis),)
 
 
 @derivative(aten.std.correction)
 def std(g: Any, y: Any, x: Any, axes: Any = None, correction: float | None = None, keepdim: bool = False) -> tuple:
-    """Standard deviation over axes; zero where it is zero."""
+    """Standard deviation over axes; the gradient is zero where it is zero."""
     axes = _axes(x, axes)
     count = _count(x, axes) - (1 if correction is None else correction)
     y, g = kept(y, axes, keepdim), kept(g, axes, keepdim)
@@ -122,7 +118,7 @@ def var(g: Any, y: Any, x: Any, axes: Any = None, correction: float | None = Non
 
 @derivative(aten.linalg_vector_norm.default)
 def norm(g: Any, y: Any, x: Any, order: float = 2, axes: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple:
-    """Norm of order 1 or 2 over axes; zero where the norm is zero."""
+    """Norm of order 1 or 2 over axes; the gradient is zero where the norm is zero."""
     axes = _axes(x, axes)
     g, y = kept(g, axes, keepdim), kept(y, axes, keepdim)
     if order == 1:
@@ -134,14 +130,14 @@ def norm(g: Any, y: Any, x: Any, order: float = 2, axes: Any = None, keepdim: bo
 
 @derivative(aten.logsumexp.default)
 def logsumexp(g: Any, y: Any, x: Any, axes: Any, keepdim: bool = False) -> tuple:
-    """Logarithm of a sum of exponentials."""
+    """Logarithm of the sum of exponentials over axes."""
     axes = _axes(x, axes)
     return (torch.exp(x - kept(y, axes, keepdim)) * kept(g, axes, keepdim),)
 
 
 @derivative(aten.cumsum.default)
 def cumsum(g: Any, y: Any, x: Any, axis: int, dtype: Any = None) -> tuple:
-    """Running sum."""
+    """Cumulative sum along an axis."""
     return (g.sum(axis, keepdim=True) - torch.cumsum(g, axis) + g,)
 
 

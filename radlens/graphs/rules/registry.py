@@ -1,8 +1,9 @@
-"""The rules of differentiation: one function for each operation, registered where it is defined.
+"""Registry of the rules of differentiation: one function for each operation, registered where it is defined.
 
-A rule is called as ``rule(gradient, output, *arguments)``. ``gradient`` belongs to ``output`` (a list of both when the
-operation has several results; None where a result is not used). It returns one gradient for each leading argument,
-None where there is none to give; for arguments that broadcast, it is summed afterwards over what was broadcast.
+A rule is called as ``rule(gradient, output, *arguments)``, where ``gradient`` is the gradient of ``output``. If the
+operation has several results, both are lists, with None for the gradient of an unused result. A rule returns one
+gradient for each leading argument, or None for an argument without a gradient. Gradients of broadcast arguments are
+summed by the caller.
 """
 
 from collections.abc import Callable
@@ -15,11 +16,11 @@ __all__ = ["RULES", "Rule", "derivative", "without_derivative"]
 Rule = Callable[..., Any]
 
 RULES: dict[torch._ops.OpOverload, Rule | None] = {}
-"""Rule of every supported operation; None: computed forward only, its gradient is zero or it has none."""
+"""Rule of each supported operation; None if the operation does not pass a gradient."""
 
 
 def derivative(*operations: torch._ops.OpOverload) -> Callable[[Rule], Rule]:
-    """Register a rule for ``operations``."""
+    """Return a decorator that registers a rule for ``operations``."""
 
     def register(rule: Rule) -> Rule:
         for operation in operations:
@@ -30,7 +31,7 @@ def derivative(*operations: torch._ops.OpOverload) -> Callable[[Rule], Rule]:
 
 
 def without_derivative(*operations: torch._ops.OpOverload) -> None:
-    """Register operations that are computed, but pass no gradient on."""
+    """Register operations that do not pass a gradient."""
     for operation in operations:
         _add(operation, None)
 

@@ -1,4 +1,4 @@
-"""Gradients of what only moves elements: views, slices, concatenation, padding, selection."""
+"""Gradients of operations that only move elements: views, slices, concatenation, padding, selection."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,26 +13,26 @@ from radlens.graphs.rules.registry import derivative
 aten = torch.ops.aten
 
 END = 2**63 - 1
-"""What torch writes for the end of an axis."""
+"""Number that torch writes for the end of an axis."""
 
 
 @derivative(aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.squeeze.dim, aten.squeeze.dims)
 @derivative(aten.unsqueeze.default, aten.squeeze.default, aten.flatten.using_ints, aten.unflatten.int)
 def view(g: Any, y: Any, x: Any, *shape: Any) -> tuple:
-    """Another shape for the same elements."""
+    """Change of shape."""
     return (g.reshape(sizes(x)),)
 
 
 @derivative(aten.permute.default)
 def permute(g: Any, y: Any, x: Any, axes: Sequence[int]) -> tuple:
-    """Other order of axes."""
+    """Permutation of axes."""
     order = [axis % x.ndim for axis in axes]
     return (g.permute([order.index(axis) for axis in range(x.ndim)]),)
 
 
 @derivative(aten.transpose.int)
 def transpose(g: Any, y: Any, x: Any, a: int, b: int) -> tuple:
-    """Two axes exchanged."""
+    """Exchange of two axes."""
     return (g.transpose(a, b),)
 
 
@@ -44,13 +44,13 @@ def t(g: Any, y: Any, x: Any) -> tuple:
 
 @derivative(aten.expand.default)
 def expand(g: Any, y: Any, x: Any, shape: Any, implicit: bool = False) -> tuple:
-    """Repetition without a copy; the gradient is summed."""
+    """Broadcasting to a shape; the gradient is summed."""
     return (g,)
 
 
 @derivative(aten.repeat.default)
 def repeat(g: Any, y: Any, x: Any, repeats: Sequence[int]) -> tuple:
-    """Repetition."""
+    """Repetition along axes."""
     lead = len(repeats) - x.ndim
     if not all(isinstance(r, int) for r in repeats) or (x.ndim and repeats[lead] != 1 and not is_static(x.shape[0])):
         raise UnsupportedOperation("repeat must leave the batch as it is")
@@ -72,6 +72,7 @@ def cat(g: Any, y: Any, parts: Sequence[Any], axis: int = 0) -> tuple:
     gradients: list[Any] = []
     start = 0
     for part in parts:
+        # torch.cat ignores empty tensors of one axis.
         if part.ndim == 1 and is_static(part.shape[0]) and part.shape[0] == 0:
             gradients.append(None)
             continue
@@ -90,7 +91,7 @@ def stack(g: Any, y: Any, parts: Sequence[Any], axis: int = 0) -> tuple:
 def _static(x: Any, axis: int) -> int:
     size = x.shape[axis]
     if not is_static(size):
-        raise UnsupportedOperation("the batch must not be cut, joined or filled up")
+        raise UnsupportedOperation("the batch axis must not be sliced, concatenated or padded")
     return int(size)
 
 
@@ -100,7 +101,7 @@ def _span(start: int | None, end: int | None, size: int) -> tuple[int, int]:
 
 
 def whole(x: Any, axis: int, start: int | None, end: int | None, step: int) -> bool:
-    """Tell a slice that leaves everything as it is."""
+    """Return whether a slice keeps the whole axis."""
     if step != 1 or start not in (None, 0):
         return False
     size = x.shape[axis]
@@ -108,7 +109,7 @@ def whole(x: Any, axis: int, start: int | None, end: int | None, step: int) -> b
 
 
 def padded(x: Any, axis: int, before: int, after: int, value: float = 0.0) -> Any:
-    """Lengthen one axis by ``value``, or shorten it where the numbers are negative."""
+    """Pad one axis with ``value``, or crop it where the numbers are negative."""
     axis = axis % x.ndim
     if before < 0 or after < 0:
         length = _static(x, axis) + min(before, 0) + min(after, 0)
@@ -121,7 +122,7 @@ def padded(x: Any, axis: int, before: int, after: int, value: float = 0.0) -> An
 
 
 def spread(x: Any, axis: int, step: int) -> Any:
-    """Put ``step - 1`` zeros behind every element of an axis."""
+    """Insert ``step - 1`` zeros after each element of an axis."""
     if step == 1:
         return x
     axis = axis % x.ndim
@@ -132,7 +133,7 @@ def spread(x: Any, axis: int, step: int) -> Any:
 
 @derivative(aten.slice.Tensor)
 def sliced(g: Any, y: Any, x: Any, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> tuple:
-    """Part of an axis."""
+    """Slice of an axis."""
     if whole(x, axis, start, end, step):
         return (g,)
     size = _static(x, axis)
@@ -143,7 +144,7 @@ def sliced(g: Any, y: Any, x: Any, axis: int = 0, start: Any = None, end: Any = 
 
 @derivative(aten.select.int)
 def select(g: Any, y: Any, x: Any, axis: int, index: int) -> tuple:
-    """One element of an axis."""
+    """Selection of one element of an axis."""
     size = _static(x, axis)
     axis, index = axis % x.ndim, index % size
     return (padded(g.unsqueeze(axis), axis, index, size - index - 1),)
@@ -153,7 +154,7 @@ def select(g: Any, y: Any, x: Any, axis: int, index: int) -> tuple:
 def slice_scatter(
     g: Any, y: Any, x: Any, part: Any, axis: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> tuple:
-    """Part of an axis replaced."""
+    """Replacement of a slice of an axis."""
     if whole(x, axis, start, end, step):
         return torch.zeros_like(g), g
     size = _static(x, axis)
@@ -166,7 +167,7 @@ def slice_scatter(
 
 @derivative(aten.select_scatter.default)
 def select_scatter(g: Any, y: Any, x: Any, part: Any, axis: int, index: int) -> tuple:
-    """One element of an axis replaced."""
+    """Replacement of one element of an axis."""
     size, axis = _static(x, axis), axis % x.ndim
     index = index % size
     outside = torch.ones(size, dtype=g.dtype)
@@ -176,14 +177,14 @@ def select_scatter(g: Any, y: Any, x: Any, part: Any, axis: int, index: int) -> 
 
 @derivative(aten.split_with_sizes.default, aten.split.Tensor, aten.chunk.default)
 def split(g: Any, y: Any, x: Any, parts: Any, axis: int = 0) -> tuple:
-    """Pieces of an axis."""
+    """Division of an axis into parts."""
     pieces = [torch.zeros_like(y[k]) if piece is None else piece for k, piece in enumerate(g)]
     return (torch.cat(pieces, axis),)
 
 
 @derivative(aten.unbind.int)
 def unbind(g: Any, y: Any, x: Any, axis: int = 0) -> tuple:
-    """Elements of an axis."""
+    """Division of an axis into single elements."""
     pieces = [torch.zeros_like(y[k]) if piece is None else piece for k, piece in enumerate(g)]
     return (torch.stack(pieces, axis),)
 
@@ -198,12 +199,12 @@ def pad(g: Any, y: Any, x: Any, pads: Sequence[int], value: float = 0) -> tuple:
 
 @derivative(aten.flip.default)
 def flip(g: Any, y: Any, x: Any, axes: Sequence[int]) -> tuple:
-    """Axes turned round."""
+    """Reversal of axes."""
     return (g.flip(list(axes)),)
 
 
 def sources(index: Tensor, size: int) -> Tensor:
-    """Return for each of ``size`` places the positions in ``index`` that name it: ``(n, size)``, filled up by -1."""
+    """Return, for each of ``size`` places, its positions in ``index``: ``(n, size)``, padded with -1."""
     index = index % size
     counts = torch.bincount(index, minlength=size)
     table = torch.full((max(int(counts.max()), 1), size), -1)
@@ -216,12 +217,12 @@ def sources(index: Tensor, size: int) -> Tensor:
 
 @derivative(aten.index_select.default)
 def index_select(g: Any, y: Any, x: Any, axis: int, index: Any) -> tuple:
-    """Elements of an axis named by a constant list."""
+    """Selection along an axis by constant indices."""
     size = _static(x, axis)
     index = index if isinstance(index, Tensor) else index.constant()
     length, gradient = len(index), None
     for row in sources(index, size):
-        # Position `length` is a zero put behind the end.
+        # Position `length` is a zero appended to the axis.
         extended = padded(g, axis, 0, 1) if bool((row < 0).any()) else g
         part = extended.index_select(axis, torch.where(row < 0, length, row))
         gradient = part if gradient is None else gradient + part
