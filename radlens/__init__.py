@@ -12,5 +12,7 @@ __all__ = ["Client", "__version__", "explain", "load", "read"]
 
 __version__ = "0.1.0"
 
-# ``import radlens`` takes neither torch nor NumPy.
-__getattr__ = lazy(__name__, {"Client": "client", "explain": "notebook", "load": "notebook", "read": "notebook"})
+# A type checker sees the imports above, and so every wrong name.
+if not TYPE_CHECKING:
+    # ``import radlens`` takes neither torch nor NumPy.
+    __getattr__ = lazy(__name__, {"Client": "client", "explain": "notebook", "load": "notebook", "read": "notebook"})

@@ -146,7 +146,9 @@ _FAITHFULNESS = (
 )
 _RANDOMISATION = ("Randomisation", "model_randomisation")
 
-__getattr__ = lazy(
-    __name__,
-    {**dict.fromkeys(_FAITHFULNESS, "faithfulness"), **dict.fromkeys(_RANDOMISATION, "randomisation")},
-)
+# A type checker sees the imports above, and so every wrong name.
+if not TYPE_CHECKING:
+    __getattr__ = lazy(
+        __name__,
+        {**dict.fromkeys(_FAITHFULNESS, "faithfulness"), **dict.fromkeys(_RANDOMISATION, "randomisation")},
+    )

@@ -12,4 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "open_service", "task_of"]
 
-__getattr__ = lazy(__name__, dict.fromkeys(__all__, "opening"))
+# A type checker sees the imports above, and so every wrong name.
+if not TYPE_CHECKING:
+    __getattr__ = lazy(__name__, dict.fromkeys(__all__, "opening"))

@@ -23,13 +23,15 @@ __all__ = [
     "combined",
 ]
 
-__getattr__ = lazy(
-    __name__,
-    {
-        "Calibration": "calibration",
-        **dict.fromkeys(("DEFAULT_SAMPLES", "Curve", "PhantomReader", "combined"), "reader"),
-        **dict.fromkeys(("MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS"), "rows"),
-        "Service": "service",
-        "Pace": "streaming",
-    },
-)
+# A type checker sees the imports above, and so every wrong name.
+if not TYPE_CHECKING:
+    __getattr__ = lazy(
+        __name__,
+        {
+            "Calibration": "calibration",
+            **dict.fromkeys(("DEFAULT_SAMPLES", "Curve", "PhantomReader", "combined"), "reader"),
+            **dict.fromkeys(("MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS"), "rows"),
+            "Service": "service",
+            "Pace": "streaming",
+        },
+    )
