@@ -13,8 +13,9 @@ import argparse
 from pathlib import Path
 
 from radlens.archives import FORMS
-from radlens.cli.export import export_classifier
-from radlens.cli.train_classifier import train_classifier
+from radlens.cli.console import stages
+from radlens.cli.export import export_run, finish
+from radlens.cli.train import train_model
 from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
 
 
@@ -38,19 +39,15 @@ def main() -> None:
     if arguments.preset:
         if not arguments.model:
             parser.error("--preset needs --model, got none")
-        train_classifier(
-            arguments.run,
-            arguments.model,
-            arguments.preset,
-            {"n_members": arguments.members},
-            data=arguments.data,
-            root=arguments.root,
-            imagenet=arguments.imagenet,
-            device=None,
+        given = {name: getattr(arguments, name) for name in ("members", "data", "root", "imagenet")}
+        options = {name: value for name, value in given.items() if value is not None}
+        train_model(arguments.run, arguments.model, arguments.preset, options)
+    name = arguments.name or arguments.run.resolve().name
+    with stages() as report:
+        bundle, archived = export_run(
+            arguments.run, arguments.store, name=name, version=arguments.version, form=arguments.form, report=report
         )
-    export_classifier(
-        arguments.run, arguments.store, name=arguments.name, version=arguments.version, form=arguments.form
-    )
+    finish(bundle, archived)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import radlens
+from radlens.bundles import StoredBundle
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
 from radlens.extras import install
-from radlens.families.cdmam.manifest import Bundle
-from radlens.families.classifier.manifest import ClassifierBundle
+from radlens.families import family_of
 
 __all__ = ["FORMS", "archive"]
 
@@ -21,18 +22,18 @@ FORMS = {"zip": "zip-store", "directory": "no-archive"}
 _LIBRARY = Path(radlens.__file__).parent
 _HANDLERS = _LIBRARY.parent / "handlers"
 _HANDLER = "model_handler.py"
-_CONFIGS = {Bundle: "model-config.yaml", ClassifierBundle: "classifier-config.yaml"}
-"""How TorchServe runs a model, by its kind."""
+_CONFIG = "model-config.yaml"
+"""How TorchServe runs a model, as its family says."""
 
 
-def archive(bundle: Bundle | ClassifierBundle, store: Path, *, form: str = "zip", handlers: Path = _HANDLERS) -> Path:
+def archive(bundle: StoredBundle[Any], store: Path, *, form: str = "zip", handlers: Path = _HANDLERS) -> Path:
     """Pack a bundle for TorchServe.
 
     Args:
         bundle: the model.
         store: the model store; an archive of the same name and version there is replaced.
         form: ``"zip"`` for one ``.mar`` file, ``"directory"`` for TorchServe's no-archive form.
-        handlers: folder with the handler, what it imports, ``model-config.yaml`` and ``classifier-config.yaml``.
+        handlers: folder with the handler and what it imports.
 
     Returns:
         ``store/<name>-<version>.mar``, or the directory ``store/<name>-<version>``.
@@ -51,14 +52,16 @@ def archive(bundle: Bundle | ClassifierBundle, store: Path, *, form: str = "zip"
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         staged = _stage(bundle, handlers, Path(scratch) / "staged")
-        made = _pack(staged, handlers / _CONFIGS[type(bundle)], manifest.name, manifest.version, form)
+        config = Path(scratch) / _CONFIG
+        config.write_text(family_of(manifest.task).worker.as_yaml(), encoding="utf-8")
+        made = _pack(staged, config, manifest.name, manifest.version, form)
         target = store / (f"{name}.mar" if form == "zip" else name)
         if target.is_dir():
             shutil.rmtree(target)
         return Path(shutil.move(made, target))
 
 
-def _stage(bundle: Bundle | ClassifierBundle, handlers: Path, folder: Path) -> Path:
+def _stage(bundle: StoredBundle[Any], handlers: Path, folder: Path) -> Path:
     """Lay bundle, helpers of the handler and library side by side, as they will lie in the archive."""
     without_caches = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(bundle.path, folder)

@@ -62,7 +62,7 @@ LEAST_JAVA = 11
 """Oldest Java that TorchServe 0.12 runs with."""
 
 WORKER_BYTES = 512 * 2**20
-"""Memory of a worker without its model, see ``handlers/model-config.yaml``."""
+"""Memory of a worker without its model, see `radlens.families.Worker`."""
 
 LEAST_DISK = 2**30
 """Free bytes below which a disk is full: archives are unpacked, and logs and compiled graphs are written."""

@@ -15,13 +15,9 @@ from uuid import uuid4
 
 import httpx
 
-from radlens.bundles import MANIFEST
+from radlens.bundles import MANIFEST, StoredBundle
 from radlens.errors import BundleError
-from radlens.explainers import Checkpoint
 from radlens.families import load, open_service
-from radlens.families.cdmam.computing import Elsewhere
-from radlens.families.cdmam.manifest import Bundle
-from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.service import Response, request_from_http
 from radlens.wire import JSON
 
@@ -62,7 +58,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def open_bundle_at(path: Path) -> Iterator[Bundle | ClassifierBundle]:
+def open_bundle_at(path: Path) -> Iterator[StoredBundle[Any]]:
     """Give the bundle in a directory or in a ``.mar`` file, which is unpacked for as long as it is needed.
 
     Raises:
@@ -85,22 +81,16 @@ class LocalTransport(httpx.BaseTransport):
     """Hands HTTP requests to a service in this process.
 
     Args:
-        bundle: the model.
-        checkpoint: where an explanation of many samples is saved and continued.
-        elsewhere: explains many samples in place of this process.
+        bundle: The model.
+        options: Options of its service, see :func:`radlens.families.open_service`; those that are None are left out.
 
     Raises:
-        InvalidInput: one of the latter is given for a classifier.
+        InvalidInput: An option that models of this task do not have.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle | ClassifierBundle,
-        checkpoint: Checkpoint | None = None,
-        elsewhere: Elsewhere | None = None,
-    ) -> None:
+    def __init__(self, bundle: StoredBundle[Any], **options: Any) -> None:
         self._name, self._version = bundle.manifest.name, bundle.manifest.version
-        self._service = open_service(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
+        self._service = open_service(bundle, **options)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request; a body that comes in pieces is computed by a thread while it is read."""

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.text import Text
 
 from radlens.client import Client
 from radlens.errors import InvalidInput
 from radlens.extras import named
+from radlens.families import Table, family_of
 from radlens.images import Image, to_npy, to_png
 from radlens.images import read as read_image
-from radlens.wire import CLASSIFICATION
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,23 +77,12 @@ class Prediction:
     def _repr_html_(self) -> str:
         if not self.assessable:
             return f"<b>Not assessable</b>: {escape('; '.join(self.answer['reasons']))}"
-        found = self.answer["prediction"]
-        if self.answer["task"] == CLASSIFICATION:
-            shares = zip(found["classes"], found["probabilities"], strict=True)
-            rows = [(name, f"{share:.4f}") for name, share in sorted(shares, key=lambda each: -each[1])]
-            return _html_table(("class", "probability"), rows)
-        points = zip(found["diameters_mm"], found["mean_um"], found["interval_um"], strict=True)
-        curve = [(f"{mm:g}", f"{mean:.3f}", f"{low:.3f} to {high:.3f}") for mm, mean, (low, high) in points]
-        return _html_table(("mm", "threshold, um of gold", "95 % interval"), curve)
+        shown = family_of(self.answer["task"]).tables(self.answer)
+        return "".join(_html(each) for each in shown)
 
     def _repr_png_(self) -> bytes | None:
-        """Draw the curve; a class has none."""
-        if self.answer["task"] == CLASSIFICATION or not self.assessable:
-            return None
-        from radlens.figures import Curve, figure_cdc, save
-
-        found = self.answer["prediction"]
-        return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["interval_um"]))]))
+        """Draw the picture of the family, such as a curve; None if there is none."""
+        return family_of(self.answer["task"]).picture(self.answer) if self.assessable else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +259,18 @@ def explain(
         return explainer.attribute(deepcopy(module).eval(), given, targets)
 
 
-def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(value)}</td>' for value in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _html(shown: Table | str) -> str:
+    """Return a table of the command line, or a line of its text, as HTML."""
+    if isinstance(shown, str):
+        return f"<p>{_plain(shown)}</p>"
+    head = "".join(f"<th>{_plain(column)}</th>" for column in shown.columns)
+    body = "".join(f"<tr>{''.join(f'<td>{_plain(value)}</td>' for value in row)}</tr>" for row in shown.rows)
+    below = f"<p>{_plain(shown.below)}</p>" if shown.below else ""
+    table = (
+        f"<table><caption>{_plain(shown.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+    return table + below
+
+
+def _plain(markup: str) -> str:
+    return escape(Text.from_markup(markup).plain)

@@ -4,22 +4,26 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import radlens
-from radlens.families.cdmam.manifest import Bundle
-from radlens.families.classifier.manifest import ClassifierBundle
+from radlens.bundles import StoredBundle
+from radlens.families import Worker, family_of
 
 LIBRARY = Path(radlens.__file__).parent
 HANDLERS = LIBRARY.parent / "handlers"
 
 
-def make_archive(bundle: Bundle | ClassifierBundle, file: Path, *, changed: Mapping[str, str] | None = None) -> Path:
+def make_archive(
+    bundle: StoredBundle[Any], file: Path, *, changed: Mapping[str, str] | None = None, worker: Worker | None = None
+) -> Path:
     """Write ``bundle`` with its handler and library to ``file``.
 
     Args:
         bundle: any.
         file: ends in ``.mar``.
         changed: text of library files that differ from the installed library's, by name within the archive.
+        worker: how TorchServe runs it, if not as its family says.
     """
     manifest = {
         "runtime": "python",
@@ -27,7 +31,7 @@ def make_archive(bundle: Bundle | ClassifierBundle, file: Path, *, changed: Mapp
             "modelName": bundle.manifest.name,
             "modelVersion": bundle.manifest.version,
             "handler": "model_handler.py",
-            "configFile": "classifier-config.yaml" if isinstance(bundle, ClassifierBundle) else "model-config.yaml",
+            "configFile": "model-config.yaml",
         },
         "archiverVersion": "0.12.0",
     }
@@ -35,6 +39,7 @@ def make_archive(bundle: Bundle | ClassifierBundle, file: Path, *, changed: Mapp
     files = {p.name: p for folder in (HANDLERS, bundle.path) for p in folder.iterdir() if p.is_file()} | library
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("model-config.yaml", (worker or family_of(bundle.manifest.task).worker).as_yaml())
         for name, path in files.items():
             archive.writestr(name, (changed or {}).get(name) or path.read_bytes())
     return file

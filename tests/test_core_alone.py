@@ -182,21 +182,24 @@ def test_doctor_examines_a_core_alone(tmp_path):
 @pytest.mark.parametrize(
     "code",
     [
-        "radlens.load('bundle')",
+        "radlens.load(folder)",
         "radlens.explain(None, None, 'saliency')",
         "from radlens import engines",
         "from radlens import graphs",
         "from radlens import explainers",
         "from radlens.networks import create_classifier",
-        "from radlens.families import load",
+        "import radlens.families; radlens.families.load(folder)",
         "from radlens.evaluation import deletion",
     ],
 )
 def test_library_names_the_extra(code):
     """From a notebook as well: MissingDependency, not ImportError."""
     caught = f"""
+import json, pathlib, tempfile
 import radlens
 from radlens.errors import MissingDependency
+folder = pathlib.Path(tempfile.mkdtemp())
+(folder / "bundle.json").write_text(json.dumps({{"format_version": 2, "task": "cdmam-cdc", "files": {{}}}}))
 try:
     {code}
 except MissingDependency as error:

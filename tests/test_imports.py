@@ -39,13 +39,14 @@ ALLOWED: dict[str, str | None] = {
     "explainers": "errors extras graphs images maps",
     "service": "errors images maps engines explainers wire",
     "figures": "errors evaluation explainers images maps phantoms",
-    "families/cdmam": f"{BELOW} client",
-    "families/classifier": BELOW,
-    "families": "errors extras wire bundles families/cdmam families/classifier",
-    "archives": "errors extras families families/cdmam families/classifier",
+    "families/base": "bundles engines figures images maps service",
+    "families/cdmam": f"{BELOW} families/base client",
+    "families/classifier": f"{BELOW} families/base",
+    "families": "errors extras wire bundles service families/base",
+    "archives": "errors extras bundles families",
     "studies": f"{BELOW} families families/cdmam families/classifier",
-    "local": "errors wire bundles explainers families families/cdmam families/classifier service",
-    "notebook": "errors extras wire client explainers figures images local",
+    "local": "errors wire bundles families service",
+    "notebook": "errors extras wire client explainers families figures images local",
     "doctor": "errors cache extras engines server",
     "cli": EVERYTHING,
 }
@@ -58,8 +59,11 @@ LAZY = {("explainers", "graphs")}
 def room(module: str) -> str:
     """Return the room of a module, given without ``radlens.``."""
     parts = module.split(".")
-    is_family = parts[0] == "families" and len(parts) > 1 and (ROOT / "families" / parts[1]).is_dir()
-    return "/".join(parts[: 2 if is_family else 1])
+    if parts[0] != "families" or len(parts) == 1:
+        return parts[0]
+    # What families share lies below them, and the registry above.
+    is_family = (ROOT / "families" / parts[1]).is_dir()
+    return f"families/{parts[1] if is_family else 'base'}"
 
 
 def imported() -> dict[str, dict[str, list[str]]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from radlens.cli.console import examples, stages
-from radlens.cli.export import bundle_folder, finish_classifier, replaced, require_word
+from radlens.cli.export import bundle_folder, finish, replaced, require_word
 from radlens.cli.options import DEFAULT_STORE, StoreOption
 from radlens.errors import InvalidParameter
 
@@ -61,7 +61,9 @@ def command(
     """
     require_word("--name", name)
     require_word("--version", version)
+    from radlens.archives import archive
     from radlens.datasets import ModelInput
+    from radlens.families import load
     from radlens.families.classifier.making import bundle_classifier
 
     model_input = ModelInput(
@@ -74,7 +76,7 @@ def command(
     )
     folder = bundle_folder(store, name, version)
     with stages() as report, replaced(folder) as made:
-        bundle = bundle_classifier(
+        bundle_classifier(
             [_source(model) for model in models],
             made,
             name=name,
@@ -84,7 +86,8 @@ def command(
             layer=layer,
             on_progress=report,
         )
-    finish_classifier(folder, store, form, dict(bundle.manifest.parity))
+    bundle = load(folder)
+    finish(bundle, archive(bundle, store, form=form))
 
 
 def _source(model: str) -> Any:

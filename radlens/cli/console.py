@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,6 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from radlens.families import Table as FamilyTable
+
 __all__ = [
     "LOG_EVERY_S",
     "LoggedProgress",
@@ -27,6 +31,7 @@ __all__ = [
     "fail",
     "note",
     "out",
+    "show",
     "stages",
     "table",
     "warn",
@@ -72,6 +77,17 @@ def table(
     for row in rows:
         drawn.add_row(*row)
     console.print(drawn)
+
+
+def show(tables: Iterable["FamilyTable | str"], *, console: Console = out) -> None:
+    """Print tables, each with the sentence beneath it, and lines of text."""
+    for each in tables:
+        if isinstance(each, str):
+            console.print(each, soft_wrap=True)
+            continue
+        table(each.columns, each.rows, title=each.title, console=console)
+        if each.below:
+            console.print(each.below, soft_wrap=True)
 
 
 class LoggedProgress:

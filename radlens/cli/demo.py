@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radlens.cli.console import err, examples, note, out, stages
+from radlens.cli.console import err, examples, note, out, show, stages, warn
 from radlens.cli.explain import explained
 from radlens.cli.export import export_run
 from radlens.cli.options import DEFAULT_STORE, workdir
-from radlens.cli.predict import print_prediction, write_prediction
 from radlens.cli.serve import make_server
 from radlens.errors import InvalidParameter
 
@@ -97,12 +96,14 @@ def _phantom(file: Path) -> Path:
 
 def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps: int | None) -> None:
     from radlens.cli.report import report_html
-    from radlens.cli.results import write_explanation
+    from radlens.cli.results import write_explanation, write_prediction
+    from radlens.families import family_of
 
     data = phantom.read_bytes()
     with err.status("predicting"):
         predicted = client.predict(phantom)
-    print_prediction(predicted)
+    show(family_of(predicted["task"]).tables(predicted))
+    warn(predicted["warnings"])
     write_prediction(predicted, output / "prediction.json")
     write_prediction(predicted, output / "cdc.png")
     ablation = _ablation(client, phantom)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,6 @@ from radlens.cli.console import err, examples, note, table
 
 if TYPE_CHECKING:
     from radlens.engines.calibration import Calibration, Timing
-    from radlens.families.cdmam.model import BundleEngine
-    from radlens.families.classifier.manifest import ClassifierBundle
 
 __all__ = ["EPILOG", "command"]
 
@@ -43,45 +41,28 @@ def command(
         _print_engines()
         return
     from radlens.engines.memory import parse_memory
-    from radlens.families.cdmam.model import open_bundle
-    from radlens.families.classifier.manifest import ClassifierBundle
+    from radlens.families import family_of
     from radlens.local import open_bundle_at
 
-    how: dict[str, Any] = {
-        "precision": precision,
-        "memory_limit": None if memory_limit is None else parse_memory(memory_limit),
-        "again": again,
-    }
+    limit = None if memory_limit is None else parse_memory(memory_limit)
     with err.status("measuring") as status, open_bundle_at(bundle) as opened:
-
-        def report(name: str, size: int) -> None:
-            status.update(f"measuring {name} with batches of {size}")
-
-        if isinstance(opened, ClassifierBundle):
-            _print_calibrations(_calibrations(opened, report, how), precision)
-        else:
-            _print_calibration(open_bundle(opened, on_progress=report, **how))
-
-
-def _calibrations(
-    bundle: ClassifierBundle, report: Callable[[str, int], None], how: Mapping[str, Any]
-) -> dict[str, Calibration]:
-    """Return what was measured of each graph of each member, by its name."""
-    from radlens.engines.opening import measured
-
-    members = [bundle.graphs(member).values() for member in range(bundle.manifest.n_members)]
-    # Nothing else of a choice is kept: its engine holds memory.
-    return {path.stem: measured(path, on_progress=report, **how).calibration for paths in members for path in paths}
+        calibrations = family_of(opened.manifest.task).calibrations(
+            opened,
+            precision=precision,
+            memory_limit=limit,
+            again=again,
+            on_progress=lambda name, size: status.update(f"measuring {name} with batches of {size}"),
+        )
+    _print_calibrations(calibrations, precision)
 
 
 def _print_calibrations(calibrations: Mapping[str, Calibration], precision: str) -> None:
-    """Print the best batch of each engine, the fastest engine of each graph first."""
-    rows = []
-    for graph, calibration in calibrations.items():
-        best: dict[str, Timing] = {}
-        for timing in sorted(calibration.timings, key=lambda timing: timing.ms):
-            best.setdefault(timing.engine, timing)
-        rows += [(graph, *_described(timing)) for timing in best.values()]
+    """Print every timing of each graph, the fastest first."""
+    rows = [
+        (graph, *_described(timing))
+        for graph, calibration in calibrations.items()
+        for timing in sorted(calibration.timings, key=lambda timing: timing.ms)
+    ]
     table(["graph", *_COLUMNS], rows)
     for graph, calibration in calibrations.items():
         for engine, reason in calibration.refused.items():
@@ -113,16 +94,3 @@ def _print_engines() -> None:
     table(["engine", "precisions", "on this machine"], rows)
     for reason in missing:
         note(reason)
-
-
-def _print_calibration(engine: BundleEngine) -> None:
-    for graph, calibration in engine.calibrations.items():
-        rows = [_described(timing) for timing in sorted(calibration.timings, key=lambda timing: timing.ms)]
-        table(_COLUMNS, rows, title=graph)
-    for refusal in engine.refused:
-        note(f"{refusal.engine} is refused for {refusal.graph}: {refusal.reason}")
-    stated = engine.stated()
-    note(
-        f"{stated['engine']} explains in batches of {stated['batch_size']}, {stated['prediction_engine']} predicts, "
-        f"in {stated['precision']}"
-    )

@@ -150,11 +150,11 @@ def _is_bundle(folder: Path) -> bool:
 
 def _bundle(folder: Path) -> Any:
     from radlens.families import load
-    from radlens.families.classifier.manifest import ClassifierBundle
+    from radlens.wire import CDC
 
     bundle = load(folder)
-    if isinstance(bundle, ClassifierBundle):
-        raise BundleError(f"--causal needs a contrast-detail model, got the classifier {bundle.manifest.name}")
+    if bundle.manifest.task != CDC:
+        raise BundleError(f"--causal needs a contrast-detail model, got one of task {bundle.manifest.task}")
     return bundle
 
 

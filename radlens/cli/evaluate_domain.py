@@ -85,10 +85,10 @@ class ModelAssessor:
     def identity(self) -> str:
         """Return a SHA-256 of the model; errors as `evaluate_domain`."""
         from radlens.families import load
-        from radlens.families.classifier.manifest import ClassifierBundle
+        from radlens.wire import CDC
 
-        if self._is_bundle and isinstance(bundle := load(self.folder), ClassifierBundle):
-            raise BundleError(f"--domain needs a contrast-detail model, got the classifier {bundle.manifest.name}")
+        if self._is_bundle and (task := load(self.folder).manifest.task) != CDC:
+            raise BundleError(f"--domain needs a contrast-detail model, got one of task {task}")
         return ModelReader(self.folder).identity()
 
     @property

@@ -1,26 +1,30 @@
 """``radlens export``: a training run as a bundle and as an archive."""
 
+from __future__ import annotations
+
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radlens.cli.console import Stage, examples, note, stages, table
+from radlens.cli.console import Stage, examples, note, show, stages
 from radlens.cli.options import DEFAULT_STORE, StoreOption
 from radlens.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from radlens.bundles import StoredBundle
 
 __all__ = [
     "EPILOG",
     "bundle_folder",
     "command",
-    "export_classifier",
     "export_run",
-    "finish_classifier",
+    "finish",
     "replaced",
     "require_word",
 ]
@@ -50,47 +54,45 @@ def command(
 
     Every form of the model is compared with the network of the paper in double precision.
     """
-    from radlens.families import task_of
-    from radlens.wire import CLASSIFICATION
+    from radlens.families import run_family
 
     if name is not None:
         require_word("--name", name)
     require_word("--version", version)
-    if task_of(run) == CLASSIFICATION:
-        export_classifier(run, store, name=name, version=version, form=form)
-        return
-    name = name or "cdmam"
+    name = name or run_family(run).name_of(run)
     with stages() as report:
-        parity, archived = export_run(run, store, name=name, version=version, form=form, report=report)
-    _print_parity(parity)
-    note(f"archive {archived}, bundle {bundle_folder(store, name, version)}; next: radlens serve")
+        bundle, archived = export_run(run, store, name=name, version=version, form=form, report=report)
+    finish(bundle, archived)
 
 
 def export_run(
     run: Path, store: Path, *, name: str, version: str, form: str, report: Stage
-) -> tuple[dict[str, Any], Path]:
-    """Write bundle and archive of a run to a model store; return the parity report and the archive.
+) -> tuple[StoredBundle[Any], Path]:
+    """Write bundle and archive of a run to a model store, and return both.
 
     Raises:
-        TrainingError: there is no finished run.
-        InvalidParameter: unknown form, or a name or version that cannot be part of a URL.
-        BundleError: a form of the model computes something else.
+        TrainingError: No finished run.
+        InvalidParameter: Unknown form, or a name or version that cannot be part of a URL.
+        BundleError: A form of the model computes something else.
     """
     require_word("--name", name)
     require_word("--version", version)
     from radlens.archives import archive
-    from radlens.families.cdmam.export import export_bundle
-    from radlens.families.cdmam.training import load_run
+    from radlens.families import load, run_family
 
-    trained = load_run(run)
-    bundle = export_bundle(
-        trained,
-        bundle_folder(store, name, version),
-        name=name,
-        version=version,
-        on_progress=lambda stage, done, total: report("exporting", done, total),
-    )
-    return dict(bundle.manifest.parity), archive(bundle, store, form=form)
+    folder = bundle_folder(store, name, version)
+    with replaced(folder) as made:
+        run_family(run).export(run, made, name=name, version=version, report=report)
+    bundle = load(folder)
+    return bundle, archive(bundle, store, form=form)
+
+
+def finish(bundle: StoredBundle[Any], archived: Path) -> None:
+    """Print what an export measured, and what comes next."""
+    from radlens.families import family_of
+
+    show(family_of(bundle.manifest.task).bundle_tables(bundle))
+    note(f"archive {archived}, bundle {bundle.path}; next: radlens serve")
 
 
 def require_word(name: str, value: str) -> None:
@@ -108,24 +110,6 @@ def bundle_folder(store: Path, name: str, version: str) -> Path:
     return store / "bundles" / f"{name}-{version}"
 
 
-def export_classifier(run: Path, store: Path, *, name: str | None, version: str, form: str) -> None:
-    """Write bundle and archive of a run of classifiers to a model store, and say what they hold.
-
-    Raises:
-        TrainingError: there is no finished run.
-        InvalidParameter: unknown form, or a name or version that cannot be part of a URL.
-        BundleError: a form of the model computes something else.
-    """
-    from radlens.families.classifier.making import bundle_run
-
-    name = name or run.resolve().name
-    require_word("--name", name)
-    require_word("--version", version)
-    with stages() as report, replaced(bundle_folder(store, name, version)) as folder:
-        bundle = bundle_run(run, folder, name=name, version=version, on_progress=report)
-    finish_classifier(bundle_folder(store, name, version), store, form, dict(bundle.manifest.parity))
-
-
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """Give an empty folder that takes the place of ``folder`` once all went well."""
@@ -136,28 +120,3 @@ def replaced(folder: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
-
-
-def finish_classifier(folder: Path, store: Path, form: str, parity: dict[str, dict[str, float]]) -> None:
-    """Pack the bundle of a classifier, and say what it holds."""
-    from radlens.archives import archive
-    from radlens.families.classifier.manifest import ClassifierBundle
-
-    bundle = ClassifierBundle.load(folder)
-    archived = archive(bundle, store, form=form)
-    rows = [(graph, *(f"{errors[graph]:.1e}" for errors in parity.values())) for graph in bundle.manifest.graphs]
-    table(["graph", *parity], rows, title="Relative error in float32 against float64")
-    note(f"methods: {', '.join(bundle.manifest.explainers)}")
-    for method, reason in bundle.manifest.refused.items():
-        note(f"not {method}: {reason}")
-    note(f"archive {archived}, bundle {folder}; next: radlens serve")
-
-
-def _print_parity(parity: dict[str, Any]) -> None:
-    quantities = ("prediction", "gradient")
-    forms = dict.fromkeys(form for quantity in quantities for form in parity[quantity])
-    rows = [
-        (form, *(f"{parity[quantity][form]:.1e}" if form in parity[quantity] else "" for quantity in quantities))
-        for form in forms
-    ]
-    table(["form", *quantities], rows, title="Relative difference from the paper's network in float64")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+from radlens.bundles import StoredBundle
 from radlens.cli.console import note
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidParameter
 from radlens.explainers import Checkpoint
 from radlens.families.cdmam.computing import Elsewhere
 from radlens.families.cdmam.manifest import Bundle
-from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.local import LocalTransport, newest_bundle, open_bundle_at
 from radlens.wire import CDC
 
@@ -42,8 +43,8 @@ def local_client(
 
     Raises:
         BundleError: there is none, or it is damaged.
-        InvalidParameter: ``spread`` is given for a classifier, whose explanations are not of many samples.
-        InvalidInput: so is ``checkpoint``.
+        InvalidParameter: ``spread`` is given for a model whose explanations are not of many samples.
+        InvalidInput: ``checkpoint`` is given for such a model.
         RadlensError: what ``spread`` raises.
     """
     path = path or newest_bundle(store, lambda document: model in (None, document.get("name")))
@@ -51,13 +52,14 @@ def local_client(
         manifest = bundle.manifest
         note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
         elsewhere = None if spread is None else stack.enter_context(spread(_of_samples(bundle)))
-        transport = LocalTransport(bundle, checkpoint, elsewhere)
+        transport = LocalTransport(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
         yield stack.enter_context(Client("http://local", model=manifest.name, transport=transport))
 
 
-def _of_samples(bundle: Bundle | ClassifierBundle) -> Bundle:
-    if isinstance(bundle, ClassifierBundle):
-        raise InvalidParameter("--workers needs a model that is explained with many samples, got a classifier")
+def _of_samples(bundle: StoredBundle[Any]) -> Bundle:
+    if not isinstance(bundle, Bundle):
+        task = bundle.manifest.task
+        raise InvalidParameter(f"--workers needs a model that is explained with many samples, got one of task {task}")
     return bundle
 
 
@@ -66,12 +68,11 @@ def open_cdmam_bundle(path: Path | None, store: Path) -> Iterator[Bundle]:
     """Give the bundle at ``path``, or the newest one in ``store`` that is of CDMAM.
 
     Raises:
-        BundleError: there is none, it is damaged, or that of a classifier.
+        BundleError: there is none, it is damaged, or of another task.
     """
     path = path or newest_bundle(store, lambda document: document.get("task") == CDC)
     with open_bundle_at(path) as bundle:
-        if isinstance(bundle, ClassifierBundle):
-            raise BundleError(
-                f"the bundle must be of a contrast-detail model, got the classifier {bundle.manifest.name}"
-            )
+        if not isinstance(bundle, Bundle):
+            found = f"{bundle.manifest.name} of task {bundle.manifest.task}"
+            raise BundleError(f"the bundle must be of a contrast-detail model, got {found}")
         yield bundle

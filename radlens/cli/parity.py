@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radlens.cli.console import examples, note, table
+from radlens.cli.console import examples, note, show, table
 
 if TYPE_CHECKING:
     from radlens.engines.parity import Measurement
-    from radlens.families.classifier.manifest import ClassifierBundle
 
 __all__ = ["EPILOG", "command", "print_parity"]
 
@@ -31,32 +30,17 @@ def command(
     are within 15 %, and curves are within 2 %. What the export of a classifier measures is torch in float32 alone.
     """
     from radlens.engines.parity import measure, stored
-    from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX
-    from radlens.families.classifier.manifest import ClassifierBundle
+    from radlens.families import family_of
     from radlens.local import open_bundle_at
 
     with open_bundle_at(bundle) as opened:
-        parity = opened.manifest.parity
-        if isinstance(opened, ClassifierBundle):
-            _print_of_classifier(opened, here=here)
-            return
-        graphs = (PREDICTION_ONNX, GRADIENT_ONNX)
-        print_parity(parity, {name: measure(opened.path / name) if here else stored(parity, name) for name in graphs})
-
-
-def _print_of_classifier(bundle: ClassifierBundle, *, here: bool) -> None:
-    from radlens.engines.parity import measure
-
-    manifest = bundle.manifest
-    if here:
-        members = [bundle.graphs(member).values() for member in range(manifest.n_members)]
-        print_parity({}, {path.name: measure(path) for paths in members for path in paths})
-        return
-    rows = [
-        (member, graph, f"{error:.1e}") for member, errors in manifest.parity.items() for graph, error in errors.items()
-    ]
-    table(["member", "graph", "relative error"], rows, title="Graphs in float32 against float64")
-    note("--here measures every engine")
+        family, parity = family_of(opened.manifest.task), opened.manifest.parity
+        found = {name: measure(path) if here else stored(parity, name) for name, path in family.graphs(opened).items()}
+        if any(found.values()):
+            print_parity(parity, found)
+        else:
+            show(family.bundle_tables(opened))
+            note("--here measures every engine")
 
 
 def print_parity(parity: Mapping[str, Any], measured: Mapping[str, Sequence[Measurement]]) -> None:

@@ -17,8 +17,7 @@ import typer
 from rich.text import Text
 
 import radlens
-from radlens.cli.console import examples, note, out, stages, table, warn
-from radlens.cli.predict import print_curve
+from radlens.cli.console import examples, note, out, show, stages, table, warn
 from radlens.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -235,7 +234,9 @@ def _print(result: dict[str, Any]) -> None:
     rows = [(f"{d:.2f}", f"{a:.3f}", f"{s:.2f}", f"{f:.2f}", f"{h:.3f}") for d, a, s, f, h in numbers]
     columns = ["mm", "automated, µm", "slope", "human factor", "human-equivalent, µm"]
     table(columns, rows, title="Psychometric fit: threshold at 62.5 % hits")
-    print_curve(found, result["verdict"], f"Contrast-detail curve of {found['n_images']} images")
+    from radlens.families.cdmam.tables import curve_table
+
+    show([curve_table(found, result["verdict"], f"Contrast-detail curve of {found['n_images']} images")])
     bootstrap = found["bootstrap"]
     note(f"interval: bootstrap over images, {bootstrap['n_resamples']} resamples, seed {bootstrap['seed']}")
 

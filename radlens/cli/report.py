@@ -138,7 +138,7 @@ def report_html(
         read_out: automated read-out of all images.
         warnings: sentences beside those of the answers.
     """
-    from radlens.cli.results import upsampled_map
+    from radlens.families.cdmam.files import upsampled_map
     from radlens.figures import report_page
     from radlens.figures.report import ReportSources, report_content
     from radlens.images import read

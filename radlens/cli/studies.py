@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from radlens.cli.results import regions
 from radlens.errors import NotAssessable
 from radlens.explainers import Explainer, UpsampledMap
+from radlens.families.cdmam.files import regions
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import BundleEngine
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener

@@ -1,17 +1,21 @@
 """``radlens train``: a model, from simulated images or from recordings."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from radlens.cli.console import examples, note, stages, table
+from radlens.cli.console import examples, note, show, stages
 from radlens.cli.options import require
-from radlens.cli.train_classifier import train_classifier
 from radlens.errors import InvalidParameter
 
-__all__ = ["EPILOG", "command"]
+if TYPE_CHECKING:
+    from radlens.families import Family
+
+__all__ = ["EPILOG", "command", "train_model"]
 
 EPILOG = examples(
     "radlens train runs/demo --preset demo",
@@ -21,7 +25,7 @@ EPILOG = examples(
 )
 
 CDMAM = "cdmam"
-"""The ensemble that reads CDMAM phantoms; all other models are classifiers."""
+"""Default model: the ensemble that reads CDMAM phantoms."""
 
 _CLASSIFIERS = "Classifiers"
 
@@ -91,57 +95,51 @@ def command(
     A run that was interrupted goes on after its last finished epoch when the same command is given again.
     """
     require("--device", device or "cpu", ("cpu", "cuda"))
-    given = {"data": data, "root": root, "imagenet": imagenet, "loss": loss, "class-weight": class_weight}
-    if model == CDMAM:
-        _refuse(given, "a classifier")
-        _train_ensemble(run, preset or "standard", members, recordings, device)
-        return
-    _refuse({"recordings": recordings}, CDMAM)
-    changes = {"loss": loss, "class_weight": class_weight, "n_members": members}
-    train_classifier(run, model, preset or "demo", changes, data=data, root=root, imagenet=imagenet, device=device)
+    from radlens.families import family_of_model, models
+
+    require("--model", model, tuple(models()))
+    family = family_of_model(model)
+    recipes = family.recipes()[model]
+    preset = preset or family.default_preset
+    require("--preset", preset, tuple(recipes))
+    given = {
+        "members": members,
+        "recordings": recordings,
+        "data": data,
+        "root": root,
+        "imagenet": imagenet,
+        "loss": loss,
+        "class_weight": class_weight,
+        "device": device,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    _require_known(options, family)
+    train_model(run, model, preset, options)
 
 
-def _refuse(options: dict[str, Any], owner: str) -> None:
-    given = [f"--{name}" for name, value in options.items() if value is not None]
-    if given:
-        raise InvalidParameter(f"{', '.join(given)} must come with --model of {owner}")
+def train_model(run: Path, model: str, preset: str, options: Mapping[str, Any]) -> None:
+    """Train a model with progress, and print how it does on images that it has not seen.
 
+    Args:
+        run: Folder of the run.
+        model: Name of the model.
+        preset: Name of a preset of it.
+        options: Values by name; see ``train_options`` of its family.
+    """
+    from radlens.families import family_of_model
 
-def _train_ensemble(run: Path, preset: str, members: int | None, recordings: Path | None, device: str | None) -> None:
-    from radlens.families.cdmam.training import PRESETS, train
-
-    require("--preset", preset, tuple(PRESETS))
-    recipe = PRESETS[preset] if members is None else replace(PRESETS[preset], n_members=members)
+    family = family_of_model(model)
     with stages() as report:
-        trained = train(run, recipe, recordings=recordings, device=device, on_progress=report)
-    _print_record(trained.record)
-    note(f"{len(trained.members)} members and the record are in {run}; next: radlens export {run}")
+        record = family.train(run, model=model, preset=preset, options=options, report=report)
+    show(family.record_tables(record))
+    note(f"members and the record are in {run}; next: radlens export {run}")
 
 
-def _print_record(record: dict[str, Any]) -> None:
-    if "calibration" in record:
-        _print_calibration(record)
-        return
-    rows = [
-        (group, str(found["n_images"]), f"{found['rmse_um']:.3f}", f"{found['skill']:.2f}", f"{found['coverage']:.1%}")
-        for group, found in record["evaluation"].items()
-    ]
-    columns = ["test images", "number", "RMSE (µm)", "skill", "covered"]
-    table(columns, rows, title="On images that no member has seen")
-    note("skill: error of always predicting the mean curve over this error; covered: truths in the 95 % interval")
+def _require_known(options: Mapping[str, Any], family: Family[Any]) -> None:
+    """Raise for options that recipes of a family do not have."""
+    from radlens.families import models
 
-
-def _print_calibration(record: dict[str, Any]) -> None:
-    from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
-
-    found = record["calibration"]
-    errors = record["evaluation"]["calibration phantoms"]
-    rows = [
-        (f"{diameter:.2f}", *(f"{value:.1%}" for value in values))
-        for diameter, *values in zip(
-            CDC_DIAMETERS_MM, errors["relative_error"], found["shared"], found["own"], strict=True
-        )
-    ]
-    columns = ["mm", "error", "of it shared by images of an exposure", "of one image"]
-    table(columns, rows, title=f"On {errors['n_images']} phantoms that no member has seen")
-    note(f"error of the midpoint {errors['rms_log_midpoint']:.1%}; next: radlens evaluate RUN --causal")
+    if unknown := [name for name in options if name not in family.train_options]:
+        takers = [model for model, other in models().items() if set(unknown) <= other.train_options]
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
+        raise InvalidParameter(f"{given} must come with --model of {', '.join(takers) or 'none of the models'}")

@@ -89,7 +89,7 @@ def test_predictions_of_classes_are_json(run, scan, classifier, tmp_path):
     assert json.loads(result.stdout)["prediction"]["classes"] == ["normal", "benign", "malignant"]
     refused = run("predict", scan, "--bundle", classifier.path, "-o", "p.png")
     assert refused.exit_code == 2
-    assert "error: --output must be .json for a classifier: classes have no curve" in refused.stderr
+    assert "error: --output must be .json for models of task classification, which draw no picture" in refused.stderr
 
 
 def test_explain_writes_map_and_pictures(run, scan, classifier, tmp_path):
@@ -190,7 +190,7 @@ def test_any_parameter_can_be_given(run, array, classifier, tmp_path):
         (["-p", "n_steps=3", "--n-steps", "4"], "n_steps must be given once, got it twice"),
         (["-p", "n_steps=3", "-p", "n_steps=4"], "n_steps must be given once, got it twice"),
         (["-p", "n_steps=ä"], "n_steps must be printable ASCII"),
-        (["--checkpoint", "run.npz"], "checkpoint must not be given for a classifier"),
+        (["--checkpoint", "run.npz"], "checkpoint must not be given for models of task classification"),
         (["--upsample", "9", "--workers", "2"], "--workers needs a model that is explained with many samples"),
     ],
 )
@@ -262,7 +262,7 @@ def test_commands_of_cdmam_refuse_a_classifier(run, noise, classifier):
     """And say which they got."""
     result = run("figures", noise, "-o", "figures", "--bundle", classifier.path)
     assert result.exit_code == 3
-    assert "the bundle must be of a contrast-detail model, got the classifier lesions" in result.stderr
+    assert "the bundle must be of a contrast-detail model, got lesions of task classification" in result.stderr
 
 
 def test_engines_are_measured_with_each_graph(run, classifier):

@@ -238,7 +238,7 @@ def test_classifiers_have_no_causes(run: Callable[..., Any], classifier: Classif
     """One line and the exit code of bundles."""
     result = run("evaluate", classifier.path, *SMALL)
     assert result.exit_code == 3
-    assert "--causal needs a contrast-detail model, got the classifier" in " ".join(result.stderr.split())
+    assert "--causal needs a contrast-detail model, got one of task classification" in " ".join(result.stderr.split())
 
 
 def test_a_classifier_needs_a_folder(run: Callable[..., Any], classifier: ClassifierBundle) -> None:

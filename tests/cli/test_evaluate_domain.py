@@ -58,7 +58,7 @@ def test_classifier_is_refused(run: Callable[..., Any], classifier: ClassifierBu
     """Its domain is another matter."""
     result = run("evaluate", classifier.path, *SMALL)
     assert result.exit_code == 3
-    assert "--domain needs a contrast-detail model, got the classifier" in " ".join(result.stderr.split())
+    assert "--domain needs a contrast-detail model, got one of task classification" in " ".join(result.stderr.split())
 
 
 def test_image_is_handed_on_whole() -> None:

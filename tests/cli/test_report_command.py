@@ -5,9 +5,9 @@ import re
 import pytest
 import report_answers as made
 
-from radlens.cli.results import regions
 from radlens.client import Client
 from radlens.errors import MissingDependency
+from radlens.families.cdmam.files import regions
 from radlens.figures import LARGE_DISKS, SMALL_DISKS, Box, pdf, region
 from radlens.images import read
 from radlens.phantoms.cdmam import Layout

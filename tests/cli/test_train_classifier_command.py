@@ -63,7 +63,7 @@ def test_prints_the_measures(run, seen, monkeypatch):
     assert seen["preset"] == CLASSIFIER_PRESETS["ultrasound-resnet"]["demo"]
     assert all(text in result.stdout for text in ("34 benign", "12 malignant", "AUC", "0.912", "0.800 to 0.950"))
     monkeypatch.setitem(RECORD, "note", "too few images")
-    assert "too few images" in run("train", "runs/a", "--model", "ultrasound-resnet").stderr
+    assert "too few images" in run("train", "runs/a", "--model", "ultrasound-resnet").stdout
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,10 @@ def test_prints_the_measures(run, seen, monkeypatch):
             "data must be given with root, the folder where it is, got",
         ),
         (["--model", "ultrasound-resnet", "--recordings", "."], "--recordings must come with --model of cdmam"),
-        (["--loss", "focal", "--class-weight", "3"], "--loss, --class-weight must come with --model of a classifier"),
+        (
+            ["--loss", "focal", "--class-weight", "3"],
+            "--loss, --class-weight must come with --model of patch-resnet50, ",
+        ),
     ],
 )
 def test_refuses_what_does_not_fit(run, tmp_path, arguments, message):

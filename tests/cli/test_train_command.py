@@ -8,6 +8,7 @@ from tiny_bundle import make_bundle
 
 from radlens.cli.export import export_run
 from radlens.families.cdmam import training
+from radlens.families.cdmam.manifest import save
 from radlens.families.cdmam.training import PRESETS, TrainedRun
 
 RECORD = {"evaluation": {"random": {"n_images": 200, "rmse_um": 0.1234, "skill": 3.456, "coverage": 0.9512}}}
@@ -58,7 +59,7 @@ def exporting(monkeypatch):
         assert trained is finished
         on_progress("tracing", 4, 4)
         bundle = make_bundle(folder, version=version)
-        return replace(bundle, manifest=replace(bundle.manifest, name=name, parity=PARITY))
+        return save(folder, replace(bundle.manifest, name=name, parity=PARITY))
 
     finished = TrainedRun((), RECORD)
     monkeypatch.setattr(training, "load_run", lambda folder: finished)
@@ -82,11 +83,12 @@ def test_export_makes_bundle_and_archive(run, tmp_path):
 def test_export_returns_what_it_printed(tmp_path):
     """The form of the archive is the caller's choice."""
     stages = []
-    parity, archived = export_run(
+    (tmp_path / "training.json").write_text('{"task": "cdmam-cdc"}')
+    bundle, archived = export_run(
         tmp_path, tmp_path / "store", name="cdmam", version="1.0", form="directory",
         report=lambda stage, done, total: stages.append(stage),
     )  # fmt: skip
-    assert (parity, archived, stages) == (PARITY, tmp_path / "store" / "cdmam-1.0", ["exporting"])
+    assert (bundle.manifest.parity, archived, stages) == (PARITY, tmp_path / "store" / "cdmam-1.0", ["exporting"])
 
 
 @pytest.mark.parametrize(

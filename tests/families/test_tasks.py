@@ -5,7 +5,7 @@ import json
 import pytest
 
 from radlens.errors import BundleError, TrainingError
-from radlens.families import load, task_of
+from radlens.families import load, run_family
 from radlens.wire import CDC, CLASSIFICATION
 
 
@@ -20,7 +20,7 @@ def test_an_unknown_task_is_named_with_the_known_ones(tmp_path):
 def test_a_run_states_its_task(tmp_path, task):
     """In its record."""
     (tmp_path / "training.json").write_text(json.dumps({"task": task, "network": "ignored"}))
-    assert task_of(tmp_path) == task
+    assert run_family(tmp_path).task == task
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "not JSON", '{"task": "nodules"}'])
@@ -28,10 +28,10 @@ def test_a_record_without_a_known_task_is_refused(tmp_path, text):
     """Whatever else it holds."""
     (tmp_path / "training.json").write_text(text)
     with pytest.raises(TrainingError, match=r"training.json must state a task, one of cdmam-cdc, classification, got"):
-        task_of(tmp_path)
+        run_family(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     """It says what is missing."""
     with pytest.raises(TrainingError, match=r"a training run must hold training.json, which is missing"):
-        task_of(tmp_path)
+        run_family(tmp_path)

@@ -2,21 +2,23 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
-from archives import HANDLERS, make_archive
+from archives import make_archive
 from sample_images import noise
 from tiny_bundle import make_bundle
 
 from radlens import errors
+from radlens.families import family_of
 from radlens.images import to_npy
+from radlens.wire import CDC
 
 pytestmark = pytest.mark.serving
 
-ONE_WORKER = (HANDLERS / "model-config.yaml").read_text().replace("Workers: 2", "Workers: 1")
-SLOW_BATCHES = ONE_WORKER.replace("maxBatchDelay: 10", "maxBatchDelay: 500")
+SLOW_BATCHES = replace(family_of(CDC).worker, min_workers=1, max_workers=1, max_batch_delay_ms=500)
 
 
 N_STREAMED = 80
@@ -29,7 +31,7 @@ def slow(server, store, tmp_path_factory):
     from radlens.client import Client
 
     bundle = make_bundle(tmp_path_factory.mktemp("bundle"), version="0.5")
-    make_archive(bundle, store / "slow.mar", changed={"model-config.yaml": SLOW_BATCHES})
+    make_archive(bundle, store / "slow.mar", worker=SLOW_BATCHES)
     with Client.of_server(server.state.workdir) as client:
         version = client.register("slow.mar")
         yield version

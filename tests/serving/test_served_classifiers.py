@@ -2,26 +2,25 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from archives import HANDLERS, make_archive
+from archives import make_archive
 from sample_images import dicom, noise
 from small_classifier import make_classifier
 
 from radlens import errors
 from radlens.archives import archive
 from radlens.client import Client, Version
-from radlens.families import open_service
+from radlens.families import family_of, open_service
 from radlens.images import to_npy
 from radlens.service.messages import Request
-from radlens.wire import array_from_json
+from radlens.wire import CLASSIFICATION, array_from_json
 
 pytestmark = pytest.mark.serving
 
-CONFIG = "classifier-config.yaml"
-
-SLOW_BATCHES = (HANDLERS / CONFIG).read_text().replace("maxBatchDelay: 10", "maxBatchDelay: 500")
+SLOW_BATCHES = replace(family_of(CLASSIFICATION).worker, max_batch_delay_ms=500)
 
 OCCLUSION = {"method": "occlusion", "window": 8, "stride": 5}
 
@@ -35,7 +34,7 @@ def ensemble(tmp_path_factory):
 @pytest.fixture(scope="module")
 def lesions(server, store, classifier, ensemble):
     """A client of the classifier, registered in two versions while the server runs."""
-    make_archive(classifier, store / "lesions-slow.mar", changed={CONFIG: SLOW_BATCHES})
+    make_archive(classifier, store / "lesions-slow.mar", worker=SLOW_BATCHES)
     archives = ["lesions-slow.mar", archive(ensemble, store).name]
     with Client.of_server(server.state.workdir, model="lesions") as client:
         # The first version becomes the default.

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+from radlens import explainers
 from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
-from radlens.families.cdmam.settings import Defaults, Settings
+from radlens.families.cdmam.manifest import Manifest
+from radlens.families.cdmam.settings import NO_DEFAULTS, Defaults, Settings
 from radlens.images.sampling import SAMPLERS
 from radlens.service.parameters import SEED, Choice, Integer, Parameter, read_parameters
 from radlens.wire import ABLATION
 
-__all__ = ["ABLATION", "WALK", "AskedAblation", "ablation_settings"]
+__all__ = [
+    "ABLATION",
+    "WALK",
+    "AskedAblation",
+    "ablation_parameters",
+    "ablation_settings",
+    "defaults_of",
+    "methods_of",
+]
 
 WALK: Defaults = MappingProxyType({"omig": MappingProxyType({"n_steps": 8, "path_length": 250.0, "zscore": 10.0})})
 """OMIG of a registered phantom, unless a request says otherwise: a walk that halves the predicted midpoint.
@@ -39,6 +49,27 @@ class AskedAblation:
         return _EVALUATIONS
 
 
+def methods_of(manifest: Manifest) -> tuple[str, ...]:
+    """Return the methods that a model allows, those that are no explainers among them."""
+    known = tuple(name for name in explainers.names() if name in manifest.explainers)
+    return (*known, ABLATION) if manifest.input.registered else known
+
+
+def defaults_of(registered: bool) -> Defaults:
+    """Return the model's own defaults for parameters of methods."""
+    return WALK if registered else NO_DEFAULTS
+
+
+def ablation_parameters(sampler: str) -> dict[str, Parameter]:
+    """Return the parameters of a disk ablation; ``sampler`` is the model's own."""
+    return {
+        "method": Choice((ABLATION,), ABLATION),
+        "n_samples": Integer(3, 128, DEFAULT_SAMPLES),
+        "sampler": Choice(SAMPLERS, sampler),
+        "seed": SEED,
+    }
+
+
 def ablation_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sampler: str) -> Settings:
     """Read the parameters of a disk ablation.
 
@@ -50,12 +81,6 @@ def ablation_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sam
     Raises:
         InvalidParameter: an unknown name, or text that is not as expected.
     """
-    known: dict[str, Parameter] = {
-        "method": Choice((ABLATION,), ABLATION),
-        "n_samples": Integer(3, 128, DEFAULT_SAMPLES),
-        "sampler": Choice(SAMPLERS, sampler),
-        "seed": SEED,
-    }
-    values = read_parameters(f"explanations by {ABLATION}", known, given, hints)
+    values = read_parameters(f"explanations by {ABLATION}", ablation_parameters(sampler), given, hints)
     del values["method"]
     return Settings(explainer=AskedAblation(), **values)  # type: ignore[arg-type]

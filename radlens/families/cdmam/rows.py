@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.families.cdmam.asking import ABLATION, WALK, AskedAblation, ablation_settings
+from radlens.families.cdmam.asking import ABLATION, AskedAblation, ablation_settings, defaults_of
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.families.cdmam.settings import (
-    NO_DEFAULTS,
     Settings,
     evaluations,
     explanation_settings,
@@ -154,7 +153,7 @@ def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings
         sampler=terms.sampler,
         methods=terms.methods,
         n_members=terms.n_members,
-        defaults=WALK if terms.registered else NO_DEFAULTS,
+        defaults=defaults_of(terms.registered),
     )
 
 

@@ -21,7 +21,7 @@ from radlens.families.cdmam.answers import (
     prediction_response,
     unassessable_response,
 )
-from radlens.families.cdmam.asking import ABLATION, AskedAblation
+from radlens.families.cdmam.asking import ABLATION, AskedAblation, methods_of
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.cautions import cautions
 from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
@@ -72,8 +72,8 @@ class Service(BatchService):
         elsewhere: Elsewhere | None = None,
     ) -> None:
         manifest = bundle.manifest
-        methods = tuple(name for name in explainers.names() if name in manifest.explainers)
-        if not methods:
+        methods = methods_of(manifest)
+        if not set(methods) - {ABLATION}:
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
         self.engine = open_bundle(bundle, engine)
@@ -86,8 +86,6 @@ class Service(BatchService):
             **stated,
         }
         spec = manifest.input
-        if spec.registered:
-            methods = (*methods, ABLATION)
         limits = Limits() if manifest.domain is None else Limits.from_json(manifest.domain)
         opener = PhantomOpener(limits)
         self._terms = Terms(spec.sampler, methods, manifest.n_members, opener, spec.registered)

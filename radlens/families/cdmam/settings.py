@@ -74,7 +74,7 @@ def prediction_parameters(sampler: str) -> dict[str, Parameter]:
 
 
 def explanation_parameters(
-    sampler: str, methods: Sequence[str], method: str, defaults: Defaults = NO_DEFAULTS
+    sampler: str, methods: Sequence[str], method: str | None = None, defaults: Defaults = NO_DEFAULTS
 ) -> dict[str, Parameter]:
     """Return the parameters of an explanation by ``method``, one of ``methods``, by name.
 
@@ -93,7 +93,7 @@ def explanation_parameters(
         "normalize": Choice(NORMALIZATIONS, NORMALIZATIONS[0]),
         "members": Choice(MEMBERS, MEMBERS[0]),
         "output": Choice(OUTPUTS, OUTPUTS[0]),
-        **_own_parameters(method, defaults),
+        **_own_parameters(method or _default_method(methods), defaults),
     }
 
 

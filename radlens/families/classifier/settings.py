@@ -23,7 +23,14 @@ from radlens.service.parameters import (
     shown,
 )
 
-__all__ = ["OUTPUTS", "PREDICTED", "ClassifierSettings", "explanation_settings", "prediction_settings"]
+__all__ = [
+    "OUTPUTS",
+    "PREDICTED",
+    "ClassifierSettings",
+    "explanation_parameters",
+    "explanation_settings",
+    "prediction_settings",
+]
 
 OUTPUTS = ("map", "overlay", "disagreement")
 """A map on the grid of the sent image, the map drawn over the image, or the standard deviation over the members."""
@@ -105,22 +112,41 @@ def explanation_settings(
     """
     method = given.get("method", hints.get("method", default_method(manifest.explainers)))
     _require_allowed(method, manifest)
-    most_images = images_per_call(torch.empty(manifest.input.image_shape))
-    own = method_parameters(method, manifest.defaults.get(method, {}), most_images=most_images)
-    known: dict[str, Parameter] = {
-        "method": Choice(manifest.explainers, method),
-        "target": Target(manifest.classes),
-        "members": Choice(MEMBERS, MEMBERS[0]),
-        "output": Choice(OUTPUTS, OUTPUTS[0]),
-        "trust": YesOrNo(False),
-        **own,
-    }
+    own, known = _own_parameters(manifest, method), explanation_parameters(manifest, method)
     values = read_parameters(f"explanations by {method}", known, given, hints)
     parameters = {name: None if values[name] == AUTO else values[name] for name in own}
     explainer = explainers.create(method, **parameters)
     target = None if values["target"] == PREDICTED else int(values["target"])
     members = require_members(values["members"], values["output"], manifest.n_members)
     return ClassifierSettings(explainer, target, members, values["output"], values["trust"])
+
+
+def explanation_parameters(manifest: ClassifierManifest, method: str | None = None) -> dict[str, Parameter]:
+    """Return the parameters of an explanation, by name.
+
+    Args:
+        manifest: Manifest of the model.
+        method: One of its methods; the default method if None.
+
+    Raises:
+        UnsupportedMethod: A method that this model does not allow; the message names those that work.
+        InvalidParameter: Unknown method.
+    """
+    method = method or default_method(manifest.explainers)
+    _require_allowed(method, manifest)
+    return {
+        "method": Choice(manifest.explainers, method),
+        "target": Target(manifest.classes),
+        "members": Choice(MEMBERS, MEMBERS[0]),
+        "output": Choice(OUTPUTS, OUTPUTS[0]),
+        "trust": YesOrNo(False),
+        **_own_parameters(manifest, method),
+    }
+
+
+def _own_parameters(manifest: ClassifierManifest, method: str) -> dict[str, Parameter]:
+    most_images = images_per_call(torch.empty(manifest.input.image_shape))
+    return method_parameters(method, manifest.defaults.get(method, {}), most_images=most_images)
 
 
 def default_method(methods: Sequence[str]) -> str:

@@ -118,7 +118,7 @@ def test_costs_are_bounded(eager_service, members):
 
 def test_options_of_other_models_are_refused(classifier):
     """Explanations of many samples are CDMAM's."""
-    with pytest.raises(InvalidInput, match="checkpoint must not be given for a classifier"):
+    with pytest.raises(InvalidInput, match="checkpoint must not be given for models of task classification"):
         open_service(classifier, checkpoint=object(), elsewhere=None)
 
 

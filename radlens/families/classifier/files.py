@@ -1,0 +1,33 @@
+"""Explanations of a class as files; they need no torch."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from radlens.families.pictures import described, member_files, silent_files
+from radlens.figures import colorize, overlay
+from radlens.images import Image, secondary_capture, to_npy, to_png
+
+__all__ = ["explanation_files"]
+
+
+def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
+    """Return map, pictures and numbers of an explanation, by name of the file."""
+    found = answer["explanation"]
+    if found is None:
+        return silent_files(answer, image, answer["reasons"])
+    laid_over = overlay(image.pixels, found["map"])
+    contents = {
+        "map.npy": to_npy(found["map"]),
+        "map.png": to_png(colorize(found["map"])),
+        "overlay.png": to_png(laid_over),
+        "explanation.json": described(answer),
+    }
+    if image.dataset is not None:
+        title = f"radlens {found['method']} of {found['target_class']}"[:64]
+        provenance = answer["provenance"]
+        contents["overlay.dcm"] = secondary_capture(laid_over, image, series_description=title, provenance=provenance)
+    contents |= member_files(found, image, found.get("members", ()))
+    if "trust" in answer:
+        contents["trust.json"] = (json.dumps(answer["trust"], indent=2) + "\n").encode()
+    return contents
