@@ -225,11 +225,13 @@ def _own_parameters(method: str, defaults: Defaults) -> Mapping[str, Parameter]:
     types = get_type_hints(kind)
     own = [field for field in fields(kind) if field.name not in _INTERNAL]  # type: ignore[arg-type]
     known: dict[str, Integer | Positive] = {
-        field.name: _METHOD_PARAMETERS.get(field.name)
-        or (Integer(0, 2**31 - 1, field.default) if types[field.name] is int else Positive(field.default))
-        for field in own
+        field.name: _METHOD_PARAMETERS.get(field.name) or _parser(types[field.name], field.default) for field in own
     }
     return known | {name: replace(known[name], default=value) for name, value in defaults.get(method, {}).items()}
+
+
+def _parser(kind: type, default: Any) -> Integer | Positive:
+    return Integer(0, 2**31 - 1, default) if kind is int else Positive(default)
 
 
 @dataclass(frozen=True)
