@@ -156,7 +156,8 @@ def connected(
         spread: opens the workers that such an explanation is spread over.
 
     Raises:
-        InvalidParameter: both a server and a bundle are asked for, or workers for a model that is not explained by samples.
+        InvalidParameter: both a server and a bundle are asked for, or workers for a model that is
+            not explained by samples.
         ServerError: neither is, and no server runs in `workdir`.
         BundleError: there is no bundle, or it is damaged.
     """

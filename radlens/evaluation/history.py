@@ -138,7 +138,7 @@ def record_of(result: Any) -> Record:
         InvalidInput: the document has another format, the result is not assessable, or its images are of several units.
     """
     if not isinstance(result, Mapping) or not isinstance(result.get("prediction") or result.get("read_out"), Mapping):
-        raise InvalidInput("a result must be what `radlens predict` or `radlens read-out` writes, got another document")
+        raise InvalidInput("a result must come from `radlens predict` or `radlens read-out`, got another document")
     if result.get("assessable", True) is not True:
         reasons = "; ".join(str(reason) for reason in result.get("reasons") or ["no reason is given"])
         raise InvalidInput(f"a result must be assessable, got one that is not: {reasons}")

@@ -93,7 +93,7 @@ def _parts(request: Request) -> tuple[ImagePart, ...]:
         is_multipart = isinstance(message, EmailMessage) and message.is_multipart()
         parts: list[Any] = list(message.iter_parts()) if is_multipart else []
         found = tuple(ImagePart(_payload(part), _media_type(part)) for part in parts)
-    except (ValueError, LookupError, AttributeError, TypeError):  # what the email parser raises for malformed input
+    except (ValueError, LookupError, AttributeError, TypeError):  # the email parser raises these for malformed input
         found, message = (), None
     if not found or message is None or message.defects:
         raise InvalidInput(

@@ -135,7 +135,7 @@ class CaseSet(Sequence[StudyCase]):
     Args:
         source: source of the images.
         store: store of the images.
-        places: for each image, the key of its entry in the store and its number in the entry.
+        places: key of the entry in the store, and number in the entry, of each image.
         labels: ``(n,)`` labels.
     """
 

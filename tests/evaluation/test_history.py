@@ -77,8 +77,8 @@ def test_only_images_that_count_are_recorded():
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ([], "a result must be what `radlens predict` or `radlens read-out` writes, got another document"),
-        ({"explanation": {}}, "a result must be what `radlens predict`"),
+        ([], "a result must come from `radlens predict` or `radlens read-out`, got another document"),
+        ({"explanation": {}}, "a result must come from `radlens predict`"),
         (prediction() | {"prediction": {"classes": ["a"]}}, "a result must hold a contrast-detail curve, got one"),
         (
             prediction() | {"assessable": False, "reasons": ["no phantom was found", "it is clipped"]},

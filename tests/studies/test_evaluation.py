@@ -128,7 +128,7 @@ def test_stored_randomisation_is_drawn(as_bundle: StudyModel, tmp_path: Path, pl
     model = replace(as_bundle, randomisation=record)
     plan = replace(QUICK, methods=("saliency",), n_mapped=2, measures=("randomisation", "faithfulness"))
     evaluate(model, source_of(model, n_simulated=4, task="ultrasound"), tmp_path, plan)
-    assert "Stored with the bundle when it was made." in (tmp_path / "index.html").read_text()
+    assert "Results stored in the bundle." in (tmp_path / "index.html").read_text()
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["randomisation"]["saliency"]["spearman"] == [[0.5], [0.1]]
     (table,) = (tmp_path / "tables").glob("*faithfulness*.csv")

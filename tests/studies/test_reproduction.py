@@ -198,5 +198,5 @@ def test_runs_must_fit(runs: dict[str, Path], tmp_path: Path) -> None:
     """A run of another task, and one of a model that the study does not have."""
     with pytest.raises(InvalidParameter, match="runs must be of ultrasound-resnet, got patch-resnet50"):
         reproduce_byra(tmp_path, StudyOptions(runs={MODELS[0]: runs[MODELS[0]]}))
-    with pytest.raises(InvalidParameter, match="run of ultrasound-resnet must be one for ultrasound, got patches"):
+    with pytest.raises(InvalidParameter, match="run of ultrasound-resnet must be for ultrasound, got patches"):
         reproduce_byra(tmp_path, StudyOptions(runs={MODEL: runs[MODELS[0]]}, engine="eager"))

@@ -182,7 +182,7 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
         "large_noise": _Sentence(
             "the noise of means over cells is {} times that expected from the noise over half a millimetre",
             low="large structures were suppressed, as in processing for display",
-            high="the image shows another structure",
+            high="the image shows an object besides the phantom",
         ),
         "far_pixels": _Sentence(
             "{} of the pixels without gold differ strongly from their surroundings",
@@ -203,7 +203,9 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
         ),
         "slope": _Sentence("the background changes by {} times the noise along 100 mm", ".0f"),
         "bend": _Sentence(
-            "the background differs from a plane by {} times the noise", ".0f", high="the image shows another structure"
+            "the background differs from a plane by {} times the noise",
+            ".0f",
+            high="the image shows an object besides the phantom",
         ),
     }
 )

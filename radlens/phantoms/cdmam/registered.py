@@ -97,7 +97,7 @@ class Registered:
         source: (h, w) int64, flat index in C order of the pixel of the image that each value came from; -1 where the
             image does not reach.
         grid: layout of ``values``: the bounding box of the phantom, upright.
-        layout: how the phantom lies in the image, or in the transposed image.
+        layout: position of the phantom in the image, or in the transposed image.
         is_transposed: whether the phantom lies on its side.
         image_shape: rows and columns of the image.
         correlation: correlation of the image with the noise-free phantom, at pixels of half a millimetre.
