@@ -2,17 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from radlens.extras import lazy
+from radlens.lazy import lazily
 
 if TYPE_CHECKING:
     from radlens.client import Client
     from radlens.notebook import explain, load, read
+else:
+    # ``import radlens`` takes neither torch nor NumPy.
+    __getattr__ = lazily(__name__)
 
 __all__ = ["Client", "__version__", "explain", "load", "read"]
 
 __version__ = "0.1.0"
-
-# A type checker sees the imports above, and so every wrong name.
-if not TYPE_CHECKING:
-    # ``import radlens`` takes neither torch nor NumPy.
-    __getattr__ = lazy(__name__, {"Client": "client", "explain": "notebook", "load": "notebook", "read": "notebook"})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import radlens
+from radlens.archives import library_files
 from radlens.bundles import StoredBundle
 from radlens.families import Worker, family_of
 
@@ -35,7 +36,7 @@ def make_archive(
         },
         "archiverVersion": "0.12.0",
     }
-    library = {str(p.relative_to(LIBRARY.parent)): p for p in LIBRARY.rglob("*.py")}
+    library = {str(p.relative_to(LIBRARY.parent)): p for p in library_files(HANDLERS, bundle.manifest.task)}
     files = {p.name: p for folder in (HANDLERS, bundle.path) for p in folder.iterdir() if p.is_file()} | library
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))

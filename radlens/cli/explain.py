@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from radlens.cli.local import Spread
     from radlens.client import Client
     from radlens.explainers import Checkpoint
+    from radlens.families.cdmam.computing import Elsewhere
+    from radlens.families.cdmam.manifest import Bundle
 
 __all__ = ["EPILOG", "command", "explained"]
 
@@ -306,7 +308,16 @@ def _spread(
         raise InvalidParameter("--workers needs --local or --bundle, and --upsample of several samples")
     from radlens.families.cdmam.cluster import open_cluster
 
-    return partial(open_cluster, workers=workers, address=address, cores=cores, gpus=gpus)
+    @contextmanager
+    def opened(bundle: Bundle) -> Iterator[Elsewhere]:
+        # Ray prints that a worker was lost on stdout, which is for results.
+        with (
+            redirect_stdout(sys.stderr),
+            open_cluster(bundle, workers, address=address, cores=cores, gpus=gpus) as cluster,
+        ):
+            yield cluster
+
+    return opened
 
 
 def explained(

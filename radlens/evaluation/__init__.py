@@ -5,56 +5,48 @@ Measures that ask a network are imported when they are used.
 
 from typing import TYPE_CHECKING
 
-from radlens.evaluation.boxes import (
-    DILATION,
-    QUANTILE,
-    Box,
-    IouCurve,
-    IouSummary,
-    iou,
-    iou_curve,
-    iou_summary,
-    merge_boxes,
-    merged_box,
-    region_boxes,
-    regions_above_quantile,
-)
-from radlens.evaluation.causal import Accuracy, CausalRecord, Criterion, Effect, Elasticity, Quantity, causal_record
-from radlens.evaluation.cdc import (
-    LIMITS_UM,
-    SIGNS,
-    Answer,
-    CdcVerdict,
-    DiameterVerdict,
-    Limit,
-    coverage,
-    describe,
-    linear_interval,
-    log_interval,
-    rmse,
-    skill,
-    verdict,
-)
-from radlens.evaluation.classification import (
-    Classification,
-    Estimate,
-    RocCurve,
-    RocPoint,
-    classification_measures,
-    roc_corner,
-    roc_curve,
-)
-from radlens.evaluation.pointing import (
-    ANY_REGION,
-    RING_MM,
-    RegionHits,
-    breast_regions,
-    pointing_hits,
-    pointing_table,
-)
-from radlens.extras import lazy
+from radlens.lazy import lazily
 
 if TYPE_CHECKING:
+    from radlens.evaluation.boxes import (
+        DILATION,
+        QUANTILE,
+        Box,
+        IouCurve,
+        IouSummary,
+        iou,
+        iou_curve,
+        iou_summary,
+        merge_boxes,
+        merged_box,
+        region_boxes,
+        regions_above_quantile,
+    )
+    from radlens.evaluation.causal import Accuracy, CausalRecord, Criterion, Effect, Elasticity, Quantity, causal_record
+    from radlens.evaluation.cdc import (
+        LIMITS_UM,
+        SIGNS,
+        Answer,
+        CdcVerdict,
+        DiameterVerdict,
+        Limit,
+        coverage,
+        describe,
+        linear_interval,
+        log_interval,
+        rmse,
+        skill,
+        verdict,
+    )
+    from radlens.evaluation.classification import (
+        Classification,
+        Estimate,
+        RocCurve,
+        RocPoint,
+        classification_measures,
+        roc_corner,
+        roc_curve,
+    )
     from radlens.evaluation.faithfulness import (
         BLUR_SIGMA,
         Baseline,
@@ -68,7 +60,17 @@ if TYPE_CHECKING:
         max_sensitivity,
         sensitivity_n,
     )
+    from radlens.evaluation.pointing import (
+        ANY_REGION,
+        RING_MM,
+        RegionHits,
+        breast_regions,
+        pointing_hits,
+        pointing_table,
+    )
     from radlens.evaluation.randomisation import Randomisation, model_randomisation
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = [
     "ANY_REGION",
@@ -130,25 +132,3 @@ __all__ = [
     "skill",
     "verdict",
 ]
-
-_FAITHFULNESS = (
-    "BLUR_SIGMA",
-    "Baseline",
-    "MapKind",
-    "PerturbationCurve",
-    "Score",
-    "baseline_images",
-    "deletion",
-    "infidelity",
-    "insertion",
-    "max_sensitivity",
-    "sensitivity_n",
-)
-_RANDOMISATION = ("Randomisation", "model_randomisation")
-
-# A type checker sees the imports above, and so every wrong name.
-if not TYPE_CHECKING:
-    __getattr__ = lazy(
-        __name__,
-        {**dict.fromkeys(_FAITHFULNESS, "faithfulness"), **dict.fromkeys(_RANDOMISATION, "randomisation")},
-    )

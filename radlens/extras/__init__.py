@@ -1,14 +1,13 @@
 """Which extra of radlens brings which package, and the error that names the extra where a package is missing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from radlens.errors import MissingDependency
 
-__all__ = ["EXTRAS", "Package", "install", "is_there", "lazy", "missing", "named", "require"]
+__all__ = ["EXTRAS", "Package", "install", "is_there", "missing", "named", "require"]
 
 
 class Package(NamedTuple):
@@ -114,20 +113,3 @@ def require(*modules: str) -> None:
     for module in modules:
         if not is_there(module) and (error := missing(module)) is not None:
             raise error
-
-
-def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a package (PEP 562) that imports names when they are first used.
-
-    Args:
-        package: Name of the package.
-        modules: Module of the package that defines each name, without the package's own name.
-    """
-
-    def get(name: str) -> Any:
-        if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        with named():
-            return getattr(import_module(f"{package}.{modules[name]}"), name)
-
-    return get

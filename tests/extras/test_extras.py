@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from radlens.errors import MissingDependency
-from radlens.extras import EXTRAS, install, is_there, lazy, missing, named, require
+from radlens.extras import EXTRAS, install, is_there, missing, named, require
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 
@@ -82,11 +82,3 @@ def test_modules_are_found():
     assert is_there("json.decoder")
     assert not is_there("json.nothing")
     assert not is_there("nothing_like_it.at_all")
-
-
-def test_lazy_names():
-    """A name is imported from its module; another is an AttributeError like that of any module."""
-    get = lazy("json", {"JSONDecoder": "decoder"})
-    assert get("JSONDecoder").__module__ == "json.decoder"
-    with pytest.raises(AttributeError, match="module 'json' has no attribute 'nothing'"):
-        get("nothing")

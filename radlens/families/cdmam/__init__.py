@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from radlens.extras import lazy
+from radlens.lazy import lazily
 
 if TYPE_CHECKING:
     from radlens.families.cdmam.calibration import Calibration
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from radlens.families.cdmam.rows import MAX_PLAIN_EVALUATIONS, MAX_STREAMED_EVALUATIONS
     from radlens.families.cdmam.service import Service
     from radlens.families.cdmam.streaming import Pace
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = [
     "DEFAULT_SAMPLES",
@@ -22,16 +24,3 @@ __all__ = [
     "Service",
     "combined",
 ]
-
-# A type checker sees the imports above, and so every wrong name.
-if not TYPE_CHECKING:
-    __getattr__ = lazy(
-        __name__,
-        {
-            "Calibration": "calibration",
-            **dict.fromkeys(("DEFAULT_SAMPLES", "Curve", "PhantomReader", "combined"), "reader"),
-            **dict.fromkeys(("MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS"), "rows"),
-            "Service": "service",
-            "Pace": "streaming",
-        },
-    )

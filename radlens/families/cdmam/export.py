@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from radlens.bundles.torchscript import save_traced
 from radlens.engines.golden import FLOOR, GOLDEN_TOLERANCE, Deviation, Golden, deviation
 from radlens.engines.llvm_kernel import mark
 from radlens.engines.parity import ENGINES, measure
@@ -217,8 +218,7 @@ def _ensemble(members: Sequence[CdmamNet], dtype: torch.dtype, logarithmic: bool
 
 def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> None:
     torch.save(folded.state_dict(), folder / WEIGHTS)
-    with torch.no_grad():
-        torch.jit.save(torch.jit.trace(folded, images), folder / TRACED)
+    save_traced(folded, images, folder / TRACED)
 
 
 def write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:

@@ -2,18 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from radlens.extras import lazy
+from radlens.lazy import lazily
 
 if TYPE_CHECKING:
     from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
     from radlens.families.classifier.service import ClassifierService, open_model
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = ["ClassExplanation", "ClassPrediction", "ClassifierService", "open_model"]
-
-__getattr__ = lazy(
-    __name__,
-    {
-        **dict.fromkeys(("ClassExplanation", "ClassPrediction"), "computing"),
-        **dict.fromkeys(("ClassifierService", "open_model"), "service"),
-    },
-)

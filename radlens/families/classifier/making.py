@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from radlens import explainers
+from radlens.bundles.torchscript import save_traced
 from radlens.datasets.model_input import ModelInput
 from radlens.engines.golden import relative_error
 from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
@@ -150,8 +151,8 @@ def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> No
         BundleError: it does not compute what the members do.
     """
     members = _Members([evaluating_copy(module) for module in modules])
+    save_traced(members, images, file)
     with torch.no_grad():
-        torch.jit.save(torch.jit.trace(members, images, check_trace=False), file)
         # Another batch than the one that was traced.
         found, expected = torch.jit.load(file)(images[:1]).numpy(), members(images[:1]).numpy()
     error = relative_error(found, expected)

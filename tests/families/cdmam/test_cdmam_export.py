@@ -52,6 +52,13 @@ def test_parity_holds_every_engine_against_float64(exported, graph):
     assert found["torch bf16"].error > 10 * found["torch f32"].error
 
 
+def test_the_same_run_gives_the_same_bundle(exported, smallest_folder, tmp_path):
+    """Its hash does not depend on time, on folders, or on what the process did before."""
+    again = export_bundle(load_run(smallest_folder), tmp_path)
+    assert again.manifest.files == exported.manifest.files
+    assert again.bundle_hash == exported.bundle_hash
+
+
 def test_the_traced_module_takes_any_batch(exported, smallest_folder):
     """One traced module gives mean, aleatoric and epistemic of five images as the eager ensemble does (float32)."""
     images = torch.randn(5, 1, 250, 250, generator=torch.Generator().manual_seed(0))

@@ -57,6 +57,14 @@ def test_a_bundle_comes_back_as_it_was_made(made):
     torch.testing.assert_close(open_model(loaded).outputs(images), Network(0)(images).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_the_same_network_gives_the_same_bundle(made, tmp_path):
+    """Its hash does not depend on time, on folders, or on what the process did before."""
+    given = {"name": "tiny", "version": "1.0", "classes": ("benign", "malignant"), "model_input": INPUT}
+    again = bundle_classifier([Network(0)], tmp_path, **given)
+    assert again.manifest.files == made.manifest.files
+    assert again.bundle_hash == made.bundle_hash
+
+
 def test_the_traced_module_gives_the_logits_of_each_member(made):
     """Of any batch."""
     images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
