@@ -79,17 +79,18 @@ def archive(bundle: StoredBundle[Any], store: Path, *, form: str = "zip", handle
         return Path(shutil.move(made, target))
 
 
-def library_files(handlers: Path, task: str) -> list[Path]:
+def library_files(handlers: Path, task: str | None = None) -> list[Path]:
     """Return the files of the library that an archive holds: modules, and data beside them.
 
     Args:
         handlers: Folder with the handler and what it imports.
-        task: Task of the model; no other family is packed.
+        task: Task of the model, whose family is packed; no other one is. None for what the handler imports alone.
     """
     modules: dict[str, Path] = {}
     waiting = [name for file in handlers.glob("*.py") for name in _imported(file)]
-    # The registry imports a family by its name.
-    waiting.append(f"{FOLDERS[task]}.family")
+    if task is not None:
+        # The registry imports a family by its name.
+        waiting.append(f"{FOLDERS[task]}.family")
     while waiting:
         name = waiting.pop()
         if name in modules or name.partition(".")[0] != _LIBRARY.name:
