@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import radlens
+from radlens.archives import library_files
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.classifier.manifest import ClassifierBundle
 
@@ -31,7 +32,7 @@ def make_archive(bundle: Bundle | ClassifierBundle, file: Path, *, changed: Mapp
         },
         "archiverVersion": "0.12.0",
     }
-    library = {str(p.relative_to(LIBRARY.parent)): p for p in LIBRARY.rglob("*.py")}
+    library = {str(p.relative_to(LIBRARY.parent)): p for p in library_files(HANDLERS)}
     files = {p.name: p for folder in (HANDLERS, bundle.path) for p in folder.iterdir() if p.is_file()} | library
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
