@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_the_notebook_runs(exported, tmp_path, monkeypatch):
     image = tmp_path / "phantom.npy"
     image.write_bytes(to_npy(noise((300, 260))))
     places = {"../model_store/bundles/cdmam-1.0": str(exported.path), "../demo/phantom.dcm": str(image)}
-    scope: dict[str, object] = {}
+    scope: dict[str, Any] = {}
     cells = json.loads((DOCS / "notebook.ipynb").read_text())["cells"]
     for cell in cells:
         if cell["cell_type"] != "code":

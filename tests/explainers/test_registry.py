@@ -136,7 +136,7 @@ def test_what_is_no_model_is_refused():
         explainers.create("saliency").attribute(lambda images: images, torch.zeros(1, 1, 3, 3))
 
 
-KINDS = {
+KINDS: dict[object, list[tuple[object, str]]] = {
     int: [("a", "a whole number, got 'a'"), (2.5, "a whole number, got 2.5"), (True, "a whole number, got True")],
     float: [("a", "finite"), (math.nan, "finite, got nan|a finite number, got nan"), (math.inf, "finite")],
     bool: [("no", "True or False, got 'no'")],

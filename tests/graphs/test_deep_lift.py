@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from captum.attr import DeepLift
 from classifiers import graphs, images, network, weights
-from conftest import relative
+from references import relative
 from torch import Tensor, nn
 from zoo import Lambda
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import autograd, relative
+from references import autograd, relative
 from torch import nn
 from torch.utils import _pytree as pytree
 from zoo import PartialUNet, mobilenet, randomised
