@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers.base import _REGISTRY, Explainer
+from radlens.explainers.base import _REGISTRY, Attribution, Explainer
+from radlens.explainers.work import Ask
 from radlens.service.parameters import (
     Choice,
     Integer,
@@ -200,8 +201,9 @@ def test_new_methods_need_no_change_here(monkeypatch):
         n_copies: int = 3
         width: float = 0.5
 
-        def _attribute(self, model, images, targets):
-            return images
+        def work(self, image, target):
+            (gradients,) = yield Ask("gradient", {"images": image[None]}, target)
+            return Attribution(self.width * gradients[0])
 
     monkeypatch.setattr(Later, "name", "later", raising=False)
     monkeypatch.setitem(_REGISTRY, "later", Later)
