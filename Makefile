@@ -36,12 +36,14 @@ JOBS ?= 2
 UV ?= uv
 UV_OPTIONS ?=
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS)
+
 # Compiled once, packages start in a tenth of the time, and tests and server start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev wheelhouse lock demo stop test lint types check bench bench-engines bench-attribution bench-gpu clean
+.PHONY: help install install-dev wheelhouse lock demo stop test test-slow test-quick coverage lint types check bench bench-engines bench-attribution bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -78,8 +80,14 @@ demo: install ## serve the demo model, send it a phantom as DICOM, write what co
 stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
 
-test: install-dev ## run all tests, those against a real TorchServe among them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) $(TESTS)
+test: install-dev ## run the tests, those against a real TorchServe among them; some 6 minutes
+	$(PYTEST) -m "not slow" $(TESTS)
+
+test-slow: install-dev ## run the tests that test leaves out: trainings, several servers, many phantoms
+	$(PYTEST) -m slow $(TESTS)
+
+test-quick: install-dev ## run the tests of files that take seconds, without a server; within 2 minutes
+	$(PYTEST) -m "not slow and not serving and not long" $(TESTS)
 
 lint: install-dev ## check style and formatting
 	$(BIN)/ruff check .
@@ -88,7 +96,7 @@ lint: install-dev ## check style and formatting
 types: install-dev ## check types
 	$(BIN)/mypy
 
-check: lint types test ## lint, types and tests
+check: lint types test test-slow ## lint, types and all tests
 
 bench: $(VENV)/.installed-load ## put load on the running server with locust; report and CSV go to build/load/
 	@mkdir -p $(LOAD)

@@ -12,10 +12,12 @@ failure; with failures the exit code is 1.
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from concluding import conclude
 from locust import FastHttpUser, constant, events, task
+from locust.env import Environment
 
 from radlens.phantoms.cdmam import SCENARIOS, Layout, simulate, to_dicom
 from radlens.server import State
@@ -36,7 +38,7 @@ class CdmamUser(FastHttpUser):
     wait_time = constant(0)
     network_timeout = connection_timeout = 600.0
 
-    def ask(self, name: str, path: str, check, **headers: str) -> None:
+    def ask(self, name: str, path: str, check: Callable[[bytes], str | None], **headers: str) -> None:
         """Send the phantom; ``check`` returns the error of a body, or None."""
         key = STATE.keys().inference if STATE else os.environ.get("RADLENS_TOKEN")
         headers = {"Content-Type": "application/dicom", "Authorization": f"Bearer {key}", **headers}
@@ -108,6 +110,6 @@ def wrong_stream(body: bytes) -> str | None:
 
 
 @events.quitting.add_listener
-def report(environment, **_) -> None:
+def report(environment: Environment, **_: object) -> None:
     """Print ratios and the machine; fail if an answer was wrong."""
     conclude(environment, "cdmam", PREDICT, OMIG, UPSAMPLE)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from concluding import conclude
 from locust import FastHttpUser, constant, events, task
+from locust.env import Environment
 from PIL import Image
 
 from radlens.server import State
@@ -110,6 +111,6 @@ def _values(body: bytes, media_type: str) -> np.ndarray:
 
 
 @events.quitting.add_listener
-def report(environment, **_) -> None:
+def report(environment: Environment, **_: object) -> None:
     """Print ratios and the machine; fail if an answer was wrong."""
     conclude(environment, MODEL, PREDICT, *MAPS)

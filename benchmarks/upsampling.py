@@ -11,7 +11,7 @@ full. The map of the paper (N = 5000, 50 steps) took 4.5 hours.
 import argparse
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,7 +111,7 @@ class _Clock:
     """Sums of seconds by part of the computation."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ the last one.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import machine, machine_line, save, show
@@ -21,8 +22,9 @@ from radlens.explainers import upsample
 from radlens.explainers.omig import Omig
 from radlens.families import load
 from radlens.families.cdmam.asking import WALK
-from radlens.families.cdmam.disk_statistics import HasGradient, counter_test, disk_statistic
-from radlens.families.cdmam.model import open_bundle
+from radlens.families.cdmam.disk_statistics import counter_test, disk_statistic
+from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.model import BundleEngine, open_bundle
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.registered import Registered
 
@@ -41,14 +43,17 @@ def main() -> None:
     parser.add_argument("--engine", default="auto", help="engine of the gradient (default auto, the fastest)")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    model = open_bundle(load(options.bundle), options.engine)
+    bundle = load(options.bundle)
+    if not isinstance(bundle, Bundle):
+        parser.error(f"bundle must be of a phantom model, got one of {bundle.manifest.task}")
+    model = open_bundle(bundle, options.engine)
     rows = []
     for scenario in options.scenarios:
         true = cdmam.expected_cdc([cdmam.SCENARIOS[scenario]])[0]
         for seed in range(options.phantoms):
-            phantoms = [_registered(scenario, seed, contrast) for contrast in (1.0, 0.0)]
+            phantom, empty = (_registered(scenario, seed, contrast) for contrast in (1.0, 0.0))
             for walk in options.walks:
-                found = _measured(model, *phantoms, true, walk, options.samples)
+                found = _measured(model, phantom, empty, true, walk, options.samples)
                 rows.append({"scenario": scenario, "phantom": seed, "walk": walk, **found})
     print(machine_line(machine()))
     columns = [
@@ -75,10 +80,10 @@ def _registered(scenario: str, seed: int, contrast: float) -> Registered:
 
 
 def _measured(
-    model: HasGradient, phantom: Registered, empty: Registered, true_um: np.ndarray, walk: str, n_samples: int
+    model: BundleEngine, phantom: Registered, empty: Registered, true_um: np.ndarray, walk: str, n_samples: int
 ) -> dict[str, float]:
     n_steps, path_length, zscore = (float(part) for part in walk.split(","))
-    steps = {"n_steps": int(n_steps), "path_length": path_length, "zscore": zscore}
+    steps: dict[str, Any] = {"n_steps": int(n_steps), "path_length": path_length, "zscore": zscore}
     begin = time.perf_counter()
     found = counter_test(model, phantom, true_um, n_samples=n_samples, batch_size=16, **steps)
     seconds = time.perf_counter() - begin

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ts.context import Context
 from ts.protocol.otf_message_handler import create_predict_response
@@ -35,14 +36,18 @@ def reply(context: Context, bodies: Sequence[bytes], streams: Mapping[int, Strea
         streams: streams by row. Bodies larger than a piece are sent in the same way.
     """
     large = {row: body for row, body in enumerate(bodies) if len(body) > PIECE}
-    pending = {row: lambda emit, body=body: emit(body) for row, body in large.items()} | dict(streams)
+    pending = {row: partial(_emit, body) for row, body in large.items()} | dict(streams)
     done = {row: body for row, body in enumerate(bodies) if row not in pending}
     for row, stream in pending.items():
         # One message ends the finished rows and opens the next row: TorchServe ends a batch without an open row.
         send(context, finished=done, unfinished={row: b""})
-        stream(lambda body, row=row: send_pieces(context, row, body))
+        stream(partial(send_pieces, context, row))
         done = {row: b""}
     return [done.get(row, b"") for row in range(len(bodies))]
+
+
+def _emit(body: bytes, emit: Callable[[bytes], None]) -> None:
+    emit(body)
 
 
 def send_pieces(context: Context, row: int, body: bytes) -> None:

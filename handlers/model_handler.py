@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 # An archive is self-contained: its radlens must take precedence over an installed one and over PYTHONPATH.
@@ -10,9 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import engine_metrics
 from batch_reply import reply
+from ts.context import Context
 
 from radlens.families import load, open_service
-from radlens.service import request_from_http
+from radlens.service import Request, request_from_http
 
 NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are not parameters: the body, and the field with which ``/invocations`` selects the model."""
@@ -21,13 +24,13 @@ NO_PARAMETERS = {"body", "model_name"}
 class ModelHandler:
     """Serve ``/predictions`` and ``/explanations`` of one archived model."""
 
-    def initialize(self, context):
+    def initialize(self, context: Context) -> None:
         """Load the bundle from the archive and report its engine."""
         bundle = load(Path(context.system_properties["model_dir"]))
         self.service = open_service(bundle)
         engine_metrics.report(context.metrics, bundle.manifest.version, self.service.engine)
 
-    def handle(self, rows, context):
+    def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """Return one body per row, in the order of ``rows``, each with its own status and headers."""
         # A batch can mix predictions and explanations: the headers are read for each row, not for row 0.
         requests = [
@@ -43,7 +46,7 @@ class ModelHandler:
         return reply(context, [response.body for response in responses], streams)
 
 
-def decode(row, headers, request_id):
+def decode(row: Mapping[str, Any], headers: Mapping[str, Any], request_id: str) -> Request:
     """Return the request that TorchServe 0.12 split into ``row`` and ``headers``.
 
     TorchServe passes the query string of ``/models/{name}/invoke`` as fields of the row. It drops that of
@@ -58,7 +61,7 @@ def decode(row, headers, request_id):
     return request_from_http("explain" if explain else "predict", raw(row.get("body", b"")), plain, query, request_id)
 
 
-def raw(value):
+def raw(value: object) -> bytes:
     """Return the bytes of a field or body; JSON and text that TorchServe decoded are encoded again."""
     if isinstance(value, bytes | bytearray):
         return bytes(value)

@@ -2,33 +2,105 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+import smallest_run
+from made_once import copied, tidy
+from shared_server import HOST, make_store, needs_shared_server, starting
 
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.classifier.manifest import ClassifierBundle
+from radlens.server import Server
 
 # Consoles take their width from here when they are made, whichever test is the first to make one.
 os.environ["COLUMNS"] = "100"
 
+TESTS = Path(__file__).parent
 
-class ByFile(LoadScopeScheduling):
-    """Keeps the tests of a file in one process, and all that share the TorchServe of the session.
-
-    Marks for groups of xdist 3.8 have no effect in pytest 9.2, and say nothing about it.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        return "serving" if "/serving/" in file else file
+SLOW_TIMEOUT_S = 600
+"""Limit of tests that are marked as slow; the limit of the others is in pyproject.toml."""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    """Return what gives out tests to processes, whatever ``--dist`` says."""
+LONG = (
+    "cli/test_demo_command.py",
+    "families/cdmam/test_cdmam_registered.py",
+    "studies/test_amanova.py",
+    "families/cdmam/test_cdmam_training.py",
+    "families/cdmam/test_cdmam_export.py",
+    "families/cdmam/test_cluster.py",
+    "families/cdmam/test_registered_service.py",
+    "domain/test_wrong_images.py",
+    "cli/test_bundle_command.py",
+    "graphs/test_onnx.py",
+    "cli/test_read_out_command.py",
+    "phantoms/test_disk_blur.py",
+    "families/classifier/test_making.py",
+    "families/classifier/test_classifier_model.py",
+    "families/cdmam/test_trained_ablation.py",
+    "families/cdmam/test_trained_walk.py",
+    "families/cdmam/test_cdmam_gradient.py",
+    "families/cdmam/test_cdmam_members.py",
+    "families/cdmam/test_engines_in_service.py",
+    "families/test_every_family.py",
+    "engines/test_engines.py",
+    "engines/test_memory.py",
+    "engines/test_llvm_engine.py",
+    "engines/test_llvm_kernel.py",
+    "engines/test_tensorrt_engine.py",
+    "cli/test_explain_command.py",
+    "cli/test_evaluate_domain.py",
+    "cli/test_figures_command.py",
+    "cli/test_reliability_command.py",
+    "studies/test_reproduction.py",
+    "graphs/test_forms.py",
+    "graphs/test_gradient.py",
+    "domain/test_right_images.py",
+    "test_notebook.py",
+)
+"""Files that take more than a few seconds, the longest first: the order in which processes take them."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Return the scheduler, whatever ``--dist`` says."""
+    from by_file import ByFile
+
+    config.option.loadscopereorder = False
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests of long files, let slow tests run longer, and begin with long files where processes share the tests.
+
+    The last file must be a short one: the other processes wait for it.
+    """
+    ranks = {TESTS / name: rank for rank, name in enumerate(LONG)}
+    for item in items:
+        if item.path in ranks:
+            item.add_marker(pytest.mark.long)
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+    if is_worker(config):
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Return whether another process started this one to share its tests."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--fresh``."""
+    parser.addoption("--fresh", action="store_true", help="make all shared files anew, see tests/made_once.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tidy up the shared files, in the one process that starts the others."""
+    if not is_worker(config):
+        tidy(fresh=config.getoption("--fresh"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +109,29 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RADLENS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def starting_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model store of the shared TorchServe."""
+    return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def starting_server(starting_store: Path) -> Iterator[Server]:
+    """The shared TorchServe, which need not answer yet."""
+    with starting(starting_store) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server_starts(request: pytest.FixtureRequest) -> None:
+    """The shared TorchServe starts with the first test, if any test needs it."""
+    process = getattr(request.config, "workerinput", {"workerid": HOST})["workerid"]
+    if process == HOST and any(needs_shared_server(item.nodeid) for item in request.session.items):
+        # The tests that need it fail if it does not start, and no others.
+        with suppress(Exception):
+            request.getfixturevalue("starting_server")
 
 
 @pytest.fixture(scope="session")
@@ -50,22 +145,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished training run of the smallest recipe."""
-    from smallest_run import SMALLEST
-
-    from radlens.families.cdmam.training import train
-
-    folder = tmp_path_factory.mktemp("runs") / "smallest"
-    train(folder, SMALLEST, device="cpu", n_workers=1)
-    return folder
+    return copied("smallest", smallest_run.make, tmp_path_factory.mktemp("runs") / "smallest")
 
 
 @pytest.fixture(scope="session")
-def exported(smallest_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle exported from that run, with graphs and golden values."""
-    from radlens.families.cdmam.export import export_bundle
-    from radlens.families.cdmam.training import load_run
-
-    return export_bundle(load_run(smallest_folder), tmp_path_factory.mktemp("exported"))
+    return Bundle.load(copied("exported", smallest_run.make_exported, tmp_path_factory.mktemp("exported") / "bundle"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,15 @@
 """A gradient graph of random CDMAM members, as an export writes it."""
 
+import shutil
 from pathlib import Path
 
 import torch
+from made_once import made
 
 from radlens.engines.llvm_kernel import mark
 from radlens.families.cdmam.export import write_onnx
 from radlens.families.cdmam.gradient import CdmamGradient
+from radlens.families.cdmam.manifest import GRADIENT_ONNX
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 
 
@@ -19,6 +22,11 @@ def write_gradient(file: Path, n_members: int, rank: int = 2, *, logarithmic: bo
             norm.running_mean.normal_(0, 0.1)
             norm.bias.data.normal_(0, 0.1)
     ensemble = FoldedCdmamEnsemble.from_members(members, logarithmic=logarithmic)
-    write_onnx(CdmamGradient(ensemble), torch.zeros(2, 1, 250, 250), file, ["score", "gradient"])
-    mark(file)
+
+    def make(folder: Path) -> None:
+        write_onnx(CdmamGradient(ensemble), torch.zeros(2, 1, 250, 250), folder / GRADIENT_ONNX, ["score", "gradient"])
+        mark(folder / GRADIENT_ONNX)
+
+    kind = "logarithmic" if logarithmic else "linear"
+    shutil.copy(made(f"{kind}-gradient-of-{n_members}-of-rank-{rank}", make) / GRADIENT_ONNX, file)
     return ensemble

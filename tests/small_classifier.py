@@ -1,15 +1,15 @@
 """Classifiers that are small, quick and untrained, with the graphs that the library exports.
 
-Exporting takes seconds: each network's graphs are made once in a process, and bundles of any kind are made of them.
+Exporting takes seconds: each network's graphs are made once, and bundles of any kind are made of them.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import torch
+from made_once import made
 from torch import nn
 
 from radlens import explainers
@@ -120,11 +120,14 @@ def graph_files(graph: str, seed: int, n_outputs: int, shape: tuple[int, int]) -
     """Return the files of a graph by their suffixes: ONNX, and golden values."""
     images = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(1))
     examples = {"images": images, "baselines": torch.zeros_like(images), "weights": torch.eye(n_outputs)[[0, -1]]}
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "graph.onnx"
+
+    def make(folder: Path) -> None:
+        file = folder / "graph.onnx"
         _graphs(seed, n_outputs, shape).to_onnx(graph, file)
-        golden = golden_values(file, {name: examples[name].numpy() for name in asks.spec(graph).inputs}).save(file)
-        return {".onnx": file.read_bytes(), ".golden.npz": golden.read_bytes()}
+        golden_values(file, {name: examples[name].numpy() for name in asks.spec(graph).inputs}).save(file)
+
+    folder = made(f"{graph}-of-{seed}-with-{n_outputs}-for-{shape[0]}x{shape[1]}", make)
+    return {suffix: (folder / "graph").with_suffix(suffix).read_bytes() for suffix in (".onnx", ".golden.npz")}
 
 
 @cache

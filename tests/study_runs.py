@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_once import copied
 from torch import nn
 
 from radlens.datasets import ModelInput
@@ -47,8 +48,10 @@ def tiny_recipe(model: str, **changes: Any) -> ClassifierPreset:
     return replace(preset, input=network, warm_up=None, **(small | changes))
 
 
-def make_run(folder: Path, model: str, **changes: Any) -> Path:
-    """Train a model in ``folder``, within `small_studies`."""
-    recipe = tiny_recipe(model, **changes)
-    train_classifier(folder, recipe, model=model, variant="demo", device="cpu", n_workers=1)
-    return folder
+def make_run(folder: Path, model: str) -> Path:
+    """Return ``folder``, a new one with a trained model; call it within `small_studies`."""
+
+    def make(stored: Path) -> None:
+        train_classifier(stored, tiny_recipe(model), model=model, variant="demo", device="cpu", n_workers=1)
+
+    return copied(f"study-of-{model}", make, folder)

@@ -92,6 +92,7 @@ class Site:
         if request is None:
             return
         self.seen.append((request.target.decode(), dict(request.headers), body))
+        assert self.behind is not None
         for event in self.behind(request, body):
             writer.write(http.send(event))
             await writer.drain()

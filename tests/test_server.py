@@ -215,7 +215,16 @@ def test_only_the_store_can_be_registered_from(make, tmp_path, monkeypatch):
     assert re.fullmatch(allowed, f"file://{tmp_path.resolve()}/store/model.mar")
     assert not re.fullmatch(allowed, "file:///etc/passwd")
     assert text.endswith("job_queue_size=7\n")
-    assert server._pattern(Path("/a b/c+(d)")) == "/a.b/c..d."
+    odd = tmp_path / "a b" / "c+(d)"
+    odd.mkdir(parents=True)
+    (odd / "model.mar").touch()
+    other = Server(CONFIG, odd, {"model": "model.mar"}, tmp_path / "other", ports=free_ports())
+    with pytest.raises(ServerError, match="TorchServe must start"):
+        other.start()
+    other.stop()
+    text = (tmp_path / "other" / "config.properties").read_text()
+    allowed = [line for line in text.splitlines() if line.startswith("allowed_urls=")][-1].partition("=")[2]
+    assert re.fullmatch(allowed, f"file://{odd.resolve()}/model.mar")
 
 
 def test_processes_that_do_not_end_are_told(tmp_path, monkeypatch):

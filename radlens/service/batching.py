@@ -5,20 +5,43 @@ Rows that can share work are computed together, and a failing row does not affec
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from radlens.engines.base import Refusal
 from radlens.service.failures import failed
 from radlens.service.messages import Emit, Request, Response
 
-__all__ = ["BatchService", "Work"]
+__all__ = ["BatchService", "Serving", "Work"]
 
 Result = TypeVar("Result")
 Work = tuple[Callable[[Sequence[Any]], Sequence[Any]], Callable[[Any, Any, Any], Response], list[Any]]
 """Function that computes rows, function that encodes a row, its result and its context as a response, and the rows."""
 
 
+class Serving(Protocol):
+    """Engine of a service, for metrics."""
+
+    @property
+    def name(self) -> str:
+        """Name of the engine."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of its arithmetic."""
+
+    @property
+    def refused(self) -> Sequence[Refusal]:
+        """Engines that must not compute a graph, with reasons."""
+
+
 class BatchService(ABC):
-    """Answer requests with one model; a row is a validated request."""
+    """Answer requests with one model; a row is a validated request.
+
+    Attributes:
+        engine: Engine that serves.
+    """
+
+    engine: Serving
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Return one response per request, in their order; never raises, whatever the requests contain.

@@ -19,6 +19,7 @@ def load():
 OPTIONS = ("--name", "chest", "--classes", "normal,nodule", "--shape", "16x12")
 
 
+@pytest.mark.slow
 def test_a_module_becomes_an_archive_that_answers(run, tmp_path):
     """The table of errors, the methods, the archive; and a prediction with it."""
     (tmp_path / "own_network_module.py").write_text(MODULE)

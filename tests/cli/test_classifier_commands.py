@@ -8,7 +8,7 @@ import PIL.Image
 import pydicom
 import pytest
 from archives import make_archive
-from conftest import serving
+from local_server import serving
 from sample_images import dicom, noise
 
 from radlens import local

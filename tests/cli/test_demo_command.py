@@ -50,6 +50,7 @@ def config(tmp_path):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.serving
 def test_from_trained_members_to_a_report_over_http(process, tmp_path, workdir, config, smallest_folder):
     """Everything is made, sent as DICOM and written; a second run changes neither archive nor server."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from radlens.cli.evaluate_causal import ModelReader, _as_dicom, print_record
+from radlens.cli.evaluate_causal import ModelReader, print_record
 from radlens.client import Client
 from radlens.errors import UnreadableImage
 from radlens.evaluation import CausalRecord, causal_record
@@ -109,11 +109,25 @@ def test_nothing_measured_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
     assert "35 kV - - - - - - - 100.0 %" in printed
 
 
-def test_a_bundle_is_asked_as_clients_ask(bundle: Bundle, pixels: np.ndarray) -> None:
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Images that clients sent."""
+    images: list[bytes] = []
+    predict = Client.predict
+
+    def recorded(self: Client, image: bytes) -> dict[str, Any]:
+        images.append(image)
+        return predict(self, image)
+
+    monkeypatch.setattr(Client, "predict", recorded)
+    return images
+
+
+def test_a_bundle_is_asked_as_clients_ask(bundle: Bundle, pixels: np.ndarray, sent: list[bytes]) -> None:
     """The curve is that of the service's answer to the same image."""
     found = ModelReader(bundle.path)(pixels, SPACING_MM)
     with Client("http://local", model="cdmam", transport=LocalTransport(bundle)) as client:
-        answer = client.predict(_as_dicom(pixels, SPACING_MM))["prediction"]
+        answer = client.predict(sent[0])["prediction"]
     assert found is not None
     assert found.mean.tolist() == answer["mean_um"]
     assert found.interval.tolist() == answer["interval_um"]
@@ -154,9 +168,10 @@ def test_what_the_service_does_not_judge_is_marked(
     assert found.assessable is False  # type: ignore[attr-defined]
 
 
-def test_dicom_images_keep_16_bits(pixels: np.ndarray) -> None:
+def test_dicom_images_keep_16_bits(bundle: Bundle, pixels: np.ndarray, sent: list[bytes]) -> None:
     """Pixels and spacing come back, beyond the simulator's 12 bits too, and no exposure is stated."""
-    image = read(_as_dicom(16 * pixels, SPACING_MM))
+    ModelReader(bundle.path)(16 * pixels, SPACING_MM)
+    image = read(sent[0])
     assert np.array_equal(image.pixels, 16 * pixels)
     assert image.pixels.max() > 4095
     assert image.spacing_mm == (SPACING_MM, SPACING_MM)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from radlens.cli.evaluate_domain import ModelAssessor, _as_dicom, _with_service
+from radlens.cli.evaluate_domain import ModelAssessor
+from radlens.client import Client
 from radlens.evaluation import domain
 from radlens.evaluation.domain import DomainRecord, Judgement
 from radlens.families.cdmam.manifest import Bundle
@@ -61,16 +62,24 @@ def test_classifier_is_refused(run: Callable[..., Any], classifier: ClassifierBu
     assert "--domain needs a contrast-detail model, got one of task classification" in " ".join(result.stderr.split())
 
 
-def test_image_is_handed_on_whole() -> None:
-    """Pixel values beyond 12 bits and unequal spacings survive the file."""
+def test_image_is_handed_on_whole(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixel values beyond 12 bits and unequal spacings survive the file that the service gets."""
+    sent: list[bytes] = []
+
+    def predict(self: Client, image: bytes) -> dict[str, Any]:
+        sent.append(image)
+        return {"assessable": False, "reasons": ["it is not looked at"]}
+
+    monkeypatch.setattr(Client, "predict", predict)
     pixels = 16 * simulate(SCENARIOS["1"], Layout.with_margin(0, (0.8, 1.0))).pixels
-    image = read(_as_dicom(pixels, (0.8, 1.0)))
+    assert not ModelAssessor(bundle.path)(pixels, (0.8, 1.0)).assessable
+    (image,) = map(read, sent)
     np.testing.assert_array_equal(image.pixels, pixels)
     assert image.spacing_mm == (0.8, 1.0)
 
 
 def test_service_is_asked(bundle: Bundle) -> None:
     """What the service answers is what counts: a blank image is not judged."""
-    judgement = _with_service(bundle.path)(np.full((600, 500), 1000.0, np.float32), (0.4, 0.4))
+    judgement = ModelAssessor(bundle.path)(np.full((600, 500), 1000.0, np.float32), (0.4, 0.4))
     assert not judgement.assessable
     assert judgement.reasons

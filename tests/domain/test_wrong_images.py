@@ -33,6 +33,9 @@ NAMED = {
 }
 """What some reason must say."""
 
+KINDS = [kind if kind in NAMED else pytest.param(kind, marks=pytest.mark.slow) for kind in WRONG]
+"""All kinds; those whose cause is not named are slow tests."""
+
 
 @pytest.fixture(scope="module")
 def source() -> Source:
@@ -45,7 +48,7 @@ def test_corpus_is_large() -> None:
     assert len(WRONG) >= 80
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("kind", KINDS)
 def test_wrong_image_is_refused(source: Source, kind: str) -> None:
     """A wrong image has a reason, and where the cause is one that can be told, the reason names it."""
     found = why_not(*WRONG[kind](source))

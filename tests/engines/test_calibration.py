@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,12 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RADLENS_CACHE", str(tmp_path / "cache"))
 
 
+def _same(engine):
+    return engine
+
+
 def _candidates(*engines, footprint=None):
-    return [Candidate(engine.name, "f32", lambda engine=engine: engine, footprint) for engine in engines]
+    return [Candidate(engine.name, "f32", partial(_same, engine), footprint) for engine in engines]
 
 
 def _choose(candidates, limit=10**9, **rest):

@@ -53,7 +53,7 @@ def slow_curve(score, start, end, maps, n_steps):
     for first, last, single in zip(start, end, maps, strict=True):
         h, w = first.shape[1:]
         pixels = [(y, x) for y in range(h) for x in range(w)]
-        pixels.sort(key=lambda at, single=single: -sum(single[:, at[0], at[1]].tolist()))
+        pixels.sort(key=dict(zip(pixels, (-single.sum(dim=0)).flatten().tolist(), strict=True)).__getitem__)
         changed, done, scores = first.clone(), 0, []
         for k in range(n_steps + 1):
             while done < k * h * w // n_steps:

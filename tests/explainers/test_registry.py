@@ -137,7 +137,7 @@ def test_what_is_no_model_is_refused():
         explainers.create("saliency").attribute(lambda images: images, torch.zeros(1, 1, 3, 3))
 
 
-BAD = {
+BAD: dict[type, list[tuple[object, str]]] = {
     Whole: [("a", "a whole number, got 'a'"), (2.5, "a whole number, got 2.5"), (True, "a whole number, got True")],
     Finite: [("a", "finite"), (math.nan, "finite, got nan|a finite number, got nan"), (math.inf, "finite")],
     Flag: [("no", "True or False, got 'no'")],

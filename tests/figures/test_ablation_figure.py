@@ -106,7 +106,10 @@ def test_pixels_must_fit_their_layout():
 def test_unknown_effects_are_drawn():
     """If no cell is known there is nothing but the lines."""
     empty = cells()._replace(effect=np.full((16, 16), np.nan), significant=np.zeros((16, 16), bool))
-    save(figure_ablation(empty, PIXELS, LAYOUT), dpi=30)
+    figure = figure_ablation(empty, PIXELS, LAYOUT)
+    assert save(figure, dpi=30).startswith(b"\x89PNG")
+    assert figure.get_suptitle().endswith(f"\n{NOTHING_SIGNIFICANT}")
+    assert len(np.unique(filled(figure), axis=0)) == 1
 
 
 def test_without_a_significant_cell_there_is_a_sentence_and_no_colour():

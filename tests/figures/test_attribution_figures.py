@@ -234,8 +234,12 @@ def test_members_their_mean_and_their_disagreement_are_drawn(n_members, n_shown)
 
 
 def test_members_that_agree_are_drawn_too():
-    """The standard deviation is zero everywhere."""
-    save(figure_members(PIXELS, np.stack([np.zeros(SHAPE)] * 2)), dpi=30)
+    """The standard deviation is zero everywhere, so it has one colour."""
+    figure = figure_members(PIXELS, np.stack([bump()] * 2))
+    assert save(figure, dpi=30).startswith(b"\x89PNG")
+    (spread,) = [axes for axes in figure.axes if "Standard deviation" in axes.get_title()]
+    (picture,) = spread.get_images()
+    assert len(np.unique(np.reshape(picture.get_array(), (-1, 3)), axis=0)) == 1
 
 
 def test_members_that_are_none_are_refused():

@@ -43,7 +43,7 @@ def test_points_show_baseline_and_what_lies_outside(history):
     """Open in the baseline, orange outside its interval."""
     axes = figure_history(history, baseline(history, 2)).axes[0]
     points = [each for each in axes.collections if isinstance(each, PathCollection)]
-    faces = [to_hex(face) for each in points for face in each.get_facecolors()]
+    faces = [to_hex(face) for each in points for face in each.get_facecolor()]
     assert sorted(faces) == sorted([OPEN, OPEN, INSIDE, OUTSIDE])
 
 

@@ -8,9 +8,9 @@ import onnx_ir as ir
 import pytest
 import torch
 from classifiers import images, network
-from conftest import autograd, relative
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from references import autograd, relative
 from torch import nn
 from zoo import Lambda
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from captum.attr import GuidedBackprop, LayerGradCam
 from classifiers import NETWORKS, graphs, images, network, weights
-from conftest import autograd, relative
+from references import autograd, relative
 from torch import nn
 from zoo import Lambda
 

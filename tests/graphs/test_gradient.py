@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import autograd, relative
+from references import autograd, relative
 from torch import nn
 from torch.utils import _pytree as pytree
 from zoo import (

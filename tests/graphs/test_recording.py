@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ def test_plain_code_is_recorded_with_shapes():
     """Functions, methods and operators on values become nodes; the batch stays a symbol, tensors become buffers."""
     module, recorder, x = _recorder()
     with recorder.before(module.graph.output_node()):
-        y = torch.where(x > 0, x * torch.ones(3), 0.0).sum(1, keepdim=True)
+        y: Any = torch.where(x > 0, x * torch.ones(3), 0.0).sum(1, keepdim=True)
     assert sizes(y) == [-1, 1]
     assert y.ndim == 2
     assert y.dtype == torch.float32

@@ -39,8 +39,8 @@ class Weights(dict):
 
 
 def _norm(state: dict, name: str, x: Tensor) -> Tensor:
-    parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return F.batch_norm(x, *parts, training=False, eps=1e-5)
+    mean, var, weight, bias = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, mean, var, weight, bias, training=False, eps=1e-5)
 
 
 def _unit(state: dict, conv: str, norm: str, x: Tensor, act: Callable | None, stride: int = 1, groups: int = 1):

@@ -25,7 +25,12 @@ def usual():
 
 
 @pytest.mark.parametrize(
-    ("scenario", "blur_mm", "error_mm"), [("1", 0.085, 0.0015), ("1", 0.115, 0.0015), ("4", 0.1, 0.005)]
+    ("scenario", "blur_mm", "error_mm"),
+    [
+        ("1", 0.085, 0.0015),
+        pytest.param("1", 0.115, 0.0015, marks=pytest.mark.slow),
+        pytest.param("4", 0.1, 0.005, marks=pytest.mark.slow),
+    ],
 )
 def test_the_blur_is_known_within_its_error(scenario, blur_mm, error_mm):
     """Of a good and of a bad exposure: three standard errors, and 0.001 mm for errors of the registration."""
@@ -38,9 +43,9 @@ def test_the_blur_is_known_within_its_error(scenario, blur_mm, error_mm):
     ("change", "within_mm"),
     [
         ({"gain": 3.0, "offset": 200.0}, 1e-4),
-        ({"grid": 0.0}, 0.004),
-        ({"writing": 0.0}, 0.002),
-        ({"disks": 1.5}, 0.001),
+        pytest.param({"grid": 0.0}, 0.004, marks=pytest.mark.slow),
+        pytest.param({"writing": 0.0}, 0.002, marks=pytest.mark.slow),
+        pytest.param({"disks": 1.5}, 0.001, marks=pytest.mark.slow),
     ],
 )
 def test_nothing_but_the_edges_matters(usual, change, within_mm):

@@ -87,6 +87,7 @@ def test_truth_agrees_with_the_pixels(mass):
     for seed in range(5):
         image = ultrasound.simulate(mass, image_shape=(300, 280), scanner=PLAIN, seed=seed)
         rows, cols = np.nonzero(image.mask)
+        assert image.box is not None
         x0, y0, x1, y1 = image.box
         assert (x0, y0, x1, y1) == (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)
         assert (x1 - x0) * image.spacing_mm[1] == pytest.approx(mass.width_mm, abs=2 * image.spacing_mm[1])
@@ -124,6 +125,7 @@ def test_posterior_features_show_below_the_mass(malignant):
     for posterior in ultrasound.POSTERIOR:
         mass = ultrasound.Mass(malignant, 14.0, 8.0, -14.0, posterior)
         image = ultrasound.simulate(mass, scanner=PLAIN, seed=3)
+        assert image.box is not None
         x0, _, x1, y1 = image.box
         strip = image.pixels[y1 + 6 : y1 + 60]
         beside = np.r_[strip[:, : x0 - 6].ravel(), strip[:, x1 + 6 :].ravel()].mean()
@@ -187,6 +189,7 @@ def test_odd_sizes_work(image_shape):
 def test_spacing_may_differ_between_rows_and_columns():
     """Extents in mm hold with pixels that are not square, as in images resized to 224 x 224: one pixel each."""
     image = ultrasound.simulate(BENIGN, spacing_mm=(0.12, 0.2), seed=5)
+    assert image.box is not None
     x0, y0, x1, y1 = image.box
     assert (x1 - x0) * 0.2 == pytest.approx(14.0, abs=0.4)
     assert (y1 - y0) * 0.12 == pytest.approx(9.0, abs=0.24)

@@ -1,53 +1,26 @@
 """A real TorchServe on loopback, with free ports and a directory of its own, stopped by the session that started it."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from archives import LIBRARY, make_archive
-from tiny_bundle import make_bundle
 
 from radlens.client import Client
-from radlens.server import Server, free_ports
-
-TOP = LIBRARY.parent
-
-VERSION_FILE = "radlens/__init__.py"
-
-
-def versioned(version: str) -> dict[str, str]:
-    """Return library code that differs from the installed library's in its version."""
-    return {VERSION_FILE: (TOP / VERSION_FILE).read_text().replace("__version__ = ", f'__version__ = "{version}"  # ')}
+from radlens.server import Server
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(starting_store: Path) -> Path:
     """A model store with version 1.0, whose archived library calls itself 1.0-archived."""
-    folder = tmp_path_factory.mktemp("store")
-    bundle = make_bundle(tmp_path_factory.mktemp("bundle-1"))
-    make_archive(bundle, folder / "cdmam-1.mar", changed=versioned("1.0-archived"))
-    return folder
+    return starting_store
 
 
 @pytest.fixture(scope="session")
-def server(store: Path) -> Iterator[Server]:
+def server(starting_server: Server) -> Server:
     """A server that answers, with the configuration of the repository."""
-    # Paths of sockets have at most 108 characters, so this one must be short.
-    with tempfile.TemporaryDirectory(prefix="radlens-") as workdir:
-        started = Server(
-            TOP / "config.properties",
-            store,
-            {"cdmam": "cdmam-1.mar"},
-            Path(workdir),
-            ports=free_ports(),
-            log_config=TOP / "log4j2.xml",
-        )
-        with started:
-            family = started.state.processes()
-            yield started
-        assert not [process for process in family if process.is_running() and process.status() != "zombie"]
+    starting_server.wait_ready()
+    return starting_server
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 from archives import make_archive
-from conftest import TOP
+from shared_server import TOP
 from tiny_bundle import make_bundle
 
 from radlens.client import Client
 from radlens.errors import ServerError
 from radlens.server import Server, State, free_ports, stop
 
-pytestmark = pytest.mark.serving
+pytestmark = [pytest.mark.serving, pytest.mark.slow]
 
 START = """
 import sys
@@ -69,13 +69,3 @@ def test_waiting_has_an_end(store, workdir):
             slow.wait_ready(timeout_s=0.5)
     finally:
         assert slow.stop() is True
-
-
-def test_logs_are_quiet(server, client):
-    """No line for a request that is served, and nothing of what it held."""
-    log = server.state.workdir / "logs" / "model_log.log"
-    before = log.stat().st_size
-    for _ in range(3):
-        client.describe()
-    assert log.stat().st_size == before
-    assert not (server.state.workdir / "logs" / "access_log.log").exists()

@@ -1,8 +1,11 @@
-"""What a server says of itself at /metrics."""
+"""What a server says of itself: at /metrics, and in its logs."""
 
 import re
 
 import httpx
+import pytest
+
+pytestmark = pytest.mark.serving
 
 
 def test_metrics_name_the_engine_of_every_worker(client, server):
@@ -14,3 +17,13 @@ def test_metrics_name_the_engine_of_every_worker(client, server):
     refused = re.findall(r"^RadlensEngineRefused\{(.*)\} (\d+)\.0$", text, re.MULTILINE)
     graphs = {re.search(r'Graph="(.*?)"', labels)[1] for labels, _ in refused if 'Engine="onnxruntime"' in labels}
     assert graphs == {"prediction.onnx", "gradient.onnx"}
+
+
+def test_logs_are_quiet(server, client):
+    """No line for a request that is served, and nothing of what it held."""
+    log = server.state.workdir / "logs" / "model_log.log"
+    before = log.stat().st_size
+    for _ in range(3):
+        client.describe()
+    assert log.stat().st_size == before
+    assert not (server.state.workdir / "logs" / "access_log.log").exists()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from archives import make_archive
-from conftest import versioned
 from sample_images import noise
+from shared_server import versioned
 from tiny_bundle import make_bundle
 
 from radlens import errors
@@ -44,6 +44,7 @@ def test_versions_live_side_by_side(client, store, tmp_path):
         client.predict(image, version="2.0")
 
 
+@pytest.mark.slow
 def test_exported_models_are_served(client, store, exported, tmp_path):
     """A trained model in TorchServe's directory form: an engine without autograd computes, whichever is fastest."""
     folder = shutil.copytree(exported.path, tmp_path / "bundle")
@@ -75,6 +76,7 @@ def test_corrupt_archives_are_refused(client, store):
     assert [version.version for version in client.models()] == ["1.0"]
 
 
+@pytest.mark.slow
 def test_archives_that_do_not_start_are_removed(client, store, tmp_path):
     """TorchServe would keep the version without a worker, and every request to it would hang."""
     bundle = make_bundle(tmp_path / "bundle", version="3.0")

@@ -104,6 +104,7 @@ def options(registered: Path, **changes: Any) -> AmanovaOptions:
     return AmanovaOptions(**(small | changes))
 
 
+@pytest.mark.slow
 def test_the_study_is_interrupted_and_finished(
     registered: Path, tmp_path: Path, trainings: list[tuple[Path, Any]]
 ) -> None:
@@ -166,6 +167,7 @@ def _check_results(results: dict[str, Any]) -> None:
     assert list(results["path-lengths"]) == ["1", "10"]
 
 
+@pytest.mark.slow
 def test_the_paper_recipe_can_be_left_out(registered: Path, tmp_path: Path, trainings: list[tuple[Path, Any]]) -> None:
     """Nothing is trained, and the page says so."""
     page = reproduce_amanova(tmp_path, options(registered, with_paper=False))[0].read_text()

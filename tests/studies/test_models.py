@@ -1,6 +1,7 @@
 """Models of a study: a training run with or without graphs, or a bundle."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +24,14 @@ def test_a_run_tells_what_it_is(model: StudyModel, run_folder: Path) -> None:
     again = run_model(run_folder)
     assert again.identity == model.identity
     with torch.no_grad():
-        again.networks[0].head.bias += 1
+        again.networks[0].head.bias.add_(1)
     changed = run_model(run_folder)
     assert changed.identity == model.identity
     assert not is_bundle(run_folder)
 
 
 @pytest.fixture(scope="module")
-def compiled(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyModel, Path, list[object]]:
+def compiled(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyModel, Path, list[Any]]:
     """The same run with one of its graphs, their folder, and what was told while they were made."""
     folder, told = tmp_path_factory.mktemp("graphs"), []
     with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +42,7 @@ def compiled(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def test_graphs_compute_what_the_module_does(
-    compiled: tuple[StudyModel, Path, list[object]], model: StudyModel, cases: CaseSet
+    compiled: tuple[StudyModel, Path, list[Any]], model: StudyModel, cases: CaseSet
 ) -> None:
     """What the files compute equals torch's; what has no graph is torch's."""
     graphs, _, told = compiled
@@ -60,7 +61,7 @@ def test_graphs_compute_what_the_module_does(
 
 
 def test_graphs_are_made_once(
-    compiled: tuple[StudyModel, Path, list[object]], run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    compiled: tuple[StudyModel, Path, list[Any]], run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second opening compiles nothing; no half-written file lies around."""
     _, folder, _ = compiled

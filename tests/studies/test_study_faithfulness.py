@@ -1,6 +1,7 @@
 """Faithfulness of all maps of a study, against the measures of the library called one by one."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def test_measures_are_those_of_the_library(maps: MapSet, model: StudyModel, case
             expected = evaluation.infidelity(score, image, values, normalize=True, **squares)
             np.testing.assert_allclose(of.infidelity[row], float(expected), rtol=1e-3)
             noisy = evaluation.max_sensitivity(
-                lambda copies, method=method, target=target: method.attribute(model.classifier, copies, target),
+                partial(method.attribute, model.classifier, targets=target),
                 image,
                 n_samples=2,
                 seed=3,

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from made_once import copied
 from tiny_bundle import TYPICAL_CURVE_UM
 
 from radlens.archives import archive
@@ -93,7 +94,8 @@ def logarithms(smallest_folder, tmp_path_factory):
     for member in members:
         member.scale_output(torch.tensor(TYPICAL_CURVE_UM).log(), torch.full((12,), 0.2))
     run = TrainedRun(members, load_run(smallest_folder).record | {"output": "log um"})
-    return run, export_bundle(run, tmp_path_factory.mktemp("logarithms"))
+    folder = tmp_path_factory.mktemp("logarithms") / "bundle"
+    return run, Bundle.load(copied("logarithms", lambda made: export_bundle(run, made), folder))
 
 
 def test_a_run_of_logarithms_is_exported_as_such(logarithms):

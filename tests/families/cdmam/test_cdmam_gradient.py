@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from made_once import made
 
 from radlens import engines
 from radlens.families.cdmam.export import write_onnx
@@ -87,17 +88,20 @@ def _assert_float32(found: dict[str, np.ndarray], score: torch.Tensor, gradient:
 
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory) -> dict[tuple[int, bool], tuple[Path, list[CdmamNet]]]:
+def graphs() -> dict[tuple[int, bool], tuple[Path, list[CdmamNet]]]:
     """Two exported members of each kind and the folder of their graphs."""
-    made = {}
+    found = {}
     for rank, logarithmic in KINDS:
-        folder, members = tmp_path_factory.mktemp("graphs"), _members(2, rank)
+        members = _members(2, rank)
         singles = [deepcopy(member).float() for member in members]
         folded = FoldedCdmamEnsemble.from_members(singles, logarithmic=logarithmic)
-        write_onnx(CdmamGradient(folded), torch.zeros(2, 1, 250, 250), folder / "gradient.onnx", OUTPUTS)
-        write_onnx(CdmamMemberGradients(folded), torch.zeros(2, 2, 250, 250), folder / "members.onnx", OUTPUTS)
-        made[rank, logarithmic] = folder, members
-    return made
+
+        def make(folder: Path, folded: FoldedCdmamEnsemble = folded) -> None:
+            write_onnx(CdmamGradient(folded), torch.zeros(2, 1, 250, 250), folder / "gradient.onnx", OUTPUTS)
+            write_onnx(CdmamMemberGradients(folded), torch.zeros(2, 2, 250, 250), folder / "members.onnx", OUTPUTS)
+
+        found[rank, logarithmic] = made(f"gradients-of-rank-{rank}", make), members
+    return found
 
 
 def test_saturated_areas_get_the_gradient_that_autograd_gives_them():

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made_once import copied
 
 from radlens.errors import InvalidParameter
 from radlens.families.cdmam import training_registered as cdmam_registered
@@ -31,13 +32,13 @@ def run_folder(tmp_path_factory):
         acquisition = replace(cdmam.sample_acquisition(rng), noise_level=5.0)
         return acquisition, [cdmam.sample_layout(rng, (1, 2), 0.25) for _ in range(2)]
 
-    folder = tmp_path_factory.mktemp("registered") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cdmam_registered, "_exposure", exposure)
-        train(folder, TINY, device="cpu", n_workers=1)
-        yield folder
+        folder = tmp_path_factory.mktemp("registered") / "run"
+        yield copied("registered", lambda made: train(made, TINY, device="cpu", n_workers=1), folder)
 
 
+@pytest.mark.slow
 def test_a_registered_run_is_logarithmic_and_calibrated(run_folder):
     """Two thin members, a calibration on eight exposures of two images each, and an evaluation."""
     run = load_run(run_folder)
@@ -58,6 +59,7 @@ def test_calibration_exposures_are_spread_over_the_range():
     assert np.exp(midpoints[[0, -1]]) == pytest.approx([0.25, 1.9], rel=0.25)
 
 
+@pytest.mark.slow
 def test_an_interrupted_calibration_goes_on(run_folder):
     """What was read is not read again, and the record is the same."""
     before = json.loads((run_folder / "training.json").read_text(encoding="utf-8"))
@@ -70,6 +72,7 @@ def test_an_interrupted_calibration_goes_on(run_folder):
     assert len((run_folder / "calibration.jsonl").read_text(encoding="utf-8").splitlines()) == 8
 
 
+@pytest.mark.slow
 def test_an_interrupted_member_ends_where_an_uninterrupted_one_does(run_folder, tmp_path, monkeypatch):
     """Stopped after its second step and resumed, to the bit on one thread."""
     monkeypatch.setattr(cdmam_registered, "_CHECKPOINT_EVERY", 1)

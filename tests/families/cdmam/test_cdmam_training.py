@@ -43,6 +43,7 @@ def test_finished_runs_are_not_trained_again(smallest_folder):
     assert {file: file.stat().st_mtime_ns for file in smallest_folder.glob("member-*.npz")} == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(smallest_folder, tmp_path, monkeypatch):
     """A member stopped after its second epoch and resumed equals one trained in one go, to the bit on one thread."""
     preset, threads = replace(SMALLEST, n_members=1), torch.get_num_threads()

@@ -27,15 +27,27 @@ from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import open_bundle
 
 
+class OfBatches(Explainer):
+    """Explains batches by itself; its fields are no parameters of requests."""
+
+    def __post_init__(self):
+        """Check nothing."""
+
+    def work(self, image, target):
+        """Explain no image alone."""
+        raise AssertionError("batches are explained as a whole")
+
+
 @dataclass(frozen=True)
-class Doubling(Explainer):
+class Doubling(OfBatches):
     """Doubles images and leaves a file in ``folder`` that names its process; the first call of all takes longer."""
 
     folder: Path
     seconds: float = 0.0
     first_s: float = 0.0
 
-    def _attribute(self, model, images, targets):
+    def attribute(self, model, images, targets=None):
+        """Return twice the images."""
         is_first = not any(self.folder.iterdir())
         (self.folder / f"{os.getpid()}-{time.monotonic_ns()}").touch()
         time.sleep(self.first_s if is_first else self.seconds)
@@ -43,15 +55,16 @@ class Doubling(Explainer):
 
 
 @dataclass(frozen=True)
-class Failing(Explainer):
+class Failing(OfBatches):
     """Raises an error, or kills its process."""
 
     error: Exception | None = None
 
-    def _attribute(self, model, images, targets):
-        if self.error is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise self.error
+    def attribute(self, model, images, targets=None):
+        """Raise, or die."""
+        if self.error is not None:
+            raise self.error
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

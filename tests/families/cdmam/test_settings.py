@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers import Ask, Explainer
+from radlens.explainers import Ask, Attribution, Explainer
 from radlens.explainers.base import _REGISTRY
 from radlens.explainers.ranges import Positive, Whole
 from radlens.families.cdmam.settings import (
@@ -201,7 +201,8 @@ def test_new_methods_need_no_change_here(monkeypatch):
         width: Annotated[float, Positive()] = 0.5
 
         def work(self, image, target):
-            yield Ask("score", {"images": image[None]}, target)
+            (gradients,) = yield Ask("gradient", {"images": image[None]}, target)
+            return Attribution(self.width * gradients[0])
 
     monkeypatch.setattr(Later, "name", "later", raising=False)
     monkeypatch.setitem(_REGISTRY, "later", Later)

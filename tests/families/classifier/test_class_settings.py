@@ -48,7 +48,7 @@ def test_wrong_parameters_are_named(service, query):
     assert re.match(REFUSED[query], message), message
 
 
-ACCEPTED = {
+ACCEPTED: dict[str, dict[str, object]] = {
     "target=1&baseline=-1.5e-1&n_steps=3": {"baseline": -0.15, "n_steps": 3},
     "internal_batch_size=2&n_steps=5": {"internal_batch_size": 2},
     "internal_batch_size=auto&n_steps=2": {"internal_batch_size": None},

@@ -14,11 +14,17 @@ from radlens.families.classifier.recipes import WarmUp
 from radlens.phantoms import mammogram, ultrasound
 
 
+def arguments(job):
+    """Return what a part's image is drawn or read from."""
+    assert isinstance(job, partial)
+    return job.args
+
+
 def test_simulated_parts_share_no_seed():
     """Training, validation, test and warm-up draw from seeds of their own."""
     preset = tiny(warm_up=WarmUp(1, (32, 32), n_patches=9), n_training=9, n_validation=9, n_test=9)
     jobs = data._simulated(preset) | {data.WARM_UP: data._warm_up_jobs(preset)}
-    seeds = [job.args[-1] for part in jobs.values() for job in part]
+    seeds = [arguments(job)[-1] for part in jobs.values() for job in part]
     assert len(seeds) == len(set(seeds)) == 36
 
 
@@ -105,7 +111,7 @@ def test_no_patient_is_in_two_parts():
     """A fifth of the patients is for the test, a fifth of the others for validation."""
     preset = tiny("mammogram-efficientnet-b0")
     jobs = data._recorded(preset, "rsna-2022", "root")
-    patients = {part: {job.args[0].patient_id for job in found} for part, found in jobs.items()}
+    patients = {part: {arguments(job)[0].patient_id for job in found} for part, found in jobs.items()}
     assert {part: len(found) for part, found in patients.items()} == {"training": 11, "validation": 3, "test": 4}
     assert len(set.union(*patients.values())) == 18
     assert sum(len(found) for found in jobs.values()) == len(CASES)
@@ -120,7 +126,7 @@ def test_whole_mammograms_are_malignant_or_not(tmp_path):
     assert sum(found.labels.sum() for found in sets.values()) == 12
     jobs = data._recorded(preset, "cbis-ddsm", tmp_path)["test"]
     for job, image in zip(jobs, sets["test"].images, strict=True):
-        expected = preset.input.prepare(job.args[0].load().pixels).pixels
+        expected = preset.input.prepare(arguments(job)[0].load().pixels).pixels
         np.testing.assert_allclose(image, expected, rtol=2**-11, atol=1e-4)
 
 
@@ -128,7 +134,7 @@ def test_whole_mammograms_are_malignant_or_not(tmp_path):
 def test_ultrasound_leaves_out_what_is_neither(tmp_path):
     """Only benign and malignant images are read."""
     jobs = data._recorded(tiny(), "busi", tmp_path)
-    assert {job.args[0].label for part in jobs.values() for job in part} == {"benign", "malignant"}
+    assert {arguments(job)[0].label for part in jobs.values() for job in part} == {"benign", "malignant"}
 
 
 @pytest.mark.usefixtures("data_set")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from made_once import copied
 from torch import nn
 
 from radlens import explainers
@@ -39,10 +40,12 @@ class Network(nn.Module):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A bundle; its graphs take seconds each to write."""
-    folder = tmp_path_factory.mktemp("store") / "bundle"
-    return bundle_classifier(
-        [Network(0)], folder, name="tiny", version="1.0", classes=("benign", "malignant"), model_input=INPUT
-    )
+
+    def make(folder):
+        names = {"name": "tiny", "version": "1.0", "classes": ("benign", "malignant")}
+        bundle_classifier([Network(0)], folder, **names, model_input=INPUT)
+
+    return load(copied("bundle-of-a-network", make, tmp_path_factory.mktemp("store") / "bundle"))
 
 
 def test_a_bundle_comes_back_as_it_was_made(made):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import relative
+from references import relative
 from torch import Tensor, nn
 from zoo import Lambda, randomised
 

@@ -236,6 +236,7 @@ def test_rule_equals_autograd(operation, sample):
     with torch.no_grad():
         single = isinstance(output, Tensor)
         rule = RULES[operation]
+        assert rule is not None
         found = rule(
             weights[0] if single else weights, output if single else results, *_values(operation, arguments, options)
         )
@@ -293,8 +294,10 @@ def test_axes_are_padded_cut_and_spread():
 def test_forms_without_a_rule_are_refused(operation, arguments, message):
     """The differentiator adds the names of operation and layer."""
     y = operation(*arguments)
+    rule = RULES[operation]
+    assert rule is not None
     with pytest.raises(UnsupportedOperation, match=message):
-        RULES[operation](torch.ones_like(y), y, *arguments)
+        rule(torch.ones_like(y), y, *arguments)
 
 
 def test_the_mean_counts_what_it_averages():
