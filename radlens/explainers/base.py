@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
@@ -25,10 +25,12 @@ class Attribution:
         map: ``(c, h, w)`` float32, signed; ``(1, h, w)`` where a method does not tell channels apart.
         delta: what the map's sum misses of ``score(image) - score(baseline)``, in units of the score; None for methods
             whose maps need not sum to it.
+        pictures: further results by name, such as the inpainted image, ``(c, h, w)`` float32 each.
     """
 
     map: Tensor
     delta: float | None = None
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Explainer(ABC):

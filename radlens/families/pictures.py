@@ -22,7 +22,7 @@ def described(answer: Mapping[str, Any]) -> bytes:
     found = {
         name: value
         for name, value in (answer["explanation"] or {}).items()
-        if not isinstance(value, np.ndarray) and name != "members"
+        if not isinstance(value, np.ndarray) and name not in ("members", "pictures")
     }
     return (json.dumps({**answer, "explanation": found or None}, indent=2) + "\n").encode()
 

@@ -92,6 +92,8 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
         "convergence_delta": found.delta,
         "map": array_to_json(found.map()),
     }
+    if found.pictures:
+        fields["pictures"] = {name: array_to_json(found.on_image(name)) for name in found.pictures}
     if row.settings.members == "each":
         fields["members"] = [array_to_json(values) for values in found.members()]
         fields["disagreement"] = array_to_json(found.disagreement())

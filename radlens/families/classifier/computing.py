@@ -4,8 +4,8 @@ Every row is a task that asks for evaluations of the network; the questions of a
 targets in any mixture - share its calls, see :func:`radlens.explainers.complete`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,8 @@ class ClassExplanation:
         grids: map of the model, or of each member, on the network's grid, ``(h, w)`` float32 each.
         delta: see :class:`radlens.explainers.Attribution`; with members, the mean of theirs.
         trust: the trust card, if it was asked for.
+        pictures: further results of the method by name, on the network's grid, ``(h, w)`` float32 each; the mean over
+            the channels.
     """
 
     prediction: ClassPrediction
@@ -60,10 +62,15 @@ class ClassExplanation:
     grids: tuple[np.ndarray, ...]
     delta: float | None = None
     trust: TrustCard | None = None
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def map(self) -> np.ndarray:
         """Return the map of the model, or the mean of the members' maps, ``(H, W)`` float32 on the image's grid."""
         return self.prepared.on_image(np.mean(self.grids, axis=0))
+
+    def on_image(self, name: str) -> np.ndarray:
+        """Return a picture of the method ``(H, W)`` float32 on the image's grid."""
+        return self.prepared.on_image(self.pictures[name])
 
     def members(self) -> Iterator[np.ndarray]:
         """Yield the map of each member, ``(H, W)`` float32 on the image's grid."""
@@ -116,6 +123,7 @@ class Computer:
             grids,
             whole.delta,
             trust_card(self._model, settings.explainer, image, whole, target) if settings.trust else None,
+            {name: values.mean(dim=0).numpy() for name, values in found[0].pictures.items()} if len(found) == 1 else {},
         )
 
     def _predict(self, image: Tensor) -> Work:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radlens.families.pictures import described, member_files, silent_files
-from radlens.figures import colorize, overlay
+from radlens.figures import colorize, display_grey, overlay
 from radlens.images import Image, secondary_capture, to_npy, to_png
 
 __all__ = ["explanation_files"]
@@ -27,6 +27,8 @@ def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, byte
         title = f"radlens {found['method']} of {found['target_class']}"[:64]
         provenance = answer["provenance"]
         contents["overlay.dcm"] = secondary_capture(laid_over, image, series_description=title, provenance=provenance)
+    for name, values in found.get("pictures", {}).items():
+        contents |= {f"{name}.npy": to_npy(values), f"{name}.png": to_png(display_grey(values))}
     contents |= member_files(found, image, found.get("members", ()))
     if "trust" in answer:
         contents["trust.json"] = (json.dumps(answer["trust"], indent=2) + "\n").encode()

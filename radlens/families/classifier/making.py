@@ -55,6 +55,7 @@ def bundle_classifier(
     model_input: ModelInput,
     examples: np.ndarray | None = None,
     layer: str | None = None,
+    companions: Mapping[str, nn.Module] | None = None,
     training: Mapping[str, Any] | None = None,
     randomise: bool = True,
     on_progress: Progress | None = None,
@@ -71,6 +72,7 @@ def bundle_classifier(
         examples: preprocessed images ``(b, c, h, w)`` float32, at least 2, the first two of which the graphs are
             checked with and the methods tried on; noise if there are none.
         layer: path of the module whose feature maps CAM and its relatives use; the last feature maps by default.
+        companions: other networks that methods need, by name; see :class:`radlens.graphs.asks.AskSpec`.
         training: the training record.
         randomise: measure how the maps of each method change when the weights are randomised; eager modules alone
             can be.
@@ -91,7 +93,7 @@ def bundle_classifier(
     n_outputs = _n_outputs(modules[0], images, classes)
     exported: list[ExportReport] = []
     for number, module in enumerate(modules):
-        graphs = classifier_graphs(module, images, n_outputs=n_outputs, layer=layer)
+        graphs = classifier_graphs(module, images, n_outputs=n_outputs, layer=layer, companions=companions)
         exported.append(
             export_classifier(
                 graphs,
@@ -126,7 +128,9 @@ def bundle_classifier(
         layer=layer,
         training=training or {},
         parity={f"member-{number}": dict(each.errors) for number, each in enumerate(exported)},
-        randomisation=randomisation_record(modules[0], allowed, images[:1], layer, report) if can_randomise else {},
+        randomisation=randomisation_record(modules[0], allowed, images[:1], layer, report, companions=companions)
+        if can_randomise
+        else {},
         defaults=_defaults(model_input),
     )
     return save_classifier(folder, manifest)
@@ -240,7 +244,13 @@ def _objection(method: Explainer, model: Any, images: Tensor) -> str | None:
 
 
 def randomisation_record(
-    module: nn.Module, methods: Sequence[str], images: Tensor, layer: str | None, on_progress: Progress | None = None
+    module: nn.Module,
+    methods: Sequence[str],
+    images: Tensor,
+    layer: str | None,
+    on_progress: Progress | None = None,
+    *,
+    companions: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Any]:
     """Return how the map of each method changes when weights are randomised from the output down.
 
@@ -252,6 +262,7 @@ def randomisation_record(
         images: ``(b, c, h, w)``; targets are the classes predicted before anything is randomised.
         layer: path of the module with the last feature maps; ``"features"`` where the network has one and it is None.
         on_progress: called as ``on_progress(stage, done, total)``.
+        companions: other networks that methods need, by name; they keep their weights.
 
     Returns:
         For each method ``layers`` (the last that was randomised), ``spearman`` and ``ssim``, means over the
@@ -267,7 +278,7 @@ def randomisation_record(
         method = explainers.create(name).quicker()
 
         def explain(network: nn.Module, batch: Tensor, method: Any = method) -> Tensor:
-            return method.attribute(EagerClassifier(network, shape, layer=layer), batch, targets)
+            return method.attribute(EagerClassifier(network, shape, layer=layer, companions=companions), batch, targets)
 
         try:
             measured = model_randomisation(module, explain, images, n_points=N_DEPTHS)
