@@ -10,7 +10,6 @@ training range.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation import causal_phantoms as phantoms
 from radlens.evaluation.causal_phantoms import GROUPS, STEP, UNCHANGED_IMAGE, WITHOUT_DISKS, scaled
 from radlens.evaluation.cdc import coverage, rmse
+from radlens.evaluation.kept import Kept
 from radlens.pools import process_pool
 
 __all__ = [
@@ -339,7 +339,7 @@ def causal_record(
         if value < least:
             raise InvalidParameter(f"{name} must be at least {least}, got {value}")
     tasks = _tasks(n, n_coverage)
-    kept = _Kept(folder, json.dumps([identity, seed, spacing_mm]))
+    kept = _kept(folder, json.dumps([identity, seed, spacing_mm]))
     found = kept.load()
     report = on_progress or (lambda stage, done, total: None)
     done, total = sum(task.n_images for task in tasks if task in found), sum(task.n_images for task in tasks)
@@ -461,45 +461,18 @@ def _curve(reading: Reading | None) -> _Curve | None:
     return _Curve(**{name: array.tolist() for name, array in arrays.items()}, assessable=assessable)
 
 
-class _Kept:
-    """Readings in a JSON Lines file, one line per phantom.
-
-    Args:
-        folder: folder of the file; None disables it.
-        identity: identity of model and phantoms; each identity has a separate file.
-    """
-
-    def __init__(self, folder: Path | None, identity: str) -> None:
-        digest = hashlib.sha256(f"{_FORMAT} {identity}".encode()).hexdigest()[:12]
-        self._file = None if folder is None else folder / f"causal-{digest}.jsonl"
-
-    def load(self) -> dict[_Task, _Readings]:
-        """Return the readings in the file; an incomplete last line, left by an interruption, is removed."""
-        if self._file is None or not self._file.exists():
-            return {}
-        text = self._file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            self._file.write_text(whole, encoding="utf-8")
-        return dict(_parsed(line) for line in whole.splitlines())
-
-    def add(self, task: _Task, readings: _Readings) -> None:
-        """Append a line."""
-        if self._file is None:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"task": task, **asdict(readings)}) + "\n")
-
-
 _FORMAT = 1
 """Version of the phantoms and changes; readings of other versions are ignored."""
 
 
-def _parsed(line: str) -> tuple[_Task, _Readings]:
-    values = json.loads(line)
-    curves = {name: None if curve is None else _Curve(**curve) for name, curve in values["curves"].items()}
-    return _Task(*values["task"]), _Readings(curves, values["true"])
+def _kept(folder: Path | None, identity: str) -> Kept[_Task, _Readings]:
+    """Return the readings of former runs, one line per phantom."""
+
+    def read(values: Any) -> tuple[_Task, _Readings]:
+        curves = {name: None if curve is None else _Curve(**curve) for name, curve in values["curves"].items()}
+        return _Task(*values["task"]), _Readings(curves, values["true"])
+
+    return Kept(folder, "causal", f"{_FORMAT} {identity}", lambda task, found: {"task": task, **asdict(found)}, read)
 
 
 def _elasticity(found: Sequence[_Readings], cause: str) -> Elasticity:

@@ -6,10 +6,9 @@ phantoms of the training range may be refused, and no image of `radlens.evaluati
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.evaluation.kept import Kept
 from radlens.evaluation.wrong_phantoms import RIGHT, WRONG, Made, Source
 
 __all__ = ["MAX_REFUSED", "TRAINED", "Assess", "DomainRecord", "Judgement", "Kind", "domain_record"]
@@ -160,7 +160,7 @@ def domain_record(
     tasks = [_Task(_TRAINED, TRAINED, k) for k in range(n_trained)]
     tasks += [_Task(side, name, k) for k in range(n_each) for side, names in sides.items() for name in names]
     found = _judged(
-        assess, tasks, _Kept(folder, json.dumps([identity, seed, spacing_mm])), seed, spacing_mm, on_progress
+        assess, tasks, _kept(folder, json.dumps([identity, seed, spacing_mm])), seed, spacing_mm, on_progress
     )
     return DomainRecord(
         trained=_kind(found, _TRAINED, TRAINED),
@@ -183,7 +183,12 @@ class _Task(NamedTuple):
 
 
 def _judged(
-    assess: Assess, tasks: Sequence[_Task], kept: _Kept, seed: int, spacing_mm: float, on_progress: Progress | None
+    assess: Assess,
+    tasks: Sequence[_Task],
+    kept: Kept[_Task, Judgement],
+    seed: int,
+    spacing_mm: float,
+    on_progress: Progress | None,
 ) -> dict[_Task, Judgement]:
     report = on_progress or (lambda stage, done, total: None)
     found = kept.load()
@@ -229,38 +234,14 @@ def _general(reasons: Sequence[str]) -> str:
     return " ".join("#" if any(letter.isdigit() for letter in word) else word for word in first.split())
 
 
-class _Kept:
-    """Judgements in a JSON Lines file, one line per image.
+def _kept(folder: Path | None, identity: str) -> Kept[_Task, Judgement]:
+    """Return the judgements of former runs, one line per image."""
 
-    Args:
-        folder: folder of the file; None disables it.
-        identity: identity of model and images; each identity has a separate file.
-    """
+    def write(task: _Task, judgement: Judgement) -> Any:
+        return [task, [judgement.assessable, list(judgement.reasons)]]
 
-    def __init__(self, folder: Path | None, identity: str) -> None:
-        digest = hashlib.sha256(f"{_FORMAT} {identity}".encode()).hexdigest()[:12]
-        self._file = None if folder is None else folder / f"domain-{digest}.jsonl"
+    def read(values: Any) -> tuple[_Task, Judgement]:
+        task, judgement = values
+        return _Task(*task), Judgement(judgement[0], tuple(judgement[1]))
 
-    def load(self) -> dict[_Task, Judgement]:
-        """Return the judgements in the file; an incomplete last line, left by an interruption, is removed."""
-        if self._file is None or not self._file.exists():
-            return {}
-        text = self._file.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            self._file.write_text(whole, encoding="utf-8")
-        return dict(_parsed(whole))
-
-    def add(self, task: _Task, judgement: Judgement) -> None:
-        """Append a line."""
-        if self._file is None:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps([task, [judgement.assessable, list(judgement.reasons)]]) + "\n")
-
-
-def _parsed(text: str) -> Iterator[tuple[_Task, Judgement]]:
-    for line in text.splitlines():
-        task, judgement = json.loads(line)
-        yield _Task(*task), Judgement(judgement[0], tuple(judgement[1]))
+    return Kept(folder, "domain", f"{_FORMAT} {identity}", write, read)
