@@ -86,7 +86,7 @@ def open_service(bundle: StoredBundle[Any], **options: Any) -> "BatchService":
     """
     family = family_of(bundle.manifest.task)
     given = {name: value for name, value in options.items() if value is not None}
-    unknown = sorted(set(given) - {"engine", "now", *family.serve_options})
+    unknown = sorted(set(given) - {"engine", "precision", "memory_limit", "now", *family.serve_options})
     if unknown:
         raise InvalidInput(f"{', '.join(unknown)} must not be given for models of task {family.task}")
     with named():

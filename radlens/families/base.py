@@ -88,7 +88,7 @@ class Family(ABC, Generic[B]):
         task: Name of the task in ``bundle.json``, ``training.json`` and every answer.
         worker: How TorchServe runs a model.
         train_options: Options of ``radlens train`` that recipes of this family have.
-        serve_options: Options of `open_service` beside the engine and the clock.
+        serve_options: Options of `open_service` that not every family has.
         default_preset: Preset of a training unless one is named.
     """
 
@@ -164,7 +164,8 @@ class Family(ABC, Generic[B]):
 
         Args:
             bundle: The model.
-            options: ``engine``, ``now``, and those of `serve_options`.
+            options: ``engine``, ``precision``, ``memory_limit`` in bytes, the clock ``now``, and those of
+                `serve_options`.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_classifier import SHAPE, make_classifier, make_network
 
+from radlens.errors import InvalidInput, InvalidParameter
 from radlens.families import load, open_service
 from radlens.families.classifier.making import write_traced
 from radlens.families.classifier.manifest import TRACED, save_classifier
@@ -17,6 +18,10 @@ from radlens.wire import CDC, CLASSIFICATION
 
 GRADIENT = {CDC: "gradient.onnx", CLASSIFICATION: "member-0.gradient.onnx"}
 METHOD = {CDC: "omig", CLASSIFICATION: "integrated_gradients"}
+COSTLY = {
+    CDC: {"method": "omig", "n_steps": "1000", "n_samples": "100000"},
+    CLASSIFICATION: {"method": "lime", "n_evaluations": "10000"},
+}
 PIXELS = {CDC: (250, 250), CLASSIFICATION: SHAPE}
 
 
@@ -33,8 +38,8 @@ def folder(task, exported, tmp_path_factory):
     if task == CDC:
         shutil.copytree(exported.path, path)
     else:
-        bundle = make_classifier(path)
-        write_traced(path / TRACED, [make_network(0)], torch.zeros(2, 1, *SHAPE))
+        bundle = make_classifier(path, n_members=3)
+        write_traced(path / TRACED, [make_network(seed) for seed in range(3)], torch.zeros(2, 1, *SHAPE))
         save_classifier(path, bundle.manifest)
     return path
 
@@ -115,3 +120,22 @@ def test_a_bad_image_leaves_its_neighbours_alone(service, task):
     assert (first[0], last[0]) == (200, 200)
     assert 400 <= bad[0] < 500
     assert first[1]["prediction"] == last[1]["prediction"]
+
+
+def test_too_much_work_is_refused(service, task):
+    """With 400 and the limit, before anything is computed."""
+    ((status, answer),) = asked(service, "explain", image(task), **COSTLY[task])
+    assert status == 400
+    assert "must ask for at most" in answer["message"]
+    assert "evaluations of the network" in answer["message"]
+
+
+def test_precision_and_memory_are_options_of_all(folder, task):
+    """Provenance states the precision; one that no engine has is named, and so is a limit that nothing fits."""
+    service = open_service(load(folder), precision="f32", memory_limit=2**31, engine="onnxruntime")
+    ((status, answer),) = asked(service, "predict", image(task))
+    assert (status, answer["provenance"]["precision"]) == (200, "f32")
+    with pytest.raises(InvalidParameter, match="precision must be one of"):
+        open_service(load(folder), precision="f7")
+    with pytest.raises(InvalidInput, match=f"tea must not be given for models of task {task}"):
+        open_service(load(folder), tea="leaves")

@@ -47,6 +47,8 @@ class Service(BatchService):
     Args:
         bundle: the model.
         engine: what computes it, see :func:`radlens.families.cdmam.model.open_bundle`.
+        precision: precision of the arithmetic.
+        memory_limit: most bytes that each of its two graphs may take; None for the default.
         now: the clock of the provenance.
         pace: how often a stream says something.
         checkpoint: where an explanation of many samples is saved and continued; for a service that answers a single
@@ -66,6 +68,8 @@ class Service(BatchService):
         bundle: Bundle,
         *,
         engine: str = "auto",
+        precision: str = "f32",
+        memory_limit: int | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
         checkpoint: explainers.Checkpoint | None = None,
@@ -76,7 +80,7 @@ class Service(BatchService):
         if not set(methods) - {ABLATION}:
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
-        self.engine = open_bundle(bundle, engine)
+        self.engine = open_bundle(bundle, engine, precision, memory_limit=memory_limit)
         stated = (elsewhere or self.engine).stated()
         self._stated = {
             "model": manifest.name,

@@ -48,6 +48,8 @@ class ClassifierService(BatchService):
     Args:
         bundle: the model.
         engine: what computes its graphs, see :func:`radlens.engines.open`.
+        precision: precision of the arithmetic.
+        memory_limit: most bytes that an engine may take; None for the default.
         now: the clock of the provenance.
 
     Attributes:
@@ -63,11 +65,14 @@ class ClassifierService(BatchService):
         bundle: ClassifierBundle,
         *,
         engine: str = "auto",
+        precision: str = "f32",
+        memory_limit: int | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._bundle, self._now = bundle, now
-        self.model = open_model(bundle, engine)
-        self.engine = ServingEngine(self.model.members[0].engines["prediction"], "f32", self._refused())
+        self.model = open_model(bundle, engine, precision, memory_limit=memory_limit)
+        name = self.model.members[0].engines["prediction"]
+        self.engine = ServingEngine(name, precision, self._refused())
         self._computer = Computer(self.model)
 
     def _open(self, request: Request) -> ClassifierRow:
@@ -92,7 +97,7 @@ class ClassifierService(BatchService):
         engines = self.model.members[0].engines
         return {
             "engine": engines["prediction"],
-            "precision": "f32",
+            "precision": self.engine.precision,
             "engines": engines,
             "refused_engines": [vars(refusal) for refusal in self._refused()],
         }
@@ -101,18 +106,27 @@ class ClassifierService(BatchService):
         return tuple(refusal for member in self.model.members for refusal in member.refused)
 
 
-def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassifier:
+def open_model(
+    bundle: ClassifierBundle, engine: str = "auto", precision: str = "f32", *, memory_limit: int | None = None
+) -> EnsembleClassifier:
     """Return what computes a bundle; its prediction graphs are opened at once, the others when they are needed.
 
     A graph that is damaged, or that no engine computes rightly, is left to the traced module where there is one.
 
+    Args:
+        bundle: the model.
+        engine: name of an engine, or ``"auto"`` for the fastest of each graph.
+        precision: precision of the arithmetic.
+        memory_limit: most bytes that an engine may take; None for the default.
+
     Raises:
         BundleError: no engine computes the predictions rightly.
-        InvalidParameter: unknown engine.
+        InvalidParameter: unknown engine or precision.
         MissingDependency: the engine is not installed.
     """
     manifest = bundle.manifest
-    is_traced = engine in ("auto", TracedEngine.name) and TRACED in manifest.files
+    # The traced module computes in float32.
+    is_traced = engine in ("auto", TracedEngine.name) and precision == "f32" and TRACED in manifest.files
 
     @cache
     def traced() -> torch.jit.ScriptModule:
@@ -128,6 +142,8 @@ def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassi
             manifest.n_outputs,
             manifest.input.image_shape,
             engine=engine,
+            precision=precision,
+            memory_limit=memory_limit,
             twin=members[0] if members else None,
             damaged=bundle.damaged_graphs(number),
             traced=partial(of_member, number) if is_traced else None,
