@@ -42,6 +42,7 @@ COMMANDS = (
         "bundle",
         "parity",
         "engines",
+        "methods",
         "serve",
         "predict",
         "read-out",

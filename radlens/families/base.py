@@ -168,6 +168,10 @@ class Family(ABC, Generic[B]):
                 `serve_options`.
         """
 
+    def methods(self, manifest: Any) -> Sequence[str]:
+        """Return the methods that a model can be explained with."""
+        return tuple(manifest.explainers)
+
     @abstractmethod
     def parameters(self, manifest: Any, kind: str, method: str | None = None) -> Mapping[str, Parameter]:
         """Return the parameters of requests.

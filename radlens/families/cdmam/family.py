@@ -107,6 +107,12 @@ class Cdmam(Family["Bundle"]):
 
         return Service(bundle, **options)
 
+    def methods(self, manifest: Manifest) -> Sequence[str]:
+        """Return the methods of the manifest and, for registered phantoms, disk ablation."""
+        from radlens.families.cdmam.asking import methods_of
+
+        return methods_of(manifest)
+
     def parameters(self, manifest: Manifest, kind: str, method: str | None = None) -> Mapping[str, Parameter]:
         """See `Family`."""
         from radlens.families.cdmam.asking import ABLATION, ablation_parameters, defaults_of, methods_of
