@@ -89,6 +89,10 @@ test-slow: install-dev ## run the tests that test leaves out: trainings, several
 test-quick: install-dev ## run the tests of files that take seconds, without a server; within 2 minutes
 	$(PYTEST) -m "not slow and not serving and not long" $(TESTS)
 
+coverage: install-dev ## run all tests and print how many lines of each room of radlens/ they reach
+	$(PYTEST) --cov=radlens --cov-report= $(TESTS)
+	$(BIN)/python tests/room_coverage.py
+
 lint: install-dev ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -116,7 +120,7 @@ bench-gpu: install-dev ## the same on a GPU machine, with the whole map of 5000 
 	$(BIN)/python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
 clean: stop ## stop the server and remove all that was made, the installation excepted
-	rm -rf $(OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find model_store -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 	find . -name __pycache__ -type d ! -path './$(VENV)/*' -prune -exec rm -rf {} +
 

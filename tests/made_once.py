@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from filelock import FileLock
@@ -24,9 +24,6 @@ STORE = Path(__file__).parents[1] / "build" / "tests"
 
 UNUSED_S = 7 * 24 * 3600.0
 """Seconds after which unused files are removed."""
-
-PACKAGES = ("captum", "monai", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "torch")
-"""Packages whose version can change what is made."""
 
 
 def made(name: str, make: Callable[[Path], object], *, store: Path | None = None) -> Path:
@@ -67,8 +64,9 @@ def tidy(*, fresh: bool, store: Path | None = None) -> None:
 
 @cache
 def _hash(maker: str) -> str:
-    """Return 16 digits that change with the library, the maker's file and the packages."""
-    digest = hashlib.sha256(f"{platform.python_version()} {[version(name) for name in PACKAGES]}".encode())
+    """Return 16 digits that change with the library, the maker's file and the installed packages."""
+    packages = sorted((each.name, each.version) for each in distributions())
+    digest = hashlib.sha256(f"{platform.python_version()} {packages}".encode())
     library = (file for file in LIBRARY.rglob("*") if file.is_file() and file.suffix != ".pyc")
     for file in (*sorted(library), Path(maker)):
         digest.update(f"{file.name} {file.stat().st_size} ".encode() + file.read_bytes())
