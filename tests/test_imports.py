@@ -1,4 +1,4 @@
-"""Who imports whom: each floor of the house imports only from those it is allowed to (docs/developing.md)."""
+"""Who imports whom: each floor of the house imports only from those it is allowed to (docs/developer.md)."""
 
 import ast
 from collections import defaultdict
