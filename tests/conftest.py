@@ -58,6 +58,7 @@ LONG = (
     "graphs/test_forms.py",
     "graphs/test_gradient.py",
     "domain/test_right_images.py",
+    "docs/test_developer_page.py",
     "test_notebook.py",
 )
 """Files that take more than a few seconds, the longest first: the order in which processes take them."""

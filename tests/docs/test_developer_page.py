@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +33,7 @@ FILES = dict(re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", PAGE.read_text(e
 
 
 @pytest.fixture
-def added(tmp_path, monkeypatch) -> Callable[[str], ModuleType]:
+def added(tmp_path, monkeypatch) -> Iterator[Callable[[str], ModuleType]]:
     """Import a file of the page as if it lay in the library; the registries forget it afterwards."""
     for path, code in FILES.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
