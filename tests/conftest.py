@@ -25,6 +25,9 @@ SLOW_TIMEOUT_S = 600
 
 
 LONG = (
+    "test_archives.py",
+    "families/test_third_family.py",
+    "docs/test_developer_page.py",
     "cli/test_demo_command.py",
     "studies/test_amanova.py",
     "families/cdmam/test_cdmam_registered.py",

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ FILES = dict(re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", PAGE.read_text(e
 
 
 @pytest.fixture
-def added(tmp_path, monkeypatch) -> Callable[[str], ModuleType]:
+def added(tmp_path, monkeypatch):
     """Import a file of the page as if it lay in the library; the registries forget it afterwards."""
     for path, code in FILES.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

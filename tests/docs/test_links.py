@@ -65,7 +65,7 @@ def test_pages_that_texts_name_exist():
     named = {
         (str(file.relative_to(ROOT)), name)
         for file in NAMED
-        for name in re.findall(r"\bdocs/[\w-]+\.\w+", file.read_text(encoding="utf-8"))
+        for name in re.findall(r"\bdocs/[\w-]+\.(?:md|ipynb|png|jpg)\b", file.read_text(encoding="utf-8"))
     }
     assert {where for where in named if not (ROOT / where[1]).exists()} == set()
     assert ("radlens/cli/bundle.py", "docs/models.md") in named
