@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from radlens.cli.local import Spread
     from radlens.client import Client
     from radlens.explainers import Checkpoint
-    from radlens.families.cdmam.computing import Elsewhere
+    from radlens.families.cdmam.computing import Workers
     from radlens.families.cdmam.manifest import Bundle
 
 __all__ = ["EPILOG", "command", "explained"]
@@ -309,7 +309,7 @@ def _spread(
     from radlens.families.cdmam.cluster import open_cluster
 
     @contextmanager
-    def opened(bundle: Bundle) -> Iterator[Elsewhere]:
+    def opened(bundle: Bundle) -> Iterator[Workers]:
         # Ray prints that a worker was lost on stdout, which is for results.
         with (
             redirect_stdout(sys.stderr),

@@ -12,14 +12,14 @@ from radlens.cli.console import note
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidParameter
 from radlens.explainers import Checkpoint
-from radlens.families.cdmam.computing import Elsewhere
+from radlens.families.cdmam.computing import Workers
 from radlens.families.cdmam.manifest import Bundle
 from radlens.local import LocalTransport, newest_bundle, open_bundle_at
 from radlens.wire import CDC
 
 __all__ = ["Spread", "local_client", "open_cdmam_bundle"]
 
-Spread = Callable[[Bundle], AbstractContextManager[Elsewhere]]
+Spread = Callable[[Bundle], AbstractContextManager[Workers]]
 """Opens workers for a bundle, such as :func:`radlens.families.cdmam.cluster.open_cluster`."""
 
 
@@ -51,8 +51,8 @@ def local_client(
     with open_bundle_at(path) as bundle, ExitStack() as stack:
         manifest = bundle.manifest
         note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
-        elsewhere = None if spread is None else stack.enter_context(spread(_of_samples(bundle)))
-        transport = LocalTransport(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
+        workers = None if spread is None else stack.enter_context(spread(_of_samples(bundle)))
+        transport = LocalTransport(bundle, checkpoint=checkpoint, workers=workers)
         yield stack.enter_context(Client("http://local", model=manifest.name, transport=transport))
 
 

@@ -305,7 +305,7 @@ def _curve(sampler: str, runs: Sequence[Sequence[_Look]]) -> ReliabilityCurve:
 
 def _explainer(method: str, given: dict[str, Any], *, registered: bool) -> Explainer:
     from radlens.explainers import create
-    from radlens.families.cdmam.asking import WALK
+    from radlens.families.cdmam.methods import WALK
 
     parameters = {name: value for name, value in given.items() if value is not None}
     walk = WALK["omig"] if registered else {"n_steps": 4}

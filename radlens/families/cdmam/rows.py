@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.families.cdmam.asking import ABLATION, AskedAblation, ablation_settings, defaults_of
+from radlens.families.cdmam.methods import ABLATION, AblationMethod, ablation_settings, defaults_of
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.families.cdmam.settings import (
@@ -160,7 +160,7 @@ def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings
 def _media_type(request: Request, settings: Settings) -> str:
     if request.kind == "predict":
         return negotiate(request.accept, _PREDICTION_FORMATS)
-    if isinstance(settings.explainer, AskedAblation):
+    if isinstance(settings.explainer, AblationMethod):
         return negotiate(request.accept, _ABLATION_FORMATS)
     media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
     return NDJSON if media_type == JSON and settings.n_samples != 1 else media_type

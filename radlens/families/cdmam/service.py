@@ -21,10 +21,10 @@ from radlens.families.cdmam.answers import (
     prediction_response,
     unassessable_response,
 )
-from radlens.families.cdmam.asking import ABLATION, AskedAblation, methods_of
+from radlens.families.cdmam.methods import ABLATION, AblationMethod, methods_of
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.cautions import cautions
-from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
+from radlens.families.cdmam.computing import Computer, Workers, Explanation
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import open_bundle
@@ -51,7 +51,7 @@ class Service(BatchService):
         pace: how often a stream says something.
         checkpoint: where an explanation of many samples is saved and continued; for a service that answers a single
             request of that kind.
-        elsewhere: explains many samples in place of this process, and provenance names it; for a service that answers
+        workers: explains many samples in place of this process, and provenance names it; for a service that answers
             nothing else.
 
     Attributes:
@@ -69,7 +69,7 @@ class Service(BatchService):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
         checkpoint: explainers.Checkpoint | None = None,
-        elsewhere: Elsewhere | None = None,
+        workers: Workers | None = None,
     ) -> None:
         manifest = bundle.manifest
         methods = methods_of(manifest)
@@ -77,7 +77,7 @@ class Service(BatchService):
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
         self.engine = open_bundle(bundle, engine)
-        stated = (elsewhere or self.engine).stated()
+        stated = (workers or self.engine).stated()
         self._stated = {
             "model": manifest.name,
             "version": manifest.version,
@@ -98,7 +98,7 @@ class Service(BatchService):
             batch_size,
             checkpoint,
             identity,
-            elsewhere,
+            workers,
             reader if spec.registered else None,
         )
         self._now, self._pace = now, pace or Pace()
@@ -123,7 +123,7 @@ class Service(BatchService):
         for row in rows:
             if row.judged is not None and not row.judged.assessment.assessable:
                 yield _what_was_judged, unassessable_response, [row]
-            elif isinstance(row.settings.explainer, AskedAblation):
+            elif isinstance(row.settings.explainer, AblationMethod):
                 yield self._ablate, ablation_response, [row]
             elif row.is_streamed:
                 yield _nothing_yet, self._streamed, [row]
