@@ -11,10 +11,10 @@ from radlens.errors import NotAcceptable, NotAssessable
 from radlens.evaluation.cdc import describe, verdict
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam.ablation import Ablation
-from radlens.families.cdmam.methods import ABLATION
 from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.computing import Explanation, OneSample
 from radlens.families.cdmam.judging import Judged, JudgedImage
+from radlens.families.cdmam.methods import ABLATION
 from radlens.families.cdmam.reader import Curve
 from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve as DrawnCurve

@@ -134,7 +134,7 @@ class CdmamMemberGradients(CdmamGradient):
         super().__init__(ensemble)
         m = ensemble.n_members
         self.share = 1.0
-        # (phase, pixel, member, channel, 1, 1): groups of a convolution lie along its first axis, so members come first.
+        # (phase, pixel, member, channel, 1, 1): members come first, since they are the groups of the convolution.
         kernels = self.patches.view(4, 16, m, 8, 1, 1).transpose(1, 2)
         self.patches = kernels.reshape(4, 16 * m, 8, 1, 1).contiguous()
         self.conv1 = deepcopy(ensemble.conv1)

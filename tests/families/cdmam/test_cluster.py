@@ -284,7 +284,7 @@ def test_a_cluster_without_room_is_an_error(ray, bundle):
     ("bundle_hash", "version", "error"),
     [
         ("", "0.0.0", ServerError(f"workers must have radlens 0.0.0, got {radlens.__version__}")),
-        ("0" * 64, radlens.__version__, BundleError("bundle must be the one that was sent, got another")),
+        ("0" * 64, radlens.__version__, BundleError("bundle must be the one that the driver opened, got another")),
     ],
 )
 def test_workers_hold_one_model(bundle, monkeypatch, bundle_hash, version, error):
