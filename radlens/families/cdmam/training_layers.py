@@ -1,9 +1,10 @@
 """Training phantoms of the registered recipe, stored as separate noise-free layers of disks, lines and writing.
 
 The network must read the disks. A simulated image reveals its curve in other ways too: by the gold of the grid, which
-has the attenuation of the disks, by the level of the noise, and by gain and offset of the detector. Registration removes
-these traits (`radlens.phantoms.cdmam.registered`), or training draws them at random at every step, independently of the
-label: amplitudes of lines and writing, noise, small errors of the normalisation, and borders outside the image.
+has the attenuation of the disks, by the level of the noise, and by gain and offset of the detector. Registration
+removes these traits (`radlens.phantoms.cdmam.registered`), or training draws them at random at every step,
+independently of the label: amplitudes of lines and writing, noise, small errors of the normalisation, and borders
+outside the image.
 
 A phantom is stored as in a registered image, sampled once. The noise, and with it the label, is drawn for each batch;
 labels are interpolated between the curves of `N_LEVELS` noise levels.

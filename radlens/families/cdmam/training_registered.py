@@ -277,7 +277,7 @@ def evaluate(
 def read_exposures(
     file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
 ) -> np.ndarray:
-    """Return the readings of the images of each exposure, (exposures, images, 3, 12), with the rows of `_read_exposure`.
+    """Return the readings of each exposure, (exposures, images, 3, 12), with the rows of `_read_exposure`.
 
     Args:
         file: file of the readings so far, one line of JSON each; new readings are appended. Lines for another number
