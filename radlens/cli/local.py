@@ -1,4 +1,4 @@
-"""Answers without a server: the client talks to the service in this process, so both give the same."""
+"""Answers without a server: the client calls the service in this process, so both give the same answers."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def local_client(
     *,
     model: str | None = None,
 ) -> Iterator[Client]:
-    """Give a client of the bundle at ``path``, or of the newest one in ``store``; say on stderr which it is.
+    """Yield a client of the bundle at ``path``, or of the newest one in ``store``, and name it on stderr.
 
     Args:
-        path: bundle or archive, of any model.
+        path: bundle or archive of any model; None for the newest one in ``store``.
         store: model store.
-        checkpoint: where an explanation of many samples is saved and continued.
-        spread: opens the workers that such an explanation is spread over.
-        model: name that a bundle in ``store`` must have; None for any.
+        checkpoint: checkpoint to save and continue an explanation of many samples.
+        spread: function that opens workers for such an explanation.
+        model: name that a bundle in ``store`` must have; None for any name.
 
     Raises:
-        BundleError: there is none, or it is damaged.
-        InvalidParameter: ``spread`` is given for a model whose explanations are not of many samples.
-        InvalidInput: ``checkpoint`` is given for such a model.
-        RadlensError: what ``spread`` raises.
+        BundleError: There is no bundle, or it is damaged.
+        InvalidParameter: ``spread`` is given for a model that is not explained with many samples.
+        InvalidInput: ``checkpoint`` is given for a model that is not explained with many samples.
+        RadlensError: ``spread`` raised this error.
     """
     path = path or newest_bundle(store, lambda document: model in (None, document.get("name")))
     with open_bundle_at(path) as bundle, ExitStack() as stack:
@@ -65,10 +65,10 @@ def _of_samples(bundle: StoredBundle[Any]) -> Bundle:
 
 @contextmanager
 def open_cdmam_bundle(path: Path | None, store: Path) -> Iterator[Bundle]:
-    """Give the bundle at ``path``, or the newest one in ``store`` that is of CDMAM.
+    """Yield the bundle at ``path``, or the newest bundle of a CDMAM model in ``store``.
 
     Raises:
-        BundleError: there is none, it is damaged, or of another task.
+        BundleError: There is no bundle, it is damaged, or of another task.
     """
     path = path or newest_bundle(store, lambda document: document.get("task") == CDC)
     with open_bundle_at(path) as bundle:

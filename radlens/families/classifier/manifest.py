@@ -117,7 +117,7 @@ def _parse(document: dict[str, Any]) -> ClassifierManifest:
 
 
 def _may_miss(manifest: ClassifierManifest, file: str) -> bool:
-    """Return whether a model can be served without a file: an optional graph, or one that the traced module replaces."""
+    """Return whether a model can be served without ``file``: a graph that is optional or has the traced module."""
     graphs = {graph_file(member, name): name for member in range(manifest.n_members) for name in manifest.graphs}
     return file in graphs and (graphs[file] not in _OF_TRACED or TRACED in manifest.files)
 

@@ -117,7 +117,7 @@ def test_other_processes_do_not_tell_members_apart(bundle):
     service.stream(Request("explain", DATA, parameters=given, request_id="id"), pieces.append)
     last = json.loads(pieces[-1])
     assert (last["event"], last["code"]) == ("error", 400)
-    assert "members must be mean for samples that other processes explain, got each" in last["message"]
+    assert "members must be mean for samples that workers explain, got each" in last["message"]
 
 
 class Workers:
