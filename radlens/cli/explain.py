@@ -154,7 +154,8 @@ def command(
         ),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, help="grid, jitter or stratified; by default the model's.")
+        str | None,
+        typer.Option(rich_help_panel=_SAMPLES, help="grid, jitter or stratified; by default that of the model."),
     ] = None,
     seed: Annotated[int | None, typer.Option(rich_help_panel=_SAMPLES, help="Seed of the samples.")] = None,
     normalize: Annotated[
