@@ -105,7 +105,7 @@ class LocalTransport(httpx.BaseTransport):
         return httpx.Response(response.status, headers=headers, stream=Pieces(response))
 
     def _not_found(self, asked: str) -> httpx.Response:
-        message = f"model must be {self._name}/{self._version}, the one of this bundle, got {asked}"
+        message = f"model must be {self._name}/{self._version}, the model of this bundle, got {asked}"
         return httpx.Response(
             404,
             headers={"content-type": JSON},

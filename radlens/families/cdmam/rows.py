@@ -117,11 +117,6 @@ class Row:
         """Whether the answer is a stream."""
         return self.media_type == NDJSON
 
-    @property
-    def is_sampled(self) -> bool:
-        """Whether the image has the size of the network's input and is not sampled."""
-        return self.image.pixels.shape == SAMPLED_SHAPE
-
 
 def open_row(request: Request, terms: Terms) -> Row:
     """Check a request and read its image.

@@ -84,7 +84,7 @@ def prepare(folder: Path, preset: PaperPreset, recordings: Path | None, report: 
     means = np.array([image.mean() for image in data.images])
     stds = np.array([image.std() for image in data.images])
     return {
-        "recordings": "real" if recordings else "phantoms drawn in full stand for recordings",
+        "recordings": "real" if recordings else "replaced by phantoms simulated at full size",
         "normalisation": {
             "mean": float(means.mean()),
             "std": float(np.sqrt((stds**2 + means**2).mean() - means.mean() ** 2)),

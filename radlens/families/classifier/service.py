@@ -140,7 +140,7 @@ def open_model(bundle: ClassifierBundle, engine: str = "auto") -> EnsembleClassi
 def _cautions(row: ClassifierRow) -> list[str]:
     found = []
     if not row.prepared.has_frame:
-        found.append("no breast was found in the image; all of it was used")
+        found.append("no breast was found in the image; the whole image was used")
     return [*found, *_assessment(row).reasons]
 
 
