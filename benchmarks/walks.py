@@ -21,9 +21,9 @@ from measuring import machine, machine_line, save, show
 from radlens.explainers import upsample
 from radlens.explainers.omig import Omig
 from radlens.families import load
-from radlens.families.cdmam.asking import WALK
 from radlens.families.cdmam.disk_statistics import counter_test, disk_statistic
 from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.methods import WALK
 from radlens.families.cdmam.model import BundleEngine, open_bundle
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.registered import Registered

@@ -1,7 +1,7 @@
-"""From a bundle to what TorchServe loads: an archive with the handler and the library code it was made with.
+"""Archives for TorchServe, with a bundle, the handler and the library code that serves the model.
 
-Of the library it holds the modules that the handler imports, directly or by way of others, also inside functions. What
-makes models and studies stays out, see `_NOT_SERVED`.
+An archive holds the modules of the library that the handler imports, directly or through other modules, at top level or
+inside functions. Modules for training, export and studies are left out (`_NOT_SERVED`).
 """
 
 import ast
@@ -28,16 +28,16 @@ from radlens.lazy import lazy_names
 __all__ = ["FORMS", "archive", "library_files"]
 
 FORMS = {"zip": "zip-store", "directory": "no-archive"}
-"""Forms of an archive, as radlens and as the archiver call them. Weights do not compress, so the zip only stores."""
+"""Forms of an archive in radlens, and their names in the archiver. The zip is uncompressed: weights do not compress."""
 
 _LIBRARY = Path(radlens.__file__).parent
 _HANDLERS = _LIBRARY.parent / "handlers"
 _HANDLER = "model_handler.py"
 _CONFIG = "model-config.yaml"
-"""How TorchServe runs a model, as its family says."""
+"""File with the settings of TorchServe's workers, which the family of a model defines."""
 
 _NOT_SERVED = re.compile(r"radlens\.(cli|studies|server|client|notebook)\b|\.(training|export|making|recipes)")
-"""Modules that no request needs: where functions import them, they are not packed."""
+"""Modules that requests do not need, and that are not packed if only functions import them."""
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _MANIFEST = "MAR-INF/MANIFEST.json"
@@ -47,19 +47,19 @@ def archive(bundle: StoredBundle[Any], store: Path, *, form: str = "zip", handle
     """Pack a bundle for TorchServe.
 
     Args:
-        bundle: the model.
-        store: the model store; an archive of the same name and version there is replaced.
+        bundle: bundle of the model.
+        store: model store; an archive of the same name and version is replaced.
         form: ``"zip"`` for one ``.mar`` file, ``"directory"`` for TorchServe's no-archive form.
-        handlers: folder with the handler and what it imports.
+        handlers: folder with the handler and the modules beside it.
 
     Returns:
         ``store/<name>-<version>.mar``, or the directory ``store/<name>-<version>``. The file depends on bundle,
-        handlers and library alone: made again it is equal byte for byte.
+        handlers and library alone, so packing the same sources again gives the same bytes.
 
     Raises:
-        InvalidParameter: unknown form.
-        MissingDependency: the archiver is not installed.
-        BundleError: the handler is not there, or the archiver failed.
+        InvalidParameter: The form is unknown.
+        MissingDependency: The archiver is not installed.
+        BundleError: The handler is missing, or the archiver failed.
     """
     if form not in FORMS:
         raise InvalidParameter(f"form must be one of {', '.join(FORMS)}, got {form!r}")
@@ -80,22 +80,22 @@ def archive(bundle: StoredBundle[Any], store: Path, *, form: str = "zip", handle
 
 
 def library_files(handlers: Path, task: str | None = None) -> list[Path]:
-    """Return the files of the library that an archive holds: modules, and data beside them.
+    """Return the files of the library that an archive holds: modules, and the data files in their packages.
 
     Args:
-        handlers: Folder with the handler and what it imports.
-        task: Task of the model, whose family is packed; no other one is. None for what the handler imports alone.
+        handlers: Folder with the handler and the modules beside it.
+        task: Task of the model, whose family is packed without the other families; None to pack no family.
     """
     modules: dict[str, Path] = {}
     waiting = [name for file in handlers.glob("*.py") for name in _imported(file)]
     if task is not None:
-        # The registry imports a family by its name.
+        # The registry imports families by name, so the search for import statements does not find them.
         waiting.append(f"{FOLDERS[task]}.family")
     while waiting:
         name = waiting.pop()
         if name in modules or name.partition(".")[0] != _LIBRARY.name:
             continue
-        # A package is imported before its modules, and a name of a module comes from that.
+        # Importing a module imports its package first, and a name may belong to the module before the last dot.
         waiting.append(name.rpartition(".")[0])
         if file := _file(name):
             modules[name] = file
@@ -112,7 +112,7 @@ def _file(module: str) -> Path | None:
 
 
 def _imported(file: Path) -> Iterator[str]:
-    """Yield what a file imports, dotted."""
+    """Yield the dotted names that a file imports, except imports inside functions that requests do not need."""
     for node, is_inside in _statements(ast.parse(file.read_text(encoding="utf-8"))):
         for name in _targets(node):
             if not (is_inside and _NOT_SERVED.search(name)):
@@ -120,7 +120,7 @@ def _imported(file: Path) -> Iterator[str]:
 
 
 def _statements(node: ast.AST, *, is_inside: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """Yield the imports below ``node``, and whether each is inside a function; not those of type checkers."""
+    """Yield the imports below ``node``, and whether each is inside a function; skip imports for type checkers."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, is_inside
@@ -129,7 +129,7 @@ def _statements(node: ast.AST, *, is_inside: bool = False) -> Iterator[tuple[ast
 
 
 def _targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Yield the modules or names that a statement imports; of a lazy package, see `radlens.lazy`, where they are."""
+    """Yield the modules or names that a statement imports; lazy names (`radlens.lazy`) with their modules."""
     for alias in node.names:
         if isinstance(node, ast.ImportFrom):
             origin = _lazy(str(node.module)).get(alias.name)
@@ -139,7 +139,7 @@ def _targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
             yield alias.name
             whole = alias.name
         if whole != _LIBRARY.name:
-            # Any name of a package may be used where it is imported itself.
+            # The importer of a lazy package may use any of its names.
             yield from (f"{origin}.{name}" for name, origin in _lazy(whole).items())
 
 
@@ -150,7 +150,7 @@ def _lazy(module: str) -> dict[str, str]:
 
 
 def _stage(bundle: StoredBundle[Any], handlers: Path, folder: Path) -> Path:
-    """Lay bundle, helpers of the handler and library side by side, as they will lie in the archive."""
+    """Copy bundle, library and the modules beside the handler to a folder with the layout of the archive."""
     shutil.copytree(bundle.path, folder)
     for file in library_files(handlers, bundle.manifest.task):
         copy = folder / file.relative_to(_LIBRARY.parent)
@@ -177,7 +177,7 @@ def _pack(staged: Path, config: Path, name: str, version: str, form: str) -> Pat
     (scratch / "made").mkdir()
     arguments = [text for option, value in options.items() for text in (f"--{option}", str(value))]
     tool = Path(sys.executable).with_name("torch-model-archiver")
-    # The archiver assembles in the folder for temporary files under the model's bare name, where two runs would meet.
+    # The archiver works in TMPDIR under the bare name of the model, where two runs would collide.
     environment = os.environ | {"TMPDIR": str(scratch)}
     try:
         subprocess.run([tool, *arguments, "--force"], check=True, capture_output=True, env=environment)
@@ -193,7 +193,7 @@ def _pack(staged: Path, config: Path, name: str, version: str, form: str) -> Pat
 
 
 def _forget_time(file: Path) -> None:
-    """Write an archive again without the times at which it and its files were made, in the order of names."""
+    """Rewrite an archive without timestamps, with its entries sorted by name, so that it can be reproduced."""
     with zipfile.ZipFile(file) as entries:
         contents = {name: entries.read(name) for name in sorted(entries.namelist())}
     manifest = json.loads(contents[_MANIFEST])
@@ -201,5 +201,5 @@ def _forget_time(file: Path) -> None:
     contents[_MANIFEST] = json.dumps(manifest, indent=2).encode()
     with zipfile.ZipFile(file, "w") as written:
         for name, content in contents.items():
-            # An entry without a time is of 1980.
+            # ZipInfo without a time stores 1980-01-01.
             written.writestr(zipfile.ZipInfo(name), content)

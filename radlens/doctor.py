@@ -1,7 +1,7 @@
-"""Whether this machine can serve: what it has, what is missing, what is wrong, and what to do about it.
+"""Checks whether this machine can serve, with a remedy for each problem.
 
-Each check is a function of what was observed and returns findings; `examine` observes. Nothing but the core of radlens
-is needed, and nothing is changed.
+Each check is a function from observations to findings; `examine` makes the observations. The module needs the core of
+radlens alone, and changes nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 Status = Literal["good", "missing", "wrong"]
-"""``missing``: not there; ``wrong``: there, and it does harm or cannot be used."""
+"""Result of a check; ``wrong`` is present, but harmful or unusable."""
 
 LEAST_PYTHON = (3, 11)
 """Oldest Python that radlens runs with."""
@@ -62,10 +62,10 @@ LEAST_JAVA = 11
 """Oldest Java that TorchServe 0.12 runs with."""
 
 WORKER_BYTES = 512 * 2**20
-"""Memory of a worker without its model, see `radlens.families.Worker`."""
+"""Memory of a worker without its model, bytes."""
 
 LEAST_DISK = 2**30
-"""Free bytes below which a disk is full: archives are unpacked, and logs and compiled graphs are written."""
+"""Free bytes that a disk needs for unpacked archives, logs and compiled graphs."""
 
 _NEEDED_EXTRAS, _OTHER_EXTRAS = ("explain", "serve"), ("train", "report", "cluster", "load")
 _CALL_TIMEOUT_S = 30.0
@@ -74,14 +74,14 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        check: What was looked at.
-        status: Whether it is as it should be.
-        found: What is there.
-        remedy: What to do; empty where there is nothing to do.
-        is_needed: Whether a server needs it.
+        check: Name of the check.
+        status: Result of the check.
+        found: Observation behind the result.
+        remedy: Remedy of a problem; empty without one.
+        is_needed: Whether a server needs the checked item.
     """
 
     check: str
@@ -111,17 +111,17 @@ class Stored:
 
     @property
     def memory(self) -> int:
-        """Estimated bytes that its workers hold: each has its own copy of the model."""
+        """Estimated memory of the workers in bytes; each has its own copy of the model."""
         return self.n_workers * (WORKER_BYTES + self.n_bytes)
 
 
 def is_ready(findings: Sequence[Finding]) -> bool:
-    """Return whether everything that a server needs is as it should be."""
+    """Return whether every check that a server needs is good."""
     return all(each.status == "good" for each in findings if each.is_needed)
 
 
 def python_finding(version: tuple[int, ...]) -> Finding:
-    """Judge the version of Python."""
+    """Check the version of Python."""
     found = ".".join(map(str, version[:3]))
     if version[:2] >= LEAST_PYTHON:
         return Finding("Python", "good", found, is_needed=True)
@@ -130,11 +130,11 @@ def python_finding(version: tuple[int, ...]) -> Finding:
 
 
 def radlens_finding(code: str, installed: str | None) -> Finding:
-    """Compare the version of the code that runs with the one that pip knows.
+    """Compare the version of the running code with that of the installed package.
 
     Args:
-        code: Version of the code.
-        installed: Version of the installed package; None where radlens runs from a folder.
+        code: Version of the running code.
+        installed: Version of the installed package; None if radlens runs from a folder.
     """
     if installed is None:
         return Finding("radlens", "good", f"{code}, not installed by pip", is_needed=True)
@@ -145,12 +145,12 @@ def radlens_finding(code: str, installed: str | None) -> Finding:
 
 
 def extra_finding(extra: str, installed: Mapping[str, str], *, is_needed: bool = False) -> Finding:
-    """Look for the packages of an extra.
+    """Check for the packages of an extra.
 
     Args:
         extra: Name of the extra.
-        installed: Version of each installed package, by the name that `normal` gives.
-        is_needed: Whether a server needs it.
+        installed: Version of each installed package, by the name that `normal` returns.
+        is_needed: Whether a server needs the extra.
     """
     names = [package.distribution for package in EXTRAS[extra]]
     there = [f"{name} {installed[normal(name)]}" for name in names if normal(name) in installed]
@@ -163,9 +163,9 @@ def extra_finding(extra: str, installed: Mapping[str, str], *, is_needed: bool =
 
 
 def runtime_finding(installed: Mapping[str, str], *, has_gpu: bool) -> Finding:
-    """Look for the extra ``cpu`` or ``gpu``, whichever this machine is for.
+    """Check for the extra ``cpu`` or ``gpu``, depending on the machine.
 
-    ONNX Runtime for CPUs and that for GPUs overwrite each other's files, so both together are wrong.
+    The packages of ONNX Runtime for CPUs and for GPUs overwrite each other's files, so installing both is wrong.
     """
     for_cpu, for_gpu = (name in installed for name in ("onnxruntime", "onnxruntime-gpu"))
     wanted = extra_finding("gpu" if has_gpu or for_gpu else "cpu", installed)
@@ -175,31 +175,32 @@ def runtime_finding(installed: Mapping[str, str], *, has_gpu: bool) -> Finding:
         return Finding("extras cpu and gpu", "wrong", found, remedy, is_needed=True)
     if for_cpu and has_gpu:
         remedy = f"pip uninstall --yes onnxruntime, then {install('gpu')}"
-        return Finding(wanted.check, "missing", "onnxruntime is that for CPUs", remedy)
+        return Finding(wanted.check, "missing", "onnxruntime is the package for CPUs", remedy)
     return wanted
 
 
 def engine_findings(opened: Mapping[str, str | None]) -> list[Finding]:
-    """Judge the engines; a server needs one of them.
+    """Check the engines, of which a server needs one.
 
     Args:
-        opened: Reason why each engine cannot compute here, by name; None where it computed a small graph.
+        opened: Reason why an engine cannot compute on this machine, by name; None if it computed a small graph.
     """
     good = [name for name, reason in opened.items() if reason is None]
     if good:
         first = Finding("engines", "good", ", ".join(good), is_needed=True)
     else:
-        first = Finding("engines", "missing", "none can compute here", install("explain", "cpu"), is_needed=True)
+        found = "no engine can compute on this machine"
+        first = Finding("engines", "missing", found, install("explain", "cpu"), is_needed=True)
     refused = [(name, reason) for name, reason in opened.items() if reason is not None]
     return [first, *(Finding(f"engine {name}", "missing", reason) for name, reason in refused)]
 
 
 def java_finding(home: Path | None, printed: str) -> Finding:
-    """Judge the Java runtime that a server would start.
+    """Check the Java runtime that a server would start.
 
     Args:
-        home: Its directory; None where there is none.
-        printed: What ``java -version`` prints.
+        home: Directory of the runtime; None if there is no runtime.
+        printed: Output of ``java -version``.
     """
     check, remedy = "Java", f"{install('serve')} brings a Java runtime, or install one of version {LEAST_JAVA} or later"
     if home is None:
@@ -214,10 +215,10 @@ def java_finding(home: Path | None, printed: str) -> Finding:
 
 
 def ports_findings(users: Mapping[int, str | None], own: frozenset[int] = frozenset()) -> list[Finding]:
-    """Judge the ports of a server.
+    """Check the ports of a server.
 
     Args:
-        users: Process that listens on each port; None where it is free.
+        users: Process that listens on each port; None for a free port.
         own: Ports of the server that runs in the working directory.
     """
     check = "ports"
@@ -239,7 +240,7 @@ def ports_findings(users: Mapping[int, str | None], own: frozenset[int] = frozen
 
 
 def archives_finding(archives: Sequence[Stored], store: Path) -> Finding:
-    """Look for models in the model store."""
+    """Check for models in the model store."""
     check = "models"
     if archives:
         return Finding(check, "good", ", ".join(each.name for each in archives), is_needed=True)
@@ -248,10 +249,10 @@ def archives_finding(archives: Sequence[Stored], store: Path) -> Finding:
 
 
 def memory_finding(available: int, archives: Sequence[Stored]) -> Finding:
-    """Compare the memory that is free with what the workers of all models hold, an estimate.
+    """Compare the free memory with the estimated memory of the workers of all models.
 
     Args:
-        available: Bytes that can still be taken.
+        available: Free memory in bytes.
         archives: Models that a server would start.
     """
     needed = sum(each.memory for each in archives) or WORKER_BYTES
@@ -263,11 +264,11 @@ def memory_finding(available: int, archives: Sequence[Stored]) -> Finding:
 
 
 def disk_finding(use: str, folder: Path, free: int) -> Finding:
-    """Judge the disk of a folder.
+    """Check the disk of a folder.
 
     Args:
-        use: What the folder is for.
-        folder: The folder, which need not be there.
+        use: Use of the folder, for the name of the check.
+        folder: The folder, which may be missing.
         free: Free bytes of its disk.
     """
     check, found = f"disk of {use}", f"{_size(free)} free at {folder}"
@@ -277,54 +278,54 @@ def disk_finding(use: str, folder: Path, free: int) -> Finding:
 
 
 def cache_finding(folder: Path) -> Finding:
-    """Try to write to the cache folder; without one, engines are measured anew at each start."""
+    """Check that the cache folder can be written; without it, every start measures the engines again."""
     there = _nearest(folder)
     try:
         with tempfile.TemporaryFile(dir=there):
             return Finding("cache", "good", str(folder))
     except OSError:
-        remedy = f"make it writable, or set {CACHE_VARIABLE} to a folder that is"
+        remedy = f"make it writable, or set {CACHE_VARIABLE} to a writable folder"
         return Finding("cache", "wrong", f"{folder} cannot be written", remedy)
 
 
 def gpu_finding(printed: str | None) -> Finding:
-    """Judge what ``nvidia-smi`` says.
+    """Check the GPUs that ``nvidia-smi`` lists.
 
     Args:
-        printed: One line for each GPU; None where it is not installed, or fails.
+        printed: Output of ``nvidia-smi``, one line per GPU; None if it is not installed or fails.
     """
     if printed is None:
         return Finding("GPU", "missing", "no NVIDIA GPU, or no driver", "if there is one, install NVIDIA's driver")
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     if lines:
         return Finding("GPU", "good", "; ".join(lines))
-    return Finding("GPU", "wrong", "the driver finds no GPU", "see what nvidia-smi prints")
+    return Finding("GPU", "wrong", "the driver finds no GPU", "read the output of nvidia-smi")
 
 
 def tensorrt_finding(installed: Mapping[str, str], *, has_gpu: bool) -> Finding:
-    """Look for TensorRT, which computes fastest on GPUs."""
+    """Check for TensorRT, the fastest engine on GPUs."""
     names = ("tensorrt", "tensorrt-rtx-cu13")
     found = [f"{name} {installed[name]}" for name in names if name in installed]
     if found:
         return Finding("TensorRT", "good", ", ".join(found) + ("" if has_gpu else ", unused without a GPU"))
     if not has_gpu:
-        return Finding("TensorRT", "missing", "not installed, and of no use without a GPU")
+        return Finding("TensorRT", "missing", "not installed, and useless without a GPU")
     return Finding("TensorRT", "missing", "not installed", f"{install('gpu')}, or 'radlens[rtx]' on a workstation")
 
 
 def normal(name: str) -> str:
-    """Return the name of a package as PEP 503 writes it."""
+    """Return the normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def examine(config: Path, store: Path, workdir: Path, archives: Sequence[Stored]) -> list[Finding]:
-    """Look at this machine.
+    """Run every check on this machine.
 
     Args:
-        config: The ``config.properties`` that a server would be started with.
+        config: File ``config.properties`` of the server.
         store: Model store.
         workdir: Working directory of the server.
-        archives: Models that the store holds.
+        archives: Models that a server would start.
     """
     installed = {normal(each.metadata["Name"]): each.version for each in distributions()}
     gpu = gpu_finding(_printed(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]))
@@ -354,9 +355,9 @@ def examine(config: Path, store: Path, workdir: Path, archives: Sequence[Stored]
 
 
 def opened_engines() -> dict[str, str | None]:
-    """Let each engine compute a small graph; return by name why it does not, None where it does.
+    """Compute a small graph with each engine; return the reason of a failure by name of the engine, or None.
 
-    An engine for gradients alone is only asked whether its runtime is there. Empty without the extra ``explain``.
+    For engines that compute gradients alone, only their runtime is checked. Empty without the extra ``explain``.
     """
     try:
         from radlens import engines
@@ -369,7 +370,7 @@ def opened_engines() -> dict[str, str | None]:
 
 
 def available_memory() -> int:
-    """Return the bytes that can still be taken; limits of a container count where engines are installed."""
+    """Return the free memory in bytes; the limit of a container counts if the extra ``explain`` is installed."""
     try:
         from radlens.engines import memory
     except MissingDependency:
@@ -422,7 +423,7 @@ def _ports(config: Path, workdir: Path) -> list[Finding]:
 
 
 def _listener(port: int) -> str:
-    """Return the process that listens on a port; other users' processes are seen by root alone."""
+    """Return the process that listens on a port; root alone sees the processes of other users."""
     with suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
             if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid is not None:
@@ -431,7 +432,7 @@ def _listener(port: int) -> str:
 
 
 def _printed(command: Sequence[str]) -> str | None:
-    """Return what a command prints, both streams; None where it is not installed or fails."""
+    """Return the output of a command, both streams; None if it is not installed or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_CALL_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -440,7 +441,7 @@ def _printed(command: Sequence[str]) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return ``folder``, or the folder around it that is there; a file stays what it is."""
+    """Return ``folder`` or its nearest existing parent."""
     folder = folder.absolute()
     return next(each for each in (folder, *folder.parents) if each.exists())
 

@@ -1,13 +1,13 @@
-"""Packages whose names are imported when they are used, so that serving a model takes what it needs and no more.
+"""Lazy packages, whose names are imported at their first use, so that serving a model imports no more than it needs.
 
-Such a package lists its names once, where type checkers and people look for them::
+A lazy package lists its names once, where type checkers and readers look for them::
 
     if TYPE_CHECKING:
         from radlens.figures.maps import overlay
     else:
         __getattr__ = lazily(__name__)
 
-A name that is also that of another module of the package cannot be lazy: importing the module would hide it.
+A name cannot be lazy if a submodule of the package has the same name: importing the submodule would replace it.
 """
 
 import ast
@@ -24,9 +24,9 @@ __all__ = ["lazily", "lazy_names"]
 
 
 def lazily(package: str) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package (PEP 562): it imports a name and keeps it.
+    """Return a ``__getattr__`` for a package (PEP 562) that imports a name and stores it in the package.
 
-    Where a package of an extra is missing, the error names the extra.
+    If an import fails because a package of an extra is missing, the error names the extra.
     """
 
     @cache
@@ -37,7 +37,7 @@ def lazily(package: str) -> Callable[[str], Any]:
         origin = origins().get(name)
         if origin is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        # A module of the package itself is imported as such.
+        # ``from radlens.package import module`` names a submodule, which getattr would not find.
         with named():
             found = import_module(f"{package}.{name}") if origin == package else getattr(import_module(origin), name)
         setattr(sys.modules[package], name, found)
@@ -47,7 +47,7 @@ def lazily(package: str) -> Callable[[str], Any]:
 
 
 def lazy_names(source: str) -> Iterator[tuple[str, str]]:
-    """Yield the names that a module imports for type checkers alone, each with the module it comes from."""
+    """Yield the names that a module imports for type checkers alone, each with the module that defines it."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             for each in node.body:

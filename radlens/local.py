@@ -1,4 +1,4 @@
-"""A model in this process: the client talks to its service as to a server, so that both give the same."""
+"""A model in this process, which the client calls like a server, so that both give the same answers."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _KINDS = {"predictions": "predict", "explanations": "explain"}
 
 
 def newest_bundle(store: Path, fits: Callable[[Mapping[str, Any]], bool] = lambda document: True) -> Path:
-    """Return the newest bundle in a model store: unpacked, in a directory archive, or in a ``.mar`` file.
+    """Return the newest bundle in a model store: an unpacked one, a directory archive, or a ``.mar`` file.
 
     Args:
-        store: the model store.
-        fits: told what ``bundle.json`` says, whether a bundle is looked for.
+        store: model store.
+        fits: predicate of the contents of ``bundle.json`` that a bundle must satisfy.
 
     Raises:
-        BundleError: there is none.
+        BundleError: The store does not hold a fitting bundle.
     """
     unpacked = [found.parent for found in [*store.glob(f"bundles/*/{MANIFEST}"), *store.glob(f"*/{MANIFEST}")]]
     candidates = [path for path in (*unpacked, *store.glob("*.mar")) if fits(_document(path))]
     if not candidates:
         raise BundleError(f"{store} must hold a bundle or an archive, got none: make one with `radlens export`")
-    # Of two of the same time the unpacked one wins: an archive is made from it.
+    # Of two with the same time the unpacked bundle wins, because archives are made from bundles.
     return max(candidates, key=lambda path: (path.stat().st_mtime, path.is_dir()))
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """Return what ``bundle.json`` says in a bundle or an archive; nothing if it cannot be read."""
+    """Return the contents of ``bundle.json`` in a bundle or an archive; empty if it cannot be read."""
     try:
         if path.is_dir():
             document = json.loads((path / MANIFEST).read_bytes())
@@ -59,10 +59,10 @@ def _document(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_bundle_at(path: Path) -> Iterator[StoredBundle[Any]]:
-    """Give the bundle in a directory or in a ``.mar`` file, which is unpacked for as long as it is needed.
+    """Yield the bundle of a directory or of a ``.mar`` file, which is unpacked for the duration of the block.
 
     Raises:
-        BundleError: there is none, or it is damaged.
+        BundleError: There is no bundle, or it is damaged.
     """
     if path.is_dir():
         yield load(path)
@@ -78,14 +78,14 @@ def open_bundle_at(path: Path) -> Iterator[StoredBundle[Any]]:
 
 
 class LocalTransport(httpx.BaseTransport):
-    """Hands HTTP requests to a service in this process.
+    """Transport that passes HTTP requests to a service in this process.
 
     Args:
-        bundle: The model.
-        options: Options of its service, see :func:`radlens.families.open_service`; those that are None are left out.
+        bundle: Bundle of the model.
+        options: Options of :func:`radlens.families.open_service`; options of None are left out.
 
     Raises:
-        InvalidInput: An option that models of this task do not have.
+        InvalidInput: Models of this task do not have an option.
     """
 
     def __init__(self, bundle: StoredBundle[Any], **options: Any) -> None:
@@ -93,7 +93,7 @@ class LocalTransport(httpx.BaseTransport):
         self._service = open_service(bundle, **options)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request; a body that comes in pieces is computed by a thread while it is read."""
+        """Answer a request; a thread computes a streamed body while the caller reads it."""
         route, model, *version = request.url.path.strip("/").split("/")
         if model != self._name or version not in ([], [self._version]):
             return self._not_found("/".join([model, *version]))
@@ -105,7 +105,7 @@ class LocalTransport(httpx.BaseTransport):
         return httpx.Response(response.status, headers=headers, stream=Pieces(response))
 
     def _not_found(self, asked: str) -> httpx.Response:
-        message = f"model must be {self._name}/{self._version}, the one of this bundle, got {asked}"
+        message = f"model must be {self._name}/{self._version}, the model of this bundle, got {asked}"
         return httpx.Response(
             404,
             headers={"content-type": JSON},
@@ -114,11 +114,11 @@ class LocalTransport(httpx.BaseTransport):
 
 
 class _Abandoned(Exception):
-    """Nobody reads any more."""
+    """The reader has closed the stream."""
 
 
 class Pieces(httpx.SyncByteStream):
-    """The body of a response whose pieces are pushed, for a reader who pulls them."""
+    """Body of a streamed response: a thread pushes its pieces to a queue, from which the reader pulls them."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -126,17 +126,17 @@ class Pieces(httpx.SyncByteStream):
         self._closed = Event()
 
     def __iter__(self) -> Iterator[bytes]:
-        # A daemon, so that Ctrl-C need not wait for the samples that are being explained.
+        # A daemon thread, so that Ctrl-C does not wait for running computations.
         Thread(target=self._work, daemon=True).start()
         while (piece := self._pieces.get()) is not None:
             yield piece
 
     def close(self) -> None:
-        """Break off at the next piece."""
+        """Stop the computation at its next piece."""
         self._closed.set()
 
     def _work(self) -> None:
-        assert self._response.stream is not None, "only a response that streams comes in pieces"
+        assert self._response.stream is not None, "only streamed responses have pieces"
         try:
             self._response.stream(self._emit)
         except _Abandoned:

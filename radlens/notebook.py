@@ -1,6 +1,7 @@
-"""radlens from a notebook: read an image, load a model, predict, explain; results show themselves.
+"""radlens in a notebook: read an image, load a model, predict and explain; results have rich displays.
 
-`radlens.read`, `radlens.load` and `radlens.explain` lead here; `import radlens` alone imports none of it.
+`radlens.read`, `radlens.load` and `radlens.explain` are defined here; `import radlens` alone does not import this
+module.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _LARGEST_SIDE = 900
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image that was read, and the bytes it was read from.
+    """An image and the contents of its file.
 
     Attributes:
-        image: pixels, spacing and header, attenuation bright.
-        content: the file.
+        image: image with pixels, spacing and header, attenuation bright.
+        content: contents of the file.
     """
 
     image: Image
@@ -45,7 +46,7 @@ class Picture:
 
     @property
     def pixels(self) -> NDArray[np.float32]:
-        """The pixels, (H, W) float32, attenuation bright."""
+        """Pixels, (H, W) float32, attenuation bright."""
         return self.image.pixels
 
     def _repr_png_(self) -> bytes:
@@ -56,22 +57,22 @@ class Picture:
 
 
 Readable = Picture | Path | str | bytes | NDArray[Any]
-"""What a model takes: a picture, the path or the bytes of an image file, or (H, W) pixels, attenuation bright."""
+"""Input of a model: a picture, the path or the contents of an image file, or (H, W) pixels, attenuation bright."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of an image; shows itself as a table with a figure.
+    """Prediction of an image, displayed as a table with a figure.
 
     Attributes:
-        answer: everything, as the endpoint answers it.
+        answer: answer of the endpoint.
     """
 
     answer: Mapping[str, Any]
 
     @property
     def assessable(self) -> bool:
-        """Whether the model can judge the image; ``answer["reasons"]`` says why not."""
+        """Whether the model can judge the image; ``answer["reasons"]`` holds the reasons if it cannot."""
         return bool(self.answer["assessable"])
 
     def _repr_html_(self) -> str:
@@ -81,17 +82,17 @@ class Prediction:
         return "".join(_html(each) for each in shown)
 
     def _repr_png_(self) -> bytes | None:
-        """Draw the picture of the family, such as a curve; None if there is none."""
+        """Return the picture of the family, such as a curve; None if the family does not draw predictions."""
         return family_of(self.answer["task"]).picture(self.answer) if self.assessable else None
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A map of what in an image drove a prediction; shows itself laid over the image.
+    """A map of the parts of an image that drove a prediction, displayed over the image.
 
     Attributes:
-        answer: everything, as the endpoint answers it; arrays are decoded.
-        picture: the image that was explained.
+        answer: answer of the endpoint with decoded arrays.
+        picture: explained image.
     """
 
     answer: Mapping[str, Any]
@@ -99,10 +100,10 @@ class Explanation:
 
     @property
     def map(self) -> NDArray[np.float32]:
-        """The map on the grid of the image, (H, W) float32, signed.
+        """Map on the grid of the image, (H, W) float32, signed.
 
         Raises:
-            InvalidInput: there is none: the model cannot judge the image, or the method is no map.
+            InvalidInput: The model cannot judge the image, or the method does not compute a map.
         """
         found = self.answer["explanation"] or {}
         if "map" not in found:
@@ -122,14 +123,14 @@ class Explanation:
 
 
 class Model:
-    """A bundle or an archive, opened in this process; answers are those of the endpoint.
+    """A bundle or an archive, opened in this process; it gives the same answers as the endpoint.
 
     Args:
         path: folder of a bundle, or a ``.mar`` file.
 
     Raises:
-        BundleError: there is none, or it is damaged.
-        MissingDependency: the extra ``explain`` is not installed.
+        BundleError: There is no bundle, or it is damaged.
+        MissingDependency: The extra ``explain`` is not installed.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -144,15 +145,15 @@ class Model:
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the model."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close."""
+        """Close the model."""
         self.close()
 
     def close(self) -> None:
-        """Remove what was unpacked of an archive."""
+        """Remove the unpacked files of an archive."""
         self._stack.close()
 
     def methods(self) -> tuple[str, ...]:
@@ -160,10 +161,10 @@ class Model:
         return tuple(self.manifest.explainers)
 
     def predict(self, image: Readable | Sequence[Readable], **parameters: Any) -> Prediction:
-        """Return what the model says of an image, or of several of one exposure, such as a list of files.
+        """Predict an image, or a sequence of images of one exposure, such as a list of files.
 
         Raises:
-            InvalidInput: no image, or parameters that the model does not have.
+            InvalidInput: An image cannot be read, or a parameter is unknown.
         """
         several = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else None
         if several is None:
@@ -171,22 +172,22 @@ class Model:
         return Prediction(self._client.predict([read(each).content for each in several], **parameters))
 
     def explain(self, image: Readable, *, method: str | None = None, **parameters: Any) -> Explanation:
-        """Return a map of an image.
+        """Explain an image.
 
         Args:
-            image: see `Readable`.
+            image: picture, path or contents of a file, or pixels.
             method: one of `methods`; the model's default if None.
-            parameters: of the method and of its samples, see the endpoint's documentation.
+            parameters: parameters of the method and of its samples, those of the endpoint.
 
         Raises:
-            InvalidInput: no image, an unknown method or parameter.
+            InvalidInput: The image cannot be read, or the method or a parameter is unknown.
         """
         picture = read(image)
         asked = parameters if method is None else {"method": method, **parameters}
         return Explanation(self._client.explain(picture.content, **asked), picture)
 
     def __repr__(self) -> str:
-        """Name, version, task and methods."""
+        """Return name, version, task and methods."""
         manifest = self.manifest
         return f"<{manifest.name} {manifest.version}, {manifest.task}; methods: {', '.join(self.methods())}>"
 
@@ -195,8 +196,8 @@ def read(image: Readable) -> Picture:
     """Read an image.
 
     Raises:
-        InvalidInput: the file is missing.
-        UnreadableImage: the file holds no grey image.
+        InvalidInput: The file is missing.
+        UnreadableImage: The file is not a grey image.
     """
     if isinstance(image, Picture):
         return image
@@ -213,7 +214,7 @@ def read(image: Readable) -> Picture:
 
 
 def load(path: Path | str) -> Model:
-    """Open a bundle or an archive; see `Model`."""
+    """Open a bundle or an archive as a `Model`; errors are those of `Model`."""
     return Model(path)
 
 
@@ -227,23 +228,23 @@ def explain(
 ) -> Tensor:
     """Explain a bare torch module that maps images to logits.
 
-    The module is left as it was: in training or evaluation, with its hooks and gradients; it is evaluated. Gradients
-    are computed under ``torch.inference_mode()`` as well.
+    The maps are those of a copy in evaluation mode; the module keeps its mode, hooks and gradients. The function also
+    works under ``torch.inference_mode()``.
 
     Args:
-        module: maps ``(b, c, h, w)`` to ``(b, n)``.
-        images: ``(b, c, h, w)``, floating point, finite.
-        method: see :func:`radlens.explainers.names`.
-        targets: class for each image, or one for all; by default the class that is predicted.
-        parameters: of the method.
+        module: module that maps images ``(b, c, h, w)`` to logits ``(b, n)``.
+        images: images ``(b, c, h, w)``, floating point, finite.
+        method: one of :func:`radlens.explainers.names`.
+        targets: class to explain, one for each image or one for all images; the predicted classes by default.
+        parameters: parameters of the method.
 
     Returns:
-        A signed map for each image, of the shape of ``images``.
+        A signed map for each image, in the shape of ``images``.
 
     Raises:
-        InvalidParameter: an unknown method, or parameters that it does not have.
-        InvalidInput: images or targets that do not fit the module.
-        MissingDependency: the extra ``explain`` is not installed.
+        InvalidParameter: The method or a parameter is unknown, or a value is out of range.
+        InvalidInput: The images or the targets do not fit the module.
+        MissingDependency: The extra ``explain`` is not installed.
     """
     from copy import deepcopy
 
@@ -260,7 +261,7 @@ def explain(
 
 
 def _html(shown: Table | str) -> str:
-    """Return a table of the command line, or a line of its text, as HTML."""
+    """Return a table or a text of the command line as HTML."""
     if isinstance(shown, str):
         return f"<p>{_plain(shown)}</p>"
     head = "".join(f"<th>{_plain(column)}</th>" for column in shown.columns)

@@ -1,6 +1,6 @@
-"""The application: its commands, and what an error becomes.
+"""The application: its commands, and the exit codes of errors.
 
-Commands import numbers, networks and figures when they run, so that ``--help`` answers at once.
+Commands import NumPy, networks and figures when they run, so that ``--help`` answers at once.
 """
 
 from typing import Annotated, Any
@@ -48,14 +48,14 @@ EXTRA_OF = {
     "reproduce": "studies",
     "reliability": "studies",
 }
-"""Extra that brings everything a command needs, where it needs more than the core and ``explain``."""
+"""Extra that installs the packages of a command, if it needs more than the core and ``explain``."""
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit code after Ctrl-C: 128 + SIGINT, the convention of shells."""
 
 
 class _Group(TyperGroup):
-    """Commands whose errors are one line on stderr and an exit code."""
+    """Command group that turns errors into one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -107,14 +107,14 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Medical-image models served with their explanations."""
 
 
 def _flowing(docstring: str | None) -> str:
-    """Return a docstring whose paragraphs are one line each: the terminal breaks them."""
+    """Return a docstring with each paragraph on one line, so that the terminal wraps it."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (docstring or "").split("\n\n"))
 
 

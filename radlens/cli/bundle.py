@@ -1,4 +1,4 @@
-"""``radlens bundle``: your own classifier, from a file or from Python, as a bundle and as an archive."""
+"""``radlens bundle``: bundle and archive of the user's own classifier, from a file or from Python."""
 
 import importlib
 import sys
@@ -27,37 +27,40 @@ def command(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="An ONNX file, a TorchScript file, or module:function that returns a torch module; several are the "
-            "members of an ensemble.",
+            help="ONNX file, TorchScript file, or module:function that returns a torch module; several form an "
+            "ensemble.",
         ),
     ],
-    name: Annotated[str, typer.Option(help="Of the model, as it stands in URLs.")],
-    classes: Annotated[str, typer.Option(help="Names of the classes, in the order of the outputs, with commas.")],
-    shape: Annotated[str, typer.Option(help="Rows and columns that the network takes, such as 1024x512.")],
-    channels: Annotated[int, typer.Option(help="1, or 3 to repeat the grey image.")] = 1,
+    name: Annotated[str, typer.Option(help="Name of the model in URLs.")],
+    classes: Annotated[str, typer.Option(help="Names of the classes in the order of the outputs, comma-separated.")],
+    shape: Annotated[str, typer.Option(help="Rows and columns of the network's input, such as 1024x512.")],
+    channels: Annotated[int, typer.Option(help="Number of channels: 1, or 3 to repeat the grey image.")] = 1,
     framing: Annotated[
-        str, typer.Option(help="whole: all of the image; breast: cropped to the breast, chest wall at the left.")
+        str, typer.Option(help="whole: the whole image; breast: cropped to the breast, chest wall at the left.")
     ] = "whole",
     scaling: Annotated[
-        str, typer.Option(help="standardise: each image to mean 0 and deviation 1; fixed: by --mean and --std.")
+        str,
+        typer.Option(help="standardise: mean 0 and standard deviation 1 for each image; fixed: --mean and --std."),
     ] = "standardise",
     mean: Annotated[
-        str, typer.Option(help="Pixel value that becomes 0; one, or one for each channel, with commas.")
+        str, typer.Option(help="Pixel value that becomes 0: one number, or one per channel, comma-separated.")
     ] = "0",
-    std: Annotated[str, typer.Option(help="Pixel values per unit; one, or one for each channel, with commas.")] = "1",
+    std: Annotated[
+        str, typer.Option(help="Pixel values per unit: one number, or one per channel, comma-separated.")
+    ] = "1",
     layer: Annotated[
         str | None, typer.Option(help="Path of the layer for CAM and Grad-CAM; by default the last feature maps.")
     ] = None,
-    version: Annotated[str, typer.Option(help="Of the model, such as 1.0.")] = "1.0",
+    version: Annotated[str, typer.Option(help="Version of the model, such as 1.0.")] = "1.0",
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[
         str, typer.Option(help="zip: one .mar file; directory: TorchServe's form for models too large for zip.")
     ] = "zip",
 ) -> None:
-    """Bundle a classifier of your own: graphs for every explanation that its form allows, and the archive.
+    """Bundle your own classifier with graphs for every explanation that its form allows, and archive it.
 
-    The network takes images (b, c, h, w) float32 and returns logits (b, n), with no softmax or sigmoid behind them. An
-    ONNX or TorchScript file allows what can be differentiated; docs/models.md has the table.
+    The network takes images (b, c, h, w) float32 and returns logits (b, n), without softmax or sigmoid. ONNX and
+    TorchScript files allow fewer methods than Python modules; docs/models.md lists them.
     """
     require_word("--name", name)
     require_word("--version", version)
@@ -91,11 +94,11 @@ def command(
 
 
 def _source(model: str) -> Any:
-    """Return a file, or what ``module:function`` returns."""
+    """Return the path of a file, or call ``module:function`` and return its result."""
     module, colon, function = model.partition(":")
     if not colon or Path(model).exists():
         return Path(model)
-    # What a user imports from the folder he stands in, a console script does not see.
+    # A console script does not search the current folder for modules, as python does.
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), function)()
@@ -116,4 +119,4 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise InvalidParameter(f"{name} must be one or more numbers with commas, got {text!r}") from None
+        raise InvalidParameter(f"{name} must be numbers separated by commas, got {text!r}") from None

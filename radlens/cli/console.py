@@ -1,4 +1,4 @@
-"""What every command prints with: results on stdout, everything else on stderr."""
+"""Output of the commands: results on stdout, everything else on stderr."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,7 +43,7 @@ LOG_EVERY_S = 30.0
 """Seconds between two lines of progress in a log."""
 
 Stage = Callable[[str, float, float], None]
-"""Called as ``on_progress(stage, done, total)``."""
+"""Callback ``on_progress(stage, done, total)``."""
 
 
 def examples(*lines: str) -> str:
@@ -57,12 +57,12 @@ def fail(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Print what a user may want to know and a program does not."""
+    """Print a remark for the user, dimmed, on stderr."""
     err.print(escape(message), style="dim", soft_wrap=True)
 
 
 def warn(warnings: Iterable[str]) -> None:
-    """Print what comes with a result and may spoil it."""
+    """Print the warnings of a result."""
     for warning in warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}", soft_wrap=True)
 
@@ -70,7 +70,7 @@ def warn(warnings: Iterable[str]) -> None:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None, console: Console = out
 ) -> None:
-    """Print a table; the first column is text, all others are numbers."""
+    """Print a table with text in the first column and numbers in the others."""
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="left" if i == 0 else "right")
@@ -80,7 +80,7 @@ def table(
 
 
 def show(tables: Iterable["FamilyTable | str"], *, console: Console = out) -> None:
-    """Print tables, each with the sentence beneath it, and lines of text."""
+    """Print tables, each with its text below, and lines of text."""
     for each in tables:
         if isinstance(each, str):
             console.print(each, soft_wrap=True)
@@ -91,11 +91,11 @@ def show(tables: Iterable["FamilyTable | str"], *, console: Console = out) -> No
 
 
 class LoggedProgress:
-    """Progress where no bar can be drawn, such as in a log: lines on stderr now and then, and at the end.
+    """Progress without a terminal, such as in a log: lines on stderr at intervals, and at the end.
 
     Args:
         every_s: seconds between two lines.
-        clock: seconds, from any origin.
+        clock: function that returns seconds since any origin.
     """
 
     def __init__(self, every_s: float = LOG_EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -105,13 +105,13 @@ class LoggedProgress:
         self._last: dict[str, str] = {}
 
     def __call__(self, stage: str, done: float, total: float | None, remark: str = "") -> None:
-        """Tell of a stage if it is time.
+        """Print the progress of a stage if the last line is long enough ago.
 
         Args:
-            stage: what is done.
-            done: how much of it.
-            total: how much there is; None where that is not known.
-            remark: to be added to the line.
+            stage: name of the stage.
+            done: finished part of the stage.
+            total: size of the stage; None if it is unknown.
+            remark: text at the end of the line.
         """
         now = self._clock()
         if stage != self._stage:
@@ -129,7 +129,7 @@ class LoggedProgress:
         self._tell(", ".join([*parts, *end]))
 
     def close(self) -> None:
-        """Tell how far each stage came."""
+        """Print the last state of each stage."""
         for state in self._last.values():
             self._tell(state)
 
@@ -146,10 +146,10 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def stages(waiting: str | None = None) -> Iterator[Stage]:
-    """Show progress as one bar for each stage; in a log, as a line now and then.
+    """Show progress as one bar per stage, or without a terminal as lines at intervals.
 
     Args:
-        waiting: shown until the first stage reports.
+        waiting: text that is shown until the first stage reports.
     """
     columns = (
         TextColumn("{task.description}"),

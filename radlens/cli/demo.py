@@ -1,4 +1,4 @@
-"""``radlens demo``: from trained members to a report, over HTTP, in one command."""
+"""``radlens demo``: export and serve the demo model, send it a phantom, and write a report."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ NAME, VERSION = "cdmam", "1.0"
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path("demo"),
     members: Annotated[Path, typer.Option(metavar="RUN", help="Training run to serve.")] = Path("export/cdmam_demo"),
-    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the upsampled map.")] = 200,
+    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of the upsampled map.")] = 200,
     n_steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Gradients on the path of OMIG of each of them.", show_default="the model's own"),
+        typer.Option(min=1, help="Number of gradients on the path of OMIG (L).", show_default="the model's own"),
     ] = None,
     store: Annotated[Path, typer.Option(metavar="DIR", help="Model store.")] = DEFAULT_STORE,
     config: Annotated[Path, typer.Option(metavar="FILE", help="TorchServe's configuration.")] = Path(
         "config.properties"
     ),
 ) -> None:
-    """Serve the demo model, send it a simulated phantom as DICOM over HTTP, and write everything that comes back.
+    """Serve the demo model, send it a simulated phantom as DICOM over HTTP, and write its answers and a report.
 
-    The server keeps running; `radlens serve --stop` ends it.
+    The server keeps running until `radlens serve --stop`.
     """
     from radlens.client import Client
 
@@ -55,12 +55,12 @@ def command(
 
 
 def is_stale(made: Path, sources: Iterable[Path]) -> bool:
-    """Tell whether ``made`` is missing or older than one of ``sources``."""
+    """Return whether ``made`` is missing or older than one of ``sources``."""
     return not made.exists() or any(source.stat().st_mtime > made.stat().st_mtime for source in sources)
 
 
 def _archived(members: Path, store: Path) -> bool:
-    """Make bundle and archive where they are missing or older than what is in them; tell whether they were made."""
+    """Export bundle and archive if they are missing or older than their sources; return whether it did."""
     import radlens
 
     library = Path(radlens.__file__).parent
@@ -81,7 +81,7 @@ def _served(config: Path, store: Path, *, restart: bool) -> None:
         stop(workdir())
     server = make_server(config, store, {NAME: f"{NAME}-{VERSION}.mar"}, workdir())
     with err.status("starting TorchServe"):
-        # Not left again: the server outlives this command.
+        # The context is never left, because the server outlives this command.
         server.__enter__()
 
 
@@ -120,7 +120,7 @@ def _asked(client: Client, phantom: Path, output: Path, n_samples: int, n_steps:
 
 
 def _ablation(client: Client, phantom: Path) -> dict[str, Any] | None:
-    """Return the disk ablation; None of a model of the paper's recipe, which registers no phantom."""
+    """Return the disk ablation; None for a model of the paper's recipe, which does not register phantoms."""
     from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
 
     try:
@@ -130,16 +130,16 @@ def _ablation(client: Client, phantom: Path) -> dict[str, Any] | None:
 
 
 def _single(client: Client, phantom: Path) -> dict[str, Any]:
-    """Return the map of one sample, as a model of the paper's recipe sees it."""
+    """Return the map of one sample, the input of a model of the paper's recipe."""
     return explained(client, phantom, None, {"method": "omig"}, n_samples=1)
 
 
 def _print_files(output: Path) -> None:
     described = {
-        "report.html": "the page to file: curve, limits, map, enlarged regions, provenance",
+        "report.html": "report with curve, limits, map, enlarged regions and provenance",
         "cdc.png": "predicted curve with its 95 % interval and the European limits",
         "disk-ablation.png, disk-ablation.csv": "which disks carried this prediction",
-        "upsampled-map.png, upsampled-overlay.png": "OMIG map at full resolution, and upsampled-map.npy its values",
+        "upsampled-map.png, upsampled-overlay.png": "OMIG map at full resolution; upsampled-map.npy holds its values",
         "prediction.json, ...-explanation.json": "numbers and provenance",
         "phantom.dcm": "the image that was sent",
     }
@@ -160,4 +160,4 @@ def _print_calls(client: Client, phantom: Path) -> None:
     out.print("\n[bold]Call it yourself[/bold]")
     for call in calls:
         typer.echo(f"  {call}")
-    note("the last one streams its progress; `radlens serve --stop` or `make stop` ends the server")
+    note("the last call streams its progress; `radlens serve --stop` or `make stop` stops the server")

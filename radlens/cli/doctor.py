@@ -1,4 +1,4 @@
-"""``radlens doctor``: whether this machine can serve, and what to do where it cannot."""
+"""``radlens doctor``: whether this machine can serve, and remedies if it cannot."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def command(
     workdir: WorkdirOption = DEFAULT_WORKDIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say whether this machine can serve, what is missing or wrong, and what to do about it.
+    """Check whether this machine can serve, and print what is missing or wrong with a remedy.
 
-    Versions, extras, engines, Java, ports, memory, disks, cache and GPU are looked at; nothing is changed. The exit
-    code is 0 if all that a server needs is as it should be, and 1 otherwise.
+    The command checks versions, extras, engines, Java, ports, memory, disks, cache and GPU, and changes nothing. The
+    exit code is 0 if this machine meets every need of a server, and 1 otherwise.
     """
     from radlens.doctor import examine, is_ready
 
-    with err.status("looking"):
+    with err.status("checking"):
         findings = examine(config, store, workdir, _stored(store))
     ready = is_ready(findings)
     if as_json:
@@ -53,7 +53,7 @@ def command(
 
 
 def _stored(store: Path) -> list[Stored]:
-    """Return what `radlens serve` would start."""
+    """Return the archives that `radlens serve` would start."""
     from radlens.doctor import Stored
 
     try:
@@ -68,7 +68,7 @@ def _stored(store: Path) -> list[Stored]:
 
 
 def _print(findings: Sequence[Finding], ready: bool) -> None:
-    drawn = Table("what", "is")
+    drawn = Table("check", "status")
     drawn.add_column("found", overflow="fold")
     for each in findings:
         status = "needed" if each.is_needed and each.status == "missing" else each.status
@@ -76,8 +76,8 @@ def _print(findings: Sequence[Finding], ready: bool) -> None:
         drawn.add_row(escape(each.check), f"[{colour}]{status}[/]", escape(each.found))
     out.print(drawn)
     open_ones = [each for each in findings if each.status != "good" and each.remedy]
-    _print_remedies("To serve, do this:", [each for each in open_ones if each.is_needed])
-    _print_remedies("Only if you want it:", [each for each in open_ones if not each.is_needed])
+    _print_remedies("Needed to serve:", [each for each in open_ones if each.is_needed])
+    _print_remedies("Optional:", [each for each in open_ones if not each.is_needed])
     out.print("[green]This machine can serve.[/]" if ready else "[red]This machine cannot serve yet.[/]")
 
 

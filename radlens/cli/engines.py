@@ -1,4 +1,4 @@
-"""``radlens engines``: what can compute on this machine, and how fast each is with a bundle."""
+"""``radlens engines``: the engines of this machine, and their speed with a bundle."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ __all__ = ["EPILOG", "command"]
 EPILOG = examples("radlens engines", "radlens engines model_store/bundles/cdmam-1.0 --memory-limit 2G")
 
 
-_COLUMNS = ("engine", "batch", "ms a sample", "memory (estimate)")
+_COLUMNS = ("engine", "batch", "ms per sample", "memory (estimate)")
 
 
 def command(
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", exists=True, help="Bundle or archive to measure with.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="f32, or less where the parity report allows it.")] = "f32",
+    precision: Annotated[str, typer.Option(help="f32, or a lower precision that the parity report allows.")] = "f32",
     memory_limit: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Memory that a graph may take, such as 2G; by default 0.4 of what is free."),
+        typer.Option(
+            metavar="SIZE", help="Memory that a graph may take, such as 2G; by default 0.4 of the free memory."
+        ),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Measure anew, whatever was measured before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Ignore stored measurements and measure again.")] = False,
 ) -> None:
-    """List the engines of this machine; with a bundle, measure how fast each computes it.
+    """List the engines of this machine; with a bundle, measure how fast each engine computes it.
 
-    The measurement takes seconds and is kept in the cache folder (RADLENS_CACHE, by default ~/.cache/radlens), where
-    a server finds it. An engine that does not reproduce the golden values of the bundle is refused.
+    A measurement takes seconds and is stored in the cache folder (RADLENS_CACHE, by default ~/.cache/radlens), where
+    servers find it. An engine that does not reproduce the golden values of the bundle is refused.
     """
     if bundle is None:
         _print_engines()
@@ -57,7 +59,7 @@ def command(
 
 
 def _print_calibrations(calibrations: Mapping[str, Calibration], precision: str) -> None:
-    """Print every timing of each graph, the fastest first."""
+    """Print the timings of each graph, the fastest first."""
     rows = [
         (graph, *_described(timing))
         for graph, calibration in calibrations.items()

@@ -1,4 +1,4 @@
-"""``radlens evaluate``: a classifier and its maps; what a phantom model rests on, and which images it judges."""
+"""``radlens evaluate``: measures of a classifier and its maps, or of a phantom model."""
 
 import json
 from pathlib import Path
@@ -35,78 +35,96 @@ def command(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to; a classifier needs one.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to; required for classifiers.")
     ] = None,
     simulated: Annotated[
-        int, typer.Option(metavar="N", min=2, rich_help_panel=_IMAGES, help="Simulated images, half of them malignant.")
+        int,
+        typer.Option(
+            metavar="N", min=2, rich_help_panel=_IMAGES, help="Number of simulated images, half of them malignant."
+        ),
     ] = 40,
     data: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_IMAGES,
-            help="Data set instead: busi, cbis-ddsm, cbis-ddsm-patches, oasbud, omi-db or rsna-2022.",
+            help="Data set instead of simulated images: busi, cbis-ddsm, cbis-ddsm-patches, oasbud, omi-db or "
+            "rsna-2022.",
         ),
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", exists=True, file_okay=False, rich_help_panel=_IMAGES, help="Where it is."),
+        typer.Option(
+            metavar="DIR", exists=True, file_okay=False, rich_help_panel=_IMAGES, help="Folder of the data set."
+        ),
     ] = None,
     part: Annotated[
         str,
         typer.Option(
             rich_help_panel=_IMAGES,
-            help="test: the patients that training leaves out; all: every patient, for a model trained elsewhere.",
+            help="test: patients that training leaves out; all: every patient, for models not trained by radlens.",
         ),
     ] = "test",
     task: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_IMAGES,
-            help="patches, mammograms or ultrasound, where the model does not tell what it was trained with.",
+            help="patches, mammograms or ultrasound, if the model does not state the images of its training.",
         ),
     ] = None,
     mapped: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Images that are explained; by default all.")
+        int | None, typer.Option(metavar="N", min=1, help="Number of images to explain; by default every image.")
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="By default every method that the model allows.")
+        str | None,
+        typer.Option(metavar="A,B,...", help="Methods to measure; by default every method that the model allows."),
     ] = None,
     measures: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Of classification, iou, pointing, faithfulness, randomisation.")
+        str,
+        typer.Option(
+            metavar="A,B,...", help="Measures: classification, iou, pointing, faithfulness and randomisation."
+        ),
     ] = "classification,iou,pointing,faithfulness,randomisation",
-    target: Annotated[
-        str, typer.Option(help="Class that is explained: positive (malignant), or predicted.")
-    ] = "positive",
+    target: Annotated[str, typer.Option(help="Class to explain: positive (malignant), or predicted.")] = "positive",
     quantile: Annotated[
-        float, typer.Option(min=0, max=1, rich_help_panel=_BOXES, help="Pixels above it are kept.")
+        float,
+        typer.Option(min=0, max=1, rich_help_panel=_BOXES, help="Quantile of a map above which pixels are kept."),
     ] = 0.98,
     opening: Annotated[
         int | None,
         typer.Option(
             min=1,
             rich_help_panel=_BOXES,
-            help="Side of the square of erosion and dilation, odd; by default that of the dilation of maps plus 2.",
+            help="Odd side of the square of erosion and dilation; by default that of the dilation of maps plus 2.",
         ),
     ] = None,
     n_faithful: Annotated[
-        int, typer.Option(metavar="N", min=1, rich_help_panel=_FAITHFULNESS, help="Images whose maps are measured.")
+        int,
+        typer.Option(
+            metavar="N", min=1, rich_help_panel=_FAITHFULNESS, help="Number of images whose maps are measured."
+        ),
     ] = 4,
     n_randomised: Annotated[
-        int, typer.Option(metavar="N", min=1, rich_help_panel=_FAITHFULNESS, help="Images of the randomisation check.")
+        int,
+        typer.Option(
+            metavar="N", min=1, rich_help_panel=_FAITHFULNESS, help="Number of images of the randomisation check."
+        ),
     ] = 2,
     n_steps: Annotated[
-        int, typer.Option(min=1, rich_help_panel=_FAITHFULNESS, help="In which pixels are removed or put back.")
+        int,
+        typer.Option(
+            min=1, rich_help_panel=_FAITHFULNESS, help="Number of steps in which pixels are removed or put back."
+        ),
     ] = 25,
-    seed: Annotated[int, typer.Option(min=0, help="Of squares, noise, phantoms and random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of squares, noise, phantoms and random weights.")] = 0,
     engine: Annotated[
-        str, typer.Option(help="auto for the fastest, an engine by name, or eager: torch, without making graphs.")
+        str, typer.Option(help="auto for the fastest, the name of an engine, or eager for torch without graphs.")
     ] = "auto",
     causal: Annotated[
         bool,
         typer.Option(
             "--causal",
             rich_help_panel=_PHANTOMS,
-            help="Print what the curve rests on: disks, noise, grid, place, ...",
+            help="Measure how the curve depends on disks, noise, grid, position and other causes.",
         ),
     ] = False,
     domain: Annotated[
@@ -114,7 +132,7 @@ def command(
         typer.Option(
             "--domain",
             rich_help_panel=_PHANTOMS,
-            help="Print what is refused of the training range, and what is judged of images that must be refused.",
+            help="Measure which images of the training range the model refuses, and which wrong images it judges.",
         ),
     ] = False,
     phantoms: Annotated[
@@ -123,7 +141,7 @@ def command(
             metavar="N",
             min=2,
             rich_help_panel=_PHANTOMS,
-            help="Phantoms whose causes are changed; with --domain, images of the training range.",
+            help="Number of phantoms whose causes are changed; with --domain, images of the training range.",
         ),
     ] = 8,
     per_group: Annotated[
@@ -132,8 +150,8 @@ def command(
             metavar="N",
             min=2,
             rich_help_panel=_PHANTOMS,
-            help="Phantoms of each scenario and of random exposures, by default as many as --phantoms; with --domain, "
-            "images of each other kind, by default 2.",
+            help="Number of phantoms of each scenario and of random exposures, by default that of --phantoms; with "
+            "--domain, images of each other kind, by default 2.",
         ),
     ] = None,
     spacing: Annotated[
@@ -144,35 +162,36 @@ def command(
         typer.Option(
             min=0,
             rich_help_panel=_PHANTOMS,
-            help="Wanted root mean square of log(predicted / true) of the midpoint: 0.12, or 0.08 for preset standard.",
+            help="Limit of the root mean square of log(predicted / true) of the midpoint: 0.12, or 0.08 for preset "
+            "standard.",
         ),
     ] = 0.12,
     workers: Annotated[
-        int, typer.Option(metavar="N", min=1, rich_help_panel=_PHANTOMS, help="Processes that read phantoms.")
+        int, typer.Option(metavar="N", min=1, rich_help_panel=_PHANTOMS, help="Number of processes that read phantoms.")
     ] = 1,
     keep: Annotated[
         bool,
         typer.Option(
             "--keep",
             rich_help_panel=_PHANTOMS,
-            help="With --causal and a training run: write the record into training.json, which an export holds.",
+            help="With --causal and a training run: add the record to training.json, which an export includes.",
         ),
     ] = False,
 ) -> None:
     """Measure a classifier and the maps of its explanations, or, with --causal or --domain, a phantom model.
 
-    Classification at the corner of the ROC curve; boxes from maps and their IoU (Sam Millan 2023); the pointing game
-    (Byra et al. 2022); deletion, insertion, infidelity and max-sensitivity; the randomisation of the weights. A measure
-    for which the images hold no truth is left out, and the page says so.
+    The measures are classification at the corner of the ROC curve; boxes from maps and their IoU (Sam Millan 2023); the
+    pointing game (Byra et al. 2022); deletion, insertion, infidelity and max-sensitivity; and the randomisation of the
+    weights. A measure that needs ground truth is left out if the images have none, and the page says so.
 
-    Writes index.html, results.json, tables as CSV, pictures as PNG, and the folder work, from which an interrupted
-    evaluation goes on when the same command is given again.
+    The command writes index.html, results.json, tables as CSV, pictures as PNG, and the folder work. If it was
+    interrupted, the same command continues from there.
 
-    With --causal, fresh phantoms are simulated and changed one cause at a time. Each quantity is printed beside its
-    wanted range; -o writes causal.json, and keeps the readings from which an interrupted evaluation goes on.
+    With --causal, the command simulates new phantoms, changes one cause at a time, and prints each quantity with its
+    required range; -o writes causal.json and the readings so far, from which the same command continues.
 
-    With --domain, the model is shown unseen images of the training range, of which it may refuse 1 %, and many kinds of
-    wrong images, of which it may judge none; -o writes domain.json and keeps the judgements.
+    With --domain, the model gets unseen images of the training range, of which it may refuse 1 %, and many kinds of
+    wrong images, all of which it must refuse; -o writes domain.json and the judgements so far.
     """
     if causal:
         from radlens.cli.evaluate_causal import evaluate_causal
@@ -203,7 +222,7 @@ def command(
     plan = studies.Plan(
         methods=None if methods is None else _names(methods),
         measures=_names(measures),
-        target=target,  # type: ignore[arg-type]  # the lines above have looked
+        target=target,  # type: ignore[arg-type]  # checked above
         rule=studies.BoxRule(quantile, opening),
         n_mapped=mapped,
         n_faithful=n_faithful,
@@ -257,7 +276,7 @@ _CLASSIFICATION = {"auc": "AUC", "accuracy": "accuracy", "sensitivity": "sensiti
 
 
 def _of_methods(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return one number for each method, by measure; what was not measured is empty."""
+    """Return one number for each method, by measure; a measure that is missing has an empty mapping."""
     faithful = results.get("faithfulness", {}).get("methods", {})
     return {
         "mean IoU": results.get("iou", {}).get("mean_iou", {}),

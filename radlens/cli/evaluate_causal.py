@@ -1,4 +1,4 @@
-"""``radlens evaluate --causal``: what the answer of a phantom model rests on."""
+"""``radlens evaluate --causal``: the dependence of a phantom model's answer on each cause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CAUSAL", "FILE", "ModelReader", "evaluate_causal", "print_record"]
 
 CAUSAL = "causal"
-"""Name of the record in that of a training run, and so in a bundle."""
+"""Key of the causal record in the record of a training run, and therefore in a bundle."""
 
 FILE = "causal.json"
 """Name of the record in the folder of an evaluation."""
@@ -42,23 +42,24 @@ def evaluate_causal(
     n_workers: int,
     is_kept: bool = False,
 ) -> None:
-    """Measure the causal record of a bundle or a training run, print it, and write it to a folder if one is given.
+    """Measure the causal record of a bundle or a training run with `radlens.evaluation.causal_record`, and print it.
 
     Args:
         model: folder of the bundle or the run.
-        output: folder of the record and of readings from which an interrupted measurement goes on.
-        n: see `radlens.evaluation.causal_record`, as the other arguments.
-        n_coverage: phantoms of each group.
-        seed: of everything drawn.
+        output: folder of the record and of the readings so far, from which an interrupted measurement continues; None
+            to write no files.
+        n: number of phantoms whose causes are changed.
+        n_coverage: number of phantoms of each group; None for ``n``.
+        seed: seed of all random numbers.
         spacing_mm: pixel spacing.
-        max_error: wanted error of the midpoint.
-        n_workers: processes.
-        is_kept: whether to write the record into that of the training run.
+        max_error: limit of the error of the midpoint.
+        n_workers: number of processes.
+        is_kept: whether to add the record to that of the training run.
 
     Raises:
-        BundleError: a damaged bundle, or that of a classifier.
-        InvalidParameter: the record of a bundle is to be kept, which is as it was exported.
-        TrainingError: no finished run of a phantom model.
+        BundleError: The bundle is damaged, or not that of a phantom model.
+        InvalidParameter: ``is_kept`` is set for a bundle, which cannot be changed.
+        TrainingError: The folder does not hold a finished run of a phantom model.
     """
     from radlens.evaluation import causal_record
 
@@ -93,27 +94,27 @@ def evaluate_causal(
 
 @dataclass(frozen=True)
 class ModelReader:
-    """Reads images with the model of a folder, which each process opens when it reads the first.
+    """Reads images with the model of a folder, which each process opens at its first image.
 
-    A bundle is asked as a client asks it, with a DICOM image: whatever gets no verdict from the service is refused
-    here. The members of a training run have no service yet; their images are opened and judged by the same code.
+    Images for a bundle go through its service as DICOM, like those of a client. A training run does not have a service
+    yet; the same code opens and judges its images.
 
     Args:
-        folder: of a bundle or a finished training run.
+        folder: folder of a bundle or of a finished training run.
     """
 
     folder: Path
 
     def __call__(self, pixels: NDArray[np.float32], spacing_mm: float) -> Reading | None:
-        """Return the predicted curve, or None where there is none; see `radlens.evaluation.causal.Read`."""
+        """Return the predicted curve, or None if the model does not predict one."""
         return _opened(self.folder)(pixels, spacing_mm)
 
     def identity(self) -> str:
         """Return a SHA-256 of the model.
 
         Raises:
-            BundleError: a damaged bundle, or that of a classifier.
-            TrainingError: no finished run of a phantom model.
+            BundleError: The bundle is damaged, or not that of a phantom model.
+            TrainingError: The folder does not hold a finished run of a phantom model.
         """
         if _is_bundle(self.folder):
             return str(_bundle(self.folder).bundle_hash)
@@ -129,7 +130,7 @@ class ModelReader:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """The curve of an answer of the service."""
+    """Curve in an answer of the service."""
 
     mean: NDArray[np.float64]
     interval: NDArray[np.float64]
@@ -188,7 +189,7 @@ def _as_dicom(pixels: NDArray[np.float32], spacing_mm: float) -> bytes:
     dataset = pydicom.dcmread(BytesIO(to_dicom(PhantomImage(pixels, Acquisition(), layout, 0))))
     # A detector of four times the gain needs more than the simulator's 12 bits.
     dataset.BitsStored, dataset.HighBit = 16, 15
-    # Nothing of this exposure is known but its pixels.
+    # The header must not state an exposure, because the pixels were changed.
     del dataset.KVP, dataset.Exposure, dataset.ExposureInuAs
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, dataset)
@@ -223,14 +224,14 @@ def _read_with_members(folder: Path) -> Read:
 
 
 def print_record(record: CausalRecord) -> None:
-    """Print a causal record: what is wanted and whether it holds, then everything else that was found."""
+    """Print a causal record: first its criteria and whether they hold, then all measurements."""
     held = sum(criterion.holds for criterion in record.criteria)
     rows = [
         (each.name, _number(each.value), _number(each.standard_error), _wanted(each), "✓" if each.holds else "✗")
         for each in record.criteria
     ]
     title = f"Causal record: {held} of {len(rows)} criteria hold"
-    table(["quantity", "value", "±", "wanted", ""], rows, title=title)
+    table(["quantity", "value", "±", "required", ""], rows, title=title)
     _print_elasticities(record)
     _print_effects(record)
     _print_coverages(record)
@@ -261,8 +262,8 @@ def _print_effects(record: CausalRecord) -> None:
         )
         for name, each in record.effects.items()
     ]
-    columns = ["change", "within", "midpoint x", "±", "least to most", "largest change", "refused"]
-    table(columns, rows, title="The same phantom with one change, against the phantom as it is")
+    columns = ["change", "within", "midpoint x", "±", "smallest to largest", "largest change", "refused"]
+    table(columns, rows, title="Phantoms with one change, relative to the unchanged phantoms")
 
 
 def _print_coverages(record: CausalRecord) -> None:

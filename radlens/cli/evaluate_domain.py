@@ -1,4 +1,4 @@
-"""``radlens evaluate --domain``: what a phantom model refuses to judge, and whether it judges what it must not."""
+"""``radlens evaluate --domain``: whether a phantom model judges the right images and refuses wrong ones."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ FILE = "domain.json"
 def evaluate_domain(
     model: Path, output: Path | None, *, n_trained: int, n_each: int, seed: int, spacing_mm: float
 ) -> None:
-    """Measure both sides of the domain of a bundle or a training run and print them.
+    """Measure the domain record of a bundle or a training run with `radlens.evaluation.domain.domain_record`; print it.
 
     Args:
         model: folder of the bundle or the run.
-        output: folder of the record and of judgements from which an interrupted measurement goes on.
-        n_trained: see `radlens.evaluation.domain.domain_record`, as the other arguments.
-        n_each: images of each kind.
-        seed: of everything drawn.
+        output: folder of the record and of the judgements so far, from which an interrupted measurement continues;
+            None to write no files.
+        n_trained: number of images of the training range.
+        n_each: number of images of each other kind.
+        seed: seed of all random numbers.
         spacing_mm: pixel spacing.
 
     Raises:
-        BundleError: a damaged bundle, or that of a classifier.
-        TrainingError: no finished run of a phantom model.
+        BundleError: The bundle is damaged, or not that of a phantom model.
+        TrainingError: The folder does not hold a finished run of a phantom model.
     """
     from radlens.evaluation.domain import domain_record
 
@@ -67,23 +68,23 @@ def evaluate_domain(
 
 @dataclass(frozen=True)
 class ModelAssessor:
-    """Asks the model of a folder whether it can judge images.
+    """Checks with the model of a folder whether images can be judged.
 
-    A bundle is asked as a client asks it, with a DICOM image. The members of a training run have no service yet: they
-    get the limits of `radlens.phantoms.cdmam.domain.Limits`.
+    Images for a bundle go through its service as DICOM, like those of a client. A training run does not have a service
+    yet; its images are judged by the default limits of `radlens.phantoms.cdmam.domain.Limits`.
 
     Args:
-        folder: of a bundle or a finished training run.
+        folder: folder of a bundle or of a finished training run.
     """
 
     folder: Path
 
     def __call__(self, pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> Judgement:
-        """Return what the model says of an image; see `radlens.evaluation.domain.Assess`."""
+        """Return whether the model can judge an image, and the reasons if it cannot."""
         return self._assess(pixels, spacing_mm)
 
     def identity(self) -> str:
-        """Return a SHA-256 of the model; errors as `evaluate_domain`."""
+        """Return a SHA-256 of the model; errors are those of `evaluate_domain`."""
         from radlens.families import load
         from radlens.wire import CDC
 
@@ -129,7 +130,7 @@ def _as_dicom(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> b
     layout = Layout.on_detector((pixels.shape[0], pixels.shape[1]), spacing_mm)
     dataset = pydicom.dcmread(BytesIO(to_dicom(PhantomImage(pixels, Acquisition(), layout, 0))))
     dataset.BitsStored, dataset.HighBit = 16, 15
-    # Nothing of this exposure is known but its pixels.
+    # The header must not state an exposure, because the pixels may be those of a wrong image.
     del dataset.KVP, dataset.Exposure, dataset.ExposureInuAs
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, dataset)
@@ -161,15 +162,15 @@ def _with_members(folder: Path) -> Assess:
 
 
 def print_record(record: DomainRecord) -> None:
-    """Print what of each side is refused, and the usual reason."""
+    """Print how many images of each kind are refused, with the most frequent reason."""
     _print_kinds("Must be judged", {"training range": record.trained, **record.right}, is_right=True)
     _print_kinds("Must be refused", record.wrong, is_right=False)
     judged = sum(kind.n for kind in record.wrong.values())
     trained = record.trained
     out.print(
         f"{'✓' if record.holds else '✗'} {trained.refused} of {trained.n} unseen images of the training range are "
-        f"refused ({record.share_refused:.1%}; at most 1 % is wanted); {record.passed} of {judged} wrong images of "
-        f"{len(record.wrong)} kinds are judged (none is wanted)",
+        f"refused ({record.share_refused:.1%}; at most 1 % is allowed); {record.passed} of {judged} wrong images of "
+        f"{len(record.wrong)} kinds are judged (0 are allowed)",
         soft_wrap=True,
     )
 

@@ -1,4 +1,4 @@
-"""``radlens explain``: a map of what in an image drove the prediction."""
+"""``radlens explain``: a map of the parts of an image that drove the prediction."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from radlens.cli.local import Spread
     from radlens.client import Client
     from radlens.explainers import Checkpoint
-    from radlens.families.cdmam.computing import Elsewhere
+    from radlens.families.cdmam.computing import Workers
     from radlens.families.cdmam.manifest import Bundle
 
 __all__ = ["EPILOG", "command", "explained"]
@@ -69,8 +69,8 @@ def command(
         int | None,
         typer.Option(
             rich_help_panel=_METHOD,
-            help="OMIG (L), integrated gradients: gradients on the path.",
-            show_default="of a registered phantom 8, otherwise 50",
+            help="OMIG (L), integrated gradients: number of gradients on the path.",
+            show_default="8 for registered phantoms, otherwise 50",
         ),
     ] = None,
     path_length: Annotated[
@@ -78,19 +78,23 @@ def command(
         typer.Option(
             rich_help_panel=_METHOD,
             help="OMIG: length of the path (c).",
-            show_default="of a registered phantom 250, otherwise 1",
+            show_default="250 for registered phantoms, otherwise 1",
         ),
     ] = None,
     zscore: Annotated[
         float | None,
         typer.Option(
             rich_help_panel=_METHOD,
-            help="OMIG: gradients further out are dropped (t).",
-            show_default="of a registered phantom 10, otherwise 3",
+            help="OMIG: standard deviations beyond which gradients are dropped (t).",
+            show_default="10 for registered phantoms, otherwise 3",
         ),
     ] = None,
-    window: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the square.")] = None,
-    stride: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance of squares.")] = None,
+    window: Annotated[
+        int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the squares in pixels.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance between squares in pixels.")
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,7 +102,7 @@ def command(
             "-p",
             metavar="NAME=VALUE",
             rich_help_panel=_METHOD,
-            help="Any parameter of the method, repeatable; a wrong name is answered with those that there are.",
+            help="Any parameter of the method; repeatable. An unknown name prints the known ones.",
         ),
     ] = None,
     target: Annotated[
@@ -107,7 +111,7 @@ def command(
             metavar="CLASS",
             rich_help_panel=_CLASSES,
             help="Class to explain, by name or number.",
-            show_default="the predicted one",
+            show_default="the predicted class",
         ),
     ] = None,
     members: Annotated[
@@ -115,19 +119,19 @@ def command(
         typer.Option(
             metavar="mean|each",
             rich_help_panel=_ENSEMBLES,
-            help="each: explain every member of an ensemble, and show where they disagree.",
+            help="each: explain every member of an ensemble and show where members disagree.",
             show_default="mean",
         ),
     ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", rich_help_panel=_CLASSES, help="Measure how far the map can be trusted.")
+        bool, typer.Option("--trust", rich_help_panel=_CLASSES, help="Measure how well the map describes the network.")
     ] = False,
     upsample: Annotated[
         str | None,
         typer.Option(
             metavar="N|auto",
             rich_help_panel=_SAMPLES,
-            help="Samples of 250x250 pixels to join; auto: as many as --reliability takes.",
+            help="Number of samples of 250x250 pixels to merge; auto: as many as --reliability needs.",
             show_default="1",
         ),
     ] = None,
@@ -136,7 +140,7 @@ def command(
         typer.Option(
             metavar="R",
             rich_help_panel=_SAMPLES,
-            help="Where auto ends: correlation with the map of as many other samples, between 0 and 1.",
+            help="Reliability that ends auto: correlation with the map of as many other samples, between 0 and 1.",
             show_default="0.95",
         ),
     ] = None,
@@ -145,16 +149,18 @@ def command(
         typer.Option(
             metavar="N",
             rich_help_panel=_SAMPLES,
-            help="Where auto ends at the latest.",
+            help="Largest number of samples of auto.",
             show_default="5000",
         ),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, help="grid, jitter or stratified; by default the model's.")
+        str | None,
+        typer.Option(rich_help_panel=_SAMPLES, help="grid, jitter or stratified; by default that of the model."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(rich_help_panel=_SAMPLES, help="Of the sequence of samples.")] = None,
+    seed: Annotated[int | None, typer.Option(rich_help_panel=_SAMPLES, help="Seed of the samples.")] = None,
     normalize: Annotated[
-        str | None, typer.Option(rich_help_panel=_SAMPLES, help="paper: divide by N; visits: by visits of the pixel.")
+        str | None,
+        typer.Option(rich_help_panel=_SAMPLES, help="paper: divide by N; visits: divide by the visits of each pixel."),
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -162,7 +168,7 @@ def command(
             metavar="FILE",
             dir_okay=False,
             rich_help_panel=_SAMPLES,
-            help="Save the samples there; an interrupted run goes on when the same command is given again.",
+            help="File to save samples to; after an interruption, the same command continues from it.",
         ),
     ] = None,
     checkpoint_every: Annotated[
@@ -171,7 +177,7 @@ def command(
             metavar="S",
             min=0,
             rich_help_panel=_SAMPLES,
-            help="Seconds between two writings; with a server, 64 samples.",
+            help="Seconds between two saves; with a server, every 64 samples are saved.",
         ),
     ] = 30.0,
     workers: Annotated[
@@ -180,23 +186,31 @@ def command(
             metavar="N",
             min=1,
             rich_help_panel=_WORKERS,
-            help="With --local: spread the samples over N processes of a Ray cluster, by default one of this machine.",
+            help="With --local: explain samples with N workers of a Ray cluster, by default a new one on this machine.",
         ),
     ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", rich_help_panel=_WORKERS, help="Running cluster, also ray://host:port, for --workers."
+            metavar="HOST:PORT",
+            rich_help_panel=_WORKERS,
+            help="Address of a running cluster for --workers; ray://host:port from outside the cluster.",
         ),
     ] = None,
     worker_cores: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, rich_help_panel=_WORKERS, help="Of each worker; by default an equal share of all."
+            metavar="N",
+            min=1,
+            rich_help_panel=_WORKERS,
+            help="Number of cores of each worker; by default an equal share of the cluster's cores.",
         ),
     ] = None,
     worker_gpus: Annotated[
-        float, typer.Option(metavar="N", min=0, rich_help_panel=_WORKERS, help="Of each worker; 0.5 is half a GPU.")
+        float,
+        typer.Option(
+            metavar="N", min=0, rich_help_panel=_WORKERS, help="Number of GPUs of each worker; 0.5 is half a GPU."
+        ),
     ] = 0,
     server: ServerOption = None,
     token: TokenOption = None,
@@ -208,16 +222,16 @@ def command(
 ) -> None:
     """Explain the prediction for an image.
 
-    Of a phantom model, method ablation takes the disks of one cell after the other away and writes ablation.png and
-    ablation.csv. A map that does not mark the disks of the image is replaced by a sentence; an image that cannot be
-    judged gets none, and the exit code is 9.
+    The command writes map.npy (the values), map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study)
+    and explanation.json; for CDMAM also visits.npy; with --members each also members.npy, members.png,
+    disagreement.npy and disagreement.png; with --trust also trust.json.
 
-    Writes map.npy (the values), map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study) and
-    explanation.json; of CDMAM also visits.npy, of an ensemble that is explained with --members each members.npy,
-    members.png, disagreement.npy and disagreement.png, and with --trust trust.json.
+    For phantom models, the method ablation removes the disks of one cell after the other and writes ablation.png and
+    ablation.csv. A sentence replaces a map that does not mark the disks of the image. An image that the model cannot
+    judge is not explained, and the exit code is 9.
 
-    A map of several samples comes with its reliability, which is shown beside the progress bar: the correlation to
-    expect between this map and the map of as many other samples, in squares of 8x8 pixels.
+    The progress bar shows the reliability of a map of several samples: its expected correlation with the map of as many
+    other samples, in squares of 8x8 pixels.
     """
     parameters = {
         "method": method,
@@ -262,7 +276,7 @@ def command(
 
 
 def _tell_disks(found: Mapping[str, Any]) -> None:
-    """Say whether a map marks the disks of the image, and what an ablation found."""
+    """Print whether a map marks the disks of the image, or the summary of an ablation."""
     if found.get("disks"):
         note(found["disks"]["sentence"])
     if "statement" in found:
@@ -273,7 +287,7 @@ def _further(pairs: Sequence[str], given: Sequence[str]) -> dict[str, str]:
     """Read ``name=value`` pairs.
 
     Raises:
-        InvalidParameter: one has another form, or is given twice.
+        InvalidParameter: A pair has another form, or a name is given twice.
     """
     found: dict[str, str] = {}
     for pair in pairs:
@@ -295,10 +309,10 @@ def _checkpoint(file: Path | None, every_s: float) -> Checkpoint | None:
 def _spread(
     workers: int | None, address: str | None, cores: int | None, gpus: float, *, is_possible: bool
 ) -> Spread | None:
-    """Return what opens the workers; None if there are to be none.
+    """Return a function that opens the workers; None without workers.
 
     Raises:
-        InvalidParameter: options that do not go together.
+        InvalidParameter: The options exclude each other.
     """
     if workers is None:
         if address is not None or cores is not None or gpus:
@@ -309,8 +323,8 @@ def _spread(
     from radlens.families.cdmam.cluster import open_cluster
 
     @contextmanager
-    def opened(bundle: Bundle) -> Iterator[Elsewhere]:
-        # Ray prints that a worker was lost on stdout, which is for results.
+    def opened(bundle: Bundle) -> Iterator[Workers]:
+        # Ray reports lost workers on stdout, which is for results.
         with (
             redirect_stdout(sys.stderr),
             open_cluster(bundle, workers, address=address, cores=cores, gpus=gpus) as cluster,
@@ -332,12 +346,12 @@ def explained(
     """Return the explanation of ``image``, with a progress bar.
 
     Args:
-        client: of a server, or of this process.
-        image: file.
-        version: of the model.
-        parameters: those that are None keep their defaults.
-        n_samples: number of samples, or ``"auto"``; None for models that know none, and for one of others.
-        checkpoint: file that ranges of a server are saved to and continued from.
+        client: client of a server, or of a service in this process.
+        image: path of the image.
+        version: version of the model; None for the default.
+        parameters: parameters of the explanation; values of None keep the defaults.
+        n_samples: number of samples, or ``"auto"``; None for the default, and for models without samples.
+        checkpoint: file to save the ranges of a server's answers to, and to continue from.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
     with _bar() as on_progress:
@@ -354,7 +368,7 @@ def explained(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[client_module.Progress], None]]:
-    """Show a bar with the reliability beside it, or lines in a log; an estimated total is marked as such."""
+    """Show a progress bar with the reliability, or lines without a terminal; an estimated total is marked."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -400,7 +414,7 @@ def _count(found: client_module.Progress) -> str:
 
 
 def _tell_reliability(answer: Mapping[str, Any]) -> None:
-    """Say how reliable the map is, and warn where that is less than was wanted."""
+    """Print the reliability of a map, with a warning if it is below the requested one."""
     found = answer["explanation"]
     if found.get("reliability") is None:
         return
@@ -409,4 +423,4 @@ def _tell_reliability(answer: Mapping[str, Any]) -> None:
         note(said)
         return
     wanted = answer["provenance"]["sampling"]["wanted_reliability"]
-    err.print(f"[yellow]warning:[/yellow] {said}, less than {wanted:g}: give more with --max-samples", soft_wrap=True)
+    err.print(f"[yellow]warning:[/yellow] {said}, less than {wanted:g}: raise --max-samples", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``radlens export``: a training run as a bundle and as an archive."""
+"""``radlens export``: bundle and archive of a training run."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def command(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Folder of a finished training run.")
     ],
-    version: Annotated[str, typer.Option(help="Of the model, such as 2.0.")] = "1.0",
+    version: Annotated[str, typer.Option(help="Version of the model, such as 2.0.")] = "1.0",
     name: Annotated[
-        str | None, typer.Option(help="Of the model, as it stands in URLs; by default that of the recipe.")
+        str | None, typer.Option(help="Name of the model in URLs; by default the name of the recipe.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[
         str, typer.Option(help="zip: one .mar file; directory: TorchServe's form for models too large for zip.")
     ] = "zip",
 ) -> None:
-    """Export a training run: graphs, bundle, and the archive that TorchServe loads.
+    """Export a training run to graphs, a bundle, and an archive that TorchServe loads.
 
-    Every form of the model is compared with the network of the paper in double precision.
+    The command compares every form of the model with the network of the paper in double precision.
     """
     from radlens.families import run_family
 
@@ -71,9 +71,9 @@ def export_run(
     """Write bundle and archive of a run to a model store, and return both.
 
     Raises:
-        TrainingError: No finished run.
-        InvalidParameter: Unknown form, or a name or version that cannot be part of a URL.
-        BundleError: A form of the model computes something else.
+        TrainingError: The folder does not hold a finished run.
+        InvalidParameter: The form is unknown, or name or version cannot be part of a URL.
+        BundleError: A form of the model computes other values than the network.
     """
     require_word("--name", name)
     require_word("--version", version)
@@ -88,7 +88,7 @@ def export_run(
 
 
 def finish(bundle: StoredBundle[Any], archived: Path) -> None:
-    """Print what an export measured, and what comes next."""
+    """Print the measurements of an export, and the next command."""
     from radlens.families import family_of
 
     show(family_of(bundle.manifest.task).bundle_tables(bundle))
@@ -96,23 +96,23 @@ def finish(bundle: StoredBundle[Any], archived: Path) -> None:
 
 
 def require_word(name: str, value: str) -> None:
-    """Refuse a name or version that cannot be part of a URL.
+    """Check that a name or version can be part of a URL.
 
     Raises:
-        InvalidParameter: it holds other characters than letters, digits, '.', '_' and '-', or is too long.
+        InvalidParameter: It has other characters than letters, digits, '.', '_' and '-', or is too long.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         raise InvalidParameter(f"{name} must be letters, digits, '.', '_' or '-', got {value!r}")
 
 
 def bundle_folder(store: Path, name: str, version: str) -> Path:
-    """Return where the bundle of a model lies in a model store."""
+    """Return the folder of a model's bundle in a model store."""
     return store / "bundles" / f"{name}-{version}"
 
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``folder`` once all went well."""
+    """Yield the path of a new folder, which replaces ``folder`` if the block raises no error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         made = Path(scratch) / "made"

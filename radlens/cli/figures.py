@@ -1,4 +1,4 @@
-"""``radlens figures``: what the paper shows of its model, for this one and any image."""
+"""``radlens figures``: the paper's figures for any image and the user's model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ EPILOG = examples(
 def command(
     image: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
-    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind each upsampled map.")] = 100,
-    n_steps: Annotated[int, typer.Option(min=1, help="Gradients on the path of OMIG (L).")] = 20,
-    stride: Annotated[int, typer.Option(min=1, help="Distance of the squares of occlusion; each is 10 wide.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
+    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of each upsampled map.")] = 100,
+    n_steps: Annotated[int, typer.Option(min=1, help="Number of gradients on the path of OMIG (L).")] = 20,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Distance between the squares of occlusion, which are 10 pixels wide.")
+    ] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     bundle: BundleOption = None,
 ) -> None:
     """Draw the paper's comparisons for one image, computed on this machine.
 
-    methods.png: occlusion, sensitivity and OMIG (Fig. 3); rotation.png: the image turned by 90 degrees (Fig. 7);
+    methods.png: occlusion, sensitivity and OMIG (Fig. 3); rotation.png: the image rotated by 90 degrees (Fig. 7);
     before-after.png: the curve before and after the map is added to the image (Fig. 13); path-lengths.png: maps and
-    midpoints over c (Fig. 14).
+    midpoints for several path lengths c (Fig. 14).
 
-    Maps of a registered phantom are carried back to the image. Each upsampled map states what it and the map of its
-    disk-free twin say of the disks. An image that the model cannot judge gets no map: exit code 9.
+    Maps of a registered phantom are moved back to the grid of the image. Each upsampled map states the t of the disks
+    in it and in the map of the disk-free twin. An image that the model cannot judge is not explained, and the exit code
+    is 9.
     """
     from radlens.cli.local import open_cdmam_bundle
     from radlens.cli.studies import Study
@@ -55,7 +58,7 @@ def command(
 
 
 def draw(study: Study, folder: Path) -> list[Path]:
-    """Draw every figure of a study into ``folder``, made when the first is drawn; return the files."""
+    """Draw every figure of a study and return the files; ``folder`` is created after the first figure succeeds."""
     figures = {
         "methods.png": study.methods,
         "before-after.png": study.before_after,

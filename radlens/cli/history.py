@@ -1,4 +1,4 @@
-"""``radlens history``: the curves of one unit over time, against a baseline."""
+"""``radlens history``: curves of one unit over time, compared with a baseline."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def add(
             metavar="RESULT.json...", exists=True, dir_okay=False, help="Results of `radlens predict` or `read-out`."
         ),
     ],
-    again: Annotated[bool, typer.Option("--again", help="Accept images that are in the history already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Accept images that are already in the history.")] = False,
 ) -> None:
-    """Add results to a history; it is made if it is missing.
+    """Add results to a history, which is created if it is missing.
 
-    A result must be assessable, of the same unit as the history (station name and device serial number, where known),
-    and of images that are not in it yet. If one result is refused, none is added.
+    A result must be assessable, come from the unit of the history (station name and device serial number, if known),
+    and have new images. If a result is refused, the history stays unchanged.
     """
     from radlens.evaluation.history import added, history_text, record_of
 
@@ -61,9 +61,9 @@ def add(
         except InvalidInput as error:
             raise InvalidInput(f"{file.name}: {error}") from None
         if not (record.station_name or record.device_serial_number):
-            warn([f"{file.name} does not state its unit: whether it is that of the history is not checked"])
+            warn([f"{file.name} does not state its unit, so it cannot be compared with that of the history"])
         if record.time_of == "result":
-            warn([f"{file.name} does not state when its image was acquired: the time of the result is used"])
+            warn([f"{file.name} does not state when its image was acquired; the time of the result is used"])
     _replace(history, history_text(records))
     note(f"added {len(records) - n_before} to {history}; curves in it: {len(records)}")
 
@@ -74,7 +74,8 @@ def show(
         Path, typer.Argument(metavar="HISTORY.csv", exists=True, dir_okay=False, help="Table of one unit.")
     ],
     baseline: Annotated[
-        str, typer.Option(metavar="N|first", help="Curves whose mean is the baseline: the first N, or the first one.")
+        str,
+        typer.Option(metavar="N|first", help="Curves whose mean is the baseline: the first N, or the first one."),
     ] = "5",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for constancy.csv and constancy.png.")
@@ -82,8 +83,8 @@ def show(
 ) -> None:
     """Compare the thresholds at the four limited diameters with a baseline and with the European limits.
 
-    The baseline is the mean of the first curves; its interval reaches from the mean of their lower ends to the mean of
-    their upper ends. A threshold outside it is marked with an exclamation mark.
+    The baseline is the mean of the first curves; its interval extends from the mean of their lower ends to the mean of
+    their upper ends. An exclamation mark follows a threshold outside the interval.
     """
     from radlens.evaluation import history as histories
 
@@ -93,7 +94,7 @@ def show(
         raise InvalidInput(f"{history.name} must hold at least one curve, got none")
     found = histories.baseline(records, n)
     if len(records) < n:
-        warn([f"the baseline is the mean of {len(records)} curves, which is all there are; {n} were asked for"])
+        warn([f"the baseline is the mean of {len(records)} curves instead of {n}, because the history has no more"])
     sources = dict.fromkeys(record.source for record in records)
     if len(sources) > 1:
         warn([f"curves of several models or read-outs are compared: {', '.join(sources)}"])
@@ -130,7 +131,7 @@ def _read(file: Path) -> list[Record]:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write a file so that it is whole at any time; a link stays one, and its file keeps its permissions."""
+    """Replace a file atomically; a link stays a link, and the file keeps its permissions."""
     file = file.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -164,7 +165,7 @@ def _print(records: Sequence[Record], found: Baseline) -> None:
 
 
 def _limited() -> list[tuple[int, float]]:
-    """Return place and diameter of the points of a curve that have limits."""
+    """Return index and diameter of the points of a curve that have limits."""
     from radlens.evaluation import LIMITS_UM
     from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
 

@@ -1,4 +1,4 @@
-"""Answers without a server: the client talks to the service in this process, so both give the same."""
+"""Answers without a server: the client calls the service in this process, so both give the same answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from radlens.cli.console import note
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidParameter
 from radlens.explainers import Checkpoint
-from radlens.families.cdmam.computing import Elsewhere
+from radlens.families.cdmam.computing import Workers
 from radlens.families.cdmam.manifest import Bundle
 from radlens.local import LocalTransport, newest_bundle, open_bundle_at
 from radlens.wire import CDC
 
 __all__ = ["Spread", "local_client", "open_cdmam_bundle"]
 
-Spread = Callable[[Bundle], AbstractContextManager[Elsewhere]]
+Spread = Callable[[Bundle], AbstractContextManager[Workers]]
 """Opens workers for a bundle, such as :func:`radlens.families.cdmam.cluster.open_cluster`."""
 
 
@@ -32,27 +32,27 @@ def local_client(
     *,
     model: str | None = None,
 ) -> Iterator[Client]:
-    """Give a client of the bundle at ``path``, or of the newest one in ``store``; say on stderr which it is.
+    """Yield a client of the bundle at ``path``, or of the newest one in ``store``, and name it on stderr.
 
     Args:
-        path: bundle or archive, of any model.
+        path: bundle or archive of any model; None for the newest one in ``store``.
         store: model store.
-        checkpoint: where an explanation of many samples is saved and continued.
-        spread: opens the workers that such an explanation is spread over.
-        model: name that a bundle in ``store`` must have; None for any.
+        checkpoint: checkpoint to save and continue an explanation of many samples.
+        spread: function that opens workers for such an explanation.
+        model: name that a bundle in ``store`` must have; None for any name.
 
     Raises:
-        BundleError: there is none, or it is damaged.
-        InvalidParameter: ``spread`` is given for a model whose explanations are not of many samples.
-        InvalidInput: ``checkpoint`` is given for such a model.
-        RadlensError: what ``spread`` raises.
+        BundleError: There is no bundle, or it is damaged.
+        InvalidParameter: ``spread`` is given for a model that is not explained with many samples.
+        InvalidInput: ``checkpoint`` is given for a model that is not explained with many samples.
+        RadlensError: ``spread`` raised this error.
     """
     path = path or newest_bundle(store, lambda document: model in (None, document.get("name")))
     with open_bundle_at(path) as bundle, ExitStack() as stack:
         manifest = bundle.manifest
         note(f"computing here with {manifest.name} {manifest.version} ({bundle.bundle_hash[:12]}) from {path}")
-        elsewhere = None if spread is None else stack.enter_context(spread(_of_samples(bundle)))
-        transport = LocalTransport(bundle, checkpoint=checkpoint, elsewhere=elsewhere)
+        workers = None if spread is None else stack.enter_context(spread(_of_samples(bundle)))
+        transport = LocalTransport(bundle, checkpoint=checkpoint, workers=workers)
         yield stack.enter_context(Client("http://local", model=manifest.name, transport=transport))
 
 
@@ -65,10 +65,10 @@ def _of_samples(bundle: StoredBundle[Any]) -> Bundle:
 
 @contextmanager
 def open_cdmam_bundle(path: Path | None, store: Path) -> Iterator[Bundle]:
-    """Give the bundle at ``path``, or the newest one in ``store`` that is of CDMAM.
+    """Yield the bundle at ``path``, or the newest bundle of a CDMAM model in ``store``.
 
     Raises:
-        BundleError: there is none, it is damaged, or of another task.
+        BundleError: There is no bundle, it is damaged, or of another task.
     """
     path = path or newest_bundle(store, lambda document: document.get("task") == CDC)
     with open_bundle_at(path) as bundle:

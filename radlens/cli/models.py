@@ -36,7 +36,7 @@ ManagementOption = Annotated[
         "--management",
         metavar="URL",
         envvar="RADLENS_MANAGEMENT",
-        help="Management address, such as http://127.0.0.1:8081; by default of the server in --workdir.",
+        help="Management address, such as http://127.0.0.1:8081; by default that of the server in --workdir.",
     ),
 ]
 KeyOption = Annotated[
@@ -62,7 +62,7 @@ def register(
     management_token: KeyOption = None,
     workdir: WorkdirOption = DEFAULT_WORKDIR,
 ) -> None:
-    """Load another model, or another version beside those that run; requests still go to the default."""
+    """Load another model, or another version of a running model; the default version stays the same."""
     with _managed(management, management_token, "cdmam", workdir) as client, err.status("loading"):
         model, version = client.register_archive(archive)
     named = "" if model == "cdmam" else f" --model {model}"
@@ -72,13 +72,13 @@ def register(
 
 @app.command("set-default")
 def set_default(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Such as 2.0.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Version, such as 2.0.")],
     model: NameOption = "cdmam",
     management: ManagementOption = None,
     management_token: KeyOption = None,
     workdir: WorkdirOption = DEFAULT_WORKDIR,
 ) -> None:
-    """Make a version the one that answers requests which name none."""
+    """Make a version the default, which answers requests without a version."""
     with _managed(management, management_token, model, workdir) as client:
         client.set_default(version)
     note(f"{model} {version} is the default")
@@ -86,13 +86,13 @@ def set_default(
 
 @app.command()
 def remove(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Such as 1.0; not the default.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Version, such as 1.0; not the default.")],
     model: NameOption = "cdmam",
     management: ManagementOption = None,
     management_token: KeyOption = None,
     workdir: WorkdirOption = DEFAULT_WORKDIR,
 ) -> None:
-    """Remove a version once no request waits for it."""
+    """Remove a version after its waiting requests are answered."""
     with _managed(management, management_token, model, workdir) as client, err.status("waiting for its requests"):
         client.unregister(version)
     note(f"{model} {version} is removed")

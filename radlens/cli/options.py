@@ -1,4 +1,4 @@
-"""Options that several commands share, and where answers come from: a server, or a bundle on this machine."""
+"""Options that several commands share, and the choice between a server and a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SOURCE = "Where answers come from"
 
 ImageArgument = Annotated[
     Path,
-    typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="A DICOM, PNG, TIFF or .npy image."),
+    typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="DICOM, PNG, TIFF or .npy image."),
 ]
 ServerOption = Annotated[
     str | None,
@@ -52,18 +52,19 @@ ServerOption = Annotated[
         metavar="URL",
         envvar="RADLENS_SERVER",
         rich_help_panel=_SOURCE,
-        help="Server to ask, such as http://127.0.0.1:8080; by default the one `radlens serve` started here.",
+        help="URL of the server, such as http://127.0.0.1:8080; by default the server that `radlens serve` started "
+        "here.",
     ),
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(envvar="RADLENS_TOKEN", rich_help_panel=_SOURCE, help="Bearer token of --server, if it wants one."),
+    typer.Option(envvar="RADLENS_TOKEN", rich_help_panel=_SOURCE, help="Bearer token of --server, if it needs one."),
 ]
 MemoryOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory that a process may take for a graph, such as 2G; by default 0.4 of what is free.",
+        help="Memory that a process may take for a graph, such as 2G; by default 0.4 of the free memory.",
         show_envvar=False,
     ),
 ]
@@ -71,27 +72,29 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=_SOURCE,
-        help="Name of the model; by default the only one of the server, or cdmam; with --local the newest bundle's.",
+        help="Name of the model; by default the server's only model, or cdmam; with --local the newest bundle.",
     ),
 ]
 VersionOption = Annotated[
     str | None,
-    typer.Option("--model-version", rich_help_panel=_SOURCE, help="Version of the model; by default the server's."),
+    typer.Option(
+        "--model-version", rich_help_panel=_SOURCE, help="Version of the model; by default the server's default."
+    ),
 ]
 LocalOption = Annotated[
     bool,
-    typer.Option("--local", rich_help_panel=_SOURCE, help="Compute here, without a server, with the newest bundle."),
+    typer.Option(
+        "--local", rich_help_panel=_SOURCE, help="Compute on this machine, without a server, with the newest bundle."
+    ),
 ]
 BundleOption = Annotated[
     Path | None,
-    typer.Option(exists=True, rich_help_panel=_SOURCE, help="Bundle or archive to compute with; implies --local."),
+    typer.Option(exists=True, rich_help_panel=_SOURCE, help="Bundle or archive to compute with, without a server."),
 ]
-StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="Model store: archives, and bundles beside them.")]
+StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="Model store, the folder of archives and bundles.")]
 WorkdirOption = Annotated[
     Path,
-    typer.Option(
-        metavar="DIR", envvar=_WORKDIR_VARIABLE, help="Where the server keeps its state, keys, logs and sockets."
-    ),
+    typer.Option(metavar="DIR", envvar=_WORKDIR_VARIABLE, help="Folder of the server's state, keys, logs and sockets."),
 ]
 
 
@@ -99,7 +102,7 @@ def require(name: str, value: str, options: Sequence[str]) -> None:
     """Check that ``value`` is one of ``options``.
 
     Raises:
-        InvalidParameter: it is not.
+        InvalidParameter: It is not.
     """
     if value not in options:
         raise InvalidParameter(f"{name} must be one of {', '.join(options)}, got {value!r}")
@@ -112,10 +115,10 @@ def workdir() -> Path:
 
 @contextmanager
 def limited(memory: str | None) -> Iterator[None]:
-    """Bound the memory of graphs in this process, and in those that it starts meanwhile.
+    """Limit the memory of graphs in this process and in processes that it starts inside the block.
 
     Raises:
-        InvalidParameter: ``memory`` is no size.
+        InvalidParameter: ``memory`` is not a size.
     """
     if memory is None:
         yield
@@ -144,22 +147,22 @@ def connected(
     checkpoint: Checkpoint | None = None,
     spread: Spread | None = None,
 ) -> Iterator[Client]:
-    """Give what answers requests, and say on stderr which it is.
+    """Yield a client of a server or of this process, and name on stderr what answers it.
 
     Args:
-        server: URL, or None for the server that runs in `workdir`.
-        token: of ``server``; the key of the server in `workdir` if that is the one.
-        model: name of the model; None for the only one that the server was started with, or cdmam.
-        local: compute in this process.
-        bundle: the bundle or archive to compute with.
-        checkpoint: where an explanation that is computed in this process is saved and continued.
-        spread: opens the workers that such an explanation is spread over.
+        server: URL of the server; None for the server that runs in `workdir`.
+        token: token of ``server``; None for the stored key of the server in `workdir`.
+        model: name of the model; None for the only model that the server was started with, or cdmam.
+        local: whether to compute in this process.
+        bundle: bundle or archive to compute with in this process.
+        checkpoint: checkpoint to save and continue an explanation in this process.
+        spread: function that opens workers for an explanation in this process.
 
     Raises:
-        InvalidParameter: both a server and a bundle are asked for, or workers for a model that is
-            not explained by samples.
-        ServerError: neither is, and no server runs in `workdir`.
-        BundleError: there is no bundle, or it is damaged.
+        InvalidParameter: Both a server and a bundle are given, or workers for a model that is not explained with
+            samples.
+        ServerError: No server runs in `workdir`, and neither a server nor a bundle is given.
+        BundleError: There is no bundle, or it is damaged.
     """
     if local or bundle is not None:
         if server is not None and os.environ.get("RADLENS_SERVER") != server:

@@ -1,4 +1,4 @@
-"""``radlens parity``: how far each engine is from float64 with a bundle."""
+"""``radlens parity``: the errors of each engine against float64 with a bundle."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ EPILOG = examples("radlens parity model_store/bundles/cdmam-1.0", "radlens parit
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", exists=True, help="Bundle or archive.")],
     here: Annotated[
-        bool, typer.Option("--here", help="Measure on this machine instead of reading what the export measured.")
+        bool, typer.Option("--here", help="Measure on this machine instead of printing the export's measurements.")
     ] = False,
 ) -> None:
-    """Print how far every engine is from float64, in every precision that it offers.
+    """Print the errors of every engine against float64, in every precision that it offers.
 
-    The reference is the network in float64. Less than float32 may be used where maps correlate with it by 0.99 and
-    are within 15 %, and curves are within 2 %. What the export of a classifier measures is torch in float32 alone.
+    The reference is the network in float64. A precision below float32 is allowed if the maps have a correlation of 0.99
+    with the reference and errors within 15 %, and the curves have errors within 2 %. The export of a classifier
+    measures torch in float32 alone.
     """
     from radlens.engines.parity import measure, stored
     from radlens.families import family_of
@@ -40,15 +41,15 @@ def command(
             print_parity(parity, found)
         else:
             show(family.bundle_tables(opened))
-            note("--here measures every engine")
+            note("radlens parity --here measures every engine")
 
 
 def print_parity(parity: Mapping[str, Any], measured: Mapping[str, Sequence[Measurement]]) -> None:
     """Print a parity report.
 
     Args:
-        parity: of a bundle; its float32 forms without an engine come first.
-        measured: engines by name of the graph.
+        parity: parity report of a bundle, whose float32 forms without an engine come first.
+        measured: measurements of the engines by name of the graph.
     """
     for graph, measurements in measured.items():
         quantity = graph.removesuffix(".onnx")

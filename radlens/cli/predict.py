@@ -1,4 +1,4 @@
-"""``radlens predict``: the contrast-detail curve of an image or of several, or the class of an image."""
+"""``radlens predict``: the contrast-detail curve of one or several images, or the class of an image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EPILOG = examples(
 )
 
 SUFFIXES = (".json", ".png")
-"""What a prediction can be written as."""
+"""Formats of a written prediction."""
 
 
 def command(
@@ -43,7 +43,7 @@ def command(
             metavar="IMAGE...",
             exists=True,
             dir_okay=False,
-            help="DICOM, PNG, TIFF or .npy images; of CDMAM several of one exposure, whose curves are combined.",
+            help="DICOM, PNG, TIFF or .npy image; CDMAM combines the curves of several images of one exposure.",
         ),
     ],
     output: Annotated[
@@ -51,7 +51,7 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve as .png; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    seed: Annotated[int | None, typer.Option(help="CDMAM: of the pixels the network sees.")] = None,
+    seed: Annotated[int | None, typer.Option(help="CDMAM: seed of the pixels that the network sees.")] = None,
     server: ServerOption = None,
     token: TokenOption = None,
     model: ModelOption = None,
@@ -59,11 +59,11 @@ def command(
     local: LocalOption = False,
     bundle: BundleOption = None,
 ) -> None:
-    """Predict the contrast-detail curve of an image, or the probabilities of its classes, whichever the model does.
+    """Predict the contrast-detail curve of an image, or the probabilities of its classes, depending on the model.
 
-    A curve comes with its 95 % interval and one answer for each European limit: met, not met, or not settled by this
-    image. Of an ensemble of classifiers, the spread of the members' probabilities is shown. An image that the model
-    cannot judge gets no verdict: the reasons are printed, and the exit code is 9.
+    A curve has a 95 % interval and a verdict for each European limit: met, not met, or not settled by this image. For
+    an ensemble of classifiers, the command prints the spread of the members' probabilities. For an image that the model
+    cannot judge, it prints the reasons, and the exit code is 9.
     """
     from radlens.cli.results import write_prediction
     from radlens.families import family_of

@@ -41,25 +41,27 @@ SEED = 0
 def command(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", exists=True, dir_okay=False, help="At least 16 images of one setting."),
+        typer.Argument(
+            metavar="IMAGE...", exists=True, dir_okay=False, help="At least 16 images of one exposure setting."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for numbers and figures.")
     ] = None,
     spacing: Annotated[
         float | None,
-        typer.Option(metavar="MM", min=0.01, max=5.0, help="Distance of pixels, mm; by default what each file states."),
+        typer.Option(metavar="MM", min=0.01, max=5.0, help="Pixel spacing, mm; by default that of each file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Read out at least 16 images of a CDMAM 3.4 phantom as the European Guidelines prescribe, without a network.
 
-    The phantom is found in each image, mirrored or turned by quarter turns as well. In each of its 205 cells the reader
-    chooses the corner that looks most like a disk. Hits are smoothed, a psychometric curve is fitted to each diameter,
-    and its 62.5 % point is converted to human readers. The 95 % interval is a bootstrap over images.
+    The command finds the phantom in each image, even mirrored or rotated by 90 degrees. In each of the 205 cells it
+    chooses the corner that looks most like a disk. It smooths the hits, fits a psychometric curve to each diameter, and
+    converts the 62.5 % point to human readers. The 95 % interval is a bootstrap over images.
 
-    Images in which no phantom is found are named and left out. With -o: read-out.json, read-out.csv, hits.png (the hit
-    matrix with the fitted thresholds) and cdc.png (the curve with the European limits).
+    Images without a phantom are named and left out. With -o, the command writes read-out.json, read-out.csv, hits.png
+    (the hit matrix with the fitted thresholds) and cdc.png (the curve with the European limits).
     """
     from radlens.phantoms.cdmam import MIN_IMAGES
     from radlens.phantoms.cdmam.series import read_out_series
@@ -84,11 +86,11 @@ def command(
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The images of a read-out that can be used.
+    """The usable images of a read-out.
 
     Attributes:
-        hits: one ``(16, 16)`` bool each, see `radlens.phantoms.cdmam.series.find_hits`.
-        images: name, hash and unit of each, as JSON values.
+        hits: hits of each image, ``(16, 16)`` bool, from `radlens.phantoms.cdmam.series.find_hits`.
+        images: name, hash and unit of each image as JSON values.
         warnings: sentences about images that were left out, and about images that differ.
     """
 
@@ -98,11 +100,11 @@ class Series:
 
 
 def read_series(files: Sequence[Path], spacing_mm: float | None = None) -> Series:
-    """Find the phantom in each image and read it out; images that cannot be used are left out with a warning.
+    """Find and read out the phantom of each image; unusable images are left out with a warning.
 
     Args:
-        files: the images.
-        spacing_mm: distance of pixel centres; None for what each file states.
+        files: paths of the images.
+        spacing_mm: pixel spacing; None for that of each file.
     """
     series = Series([], [], [])
     seen: dict[str, str] = {}
@@ -133,7 +135,7 @@ def _read(file: Path, spacing_mm: float | None, seen: dict[str, str]) -> tuple[I
         raise InvalidInput("the file must state its pixel spacing, or --spacing must, got neither")
     digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
     if digest in seen:
-        raise InvalidInput(f"its pixels are those of {seen[digest]}, and an image counts once")
+        raise InvalidInput(f"it has the same pixels as {seen[digest]}, and an image counts once")
     hits = find_hits(image.pixels, spacing)
     seen[digest] = file.name
     return image, hits
@@ -168,7 +170,7 @@ def _differences(settings: Sequence[dict[str, str | None]]) -> Iterable[str]:
 
 
 def _result(found: SeriesReadOut, series: Series, warnings: Sequence[str]) -> dict[str, Any]:
-    """Return everything as JSON values."""
+    """Return read-out, verdict and provenance as JSON values."""
     from radlens.evaluation import describe, verdict
     from radlens.phantoms.cdmam import CDC_DIAMETERS_MM, DIAMETERS_MM, HUMAN_FACTORS, THICKNESSES_UM
     from radlens.phantoms.cdmam.geometry import CELL_EXISTS
@@ -202,17 +204,17 @@ def _result(found: SeriesReadOut, series: Series, warnings: Sequence[str]) -> di
 
 
 def _cautions(automated_um: np.ndarray) -> Iterable[str]:
-    """Name the diameters whose threshold is an end of the range that is fitted."""
+    """Yield warnings that name the diameters whose threshold is an end of the fitted range."""
     import numpy as np
 
     from radlens.phantoms.cdmam import CDC_DIAMETERS_MM
     from radlens.phantoms.cdmam.reading import THRESHOLD_RANGE_UM
 
     for end, word in zip(THRESHOLD_RANGE_UM, ("lower", "upper"), strict=True):
-        # The fit works on logarithms: an end comes back with a rounding error.
+        # The fit computes with logarithms, so an end returns with a rounding error.
         at = ", ".join(f"{CDC_DIAMETERS_MM[i]:.2f}" for i in np.flatnonzero(np.isclose(automated_um, end, rtol=1e-9)))
         if at:
-            yield f"the automated threshold at {at} mm is the {word} end of what is fitted, {end:g} µm of gold"
+            yield f"the automated threshold at {at} mm is the {word} end of the fitted range, {end:g} µm of gold"
 
 
 def _provenance() -> dict[str, Any]:
@@ -245,7 +247,7 @@ _FITTED = ("diameters_mm", "automated_um", "slopes", "human_factors", "mean_um")
 
 
 def _print_hits(hits: dict[str, Any], n_images: int) -> None:
-    """Print one line a diameter; cells below 62.5 % are dim."""
+    """Print one line per diameter; cells below 62.5 % are dim."""
     out.print(f"[bold]Hits in {n_images} images[/bold] (down: diameter, mm; right: thickness, µm of gold)")
     labels = [f" {thickness:.2f}".replace(" 0", " ") for thickness in hits["thicknesses_um"]]
     out.print("     " + "".join(labels), soft_wrap=True)

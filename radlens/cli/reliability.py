@@ -1,4 +1,7 @@
-"""``radlens reliability``: how many samples each sampler needs (Amanova et al. 2022, section 2.3.2, used 5000)."""
+"""``radlens reliability``: the number of samples that each sampler needs.
+
+Amanova et al. 2022, section 2.3.2, used 5000 samples.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ EPILOG = examples(
 )
 
 _NEVER = 1 - 1e-12
-"""A reliability that is not reached, so that a run goes to its last sample and is looked at on the way."""
+"""Reliability that no run reaches, so that an automatic run computes every sample and estimates it on the way."""
 
 _METHOD = "Parameters of methods"
 
@@ -48,32 +51,41 @@ def command(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="DICOM, PNG, TIFF or .npy; by default a simulated phantom."),
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", min=16, help="Samples of each run.")] = 512,
-    seeds: Annotated[int, typer.Option(min=2, help="Runs of each sampler; their maps are compared.")] = 2,
-    scale_px: Annotated[int, typer.Option(min=1, help="Side of the squares that are compared, pixels.")] = 8,
+    samples: Annotated[int, typer.Option(metavar="N", min=16, help="Number of samples of each run.")] = 512,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of runs of each sampler, whose maps are compared.")] = 2,
+    scale_px: Annotated[int, typer.Option(min=1, help="Side of the compared squares in pixels.")] = 8,
     method: Annotated[str, typer.Option(help="omig, sensitivity or occlusion.")] = "omig",
     n_steps: Annotated[
         int | None,
-        typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients on the path (L).", show_default="8, or 4"),
+        typer.Option(
+            rich_help_panel=_METHOD,
+            help="OMIG: number of gradients on the path (L).",
+            show_default="8 for registered phantoms, otherwise 4",
+        ),
     ] = None,
     path_length: Annotated[
         float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: length of the path (c).")
     ] = None,
     zscore: Annotated[
-        float | None, typer.Option(rich_help_panel=_METHOD, help="OMIG: gradients further out are dropped (t).")
+        float | None,
+        typer.Option(rich_help_panel=_METHOD, help="OMIG: standard deviations beyond which gradients are dropped (t)."),
     ] = None,
-    window: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the square.")] = None,
-    stride: Annotated[int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance of squares.")] = None,
+    window: Annotated[
+        int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: side of the squares in pixels.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(rich_help_panel=_METHOD, help="Occlusion: distance between squares in pixels.")
+    ] = None,
 ) -> None:
-    """Measure the reliability of maps against the number of samples, for the samplers grid, jitter and stratified.
+    """Measure the reliability of maps for growing numbers of samples, with the samplers grid, jitter and stratified.
 
-    Two things are told of each sampler: the correlation of the maps of two seeds, which is what reliability means, and
-    the estimate from the halves of one run, which is all that a user has. The paper draws rows and columns (grid).
-    Maps of a model of registered phantoms are compared on the phantom's own grid; an image that it cannot judge gets
-    none: exit code 9.
+    For each sampler, the command prints the correlation of the maps of two seeds, which defines reliability, and the
+    estimate from the halves of a single run, which a user gets. The paper's sampler draws rows and columns (grid). Maps
+    of registered phantoms are compared on the phantom's own grid. An image that the model cannot judge is not
+    explained, and the exit code is 9.
 
-    Writes reliability.png, reliability.csv (the curves), needed.csv (samples for the same reliability) and the folder
-    runs, from which an interrupted measurement goes on when the same command is given again.
+    The command writes reliability.png, reliability.csv (the curves), needed.csv (samples for the same reliability) and
+    the folder runs. If it was interrupted, the same command continues from there.
     """
     from radlens.cli.local import open_cdmam_bundle
     from radlens.cli.studies import assessed_view
@@ -104,7 +116,7 @@ def command(
 
 
 class _Look(NamedTuple):
-    """A run after some samples: their number, the estimate of its halves, and its map in bins, NaN if unvisited."""
+    """State of a run: number of samples, reliability estimated from its halves, and binned map, NaN if unvisited."""
 
     n_samples: int
     estimate: float
@@ -116,14 +128,14 @@ class Study:
     """Several runs of each sampler over one image.
 
     Args:
-        pixels: ``(H, W)`` float32, normalised.
-        explain: see :func:`radlens.explainers.upsample`.
-        identity: what ``explain`` computes, as text by name.
-        n_samples: of each run.
-        n_seeds: runs of each sampler, at least 2.
-        scale_px: side of the bins, pixels.
-        folder: where runs are kept; made if it is missing.
-        batch_size: samples explained together.
+        pixels: image ``(H, W)`` float32, normalised.
+        explain: function from samples to maps, as for :func:`radlens.explainers.upsample`.
+        identity: properties of ``explain`` by name, such as the method and the model.
+        n_samples: number of samples of each run.
+        n_seeds: number of runs of each sampler, at least 2.
+        scale_px: side of the bins in pixels.
+        folder: folder of the runs; created if it is missing.
+        batch_size: number of samples explained together.
     """
 
     pixels: np.ndarray
@@ -136,10 +148,10 @@ class Study:
     batch_size: int
 
     def run(self, on_progress: Callable[[int, int], None]) -> tuple[list[ReliabilityCurve], dict[str, float]]:
-        """Return a curve for each sampler, the model's default first, and how like the first one's map each map is.
+        """Return a curve for each sampler, the default one first, and the likeness of its map to the first map.
 
-        Likeness is the correlation of the maps of all samples, corrected for their reliability: 1 if both samplers
-        lead to one map and differ by chance alone.
+        Likeness is the correlation of the maps of all samples, corrected for their reliability. It is 1 if both
+        samplers have the same expected map and differ by chance alone.
         """
         import numpy as np
 
@@ -159,7 +171,7 @@ class Study:
         return curves, likeness
 
     def _looks(self, sampler: str, seed: int, progress: _Counter) -> list[_Look]:
-        """Explain one run, or go on with it, and return what it looked like on the way."""
+        """Compute or continue one run, and return its looks."""
         from radlens.explainers import Checkpoint, upsample
         from radlens.explainers.upsampling import AUTO
 
@@ -196,7 +208,7 @@ class Study:
         return [looks[n] for n in sorted(looks) if n <= self.n_samples]
 
     def _digest(self) -> str:
-        """Return a name for what is measured, so that runs of something else in the same folder are left alone."""
+        """Return a digest of the measurement, so that other measurements in the same folder are left alone."""
         image = hashlib.sha256(self.pixels.tobytes()).hexdigest()
         text = json.dumps([image, self.identity, self.scale_px, self.n_samples], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -209,7 +221,7 @@ class _Counter:
         self._on_progress, self._total, self._before = on_progress, total, 0
 
     def of_run(self, done: int) -> None:
-        """Tell how far the present run is."""
+        """Report the progress of the present run."""
         self._on_progress(self._before + done, self._total)
 
     def end_run(self, n_samples: int) -> None:
@@ -219,7 +231,7 @@ class _Counter:
 
 
 class _Kept:
-    """The looks of a run in a file."""
+    """File of the looks of a run."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -248,9 +260,11 @@ class _Kept:
 
 
 def compared(curves: Sequence[ReliabilityCurve]) -> Iterator[tuple[str, int, float, float, bool]]:
-    """Yield sampler, samples of the first sampler, their reliability, samples for the same, and if extrapolated.
+    """Yield, for each other sampler, how many samples reach the reliability of the first sampler.
 
-    The first sampler's numbers of samples are halved from its last one on.
+    A row holds the sampler, the number of samples of the first sampler, their reliability, the number of samples that
+    this sampler needs, and whether it is extrapolated. The first sampler's numbers are an eighth, a quarter, a half and
+    all of its samples.
     """
     import numpy as np
 
@@ -281,7 +295,7 @@ def _binned(halves: Halves) -> np.ndarray:
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the correlation of two maps where both were visited, NaN where that is less than half of them."""
+    """Return the correlation of two maps over their common bins, NaN if these are fewer than half of the bins."""
     import numpy as np
 
     both = np.isfinite(first) & np.isfinite(second)
@@ -295,7 +309,7 @@ def _curve(sampler: str, runs: Sequence[Sequence[_Look]]) -> ReliabilityCurve:
 
     from radlens.figures import ReliabilityCurve
 
-    # An interrupted run may have lost the look it was killed at.
+    # A run that was killed during a look has lost it.
     n_samples = sorted(set.intersection(*({look.n_samples for look in run} for run in runs)))
     at = [{look.n_samples: look for look in run} for run in runs]
     agreement = [np.mean([_correlation(a[n].binned, b[n].binned) for a, b in combinations(at, 2)]) for n in n_samples]
@@ -305,7 +319,7 @@ def _curve(sampler: str, runs: Sequence[Sequence[_Look]]) -> ReliabilityCurve:
 
 def _explainer(method: str, given: dict[str, Any], *, registered: bool) -> Explainer:
     from radlens.explainers import create
-    from radlens.families.cdmam.asking import WALK
+    from radlens.families.cdmam.methods import WALK
 
     parameters = {name: value for name, value in given.items() if value is not None}
     walk = WALK["omig"] if registered else {"n_steps": 4}
@@ -369,4 +383,4 @@ def _print_needed(curves: Sequence[ReliabilityCurve]) -> None:
     ]
     columns = ["sampler", f"samples, {curves[0].label}", "reliability", "samples needed", "ratio"]
     table(columns, rows, title="Samples for the same reliability")
-    note("about: beyond the samples that were measured, by Spearman and Brown's formula")
+    note("about: extrapolated beyond the measured samples with the Spearman-Brown formula")

@@ -1,4 +1,4 @@
-"""``radlens report``: two pages about an image or several, to be signed and filed."""
+"""``radlens report``: a report of two pages about one or several images, for signature and filing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ EPILOG = examples(
 DEFAULT_SAMPLES = 200
 
 SUFFIXES = (".html", ".pdf")
-"""What a report can be written as."""
+"""Formats of a report."""
 
 
 def command(
@@ -51,20 +51,20 @@ def command(
             metavar="IMAGE...",
             exists=True,
             dir_okay=False,
-            help="DICOM, PNG, TIFF or .npy images of one exposure setting; several are combined.",
+            help="DICOM, PNG, TIFF or .npy image; several images of one exposure setting are combined.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .html or .pdf.")],
-    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Samples behind the map.")] = DEFAULT_SAMPLES,
+    upsample: Annotated[int, typer.Option(metavar="N", min=1, help="Number of samples of the map.")] = DEFAULT_SAMPLES,
     n_steps: Annotated[
-        int | None, typer.Option(help="Gradients on the path of OMIG (L).", show_default="the model's own")
+        int | None, typer.Option(help="Number of gradients on the path of OMIG (L).", show_default="the model's own")
     ] = None,
     path_length: Annotated[
         float | None, typer.Option(help="Length of the path of OMIG (c).", show_default="the model's own")
     ] = None,
     ablation: Annotated[
         int | None,
-        typer.Option(metavar="N", min=3, help="Also take away the disks of each cell in turn, in N samples; minutes."),
+        typer.Option(metavar="N", min=3, help="Add a disk ablation with N samples, which takes minutes."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the samples.")] = None,
     server: ServerOption = None,
@@ -74,19 +74,20 @@ def command(
     local: LocalOption = False,
     bundle: BundleOption = None,
 ) -> None:
-    """Write a report about one image or several: two A4 pages, as HTML that needs no other file, or as PDF.
+    """Write a report about one or several images: two A4 pages, as a single HTML file or as PDF.
 
-    Page 1 holds the attributes of the exposure, lines to sign, the answers to both limits, the curve with its interval,
-    and what was checked. Page 2 holds the map with enlarged regions, what it says of the disks, each image's own curve,
-    and the provenance. With 16 or more images the curve of the automated read-out stands in the same plot. An image
-    that cannot be judged gets a grey page with the reasons, and the exit code is 9.
+    Page 1 has the attributes of the exposure, lines for signatures, the verdicts on both limits, the curve with its
+    interval, and the checks of the image. Page 2 has the map with enlarged regions, its statement about the disks, the
+    curves of the single images, and the provenance. With 16 or more images, the plot also shows the curve of the
+    automated read-out. For an image that cannot be judged, the report is a grey page with the reasons, and the exit
+    code is 9.
     """
     require("--output", output.suffix.lower(), SUFFIXES)
     is_pdf = output.suffix.lower() == ".pdf"
     if is_pdf:
         from radlens.figures.pdf import require_pdf
 
-        # A missing library is told before minutes of computing.
+        # A missing library must be an error now, not after minutes of computing.
         require_pdf()
     given = {} if seed is None else {"seed": seed}
     of_map = {"n_steps": n_steps, "path_length": path_length, **given}
@@ -127,16 +128,16 @@ def report_html(
     read_out: SeriesReadOut | None = None,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Return the page.
+    """Return the report as HTML.
 
     Args:
-        data: the image file that is shown: the only one, or the first of several that counts.
+        data: file of the shown image: the only one, or the first of several that counts.
         predicted: answer to a prediction.
-        explanation: decoded answer to an explanation of that image; None where there is none.
-        headers: what the header of each image states; by default that of ``data``.
-        ablation: answer to a disk ablation of that image.
+        explanation: decoded answer to an explanation of the shown image; None if the image cannot be judged.
+        headers: attributes in the header of each image; by default those of ``data``.
+        ablation: answer to a disk ablation of the shown image.
         read_out: automated read-out of all images.
-        warnings: sentences beside those of the answers.
+        warnings: sentences in addition to those of the answers.
     """
     from radlens.families.cdmam.files import upsampled_map
     from radlens.figures import report_page
@@ -166,12 +167,12 @@ def report_html(
 
 
 def _shown(predicted: Mapping[str, Any]) -> int:
-    """Return the place of the first image that counts; the first one where none does."""
+    """Return the index of the first image that counts; 0 if no image counts."""
     return next((k for k, image in enumerate(predicted.get("images", ())) if image["counts"]), 0)
 
 
 def _registered(image: Image) -> tuple[Registered | None, str]:
-    """Return the phantom as the service registers it, or why there is none."""
+    """Return the phantom as the service registers it, or None and the reasons."""
     from radlens.families.cdmam.opening import PhantomOpener
     from radlens.phantoms.cdmam.domain import Limits
 
@@ -189,12 +190,12 @@ def _header(file: Path) -> dict[str, str | None]:
 def _ablated(
     client: Client, image: Path, version: str | None, n_samples: int, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    with err.status("taking away the disks of one cell after the other"):
+    with err.status("removing the disks of one cell after the other"):
         return client.explain(image, version=version, method="ablation", n_samples=n_samples, **given)
 
 
 def _read_out(images: Sequence[Path]) -> tuple[SeriesReadOut | None, list[str]]:
-    """Return the automated read-out of at least 16 images, and what is to be said of the images left out."""
+    """Return the automated read-out of at least 16 images, and warnings about unusable images."""
     from radlens.cli.read_out import SEED, read_series
     from radlens.phantoms.cdmam import MIN_IMAGES
     from radlens.phantoms.cdmam.series import read_out_series

@@ -1,4 +1,4 @@
-"""``radlens reproduce``: the study of a paper as one page, beside the paper's numbers."""
+"""``radlens reproduce``: the study of a paper as one page, next to the paper's numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +20,7 @@ EPILOG = examples(
 )
 
 STUDIES = ("amanova", "sam-millan", "byra")
-"""What can be reproduced."""
-
+"""Names of the studies."""
 
 _AMANOVA = "amanova; defaults are the paper's where it states them"
 
@@ -39,7 +38,7 @@ def command(
     preset: Annotated[
         str,
         typer.Option(
-            help="sam-millan, byra: demo for small recipes, hours of training on two cores at most; paper for the "
+            help="sam-millan, byra: demo for small recipes that train for hours at most on two cores; paper for the "
             "paper's numbers of images, on a machine with a GPU."
         ),
     ] = "demo",
@@ -50,48 +49,63 @@ def command(
         ),
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(metavar="DIR", exists=True, file_okay=False, help="Where that data set is.")
+        Path | None, typer.Option(metavar="DIR", exists=True, file_okay=False, help="Folder of the data set.")
     ] = None,
     cases: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=1,
-            help="sam-millan: malignant mammograms whose boxes are measured; byra: images that methods other than CAM "
-            "explain. By default 16 and 20 (demo), or all (paper).",
+            help="sam-millan: number of malignant mammograms whose boxes are measured; byra: number of images that "
+            "methods other than CAM explain. By default 16 and 20 (demo), or every image (paper).",
         ),
     ] = None,
     run: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODEL=DIR",
-            help="Finished training run to use instead of training; may be repeated. amanova: registered and paper, "
-            "run or bundle; registered=export/cdmam_demo by default.",
+            help="Finished training run to use instead of training; repeatable. For amanova, MODEL is registered or "
+            "paper and DIR a run or a bundle; registered=export/cdmam_demo by default.",
         ),
     ] = None,
     quantile: Annotated[
-        float, typer.Option(min=0, max=1, help="Boxes: pixels of a map above it are kept; the thesis prints none.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Boxes: quantile of a map above which pixels are kept; the thesis does not state it."
+        ),
     ] = 0.98,
     engine: Annotated[
-        str, typer.Option(help="auto for the fastest, an engine by name, or eager: torch, without making graphs.")
+        str, typer.Option(help="auto for the fastest, the name of an engine, or eager for torch without graphs.")
     ] = "auto",
     samples: Annotated[
-        int, typer.Option(metavar="N", min=1, rich_help_panel=_AMANOVA, help="Samples behind an upsampled map (N).")
+        int,
+        typer.Option(metavar="N", min=1, rich_help_panel=_AMANOVA, help="Number of samples of an upsampled map (N)."),
     ] = 5000,
     n_steps: Annotated[
-        int, typer.Option(min=1, rich_help_panel=_AMANOVA, help="OMIG: gradients on the path (L).")
+        int, typer.Option(min=1, rich_help_panel=_AMANOVA, help="OMIG: number of gradients on the path (L).")
     ] = 50,
     path_length: Annotated[float, typer.Option(rich_help_panel=_AMANOVA, help="OMIG: length of the path (c).")] = 1.0,
     zscore: Annotated[
-        float, typer.Option(rich_help_panel=_AMANOVA, help="OMIG: gradients further out are dropped (t).")
+        float,
+        typer.Option(
+            rich_help_panel=_AMANOVA, help="OMIG: standard deviations beyond which gradients are dropped (t)."
+        ),
     ] = 3.0,
     n_test: Annotated[
         int,
-        typer.Option(min=1, rich_help_panel=_AMANOVA, help="Test images of each scenario, for Fig. 2 and coverage."),
+        typer.Option(
+            min=1,
+            rich_help_panel=_AMANOVA,
+            help="Number of test images of each scenario, for Fig. 2 and coverage.",
+        ),
     ] = 40,
     stride: Annotated[
         int,
-        typer.Option(min=1, rich_help_panel=_AMANOVA, help="Distance of the squares of occlusion; each is 10 wide."),
+        typer.Option(
+            min=1,
+            rich_help_panel=_AMANOVA,
+            help="Distance between the squares of occlusion, which are 10 pixels wide.",
+        ),
     ] = 5,
     recordings: Annotated[
         Path | None,
@@ -100,7 +114,8 @@ def command(
             exists=True,
             file_okay=False,
             rich_help_panel=_AMANOVA,
-            help="Recordings with their curves (cdc.csv, as of `radlens train`); a simulated image stands for them.",
+            help="Folder of recordings with their curves in cdc.csv, as for `radlens train`; by default a simulated "
+            "image replaces them.",
         ),
     ] = None,
     spacing_mm: Annotated[
@@ -110,19 +125,19 @@ def command(
         bool,
         typer.Option(
             rich_help_panel=_AMANOVA,
-            help="Compare with the paper's own recipe, trained in the folder of the study where no run is given "
+            help="Compare with the paper's own recipe, trained in the folder of the study unless a run is given "
             "(preset paper-small, 25 CPU minutes).",
         ),
     ] = True,
     seed: Annotated[int, typer.Option(min=0, rich_help_panel=_AMANOVA, help="Seed of the samples.")] = 0,
 ) -> None:
-    """Run the whole study of a paper: train, explain, measure, and write one page with each table and figure.
+    """Run the whole study of a paper: train, explain, measure, and write one page with every table and figure.
 
-    The maps of amanova take four million gradients with the paper's numbers of samples and steps, hours to days on two
+    With the paper's numbers of samples and steps, the maps of amanova take four million gradients, hours to days on two
     cores; --samples and --n-steps make smaller runs.
 
-    Models without a finished run are trained first, in the folder runs. The page is written anew whenever a part is
-    done. A study that was interrupted goes on when the same command is given again.
+    Models without a finished run are trained first, in the folder runs. The page is updated after each part. If the
+    study was interrupted, the same command continues it.
     """
     from radlens import studies
 
@@ -130,7 +145,7 @@ def command(
     require("--preset", preset, ("demo", "paper"))
     if study == "amanova":
         if data is not None or root is not None or cases is not None or preset != "demo":
-            raise InvalidParameter("--preset, --data, --root and --cases are not for amanova; it has --recordings")
+            raise InvalidParameter("--preset, --data, --root and --cases do not apply to amanova; it has --recordings")
         own = studies.AmanovaOptions(
             n_samples=samples,
             n_steps=n_steps,
@@ -171,5 +186,5 @@ def _say(files: Sequence[Path], folder: Path) -> None:
 def _named(text: str) -> tuple[str, Path]:
     name, found, folder = text.partition("=")
     if not found or not Path(folder).is_dir():
-        raise InvalidParameter(f"--run must be MODEL=DIR with a folder that is there, got {text}")
+        raise InvalidParameter(f"--run must be MODEL=DIR with an existing folder, got {text}")
     return name, Path(folder)

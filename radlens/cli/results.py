@@ -1,4 +1,4 @@
-"""Answers as files, and the trust card of an explanation."""
+"""Files of answers, and the trust card of an explanation as a table."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,10 @@ __all__ = ["print_trust", "write_explanation", "write_prediction"]
 
 
 def write_prediction(answer: dict[str, Any], file: Path) -> None:
-    """Write a prediction as JSON, or as the picture of its family, as the suffix of ``file`` says.
+    """Write a prediction as JSON, or as the picture of its family, depending on the suffix of ``file``.
 
     Raises:
-        InvalidParameter: The family draws no picture of a prediction.
+        InvalidParameter: The family does not draw predictions.
     """
     if file.suffix.lower() == ".json":
         content: bytes | None = (json.dumps(answer, indent=2) + "\n").encode()
@@ -29,16 +29,16 @@ def write_prediction(answer: dict[str, Any], file: Path) -> None:
 
 
 def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, prefix: str = "") -> list[Path]:
-    """Write map, picture, overlay and what they mean.
+    """Write the files of an explanation, such as map, picture and overlay.
 
     Args:
-        answer: A decoded explanation.
-        data: The image file that was explained.
-        folder: Folder of the files; made if it is missing.
-        prefix: Beginning of the names of the files.
+        answer: Decoded explanation.
+        data: Contents of the explained image file.
+        folder: Folder of the files; created if it is missing.
+        prefix: Prefix of the file names.
 
     Returns:
-        The files that were written.
+        The written files.
     """
     contents = family_of(answer["task"]).files(answer, read(data))
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,14 +58,18 @@ def print_trust(answer: dict[str, Any]) -> None:
         ("deletion", f"{card['deletion']:.4f}", "0 to 1, low is good"),
         ("insertion", f"{card['insertion']:.4f}", "0 to 1, high is good"),
         ("infidelity", f"{card['infidelity']:.3g}", f"0 is perfect, no map has {card['infidelity_of_no_map']:.3g}"),
-        *([] if delta is None else [("convergence delta", f"{delta:.3g}", "what the map's sum misses of the score")]),
+        *(
+            []
+            if delta is None
+            else [("convergence delta", f"{delta:.3g}", "the map's sum minus the change of the score")]
+        ),
         *_randomised(card["randomisation"]),
     ]
     table(["measure", "value", "meaning"], rows, title="Trust card", console=err)
 
 
 def _randomised(stored: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Return how alike the maps of a wholly randomised network are, as the bundle states it."""
+    """Return rows for the similarity of the maps after randomising the whole network, from the bundle."""
     said = "all weights random; 0 is good"
     measures = {name: (stored or {}).get(name) for name in ("spearman", "ssim")}
     return [

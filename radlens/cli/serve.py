@@ -1,4 +1,4 @@
-"""``radlens serve``: start, watch and stop a TorchServe on this machine."""
+"""``radlens serve``: start, inspect and stop a TorchServe on this machine."""
 
 from __future__ import annotations
 
@@ -45,21 +45,23 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=ARCHIVE",
-            help="Archive of the store to start with, repeatable; by default each model's latest version.",
+            help="Archive of the store to start with; repeatable. By default the latest version of each model.",
         ),
     ] = None,
     workdir: WorkdirOption = DEFAULT_WORKDIR,
     foreground: Annotated[
-        bool, typer.Option("--foreground/--detach", help="Stay until Ctrl-C, or return once the models answer.")
+        bool, typer.Option("--foreground/--detach", help="Stay until Ctrl-C, or return as soon as the models answer.")
     ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say what runs, and end.")] = False,
-    key: Annotated[bool, typer.Option("--key", help="Print the key for predictions and explanations.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the server and all its processes, and end.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Print the running models, and exit.")] = False,
+    key: Annotated[
+        bool, typer.Option("--key", help="Print the key for predictions and explanations, and exit.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server and all its processes, and exit.")] = False,
     memory_limit: MemoryOption = None,
 ) -> None:
-    """Start a server with the models of a model store, tell what runs, or stop it.
+    """Start a server with the models of a model store, print its status, or stop it.
 
-    It listens on loopback only and wants the keys that it writes to its working directory.
+    The server listens on the loopback interface alone and requires the keys in its working directory.
     """
     if status + key + stop > 1:
         raise InvalidParameter("--status, --key and --stop exclude each other, got several")
@@ -75,15 +77,15 @@ def command(
 
 
 def make_server(config: Path, store: Path, models: Mapping[str, str], workdir: Path) -> Server:
-    """Return a server that is not started yet, with the log settings that lie beside ``config``.
+    """Return a server that is not started, with the log settings of ``log4j2.xml`` in the folder of ``config``.
 
     Raises:
-        ServerError: there is no configuration.
+        ServerError: The configuration is missing.
     """
     from radlens.server import Server
 
     if not config.is_file():
-        raise ServerError(f"a server needs its configuration, and there is no {config}")
+        raise ServerError(f"a server needs its configuration, and {config} is missing")
     log_config = config.with_name("log4j2.xml")
     return Server(config, store, models, workdir, log_config=log_config if log_config.is_file() else None)
 
@@ -105,12 +107,12 @@ def _start(server: Server, foreground: bool) -> None:
         if foreground:
             _stay(server)
         else:
-            # What would stop the server is dropped.
+            # Drops the exit of the context, which would stop the server.
             stack.pop_all()
 
 
 def _stay(server: Server) -> None:
-    """Wait until the server ends by itself, which is an error, or Ctrl-C."""
+    """Wait for Ctrl-C; a server that ends by itself is an error."""
     note("Ctrl-C stops it")
     while server.state:
         time.sleep(1.0)
@@ -142,4 +144,4 @@ def _running(workdir: Path) -> State:
 def _print_running(state: State) -> None:
     out.print(f"predictions and explanations: {state.url}, versions: {state.management_url}")
     if state.keys().inference:
-        note(f"keys are in {state.workdir}/key_file.json (the commands of radlens find them), logs in its logs/")
+        note(f"keys: {state.workdir}/key_file.json (read by the commands of radlens), logs: {state.workdir}/logs")

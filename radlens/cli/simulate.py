@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["EPILOG", "SUFFIXES", "command", "encode"]
 
 SUFFIXES = (".dcm", ".png", ".tif", ".tiff", ".npy")
-"""What an image can be written as."""
+"""Formats of a written image."""
 
 DEFAULT_MARGIN = 1
 
@@ -34,27 +34,22 @@ EPILOG = examples(
 def command(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .dcm, .png (16 bit), .tif or .npy.")],
     scenario: Annotated[
-        str, typer.Option(help="Exposure of the paper's Table 1 to start from: 1, 2, 3, 4 or ood.")
+        str, typer.Option(help="Exposure of the paper's Table 1: 1, 2, 3, 4 or ood; other options override it.")
     ] = "1",
     voltage: Annotated[float | None, typer.Option(help="Tube voltage, kV.")] = None,
     mas: Annotated[float | None, typer.Option(help="Current-time product, mAs.")] = None,
-    noise: Annotated[float | None, typer.Option(help="Standard deviation of the noise before its filter.")] = None,
+    noise: Annotated[float | None, typer.Option(help="Standard deviation of the noise before filtering.")] = None,
     blur: Annotated[float | None, typer.Option(help="Standard deviation of the point spread function, mm.")] = None,
-    scatter: Annotated[float | None, typer.Option(help="Scattered over primary radiation.")] = None,
+    scatter: Annotated[float | None, typer.Option(help="Ratio of scattered to primary radiation.")] = None,
     margin: Annotated[
         int | None, typer.Option(help="Size of the margin around the grid, 0 to 5.", show_default=str(DEFAULT_MARGIN))
     ] = None,
     shape: Annotated[str | None, typer.Option(metavar="HxW", help="Rows and columns instead of a margin.")] = None,
-    spacing: Annotated[
-        float, typer.Option(metavar="MM", min=0.01, max=5.0, help="Distance of neighbouring pixels, mm.")
-    ] = 0.07,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    count: Annotated[int, typer.Option(min=1, help="Images to write; seeds and file names count up.")] = 1,
+    spacing: Annotated[float, typer.Option(metavar="MM", min=0.01, max=5.0, help="Pixel spacing, mm.")] = 0.07,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of images; seeds and file names count up.")] = 1,
 ) -> None:
-    """Simulate an image of a CDMAM 3.4 phantom and print the contrast-detail curve to expect from it.
-
-    Whatever the scenario says, the options override.
-    """
+    """Simulate images of a CDMAM 3.4 phantom, and print their expected contrast-detail curve."""
     from radlens.phantoms.cdmam import expected_cdc
 
     require("OUT", output.suffix.lower(), SUFFIXES)
@@ -80,7 +75,7 @@ def command(
 
 
 def encode(image: PhantomImage, suffix: str) -> bytes:
-    """Return the bytes of a file whose name ends in ``suffix``, one of `SUFFIXES`."""
+    """Return the contents of an image file of the format ``suffix``, one of `SUFFIXES`."""
     import numpy as np
 
     from radlens.images import to_npy, to_png, to_tiff

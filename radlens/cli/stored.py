@@ -1,4 +1,4 @@
-"""What lies in a model store: archives, by what their own manifests say."""
+"""The archives of a model store, with the names and versions of their manifests."""
 
 import json
 import re
@@ -15,12 +15,12 @@ _MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 class Stored(NamedTuple):
-    """One archive.
+    """An archive of a model store.
 
     Attributes:
-        name: of the model.
-        version: of the model.
-        archive: file or directory in the store.
+        name: name of the model.
+        version: version of the model.
+        archive: name of the file or directory in the store.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Stored(NamedTuple):
 
 
 def archives(store: Path) -> Iterator[Stored]:
-    """Yield the archives in ``store``; what is none is passed over."""
+    """Yield the archives in ``store``; other files are skipped."""
     for path in sorted(store.iterdir() if store.is_dir() else ()):
         try:
             model = json.loads(_read(path, _MANIFEST))["model"]
@@ -39,10 +39,10 @@ def archives(store: Path) -> Iterator[Stored]:
 
 
 def newest_archives(store: Path) -> dict[str, str]:
-    """Return for each model in ``store`` the archive with its highest version.
+    """Return the archive with the highest version of each model in ``store``, by name of the model.
 
     Raises:
-        ServerError: there is no archive.
+        ServerError: The store does not hold an archive.
     """
     found = sorted(archives(store), key=lambda stored: _order(stored.version))
     if not found:
@@ -51,7 +51,7 @@ def newest_archives(store: Path) -> dict[str, str]:
 
 
 def n_workers(path: Path) -> int:
-    """Return how many workers TorchServe starts for an archive, 1 where its configuration does not say."""
+    """Return the number of workers that TorchServe starts for an archive; 1 if its configuration does not state it."""
     try:
         config = json.loads(_read(path, _MANIFEST))["model"]["configFile"]
         stated = re.search(rb"^minWorkers:\s*(\d+)", _read(path, config), re.MULTILINE)
@@ -61,7 +61,7 @@ def n_workers(path: Path) -> int:
 
 
 def size(path: Path) -> int:
-    """Return the bytes of an archive."""
+    """Return the size of an archive in bytes."""
     files = path.rglob("*") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -74,5 +74,5 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _order(version: str) -> tuple[tuple[int, str], ...]:
-    """Return a key by which 10.0 comes after 9.1."""
+    """Return a sort key that puts 10.0 after 9.1."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in version.split("."))

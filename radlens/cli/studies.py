@@ -1,4 +1,4 @@
-"""The experiments behind the paper's comparisons for any image: Amanova et al. 2022, Figs. 3, 7, 13 and 14."""
+"""The paper's comparisons for any image: Amanova et al. 2022, Figs. 3, 7, 13 and 14."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ __all__ = ["Study", "assessed_view", "turned"]
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One image and one model; each method returns a figure as PNG.
+    """Study of one image with one model; each method returns a figure as PNG.
 
     Args:
-        image: at least 250x250.
-        bundle: the model.
-        engine: runs it.
-        parameters: of the maps.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        image: image of at least 250x250.
+        bundle: bundle of the model.
+        engine: opened engines of the bundle.
+        parameters: parameters of the maps.
+        on_progress: callback ``on_progress(stage, done, total)``.
     """
 
     image: Image
@@ -64,12 +64,12 @@ class Study:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How the model sees images."""
+        """Recipe of the model, which decides what it sees of an image."""
         return bundle_recipe(self.bundle.manifest.name, self.bundle, self.engine, engine=self.engine.name)
 
     @cached_property
     def view(self) -> View:
-        """What the model sees of the image; errors as `assessed_view`."""
+        """View of the image that the model sees; errors are those of `assessed_view`."""
         return assessed_view(self.image, self.bundle, self.recipe)
 
     def methods(self) -> bytes:
@@ -85,14 +85,14 @@ class Study:
         return save(figure_before_after(*(Curve(each.mean, each.interval) for each in pair), title=title))
 
     def path_lengths(self) -> bytes:
-        """Compare maps and midpoints over c (Fig. 14)."""
+        """Compare maps and midpoints for several path lengths c (Fig. 14)."""
         return save(figure_path_lengths([self._path_length(c) for c in PATH_LENGTHS], n_columns=3))
 
     def rotation(self) -> bytes:
-        """Explain the image turned by 90 degrees (Fig. 7)."""
+        """Explain the image rotated by 90 degrees (Fig. 7)."""
         pixels = np.ascontiguousarray(np.rot90(self.image.pixels))
         spacing = None if self.image.spacing_mm is None else self.image.spacing_mm[::-1]
-        # The digest is that of the bytes of the unturned image, under which its phantom may be kept.
+        # The digest is the key of cached phantoms, so the rotated image needs another one.
         image = replace(self.image, pixels=pixels, spacing_mm=spacing, sha256=f"{self.image.sha256} turned")
         phantom = _opened(image, self.bundle).phantom
         view = self.recipe.view(pixels, spacing, phantom)
@@ -108,7 +108,7 @@ class Study:
         return PathLength(c, shown, before.midpoint, after.midpoint, note)
 
     def _upsampled(self, view: View, explainer: Explainer, stage: str) -> tuple[UpsampledMap, str]:
-        """Return a map on the grid of the image, and what it and its disk-free twin say of disks, if that is known."""
+        """Return a map on the grid of the image, and a note on the disks in it and in its twin, empty if unknown."""
         n, seed = self.parameters.n_samples, self.parameters.seed
         curve = self.recipe.read(view, seed=seed).mean
         if view.phantom is None or curve.min() <= 0:
@@ -130,17 +130,17 @@ class Study:
 
 
 def assessed_view(image: Image, bundle: Bundle, recipe: Recipe) -> View:
-    """Return what a model sees of an image that it can judge.
+    """Return the view of an image that a model sees, if it can judge the image.
 
-    A model of the paper's recipe sees every image; its phantom is looked for as well, to tell where disks lie.
+    A model of the paper's recipe sees every image; its phantom is registered as well, to locate the disks.
 
     Args:
-        image: as it was read.
-        bundle: the model.
-        recipe: how it sees images.
+        image: the image.
+        bundle: bundle of the model.
+        recipe: recipe of the model.
 
     Raises:
-        NotAssessable: a model of registered phantoms cannot judge the image; the message says why.
+        NotAssessable: A model of registered phantoms cannot judge the image; the message gives the reasons.
     """
     opened = _opened(image, bundle)
     if not recipe.is_registered:
@@ -162,5 +162,5 @@ def _opened(image: Image, bundle: Bundle) -> OpenedImage:
 
 
 def turned(box: Box, n_columns: int) -> Box:
-    """Return where ``box`` of an image with ``n_columns`` columns lies after ``numpy.rot90``."""
+    """Return the position of ``box`` after ``numpy.rot90`` of its image with ``n_columns`` columns."""
     return Box(n_columns - box.left - box.width, box.top, box.width, box.height)

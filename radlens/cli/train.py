@@ -1,4 +1,4 @@
-"""``radlens train``: a model, from simulated images or from recordings."""
+"""``radlens train``: training of a model with simulated images or recordings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLASSIFIERS = "Classifiers"
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run; made if it is missing.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run; created if it is missing.")],
     model: Annotated[
         str,
         typer.Option(help="cdmam, patch-resnet50, patch-mobilenet-v2, mammogram-efficientnet-b0 or ultrasound-resnet."),
@@ -39,12 +39,12 @@ def command(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="demo: minutes on two cores (cdmam: a member); standard: hours, cdmam only; paper: the paper's "
+            help="demo: minutes on two cores (for cdmam, per member); standard: hours, cdmam only; paper: the paper's "
             "numbers. By default standard for cdmam and demo for classifiers."
         ),
     ] = None,
     members: Annotated[
-        int | None, typer.Option(min=1, help="Networks in the ensemble instead of the preset's.")
+        int | None, typer.Option(min=1, help="Number of networks in the ensemble, instead of the preset's.")
     ] = None,
     recordings: Annotated[
         Path | None,
@@ -53,22 +53,22 @@ def command(
             exists=True,
             file_okay=False,
             rich_help_panel="CDMAM",
-            help="Real phantom images for the last training step, with their curves in cdc.csv; "
-            "without them, phantoms drawn in full stand for them.",
+            help="Folder of real phantom images for the last training step, with their curves in cdc.csv; by default "
+            "phantoms simulated at full size replace them.",
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=_CLASSIFIERS,
-            help="Data set to learn from instead of simulated images: busi, cbis-ddsm, cbis-ddsm-patches, oasbud, "
+            help="Data set to train with instead of simulated images: busi, cbis-ddsm, cbis-ddsm-patches, oasbud, "
             "omi-db or rsna-2022.",
         ),
     ] = None,
     root: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", exists=True, file_okay=False, rich_help_panel=_CLASSIFIERS, help="Where that data set is."
+            metavar="DIR", exists=True, file_okay=False, rich_help_panel=_CLASSIFIERS, help="Folder of the data set."
         ),
     ] = None,
     imagenet: Annotated[
@@ -78,7 +78,7 @@ def command(
             exists=True,
             dir_okay=False,
             rich_help_panel=_CLASSIFIERS,
-            help="ImageNet weights to start from: the .pth file of torchvision's model of the same name.",
+            help="Initial ImageNet weights: the .pth file of torchvision's model of the same name.",
         ),
     ] = None,
     loss: Annotated[
@@ -88,11 +88,11 @@ def command(
         float | None,
         typer.Option(rich_help_panel=_CLASSIFIERS, help="Weight of a malignant image in the loss; 3 in the paper."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU if there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
 ) -> None:
     """Train a model, or continue an interrupted run.
 
-    A run that was interrupted goes on after its last finished epoch when the same command is given again.
+    If a run was interrupted, the same command continues it from its last checkpoint.
     """
     require("--device", device or "cpu", ("cpu", "cuda"))
     from radlens.families import family_of_model, models
@@ -118,13 +118,13 @@ def command(
 
 
 def train_model(run: Path, model: str, preset: str, options: Mapping[str, Any]) -> None:
-    """Train a model with progress, and print how it does on images that it has not seen.
+    """Train a model with progress, and print its measures on unseen images.
 
     Args:
         run: Folder of the run.
         model: Name of the model.
-        preset: Name of a preset of it.
-        options: Values by name; see ``train_options`` of its family.
+        preset: Name of one of its presets.
+        options: Values by name; ``train_options`` of the family lists the names.
     """
     from radlens.families import family_of_model
 
@@ -136,7 +136,7 @@ def train_model(run: Path, model: str, preset: str, options: Mapping[str, Any]) 
 
 
 def _require_known(options: Mapping[str, Any], family: Family[Any]) -> None:
-    """Raise for options that recipes of a family do not have."""
+    """Raise if a family does not have an option."""
     from radlens.families import models
 
     if unknown := [name for name in options if name not in family.train_options]:

@@ -1,4 +1,4 @@
-"""What every explainer is, and the registry they are found in."""
+"""Base class of the explainers, and their registry."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ __all__ = ["Attribution", "Explainer", "create", "get", "names", "register"]
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What a method found for one image.
+    """Result of a method for one image.
 
     Attributes:
-        map: ``(c, h, w)`` float32, signed; ``(1, h, w)`` where a method does not tell channels apart.
-        delta: what the map's sum misses of ``score(image) - score(baseline)``, in units of the score; None for methods
-            whose maps need not sum to it.
-        pictures: further results by name, such as the inpainted image, ``(c, h, w)`` float32 each.
+        map: ``(c, h, w)`` float32, signed; ``(1, h, w)`` for a method that treats the channels as one.
+        delta: Convergence delta: the sum of the map minus ``score(image) - score(baseline)``, in units of the score;
+            None for methods whose maps need not sum to that difference.
+        pictures: Further results by name, such as the inpainted image, ``(c, h, w)`` float32 each.
     """
 
     map: Tensor
@@ -34,24 +34,23 @@ class Attribution:
 
 
 class Explainer(ABC):
-    """One method with its parameters; a frozen dataclass whose fields are the parameters.
+    """A method and its parameters: a frozen dataclass whose fields are the parameters.
 
-    A method computes each image by itself and asks for what it needs of the model. Images, methods and targets that
-    are computed together share calls of the model, see :func:`radlens.explainers.complete`.
+    A method explains one image at a time and puts its questions to the model. Images, methods and targets that are
+    explained together share calls of the model (:func:`radlens.explainers.complete`).
 
-    Texts for readers stand with the method. They may name ``{unit}`` and ``{score}``, those of the score that is
-    explained, and ``{image}``, the unit of the image; see `described`.
+    ``unit`` and ``meaning`` are texts for readers. They may contain ``{score}`` and ``{unit}``, the name and the unit
+    of the explained score, ``{image}``, the unit of the image, and the name of a parameter; `described` fills them in.
 
     Attributes:
         name: Name in requests; set by `register`.
         title: Name as papers write it; the name in requests by default.
         unit: Unit of the values of a map.
-        meaning: What a value says.
-        quick: Largest parameters where a map is computed many times, to see whether it changes.
+        meaning: Interpretation of a value.
+        quick: Upper limits of parameters for tests that compute many maps, such as those of stability.
         needs: Names of the questions that the method asks.
-        per_channel: Whether the maps of an image's channels are parts of a whole; if not, channels are treated as one
-            and their maps are the same.
-        for_classes: Whether the score of a class can be explained; if not, the method is for models of one score.
+        per_channel: Whether each channel has a map of its own; if not, every channel gets the same map.
+        for_classes: Whether the method can explain the score of a class; if not, it is for models of one score.
     """
 
     name: ClassVar[str]
@@ -64,22 +63,22 @@ class Explainer(ABC):
     for_classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check parameters against their ranges; see :mod:`radlens.explainers.ranges`."""
+        """Check the parameters against the ranges in their annotations."""
         check(self)
 
     @abstractmethod
     def work(self, image: Tensor, target: int | None) -> Work:
-        """Return the work on one image ``(c, h, w)``, which ends with its :class:`Attribution`."""
+        """Explain one image ``(c, h, w)``: yield questions, receive answers, return an :class:`Attribution`."""
 
     def cost(self, height: int, width: int) -> int:
-        """Return about how often the network is evaluated for an image of this size."""
+        """Return the approximate number of evaluations of the network for an image of this size."""
         return 1
 
     def described(self, *, score: str, unit: str, image: str) -> dict[str, str]:
-        """Return ``unit`` and ``meaning`` of a map of a score.
+        """Return ``unit`` and ``meaning`` with their placeholders filled in.
 
         Args:
-            score: Name of the score that is explained, such as "score".
+            score: Name of the explained score, such as "score".
             unit: Unit of the score.
             image: Unit of the image.
         """
@@ -88,23 +87,23 @@ class Explainer(ABC):
         return {"unit": self.unit.format(**known), "meaning": self.meaning.format(**known)}
 
     def quicker(self) -> Self:
-        """Return the method with the parameters of ``quick`` where its own are larger."""
+        """Return the method with its parameters limited to the values of ``quick``."""
         less = {name: min(value, getattr(self, name)) for name, value in self.quick.items()}
         return replace(self, **less)  # type: ignore[type-var]
 
     def attribute(
         self, model: Model | nn.Module, images: Tensor, targets: Tensor | Sequence[int] | int | None = None
     ) -> Tensor:
-        """Return one signed map per image, ``(b, c, h, w)`` like ``images``; an empty batch gives an empty one.
+        """Return one signed map per image, ``(b, c, h, w)`` like ``images``; an empty batch gives an empty tensor.
 
         Args:
-            model: A :class:`Model`, or a torch module that maps images to logits ``(b, n)``; it is left as it is.
-            images: ``(b, c, h, w)``, floating point, finite; converted to the type that the model computes with.
-            targets: Class to explain for each image, or one for all; by default the class that is predicted for each.
-                A model of one score has none.
+            model: A :class:`Model`, or a torch module that maps images to logits ``(b, n)``; it is not changed.
+            images: ``(b, c, h, w)``, floating point, finite; converted to the dtype of the model.
+            targets: Class to explain, one for each image or one for all images; the predicted classes by default.
+                Must be None for a model of one score.
 
         Raises:
-            InvalidInput: ``model`` is not a model, ``images`` are not as stated or not of the model's channels, or
+            InvalidInput: ``model`` is not a model, ``images`` have the wrong type, shape or number of channels, or
                 ``targets`` are not classes of the model.
             UnsupportedOperation: The model cannot answer a question of this method.
         """
@@ -114,8 +113,8 @@ class Explainer(ABC):
     def explain(
         self, model: Model | nn.Module, images: Tensor, targets: Tensor | Sequence[int] | int | None = None
     ) -> list[Attribution]:
-        """Return an attribution per image; arguments and errors as in :meth:`attribute`."""
-        # Under inference_mode autograd keeps nothing, whatever enable_grad says.
+        """Return one attribution per image; arguments and errors are those of :meth:`attribute`."""
+        # Under inference_mode autograd records nothing, even inside enable_grad.
         with torch.inference_mode(False), torch.no_grad():
             asked, images = _checked(model, images)
             classes = _classes(asked, images, targets)
@@ -125,7 +124,7 @@ class Explainer(ABC):
 
 
 def _checked(model: Any, images: Any) -> tuple[Model, Tensor]:
-    """Return the model behind a torch module, and images that it can compute."""
+    """Wrap a torch module as a model, and convert the images to the dtype of the model."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         got = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise InvalidInput(f"images must be a floating point tensor, got {got}")
@@ -136,6 +135,7 @@ def _checked(model: Any, images: Any) -> tuple[Model, Tensor]:
     if not images.isfinite().all():
         raise InvalidInput("images must be finite, got NaN or infinity")
     if images.is_inference():
+        # Autograd refuses to save a tensor that was made under inference_mode; a clone made outside is a normal one.
         images = images.clone()
     model = _as_model(model, images)
     if model.image_shape is not None and images.shape[1] != model.image_shape[0]:
@@ -176,9 +176,9 @@ def _whole(targets: Any) -> Tensor:
     try:
         found = torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(f"targets must be whole numbers, got {type(targets).__name__}") from error
+        raise InvalidInput(f"targets must be integers, got {type(targets).__name__}") from error
     if found.numel() and (found.is_floating_point() or found.is_complex()):
-        raise InvalidInput(f"targets must be whole numbers, got {found.dtype}")
+        raise InvalidInput(f"targets must be integers, got {found.dtype}")
     return found.long()
 
 
@@ -188,10 +188,10 @@ Kind = TypeVar("Kind", bound=type[Explainer])
 
 
 def register(name: str) -> Callable[[Kind], Kind]:
-    """Make a class known under ``name``.
+    """Register a class under ``name``.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: The name is already registered.
     """
     if name in _REGISTRY:
         raise ValueError(f"explainer {name!r} is already registered")
@@ -213,7 +213,7 @@ def get(name: str) -> type[Explainer]:
     """Return the class registered under ``name``.
 
     Raises:
-        InvalidParameter: there is none.
+        InvalidParameter: No method has this name.
     """
     if name not in _REGISTRY:
         raise InvalidParameter(f"method must be one of {', '.join(names())}, got {name!r}")
@@ -224,7 +224,7 @@ def create(name: str, **parameters: Any) -> Explainer:
     """Build the method ``name``; parameters that are not given keep their defaults.
 
     Raises:
-        InvalidParameter: unknown method, a parameter it does not have, or a value out of range.
+        InvalidParameter: The method or a parameter is unknown, or a value is out of range.
     """
     kind = get(name)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from radlens.explainers.work import Ask, Work
 __all__ = ["Cam", "GradCam", "GuidedGradCam"]
 
 _EVEN = 1e-4
-"""Relative spread of gradients over a feature map up to which they count as the same everywhere."""
+"""Relative spread of the gradients over a feature map up to which they count as constant."""
 
 
 @register("cam")
@@ -21,11 +21,12 @@ _EVEN = 1e-4
 class Cam(Explainer):
     """Feature maps weighted by the dense layer behind global average pooling, on the grid of the image.
 
-    The mean of a map before it is enlarged is the score without the bias of the dense layer (Byra et al. 2022):
+    Before interpolation, the mean of a map is the score without the bias of the dense layer (Byra et al. 2022):
     positive parts speak for the class, negative ones against it. Maps are in units of the score.
 
     Raises:
-        UnsupportedOperation: while it works, if the network's head is not global average pooling and a dense layer.
+        UnsupportedOperation: The head of the network is not global average pooling followed by a dense layer; found
+            when an image is explained.
     """
 
     title: ClassVar[str] = "CAM"
@@ -37,6 +38,7 @@ class Cam(Explainer):
         """See `Explainer`."""
         activations, gradients = (part[0] for part in (yield Ask("features", {"images": image[None]}, target)))
         weights = gradients.mean(dim=(1, 2), keepdim=True)
+        # Behind global average pooling and one dense layer the gradient is the same at every place of a feature map.
         if float((gradients - weights).abs().max()) > _EVEN * float(weights.abs().max()):
             raise UnsupportedOperation("cam must be given a network of global average pooling and one dense layer")
         area = gradients.shape[1] * gradients.shape[2]
@@ -49,8 +51,7 @@ class GradCam(Explainer):
     """Feature maps weighted by their mean gradient (eqs. 1 and 2), on the grid of the image.
 
     Args:
-        positive_only: keep what speaks for the class, as the authors do; Captum's ``LayerGradCam`` keeps all by
-            default.
+        positive_only: set negative values to 0, as the authors do; Captum's ``LayerGradCam`` keeps them by default.
     """
 
     positive_only: bool = True

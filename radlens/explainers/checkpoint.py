@@ -1,4 +1,4 @@
-"""Sums of samples on disk, so that an interrupted run goes on where it was."""
+"""Checkpoints of sampling runs, so that an interrupted run continues where it stopped."""
 
 import json
 import os
@@ -17,21 +17,21 @@ __all__ = ["Checkpoint"]
 _FORMAT = "1"
 _IDENTITY = "identity"
 _MAX_SHOWN = 40
-"""Characters of a value that a message repeats."""
+"""Number of characters of a value that a message repeats."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that a run is saved to while it goes on, and continued from.
+    """A file to which a run is saved while it computes, and from which it is continued.
 
-    A saved run is continued only by a run of the same identity, to any number of samples at least as large. The file
-    stays when the run is finished: with more samples, or a higher reliability, the same run goes on from there. Whoever
-    needs neither deletes it.
+    Only a run of the same identity can continue a saved run, with at least as many samples. The file stays when the
+    run is finished, so that the run can be extended to more samples or a higher reliability; delete it otherwise.
 
     Args:
-        path: the file, ``.npz``. It is written beside its place and then moved there, so it is whole at any time.
-        run: what the maps depend on beside image and samples, such as explainer, model and engine; text by name.
-        every_s: seconds between two writings, at least 0. What came after the last one is lost with the process.
+        path: the file, ``.npz``. A new state is written to a file beside it, which then replaces it, so the checkpoint
+            is complete at any time.
+        run: properties that the maps depend on besides image and samples, such as explainer, model and engine, by name.
+        every_s: seconds between two saves, at least 0. Samples after the last save are lost if the process dies.
 
     Raises:
         InvalidParameter: ``every_s`` is negative.
@@ -46,10 +46,10 @@ class Checkpoint:
             raise InvalidParameter(f"every_s must be at least 0, got {self.every_s}")
 
     def load(self, identity: Mapping[str, str]) -> dict[str, np.ndarray] | None:
-        """Return the arrays that were saved, None if there is no file.
+        """Return the saved arrays; None if the file does not exist.
 
         Raises:
-            InvalidInput: a file that is no checkpoint, or that of another run; the message says in what they differ.
+            InvalidInput: The file is not a checkpoint, or belongs to another run; the message names the differences.
         """
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
@@ -63,10 +63,10 @@ class Checkpoint:
         return arrays
 
     def save(self, identity: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
-        """Put ``arrays`` in place of what was saved before.
+        """Replace the saved arrays by ``arrays``.
 
         Raises:
-            InvalidInput: the file cannot be written.
+            InvalidInput: The file cannot be written.
         """
         beside = self.path.with_name(f"{self.path.name}.part")
         try:
@@ -74,6 +74,7 @@ class Checkpoint:
                 contents: dict[str, Any] = {_IDENTITY: np.array(json.dumps(self._named(identity))), **arrays}
                 np.savez(file, **contents)
                 file.flush()
+                # Without it a power failure could leave the new name with the contents still unwritten.
                 os.fsync(file.fileno())
             beside.replace(self.path)
         except OSError as error:

@@ -16,16 +16,16 @@ __all__ = ["DeepLift"]
 @register("deep_lift")
 @dataclass(frozen=True)
 class DeepLift(Explainer):
-    """Contributions of the difference from a baseline image to the difference of the score, in units of the score.
+    """Attribute the difference between the scores of the image and of a baseline to the pixels, in units of the score.
 
     Args:
-        baseline: value of every pixel of the reference image, in the units of the preprocessed image.
+        baseline: value of every pixel of the baseline image, in the units of the preprocessed image.
     """
 
     baseline: Annotated[float, Finite(1e6)] = 0.0
 
     title: ClassVar[str] = "DeepLIFT"
-    meaning: ClassVar[str] = "what each pixel adds to the {score}, against an even image"
+    meaning: ClassVar[str] = "what each pixel adds to the {score}, compared with a uniform image"
     needs: ClassVar[tuple[str, ...]] = ("deep_lift", "score")
 
     def work(self, image: Tensor, target: int | None) -> Work:

@@ -1,4 +1,4 @@
-"""A torch module as methods see it: with autograd, and with Captum where a rule replaces gradients."""
+"""A torch module as a model: autograd computes gradients, Captum the methods that replace them by rules."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -16,25 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["EAGER_BATCH", "EagerClassifier"]
 
 EAGER_BATCH = 16
-"""Images that torch computes together with autograd."""
+"""Number of images that autograd computes together."""
 
 
 class EagerClassifier(Model):
-    """A torch module, with autograd; guided backpropagation and DeepLIFT are Captum's where it sees every layer.
+    """A torch module under autograd; guided backpropagation and DeepLIFT are Captum's where it sees every layer.
 
-    Slower than its graphs, and needs no export: for models that are explained once, such as randomised ones. The
-    module itself is left alone: a copy in evaluation mode, which shares its weights, is computed.
+    It is slower than exported graphs but needs no export, which suits models that are explained once, such as
+    randomised ones. It computes with a copy in evaluation mode that shares the weights of the module.
 
     Args:
         module: Maps ``(b, c, h, w)`` to logits ``(b, n)``.
         image_shape: ``(c, h, w)``.
-        layer: Path of the module that returns the last feature maps; without it they are found by compiling the
-            module, see :func:`radlens.graphs.classifier_graphs`.
+        layer: Path of the module that returns the last feature maps; if None, tracing the module finds them.
         companions: Other networks that questions need, by name.
 
     Raises:
-        InvalidInput: The module takes no such images, or maps them to something else than logits.
-        InvalidParameter: The module has no such layer.
+        InvalidInput: The module fails on images of this shape, or does not map them to logits.
+        InvalidParameter: The module has no layer of this path.
     """
 
     n_outputs: int

@@ -21,8 +21,8 @@ __all__ = ["IntegratedGradients"]
 class IntegratedGradients(Explainer):
     """Integrate the gradient along the straight line from the baseline to the image.
 
-    The integral is Gauss-Legendre quadrature, as in Captum's ``IntegratedGradients``, whose maps these equal. Maps are
-    in units of the score and sum to ``score(image) - score(baseline)``; what the sum misses is the convergence delta.
+    The integral is computed by Gauss-Legendre quadrature, and maps equal those of Captum's ``IntegratedGradients``.
+    Maps are in units of the score and sum to ``score(image) - score(baseline)`` up to the convergence delta.
 
     Args:
         n_steps: points on the line, at least 1.
@@ -35,7 +35,7 @@ class IntegratedGradients(Explainer):
     internal_batch_size: ImagesPerCall = None
 
     title: ClassVar[str] = "Integrated gradients"
-    meaning: ClassVar[str] = "what each pixel adds to the {score}, against an even image"
+    meaning: ClassVar[str] = "what each pixel adds to the {score}, compared with a uniform image"
     quick: ClassVar[Mapping[str, Any]] = {"n_steps": 20}
     needs: ClassVar[tuple[str, ...]] = ("gradient", "score")
 

@@ -1,4 +1,4 @@
-"""A model as methods see it: it answers questions about images."""
+"""The interface of a model to explainers: it answers questions about images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ __all__ = ["Model"]
 
 
 class Model(ABC):
-    """What methods explain: a classifier, an ensemble, or a model of one score.
+    """A model that can be explained: a classifier, an ensemble, or a model of one score.
 
     The score of a class is its logit. A network with a single output has two classes: the score of class 1 is the
-    logit, that of class 0 is the logit with the other sign. A model of one score has no classes and no targets.
+    logit, the score of class 0 its negative. A model of one score has no classes and no targets.
 
     Attributes:
         n_outputs: Number of logits; None for a model of one score.
-        image_shape: Shape ``(c, h, w)`` of images; None if the model takes any.
-        dtype: Type that images are converted to; None if the model takes any.
+        image_shape: Shape ``(c, h, w)`` of images; None if the model takes any shape.
+        dtype: Type that images are converted to; None if the model takes any type.
         members: Members of an ensemble; empty for a single network.
     """
 
@@ -36,31 +36,38 @@ class Model(ABC):
 
         Args:
             name: ``"score"``, ``"prediction"``, ``"gradient"`` or another name in :mod:`radlens.graphs.asks`.
-            targets: Class ``(b,)`` int64 whose score is meant; None for logits and for a model of one score.
-            arrays: Inputs of the question by name, batch first; all have ``"images"``, ``(b, c, h, w)``.
+            targets: Class whose score is meant, ``(b,)`` int64; None for logits and for a model of one score.
+            arrays: Inputs of the question by name, batch first; every question has ``"images"``, ``(b, c, h, w)``.
 
         Returns:
-            Each part of the answer, batch first.
+            The parts of the answer, batch first.
 
         Raises:
             UnsupportedOperation: The model cannot answer this question.
         """
         if name == "score" and self.n_outputs is not None:
-            # No graph computes it: it is a weighted sum of the logits.
+            # No graph computes the score of a class: it is a weighted sum of the logits.
             (logits,) = self._answer("prediction", None, arrays)
             return ((logits * self._weights(targets).to(logits)).sum(dim=1),)
         return self._answer(name, targets, arrays)
 
     @abstractmethod
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Do what `ask` promises; a classifier is not asked for the score."""
+        """Answer as `ask` does; `ask` computes the score of a classifier itself."""
 
     def can(self, name: str) -> str | None:
-        """Return why the model cannot answer a question, or None if it can; by default scores and gradients."""
+        """Return why the model cannot answer a question, or None if it can.
+
+        By default a model answers ``"score"`` and ``"gradient"``.
+        """
         return None if name in ("score", "gradient") else "it has one score, and its gradient"
 
     def require(self, name: str) -> None:
-        """Raise UnsupportedOperation with the reason unless the model can answer a question."""
+        """Check that the model can answer a question.
+
+        Raises:
+            UnsupportedOperation: It cannot; the message gives the reason.
+        """
         if (reason := self.can(name)) is not None:
             raise UnsupportedOperation(f"the model cannot answer {name!r}: {reason}")
 

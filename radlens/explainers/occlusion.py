@@ -16,8 +16,8 @@ from radlens.explainers.work import Ask, Work, images_per_call
 __all__ = ["Effect", "Occlusion"]
 
 Effect = Literal["drop", "rise"]
-"""``score(image) - score(occluded)`` as Sam Millan 2023 and Captum have it, or the other way round as Amanova et al.
-2022, section 2.3.1, where a lower score is a better image."""
+"""Sign of a map: ``drop`` is ``score(image) - score(occluded)``, as in Sam Millan 2023 and Captum; ``rise`` is its
+negative, as in Amanova et al. 2022, section 2.3.1, where a lower score is a better image."""
 
 Window = tuple[slice, slice]
 
@@ -25,18 +25,18 @@ Window = tuple[slice, slice]
 @register("occlusion")
 @dataclass(frozen=True)
 class Occlusion(Explainer):
-    """Occlude a square of all channels, and give the change of the score to the pixels of the square.
+    """Occlude a square in all channels, and assign the change of the score to the pixels of the square.
 
-    Squares start at every ``stride``-th row and column until the image is covered; those that reach over its border
-    are cut. A pixel that several squares cover gets their mean, one that none covers gets 0. Maps are in units of the
-    score, and equal those of Captum's ``Occlusion``.
+    Squares start at every ``stride``-th row and column until the image is covered; the border of the image clips them.
+    A pixel that several squares cover gets the mean of their changes, a pixel that no square covers gets 0. Maps are in
+    units of the score, and equal those of Captum's ``Occlusion``.
 
     Args:
-        window: side of the square in pixels, at least 1; the whole image where it is larger. The default is that of
-            Sam Millan 2023 for whole mammograms.
+        window: side of the square in pixels, at least 1; a larger one than the image occludes the whole image. The
+            default is that of Sam Millan 2023 for whole mammograms.
         stride: distance of neighbouring squares in pixels, at least 1.
         baseline: value of occluded pixels, in the units of the preprocessed image.
-        effect: see :data:`Effect`.
+        effect: ``"drop"`` for positive values where occlusion lowers the score, ``"rise"`` for the opposite sign.
         internal_batch_size: occluded copies computed together; chosen from the size of the image if None.
     """
 

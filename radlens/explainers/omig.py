@@ -23,10 +23,10 @@ def omig(
 ) -> Tensor:
     """Walk from each image towards better predicted image quality and return how far each pixel moved (eq. 3).
 
-    Algorithm 1 to the letter: ``x_{l+1} = x_l - path_length / n_steps * R(x_l)``; from the second gradient on,
-    components further than ``zscore`` population standard deviations from their mean (both over the image) are set
-    to zero before the step. The gradient Algorithm 1 takes at the last point changes nothing and is not computed.
-    All images walk as one batch.
+    This is Algorithm 1: ``x_{l+1} = x_l - path_length / n_steps * R(x_l)``. From the second gradient on, components
+    further than ``zscore`` population standard deviations from their mean (both over the image) are set to zero before
+    the step. The gradient that Algorithm 1 takes at the last point has no effect and is not computed. All images walk
+    as one batch.
 
     Args:
         gradient: maps images to ``R(x)`` of eq. (1), the gradient of a score whose fall means improvement, in units
@@ -41,7 +41,7 @@ def omig(
         brighter and negative ones darker - all at the same time - for the score to fall.
 
     Raises:
-        InvalidParameter: a parameter is out of range.
+        InvalidParameter: A parameter is out of range.
     """
     walk = _walk(images, Omig(n_steps, path_length, zscore))
     point = next(walk)
@@ -53,8 +53,9 @@ def omig(
 
 
 def _walk(images: Tensor, method: "Omig") -> Generator[Tensor, Tensor, Tensor]:
-    """Yield each point of the paths, be sent the gradient there, and return how far the last one is from the first."""
+    """Yield each point of the paths, receive the gradient there, and return the last point minus the first."""
     step = method.path_length / method.n_steps
+    # The first gradient keeps its outliers (Algorithm 1, line 6).
     moved = images - step * (yield images)
     for _ in range(method.n_steps - 1):
         moved = moved - step * without_outliers((yield moved), method.zscore)

@@ -1,7 +1,7 @@
 """Ranges of the parameters of methods, stated in the annotations of their fields.
 
-``n_steps: Annotated[int, Whole(1)] = 32`` is checked when a method is made, and is what requests, ``--help`` and
-tables say of the parameter. Fields of type ``bool`` and ``Literal`` need no range.
+``n_steps: Annotated[int, Whole(1)] = 32`` is checked when a method is created; requests, ``--help`` and tables state
+the same range. Fields of type ``bool`` and ``Literal`` need no range.
 """
 
 import math
@@ -32,7 +32,7 @@ class Range(Protocol):
     """Values that a parameter may have."""
 
     def objection(self, value: Any) -> str | None:
-        """Return what the value must be, to follow "must be", or None if it is in range."""
+        """Return the end of the sentence "NAME must be ..." for a value out of range; None if it is in range."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Whole:
 
     Attributes:
         least: Smallest value.
-        most: Largest value that a request may ask for; a method itself has no upper limit.
+        most: Largest value that a request may state; a method itself has no upper limit.
     """
 
     least: int
@@ -50,7 +50,7 @@ class Whole:
     def objection(self, value: Any) -> str | None:
         """See `Range`."""
         if not isinstance(value, Integral) or isinstance(value, bool):
-            return "a whole number"
+            return "an integer"
         return None if int(value) >= self.least else f"at least {self.least}"
 
 
@@ -59,7 +59,7 @@ class Finite:
     """Finite numbers.
 
     Attributes:
-        most: Largest absolute value that a request may ask for; a method itself has no limit.
+        most: Largest absolute value that a request may state; a method itself has no limit.
     """
 
     most: float = math.inf
@@ -72,7 +72,7 @@ class Finite:
 
 @dataclass(frozen=True)
 class NotNegative(Finite):
-    """Finite numbers from 0 on."""
+    """Finite numbers of at least 0."""
 
     def objection(self, value: Any) -> str | None:
         """See `Range`."""
@@ -90,7 +90,7 @@ class Positive(Finite):
 
 @dataclass(frozen=True)
 class Flag:
-    """True or False; any text but the empty one would count as True."""
+    """True or False alone: Python takes every nonempty string, ``"false"`` too, for true."""
 
     def objection(self, value: Any) -> str | None:
         """See `Range`."""
@@ -110,7 +110,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class _AtOnce(Whole):
-    """Images that are computed together, which changes no value; None to choose by the size of an image."""
+    """Number of images computed together; None to choose it by the size of an image."""
 
     def objection(self, value: Any) -> str | None:
         """See `Range`."""
@@ -118,10 +118,10 @@ class _AtOnce(Whole):
 
 
 Seed = Annotated[int, Whole(0, 2**32 - 1)]
-"""Seed of what a method draws."""
+"""Seed of a method's random numbers."""
 
 ImagesPerCall = Annotated[int | None, _AtOnce(1)]
-"""Images computed together; chosen from the size of an image if None."""
+"""Number of images computed together; None to choose it by the size of an image."""
 
 
 @cache
@@ -129,7 +129,7 @@ def ranges_of(method: type) -> Mapping[str, Range]:
     """Return the range of each parameter of a method, by name, in the order of its fields.
 
     Raises:
-        TypeError: A field states no range.
+        TypeError: A field does not state its range.
     """
     hints = get_type_hints(method, include_extras=True)
     return {field.name: _range(field.name, hints[field.name]) for field in fields(method)}
@@ -147,7 +147,7 @@ def _range(name: str, hint: Any) -> Range:
 
 
 def check(method: Any) -> None:
-    """Check all parameters of a method.
+    """Check the parameters of a method.
 
     Raises:
         InvalidParameter: A value is out of its range.

@@ -14,10 +14,10 @@ __all__ = ["Saliency"]
 @register("saliency")
 @dataclass(frozen=True)
 class Saliency(Explainer):
-    """The gradient of the score: units of the score per unit of the preprocessed image.
+    """The gradient of the score, in units of the score per unit of the preprocessed image.
 
     Args:
-        absolute: without its sign, as Captum's ``Saliency`` has it by default.
+        absolute: take the absolute value, as Captum's ``Saliency`` does by default.
     """
 
     absolute: bool = True

@@ -1,4 +1,4 @@
-"""From the logits of a classifier to classes, probabilities, and the score that is explained."""
+"""Classes, probabilities and explained scores from the logits of a classifier."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def class_weights(targets: Tensor, n_outputs: int) -> Tensor:
 
     Args:
         targets: ``(b,)`` int64.
-        n_outputs: of the network; with one output, class 0 is its negative.
+        n_outputs: number of outputs of the network; with one, the score of class 0 is its negative.
     """
     if n_outputs == 1:
         return torch.where(targets > 0, 1.0, -1.0)[:, None]
@@ -19,12 +19,12 @@ def class_weights(targets: Tensor, n_outputs: int) -> Tensor:
 
 
 def predicted(outputs: Tensor) -> Tensor:
-    """Return the class that logits ``(b, n)`` predict, ``(b,)`` int64: the largest; of a single one, its sign."""
+    """Return the predicted classes ``(b,)`` int64 of logits ``(b, n)``: the largest, or the sign of a single one."""
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(dim=1)
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """Return the probability of each class, ``(b, k)`` float64: softmax, or sigmoid of a single output and the rest."""
+    """Return the probability of each class, ``(b, k)`` float64: softmax, or the sigmoid of one logit and its rest."""
     logits = logits.double()
     if logits.shape[1] > 1:
         return logits.softmax(dim=1)
@@ -33,5 +33,5 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def n_classes(n_outputs: int) -> int:
-    """Return how many classes a network with so many outputs tells apart: two if there is one output."""
+    """Return the number of classes of a network with ``n_outputs`` outputs: two if it has one."""
     return 2 if n_outputs == 1 else n_outputs

@@ -13,7 +13,7 @@ __all__ = ["Sensitivity", "sensitivity"]
 
 
 def sensitivity(gradient: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return ``-R(x)``, same shape as ``images``: units of the score per unit of the image.
+    """Return ``-R(x)``, same shape as ``images``, in units of the score per unit of the image.
 
     Args:
         gradient: maps images ``(b, c, h, w)`` to ``R(x)`` of eq. (1), same shape.
@@ -25,7 +25,7 @@ def sensitivity(gradient: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 @register("sensitivity")
 @dataclass(frozen=True)
 class Sensitivity(Explainer):
-    """:func:`sensitivity` of a model's score; it has no parameters."""
+    """:func:`sensitivity` of a model's score; the method has no parameters."""
 
     title: ClassVar[str] = "Sensitivity"
     unit: ClassVar[str] = "{unit} per {image}"

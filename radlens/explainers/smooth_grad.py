@@ -17,16 +17,16 @@ __all__ = ["SmoothGrad"]
 @register("smooth_grad")
 @dataclass(frozen=True)
 class SmoothGrad(Explainer):
-    """The mean gradient of noisy copies of the image: units of the score per unit of the preprocessed image.
+    """The mean gradient of noisy copies of the image, in units of the score per unit of the preprocessed image.
 
     With the same noise the map equals that of Captum's ``NoiseTunnel`` over ``Saliency``.
 
     Args:
         n_draws: noisy copies, at least 1.
-        noise: standard deviation of the noise as a part of the range of the image's values; the authors found 0.1 to
-            0.2 to work well.
-        absolute: average gradients without their signs.
-        seed: of the noise.
+        noise: standard deviation of the noise as a fraction of the range of the image's values; the authors report
+            that 0.1 to 0.2 works well.
+        absolute: average the absolute values of the gradients.
+        seed: seed of the noise.
         internal_batch_size: copies computed together; chosen from the size of the image if None.
     """
 
@@ -53,7 +53,7 @@ class SmoothGrad(Explainer):
         total, step = torch.zeros_like(image), images_per_call(image, self.internal_batch_size)
         for first in range(0, self.n_draws, step):
             count = min(step, self.n_draws - first)
-            # One draw after the other: the noise must not depend on how many are computed together.
+            # One draw after the other: the noise must not depend on the number of copies computed together.
             noise = torch.stack(
                 [torch.randn(image.shape, generator=generator, dtype=image.dtype) for _ in range(count)]
             )

@@ -1,7 +1,7 @@
 """LIME (Ribeiro et al. 2016) and kernel SHAP (Lundberg & Lee 2017) over SLIC superpixels: Sam Millan 2023, 3.2.4.
 
-Both switch random sets of superpixels to the baseline and fit a linear model to the scores. Sets, weights and models
-are those of Captum's ``Lime`` and ``KernelShap``, drawn in the same order: with the same seed the maps are the same.
+Both set random sets of superpixels to the baseline and fit a linear model to the scores. Sets, weights and models are
+those of Captum's ``Lime`` and ``KernelShap``, drawn in the same order: with the same seed the maps are the same.
 """
 
 from abc import abstractmethod
@@ -20,27 +20,27 @@ from radlens.explainers.work import Ask, Work, images_per_call
 __all__ = ["COMPACTNESS", "Lime", "Shap", "superpixels"]
 
 COMPACTNESS = 0.1
-"""Weight of distance against grey value in SLIC, for grey values from 0 to 1; scikit-image's advice for such images."""
+"""Weight of distance relative to grey value in SLIC, for grey values from 0 to 1, as scikit-image recommends."""
 
 SMOOTHING_PX = 2.0
-"""Standard deviation of the blur before SLIC, pixels: borders then follow tissue and not speckle."""
+"""Standard deviation of the blur before SLIC, in pixels; borders then follow tissue instead of speckle."""
 
 _LASSO_ALPHA = 0.01
 """Weight of the L1 norm in the linear model of LIME: Captum's default."""
 
 _END_POINTS = 1_000_000.0
-"""Weight of the image itself and of the baseline in kernel SHAP, where the kernel is infinite: Captum's."""
+"""Weight of the image and of the baseline in kernel SHAP, where the kernel is infinite: Captum's value."""
 
 
 def superpixels(image: Tensor, n_segments: int) -> Tensor:
     """Return a SLIC segmentation (Achanta et al. 2012) of an image ``(c, h, w)``.
 
     Args:
-        image: its channels are averaged and their range is scaled to 0..1.
-        n_segments: about how many, at least 1.
+        image: floating point; its channels are averaged and scaled to 0..1.
+        n_segments: approximate number of segments, at least 1.
 
     Returns:
-        ``(h, w)`` int64, segments counted from 0 without gaps.
+        ``(h, w)`` int64, segments numbered from 0 without gaps.
     """
     from skimage.segmentation import slic
 
@@ -55,18 +55,19 @@ def superpixels(image: Tensor, n_segments: int) -> Tensor:
         channel_axis=None,
         start_label=0,
     )
+    # SLIC can leave numbers out; the inverse numbers the segments without gaps.
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(found.shape)).long()
 
 
 @dataclass(frozen=True)
 class _Superpixels(Explainer):
-    """What both methods share.
+    """Common part of LIME and SHAP.
 
     Args:
-        n_evaluations: sets of superpixels, at least 2.
-        n_segments: superpixels, about; at least 1.
+        n_evaluations: number of sets of superpixels, at least 2.
+        n_segments: approximate number of superpixels, at least 1.
         baseline: value of pixels that are switched off, in the units of the preprocessed image.
-        seed: of the sets.
+        seed: seed of the sets.
         internal_batch_size: sets computed together; chosen from the size of the image if None.
     """
 
@@ -88,6 +89,7 @@ class _Superpixels(Explainer):
         """See `Explainer`."""
         segments = superpixels(image, self.n_segments)
         n = int(segments.max()) + 1
+        # Captum draws from the global generator, and Categorical takes no other.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             kept = torch.cat(list(self._sets(n)))
@@ -103,11 +105,11 @@ class _Superpixels(Explainer):
 
     @abstractmethod
     def _sets(self, n: int) -> Iterator[Tensor]:
-        """Return the sets of ``n`` superpixels that are kept, each ``(1, n)`` of 0 and 1."""
+        """Yield sets of kept superpixels, each ``(1, n)`` with values 0 and 1."""
 
     @abstractmethod
     def _weights(self, kept: Tensor, copies: Tensor, image: Tensor) -> Tensor:
-        """Return how much each copy ``(m, c, h, w)`` counts, ``(m,)`` float32."""
+        """Return the weight of each copy ``(m, c, h, w)`` in the fit, ``(m,)`` float32."""
 
     @abstractmethod
     def _fit(self, kept: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -119,7 +121,7 @@ class _Superpixels(Explainer):
 class Lime(_Superpixels):
     """Coefficients of a sparse linear model of the score, in units of the score.
 
-    Each superpixel is kept with probability 1/2; a copy counts by its cosine similarity to the image.
+    Each superpixel is kept with probability 1/2; the weight of a copy depends on its cosine similarity to the image.
     """
 
     title: ClassVar[str] = "LIME"
@@ -144,7 +146,8 @@ class Lime(_Superpixels):
 class Shap(_Superpixels):
     """Estimated Shapley values of the superpixels, in units of the score.
 
-    The image and the baseline are the first two sets; the others are drawn so that all count the same.
+    The image and the baseline are the first two sets. The sizes of the others are drawn with the probabilities of the
+    Shapley kernel, so that these sets have equal weights.
     """
 
     title: ClassVar[str] = "SHAP"

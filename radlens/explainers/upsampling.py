@@ -1,7 +1,7 @@
 """High-resolution maps from many downsampled ones: Amanova et al. 2022, section 2.3.2 and Algorithm 2.
 
-Memory does not depend on the number of samples: sums and visits of the image's size (12 bytes a pixel), two half maps
-in bins (see :mod:`radlens.maps.reliability`) and one batch of samples.
+Memory does not depend on the number of samples: it holds sums and visits of the size of the image (12 bytes a pixel),
+two half maps in bins (:mod:`radlens.maps.reliability`) and one batch of samples.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ from radlens.maps import SCALE_PX, Goal, Halves, UpsampledMap
 __all__ = ["AUTO", "NORMALIZATIONS", "Partial", "Progress", "merge", "upsample"]
 
 AUTO: Literal["auto"] = "auto"
-"""As a number of samples: as many as the wanted reliability needs."""
+"""Number of samples of an automatic run: as many as the requested reliability needs."""
 
 NORMALIZATIONS = ("paper", "visits")
-"""What the sum over samples is divided by: the number of samples (Algorithm 2), or each pixel's number of visits."""
+"""Divisor of the sum over samples: the number of samples (Algorithm 2), or each pixel's number of visits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """The samples so far; called, it builds their map.
+    """The state of a run: call it to build the map of the samples so far.
 
     Attributes:
-        reliability: of that map when it was last looked at, see :meth:`Goal.next_look`; NaN before.
-        n_restored: how many of the samples came from a checkpoint.
+        reliability: reliability of the map when it was last estimated (:meth:`Goal.next_look`); NaN before that.
+        n_restored: number of samples restored from a checkpoint.
     """
 
     reliability: float
@@ -68,35 +68,35 @@ def upsample(
     checkpoint: Checkpoint | None = None,
     n_members: int = 0,
 ) -> UpsampledMap:
-    """Explain ``n_samples`` downsampled copies of ``image`` and put each map's values where its pixels came from.
+    """Explain ``n_samples`` downsampled copies of ``image`` and add each map to the pixels that its copy was made of.
 
     Args:
-        image: ``(H, W)`` floating point, at least 250x250, in the units ``explain`` expects.
-        explain: maps tensors ``(b, 1, 250, 250)`` of the image's dtype to maps of the same shape.
-        n_samples: N in the paper, at least 1; it used 5000. ``"auto"`` ends at the wanted ``reliability``.
-        sampler: how pixels are chosen, see :func:`radlens.images.sampling.sample_indices`.
-        seed: of the sequence of samples; sample n depends on ``seed`` and n alone.
+        image: ``(H, W)`` floating point, at least 250x250, in the units that ``explain`` expects.
+        explain: function of tensors ``(b, 1, 250, 250)`` of the image's dtype that returns maps of the same shape.
+        n_samples: number of samples (N in the paper, which used 5000), at least 1; ``"auto"`` ends the run at the
+            requested ``reliability``.
+        sampler: name of a sampler of :mod:`radlens.images.sampling`, which chooses the pixels of each sample.
+        seed: seed of the sequence of samples; sample n depends on ``seed`` and n alone.
         batch_size: samples explained together, at least 1. It changes the map only by the rounding of ``explain``.
         normalize: ``"paper"`` divides by ``n_samples`` as Algorithm 2 does; ``"visits"`` divides each pixel by its
-            own number of visits and is 0 where there are none.
-        on_progress: called as ``on_progress(done, total, partial)`` after each batch, and first with what a checkpoint
-            holds; ``partial()`` builds the map of the samples so far. In an automatic run ``total`` is what the
-            reliability so far lets expect, see :meth:`Goal.expected_samples`, None before there is one, and ``done``
-            at the end.
-        start: number of the first sample, so that a run can be cut into ranges; :func:`merge` joins them.
-        reliability: of an automatic run, see :class:`Goal`.
+            own number of visits and is 0 where that is 0.
+        on_progress: callback ``on_progress(done, total, partial)``, called after each batch, and before the first one
+            if a checkpoint was restored; ``partial()`` builds the map of the samples so far. In an automatic run
+            ``total`` is an estimate, None until the reliability is known, and equals ``done`` at the end.
+        start: number of the first sample; :func:`merge` joins the maps of several ranges of samples.
+        reliability: reliability that ends an automatic run, above 0 and below 1.
         min_samples: smallest number of samples of an automatic run.
         max_samples: largest number of samples of an automatic run.
-        scale_px: side of the bins whose reliability is told, see :class:`Halves`.
-        checkpoint: where the run is saved, and continued if it was interrupted: the result is that of one run, bit for
-            bit unless ``batch_size`` became smaller. A run that was saved with a smaller one goes on with it.
-        n_members: tell so many members of an ensemble apart: ``explain`` then returns ``(b, n_members, 250, 250)``, the
-            map is the mean, and the sums of each member take 4 bytes a pixel more.
+        scale_px: side of the bins in which the reliability is measured, in pixels.
+        checkpoint: file to save the run to, and to continue it from after an interruption. The result equals that of an
+            uninterrupted run, bit for bit unless ``batch_size`` became smaller; a smaller saved batch size is kept.
+        n_members: number of members of an ensemble to keep apart; 0 for the mean alone. ``explain`` then returns
+            ``(b, n_members, 250, 250)``, the map is the mean, and each member takes another 4 bytes a pixel.
 
     Raises:
-        InvalidInput: the image is not a two-dimensional floating point array of at least 250x250, ``explain`` returns
+        InvalidInput: The image is not a two-dimensional floating point array of at least 250x250, ``explain`` returns
             another shape, or the checkpoint is of another run or cannot be written.
-        InvalidParameter: a parameter is out of range, or the checkpoint holds more samples than are asked for.
+        InvalidParameter: A parameter is out of range, or the checkpoint holds more samples than the run may have.
     """
     pixels = torch.as_tensor(image)
     goal = Goal(reliability, min_samples, max_samples) if n_samples == AUTO else None
@@ -128,12 +128,12 @@ def upsample(
 
 
 def merge(parts: Iterable[UpsampledMap]) -> UpsampledMap:
-    """Join maps of disjoint ranges of samples of one image into the map of all of them.
+    """Merge the maps of disjoint ranges of samples of one image into one map.
 
-    The reliability of the whole is known if that of every part is.
+    Its reliability is known if that of every part is known.
 
     Raises:
-        InvalidInput: no parts, or parts of different shape, normalisation or scale of reliability.
+        InvalidInput: There are no parts, or they differ in shape, normalisation or size of bins.
     """
     maps = list(parts)
     kinds = {(part.map.shape, part.normalize) for part in maps}
@@ -177,7 +177,7 @@ def _shape(pixels: Tensor) -> tuple[int, int]:
 
 
 class _Run:
-    """Samples of one image that are being added up."""
+    """Running sums over the samples of one image."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class _Run:
         self._pixels, self._shape = pixels.cpu().numpy().reshape(-1), _shape(pixels)
         self._sampler, self._seed, self._start = sampler, seed, start
         self._batch_size, self._normalize = batch_size, normalize
-        # torch adds to scattered places twice as fast as NumPy.
+        # torch adds to scattered pixels twice as fast as NumPy.
         self._total = torch.zeros(self._pixels.size, dtype=torch.float64)
         self._members = torch.zeros(n_members, self._pixels.size)
         self._visits = torch.zeros(self._pixels.size, dtype=torch.int32)
@@ -203,7 +203,7 @@ class _Run:
         self.looks: list[tuple[int, float]] = []
 
     def identity(self) -> dict[str, str]:
-        """Return what its sums depend on beside the explainer, as text by name."""
+        """Return the properties that the sums depend on, apart from the explainer, as text by name."""
         image = hashlib.sha256(self._pixels.data).hexdigest()
         return {
             "image": f"{self._pixels.dtype} {self._shape[0]}x{self._shape[1]} {image}",
@@ -215,7 +215,7 @@ class _Run:
         }
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return all that is needed to go on, by name."""
+        """Return the arrays from which `restore` continues the run, by name."""
         return {
             "total": self._total.numpy(),
             "visits": self._visits.numpy(),
@@ -227,7 +227,7 @@ class _Run:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from the state of a run with the same identity."""
+        """Continue from the state of a run of the same identity."""
         self._total, self._visits = torch.from_numpy(state["total"]), torch.from_numpy(state["visits"])
         if len(self._members):
             self._members = torch.from_numpy(state["members"])
@@ -235,16 +235,16 @@ class _Run:
         self.looks = [(int(n), reliability) for n, reliability in state["looks"].tolist()]
         self.n_samples, batch_size = state["counts"].tolist()
         self.n_restored = self.n_samples
-        # Other batches would round differently; larger ones than asked for may not fit into memory.
+        # Other batches would round differently; larger ones than requested may not fit into memory.
         self._batch_size = min(batch_size, self._batch_size)
 
     @property
     def reliability(self) -> float:
-        """The one last looked at; NaN before."""
+        """Reliability that was estimated last; NaN before the first estimate."""
         return self.looks[-1][1] if self.looks else math.nan
 
     def extend(self, explain: Callable[[Tensor], Tensor], limit: int) -> None:
-        """Add the next batch of samples, not more than ``limit`` altogether."""
+        """Add the next batch of samples, up to ``limit`` samples in total."""
         n, first = min(self._batch_size, limit - self.n_samples), self._start + self.n_samples
         numbers = range(first, first + n)
         chosen = np.stack([flat_indices(self._shape, self._sampler, seed=self._seed, index=i) for i in numbers])
@@ -264,7 +264,7 @@ class _Run:
         self.n_samples += n
 
     def look(self) -> None:
-        """Find out how reliable the samples so far are."""
+        """Estimate the reliability of the samples so far."""
         self.looks.append((self.n_samples, self._halves.reliability()))
 
     def map(self, goal: Goal | None = None) -> UpsampledMap:
@@ -277,14 +277,14 @@ class _Run:
 
 
 def _expected(run: _Run, goal: Goal | None, limit: int) -> int | None:
-    """Return at how many samples ``run`` will probably end."""
+    """Return the number of samples at which ``run`` will probably end; None if it is unknown."""
     if goal is None:
         return limit
     return run.n_samples if goal.is_reached(run.looks) else goal.expected_samples(run.n_samples, run.reliability)
 
 
 class _Saver:
-    """Saves a run to a checkpoint, and continues the one that is saved there; without a checkpoint it does neither."""
+    """Saves a run to a checkpoint after restoring the saved one; does nothing without a checkpoint."""
 
     def __init__(self, run: _Run, checkpoint: Checkpoint | None) -> None:
         self._run, self._checkpoint, self._saved_at = run, checkpoint, -math.inf
@@ -296,11 +296,11 @@ class _Saver:
         if saved is not None:
             run.restore(saved)
             self._n_saved = run.n_samples
-        # A place that cannot hold it is better found out before hours of work than after them.
+        # If the checkpoint cannot be written, the run must fail before hours of work and not after them.
         self.save()
 
     def save(self, *, now: bool = False) -> None:
-        """Save what is new if it is time to, or ``now``."""
+        """Save new samples if the last save was long enough ago, or ``now``."""
         if self._checkpoint is None or self._n_saved == self._run.n_samples:
             return
         if now or monotonic() - self._saved_at >= self._checkpoint.every_s:

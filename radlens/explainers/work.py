@@ -1,11 +1,11 @@
-"""What explainers ask of a model, and how the questions of many are answered together.
+"""Questions of explainers to a model, and the batches in which they are answered.
 
 Requirements:
 
-- A method computes one image at a time and asks for evaluations: :class:`Ask`. What it gets does not depend on who
-  else asks.
+- A method explains one image at a time and yields questions (:class:`Ask`). The answer to a question does not depend on
+  the other questions of its batch.
 - Questions of the same name share calls of the model, whichever method, image or target they belong to.
-- Memory is bounded: a method asks for a few images at a time, and a call of the model holds a bounded number of them.
+- Memory is bounded: a question holds a few images, and a call of the model a bounded number of them.
 """
 
 from collections import defaultdict
@@ -27,26 +27,26 @@ __all__ = ["Answer", "Ask", "Work", "answers", "complete", "images_per_call", "o
 Answer = tuple[Tensor, ...]
 
 Work = Generator["Ask", Any, Any]
-"""A method at work on one image: it yields questions, is sent the answers, and returns what it found."""
+"""A method at work on one image: it yields questions, receives the answers, and returns its result."""
 
 CALL_BYTES = 32_000_000
-"""Input images of one call of the model, bytes: 160 patches of 224x224, 15 mammograms of 1024x512. A network's
-activations are some hundred times as large; engines divide a call further by what they measured."""
+"""Size of the input images of one call of the model, in bytes: 160 grey patches of 224x224, 15 mammograms of 1024x512.
+Activations of a network are some hundred times as large; engines divide a call further by the memory they measured."""
 
 MOST_IMAGES = 32
-"""Images of one call at most: more gain nothing on any engine that was measured."""
+"""Largest number of images of one call: larger batches are not faster on any engine that was measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """A question to a model, for one or several images.
+    """A question to a model about one or several images.
 
     Attributes:
-        name: Name of the question, see :meth:`radlens.explainers.Model.ask`.
-        arrays: Inputs by name, ``n`` rows each; ``"images"`` ``(n, c, h, w)`` are among them.
+        name: Name of the question, such as ``"score"`` or ``"gradient"``.
+        arrays: Inputs by name, ``n`` rows each; one of them is ``"images"``, ``(n, c, h, w)``.
         target: Class whose score is meant; None for logits and for a model of one score.
-        limit: Most images that may be computed together; None for :func:`images_per_call`.
-        member: Member of an ensemble that is asked; None for the ensemble.
+        limit: Largest number of images to compute together; None for the default of :func:`images_per_call`.
+        member: Index of the member of an ensemble that answers; None for the whole ensemble.
     """
 
     name: str
@@ -62,14 +62,14 @@ class Ask:
 
 
 def images_per_call(image: Tensor, internal_batch_size: int | None = None) -> int:
-    """Return how many images like ``image`` a call of the model may hold.
+    """Return how many images of the size of ``image`` a call of the model may hold.
 
     Args:
         image: ``(c, h, w)``.
-        internal_batch_size: what the user wants instead of a number that follows from the size of the image.
+        internal_batch_size: the user's number; None to choose it by the size of the image.
 
     Raises:
-        InvalidParameter: below 1.
+        InvalidParameter: ``internal_batch_size`` is below 1.
     """
     if internal_batch_size is None:
         return max(1, min(MOST_IMAGES, CALL_BYTES // (image.numel() * image.element_size())))
@@ -79,11 +79,11 @@ def images_per_call(image: Tensor, internal_batch_size: int | None = None) -> in
 
 
 def complete(model: "Model", tasks: Sequence[Work]) -> list[Any]:
-    """Return what each task returns; each round answers one question of every task that is not done.
+    """Run tasks to their end and return their results; each round answers one question of every unfinished task.
 
     Args:
-        model: answers.
-        tasks: not started.
+        model: model that answers the questions.
+        tasks: tasks that have not been started.
     """
     found: list[Any] = [None] * len(tasks)
     asked: dict[int, Ask] = {}
@@ -97,7 +97,7 @@ def complete(model: "Model", tasks: Sequence[Work]) -> list[Any]:
 
 
 def of_member(work: Work, member: int) -> Work:
-    """Return the same work, asking one member of an ensemble."""
+    """Return the same work with its questions directed to one member of an ensemble."""
     answer = None
     while True:
         try:
@@ -118,7 +118,7 @@ def _advance(
 
 
 def answers(model: "Model", asks: Sequence[Ask]) -> list[Answer]:
-    """Answer several questions; those of one name to one member share calls of the model."""
+    """Answer several questions; questions of the same name and member share calls of the model."""
     alike: dict[tuple[str, int | None], list[int]] = defaultdict(list)
     for number, ask in enumerate(asks):
         alike[ask.name, ask.member].append(number)
@@ -130,12 +130,12 @@ def answers(model: "Model", asks: Sequence[Ask]) -> list[Answer]:
 
 
 def _together(model: "Model", asks: Sequence[Ask]) -> list[Answer]:
-    """Answer questions of one name in calls as large as the most careful of them allows."""
+    """Answer questions of one name; the smallest of their limits is the size of a call."""
     size = min(images_per_call(ask.images[0], ask.limit) for ask in asks)
     arrays = {name: torch.cat([ask.arrays[name] for ask in asks]).split(size) for name in asks[0].arrays}
     chosen = [ask.target for ask in asks for _ in ask.images if ask.target is not None]
     targets: Iterable[Tensor | None] = torch.tensor(chosen).split(size) if chosen else repeat(None)
-    # Without targets the first of them never ends.
+    # Without targets the first iterable is endless, so zip cannot be strict.
     calls = zip(targets, *arrays.values(), strict=False)
     results = [model.ask(asks[0].name, classes, **dict(zip(arrays, call, strict=True))) for classes, *call in calls]
     counts = [len(ask.images) for ask in asks]

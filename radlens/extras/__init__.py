@@ -1,4 +1,4 @@
-"""Which extra of radlens brings which package, and the error that names the extra where a package is missing."""
+"""Packages of each extra of radlens, and the error that names the extra of a missing package."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ __all__ = ["EXTRAS", "Package", "install", "is_there", "missing", "named", "requ
 
 
 class Package(NamedTuple):
-    """A package as it is installed, and as it is imported.
+    """A package: its name for pip and its name for imports.
 
     Attributes:
-        distribution: Name that pip knows.
+        distribution: Name of the distribution.
         module: Module that code imports.
     """
 
@@ -52,14 +52,14 @@ EXTRAS: Mapping[str, tuple[Package, ...]] = {
     "load": (Package("locust", "locust"),),
     "report": (Package("weasyprint", "weasyprint"),),
 }
-"""Packages of each extra of pyproject.toml, those that it takes over from another extra left out."""
+"""Packages of each extra of pyproject.toml, without those that it takes over from another extra."""
 
 _BROUGHT = {
     package.module.partition(".")[0]: (package.distribution, extra)
     for extra, packages in reversed(list(EXTRAS.items()))
     for package in packages
 }
-"""Distribution and extra by the name of the top module; of two that share a module, the first extra."""
+"""Distribution and extra by top module; of two distributions with the same module, that of the first extra."""
 
 
 def install(*extras: str) -> str:
@@ -68,7 +68,7 @@ def install(*extras: str) -> str:
 
 
 def missing(module: str | None) -> MissingDependency | None:
-    """Return the error for a module that cannot be found; None for one that no extra brings.
+    """Return the error for a module that cannot be found; None if the module belongs to no extra.
 
     Args:
         module: Dotted name, as `ModuleNotFoundError.name` states it.
@@ -97,7 +97,7 @@ def named() -> Iterator[None]:
 
 
 def is_there(module: str) -> bool:
-    """Return whether a module can be found; it is not imported, packages around it are."""
+    """Return whether a module can be found; only its parent packages are imported."""
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:
@@ -105,10 +105,10 @@ def is_there(module: str) -> bool:
 
 
 def require(*modules: str) -> None:
-    """Return if modules that extras bring can be found.
+    """Check that modules of extras can be found.
 
     Raises:
-        MissingDependency: One is not installed.
+        MissingDependency: A module is not installed.
     """
     for module in modules:
         if not is_there(module) and (error := missing(module)) is not None:

@@ -1,4 +1,4 @@
-"""Imported first by packages that are nothing without torch: the error then names the extra and not a module."""
+"""Packages that need torch import this module first, so that a missing torch is an error that names the extra."""
 
 from radlens.extras import require
 

@@ -1,4 +1,4 @@
-"""Files of explanations that families share: members, grey pages, the answer itself. They need no torch."""
+"""Files of explanations that families share: maps of members, pages without a map, the answer. No torch needed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from radlens.maps import UpsampledMap
 __all__ = ["described", "member_files", "silent_files"]
 
 _DRAWN_SIDE = 600
-"""Largest number of rows and columns of the map of a member in a figure."""
+"""Largest number of rows and columns of a member's map in a figure."""
 
 
 def described(answer: Mapping[str, Any]) -> bytes:
-    """Return an explanation as JSON; its arrays are in files beside it."""
+    """Return an explanation as JSON without its arrays, which have files of their own."""
     found = {
         name: value
         for name, value in (answer["explanation"] or {}).items()
@@ -28,13 +28,13 @@ def described(answer: Mapping[str, Any]) -> bytes:
 
 
 def silent_files(answer: Mapping[str, Any], image: Image, reasons: Sequence[str], *words: str) -> dict[str, bytes]:
-    """Return a grey page in place of the pictures of a map, and the answer itself.
+    """Return a grey page with reasons in place of the pictures of a map, and the answer as JSON.
 
     Args:
         answer: An explanation.
         image: The image that was explained.
         reasons: Lines on the page.
-        words: Heading and first line of the page, if they differ from the usual ones.
+        words: Heading and first line of the page; defaults of :func:`radlens.figures.figure_not_assessable` if empty.
     """
     picture = figure_not_assessable(reasons, *words)
     capture = secondary_capture(picture, image, series_description="radlens: no map", provenance=answer["provenance"])
@@ -43,12 +43,12 @@ def silent_files(answer: Mapping[str, Any], image: Image, reasons: Sequence[str]
 
 
 def member_files(found: Mapping[str, Any], image: Image, maps: Sequence[np.ndarray | UpsampledMap]) -> dict[str, bytes]:
-    """Return the maps of members and where they disagree; nothing if there are no members.
+    """Return files of the members' maps and of their disagreement; an empty mapping without members.
 
     Args:
         found: The explanation.
         image: The image that was explained.
-        maps: Maps of the members as they are drawn.
+        maps: Maps of the members, to be drawn.
     """
     if not maps:
         return {}
@@ -63,6 +63,6 @@ def member_files(found: Mapping[str, Any], image: Image, maps: Sequence[np.ndarr
 
 
 def _resized(grey: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a grey picture with another number of rows and columns, float32."""
+    """Return a grey picture resized to ``shape``, float32."""
     rows, columns = shape
     return np.asarray(Pillow.fromarray(grey.astype(np.float32)).resize((columns, rows), Pillow.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Maps of many samples and how reliable they are: what draws a map needs this and no network."""
+"""Maps of many samples and their reliability; this package needs NumPy alone, so that figures do without torch."""
 
 from radlens.maps.reliability import LEAST_RELIABILITY, SCALE_PX, Goal, Halves, samples_for, spearman_brown
 from radlens.maps.upsampled import UpsampledMap

@@ -1,17 +1,17 @@
-"""How reliable a map of many samples is: the correlation of two halves, corrected to the whole.
+"""Split-half reliability of a map of many samples: Spearman 1910 and Brown 1910.
 
 Spearman, "Correlation calculated from faulty data", and Brown, "Some experimental results in the correlation of mental
-abilities", both British Journal of Psychology 3 (1910): two maps of n / 2 samples each that correlate by r belong to a
-map of n samples with the reliability 2 r / (1 + r). That is the correlation to expect between this map and the map of n
-other samples of the same image; its square root is the correlation with the map of infinitely many.
+abilities", both British Journal of Psychology 3 (1910): if two maps of n / 2 samples each have the correlation r, the
+map of all n samples has the reliability 2 r / (1 + r). This is the expected correlation of the map with the map of n
+other samples of the same image; its square root is the correlation with the map of infinitely many samples.
 
-What is correlated is the map as figures show it: means over the visits of the pixels in a bin, because single pixels
-are visited seldom or never. Bins are as large as `SCALE_PX` says unless another size is asked for.
+The halves are correlated as figures show them: as means over the visits of the pixels in a bin, because single pixels
+are visited seldom or never. The side of a bin is `SCALE_PX` by default.
 
-The formula takes the errors of the halves to be independent. Those of grid and jitter samples are; stratified samples
-do not visit a pixel again within a cycle, so what one half has is missing in the other, their errors are opposed, and
-the estimate is too low: a bound on the safe side. Measured with OMIG on the demo model (phantom of 3145x2034 pixels,
-squares of 8x8), the estimate and the correlation with the map of another seed:
+The formula assumes that the errors of the halves are independent. This holds for grid and jitter samples. Stratified
+samples do not visit a pixel again within a cycle, so a pixel of one half is missing in the other, the errors are
+negatively correlated, and the estimate is too low: a conservative bound. Measured with OMIG on the demo model (phantom
+of 3145x2034 pixels, bins of 8x8), the estimate and the correlation with the map of another seed:
 
 ==========  ============  ============  ============
 samples     64            256           512
@@ -36,30 +36,30 @@ __all__ = ["LEAST_RELIABILITY", "SCALE_PX", "Goal", "Halves", "samples_for", "sp
 SCALE_PX = 8
 """Side of a bin in pixels of the image.
 
-At 0.07 mm it is half the diameter of the largest disk, so that a disk is more than one bin, and smaller than the
-smoothing of a figure of fewer than about 900 samples. On the demo model stratified samples have the reliability 0.95
-in bins of 4, 8 and 16 pixels after about 800, 360 and 160 samples, as the halves tell.
+At 0.07 mm per pixel it is half the diameter of the largest disk, so that a disk covers more than one bin. It is smaller
+than the smoothing of a figure of fewer than about 900 samples. On the demo model the estimated reliability of
+stratified samples reaches 0.95 in bins of 4, 8 and 16 pixels after about 800, 360 and 160 samples.
 """
 LEAST_RELIABILITY = 0.5
-"""Least reliability of a map that is shown: below, more than half of the variance of its picture is chance."""
+"""Smallest reliability of a map that is shown: below it, chance makes up more than half of the map's variance."""
 
 _LEAST_SHARE = 0.5
-"""Share of bins that both halves must have visited; with fewer, most of the map is not known at all."""
+"""Smallest share of bins that both halves must have visited; with fewer, most of the map is unknown."""
 
 _ROUNDING = 1e-12
-"""A half map whose standard deviation is below this part of its largest value is constant up to rounding."""
+"""Standard deviation of a half map, relative to its largest value, below which it is constant up to rounding."""
 
 _UNIT = 16
-"""Automatic runs are looked at after multiples of this many samples, so that batches of 8 and 16 need no cutting."""
+"""Number of samples whose multiples are the looks of an automatic run, so that batches of 8 and 16 stay whole."""
 
 _GROWTH = 10
-"""Looks of a long automatic run are this part of its samples apart: at most a tenth of the work is too much."""
+"""Samples of a long automatic run divided by the distance of its looks: at most a tenth of the work is superfluous."""
 
 
 def spearman_brown(correlation: float, factor: float = 2.0) -> float:
-    """Return the reliability of a map ``factor`` times as long as maps that correlate by ``correlation``.
+    """Return the reliability of a map with ``factor`` times the samples of two maps of this ``correlation``.
 
-    A correlation of 0 or less, down to chance, gives 0; NaN gives NaN.
+    A correlation of 0 or less gives 0; NaN gives NaN.
     """
     if correlation <= 0:
         return 0.0
@@ -67,9 +67,9 @@ def spearman_brown(correlation: float, factor: float = 2.0) -> float:
 
 
 def samples_for(wanted: float, reliability: float, n_samples: int) -> float:
-    """Return how many samples have the reliability ``wanted`` if ``n_samples`` have ``reliability``.
+    """Return how many samples reach the reliability ``wanted`` if ``n_samples`` have ``reliability``.
 
-    The inverse of `spearman_brown`; infinite where the reliability is 0, NaN where it is not known.
+    The inverse of `spearman_brown`; infinite for a reliability of 0, NaN for NaN.
     """
     if reliability <= 0:
         return math.inf
@@ -78,16 +78,16 @@ def samples_for(wanted: float, reliability: float, n_samples: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """Two half maps of one image in bins: samples with even numbers are one half, those with odd numbers the other.
+    """Two half maps of one image in bins, one of the samples with even numbers, one of those with odd numbers.
 
-    So neither the order of samples nor how a run is cut into ranges changes them. Memory: 32 bytes per bin, 3.5 MB for
-    an image of 7 million pixels in bins of 8x8.
+    The halves therefore depend neither on the order of the samples nor on the ranges of a run. Memory is 32 bytes per
+    bin: 3.5 MB for an image of 7 million pixels in bins of 8x8.
 
     Attributes:
         image_shape: rows and columns of the image.
-        scale_px: side of a bin in pixels, about: bins cut the image evenly, so they differ by at most one pixel.
+        scale_px: approximate side of a bin in pixels; bins divide the image evenly, so sides differ by up to one pixel.
         totals: ``(2, h, w)`` float64, sum of the values that samples gave to the pixels of each bin.
-        visits: ``(2, h, w)`` int64, their number.
+        visits: ``(2, h, w)`` int64, number of these values.
     """
 
     image_shape: tuple[int, int]
@@ -100,7 +100,7 @@ class Halves:
         """Return halves without samples.
 
         Raises:
-            InvalidParameter: bins of less than one pixel, or so large that fewer than 2 x 2 fit.
+            InvalidParameter: Bins are smaller than a pixel, or so large that fewer than 2 x 2 fit.
         """
         largest = min(image_shape) // 2
         if not 1 <= scale_px <= largest:
@@ -109,7 +109,7 @@ class Halves:
         return cls(image_shape, scale_px, np.zeros(shape), np.zeros(shape, dtype=np.int64))
 
     def add(self, number: int, pixels: np.ndarray, values: np.ndarray) -> None:
-        """Add sample ``number``: ``values`` of the flat indices ``pixels``; under 1 ms for 250x250 of them."""
+        """Add sample ``number``, whose ``values`` belong to the flat indices ``pixels``; under 1 ms for 250x250."""
         bins, half, shape = self._bins(pixels), number % 2, self.totals.shape[1:]
         n_bins = shape[0] * shape[1]
         self.totals[half] += np.bincount(bins, values.ravel(), n_bins).reshape(shape)
@@ -118,7 +118,7 @@ class Halves:
     def correlation(self) -> float:
         """Return Pearson's correlation of the two half maps over the bins that both have visited.
 
-        NaN if one half has no sample, if fewer than half of the bins were visited by both, or if a half is constant.
+        NaN if a half has no samples, if both have visited fewer than half of the bins, or if a half is constant.
         """
         both = self.visits.min(axis=0) > 0
         if both.mean() < _LEAST_SHARE:
@@ -132,10 +132,7 @@ class Halves:
         return float((means[0] * means[1]).mean() / deviations.prod())
 
     def reliability(self) -> float:
-        """Return the reliability of the map of all samples, 0 to 1: 0 where the halves do not agree at all.
-
-        NaN where it is not defined, see `correlation`.
-        """
+        """Return the reliability of the map of all samples, 0 to 1; NaN where `correlation` is NaN."""
         return spearman_brown(self.correlation())
 
     def copy(self) -> Self:
@@ -144,10 +141,10 @@ class Halves:
 
     @classmethod
     def merged(cls, parts: Sequence[Self]) -> Self:
-        """Join halves of disjoint sets of samples of one image.
+        """Merge the halves of disjoint sets of samples of one image.
 
         Raises:
-            InvalidInput: no parts, or parts of different images or scales.
+            InvalidInput: There are no parts, or they differ in the shape of the image or in scale.
         """
         kinds = {(part.image_shape, part.scale_px) for part in parts}
         if len(kinds) != 1:
@@ -156,9 +153,10 @@ class Halves:
         return replace(parts[0], totals=totals, visits=visits)
 
     def _bins(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the flat bin of each flat pixel; arithmetic is several times as fast as tables."""
+        """Return the flat bin of each flat pixel."""
+        # This arithmetic is several times as fast as a lookup table.
         (height, width), (n_rows, n_columns) = self.image_shape, self.totals.shape[1:]
-        # Division is twice as fast in 32 bits; the products fit for all but gigantic images.
+        # Division is twice as fast in 32 bits, which suffices for all but gigantic images.
         fits = max(height * n_rows, width * n_columns, height * width) < 2**31
         flat: np.ndarray = pixels.ravel().astype(np.int32 if fits else np.int64)
         rows: np.ndarray = flat // width
@@ -169,12 +167,12 @@ class Halves:
 
 @dataclass(frozen=True)
 class Goal:
-    """When an automatic run ends: as soon as it was reliable enough twice in a row, so that luck alone does not end it.
+    """Stopping rule of an automatic run: two looks in a row must reach the reliability, so that luck does not end it.
 
     Args:
-        reliability: wanted, above 0 and below 1.
-        min_samples: fewest samples, at least 2.
-        max_samples: most samples; the run ends there whatever its reliability.
+        reliability: reliability to reach, above 0 and below 1.
+        min_samples: smallest number of samples, at least 2.
+        max_samples: largest number of samples; the run ends there whatever its reliability.
     """
 
     reliability: float = 0.95
@@ -191,10 +189,10 @@ class Goal:
             )
 
     def next_look(self, n_samples: int) -> int:
-        """Return after how many samples a run that has ``n_samples`` is looked at next.
+        """Return the number of samples of the next look at a run that has ``n_samples``.
 
-        These are multiples of 16 that grow by a tenth, and ``max_samples``; they depend on nothing else, so that the
-        size of batches does not change where a run ends.
+        Looks are at multiples of 16 that grow by a tenth, and at ``max_samples``. They do not depend on the size of
+        batches, which therefore does not change where a run ends.
         """
         look = 0
         while look <= n_samples:
@@ -202,12 +200,12 @@ class Goal:
         return min(look, self.max_samples)
 
     def is_reached(self, looks: Sequence[tuple[int, float]]) -> bool:
-        """Return whether the last two of ``looks``, each samples and reliability, were reliable enough."""
+        """Return whether the last two ``looks``, pairs of samples and reliability, reach the goal."""
         reliable = [reliability >= self.reliability for _, reliability in looks[-2:]]
         return len(reliable) == 2 and all(reliable) and looks[-1][0] >= self.min_samples
 
     def expected_samples(self, n_samples: int, reliability: float) -> int | None:
-        """Return how many samples the run will probably need, from its reliability so far; None if that is unknown."""
+        """Return how many samples the run will probably need, given its reliability so far; None if it is NaN."""
         needed = samples_for(self.reliability, reliability, n_samples)
         if math.isnan(needed):
             return None

@@ -1,4 +1,4 @@
-"""The map of many samples of an image: Amanova et al. 2022, section 2.3.2; :mod:`radlens.explainers` makes it."""
+"""The map of many samples of an image: Amanova et al. 2022, section 2.3.2; made by :mod:`radlens.explainers`."""
 
 import math
 from dataclasses import dataclass
@@ -16,15 +16,14 @@ class UpsampledMap:
     """A map on the grid of the full image.
 
     Attributes:
-        map: ``(H, W)`` float64, signed, in units of the maps it was made from.
-        visits: ``(H, W)`` of an integer type, how many samples held each pixel; they sum to ``n_samples * 250 * 250``.
-        n_samples: samples behind the map.
+        map: ``(H, W)`` float64, signed, in the units of the samples' maps.
+        visits: ``(H, W)`` integers, number of samples that hold each pixel; the sum is ``n_samples * 250 * 250``.
+        n_samples: number of samples.
         normalize: ``"paper"`` or ``"visits"``.
-        halves: of the samples, to tell how reliable the map is; None where it is not known.
-        goal: what an automatic run was to reach; None for a run of a fixed number of samples.
-        is_reached: whether it did; None without ``goal``.
-        members: ``(m, H, W)`` float32, the map of each member, whose mean ``map`` is; None where they were not told
-            apart.
+        halves: half maps that measure the reliability; None if it is unknown.
+        goal: stopping rule of an automatic run; None for a run of a fixed number of samples.
+        is_reached: whether the run reached ``goal``; None without ``goal``.
+        members: ``(m, H, W)`` float32, the maps of the members, whose mean is ``map``; None if they were not kept.
     """
 
     map: np.ndarray
@@ -38,17 +37,17 @@ class UpsampledMap:
 
     @property
     def total(self) -> np.ndarray:
-        """The sum over samples ``(H, W)`` before it was divided."""
+        """The sum over samples ``(H, W)`` before the division."""
         return self.map * (self.n_samples if self.normalize == "paper" else self.visits)
 
     def disagreement(self) -> np.ndarray:
         """Return the standard deviation over the members, ``(H, W)`` float32 in units of the map.
 
         Raises:
-            InvalidInput: the members were not told apart.
+            InvalidInput: The members' maps were not kept.
         """
         if self.members is None:
-            raise InvalidInput("members must be told apart for their disagreement, got their mean alone")
+            raise InvalidInput("members must be kept for their disagreement, got their mean alone")
         mean = self.members.mean(axis=0, dtype=np.float32)
         variance = np.zeros_like(mean)
         for values in self.members:
@@ -57,5 +56,5 @@ class UpsampledMap:
 
     @property
     def reliability(self) -> float:
-        """See :meth:`Halves.reliability`; NaN where it is not known."""
+        """Split-half reliability, 0 to 1; NaN if it is unknown."""
         return math.nan if self.halves is None else self.halves.reliability()

@@ -43,7 +43,7 @@ def test_a_module_becomes_an_archive_that_answers(run, tmp_path):
         (("model.onnx", *OPTIONS), "the model file must exist, got model.onnx, which is missing"),
         (("model.h5", *OPTIONS), "a model file must end in .onnx, .pt, .pth, .ts, got .h5"),
         (("model.onnx", *OPTIONS[:-1], "16"), "--shape must be rows x columns, such as 1024x512, got '16'"),
-        (("model.onnx", *OPTIONS, "--mean", "a"), "--mean must be one or more numbers with commas, got 'a'"),
+        (("model.onnx", *OPTIONS, "--mean", "a"), "--mean must be numbers separated by commas, got 'a'"),
         (("model.onnx", *OPTIONS, "--framing", "head"), "framing must be one of whole, breast, got 'head'"),
         (("model.onnx", *OPTIONS, "--version", "1/0"), "--version must be letters, digits"),
     ],

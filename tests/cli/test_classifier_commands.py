@@ -227,7 +227,7 @@ def test_server_and_local_give_the_same(run, scan, classifier, url, tmp_path):
     assert (ranges.exit_code, "got 'n_samples' and 1 more" in ranges.stderr) == (2, True)
     unknown = run("predict", scan, *server[:-2])
     assert unknown.exit_code == 2
-    assert "model must be lesions/1.0, the one of this bundle, got cdmam" in unknown.stderr
+    assert "model must be lesions/1.0, the model of this bundle, got cdmam" in unknown.stderr
 
 
 @pytest.mark.parametrize(("models", "code"), [(("lesions",), 0), (("lesions", "other"), 2)])

@@ -28,7 +28,7 @@ def test_machine_that_can_serve(run, found):
     result = run("doctor")
     assert result.exit_code == 0
     assert "This machine can serve." in result.stdout
-    assert "- extra train: pip install 'radlens[train]'" in result.stdout.split("Only if you want it:")[1]
+    assert "- extra train: pip install 'radlens[train]'" in result.stdout.split("Optional:")[1]
 
 
 def test_machine_that_cannot_serve(run, found):
@@ -36,7 +36,7 @@ def test_machine_that_cannot_serve(run, found):
     found(GOOD, OPTIONAL, WRONG)
     result = run("doctor")
     assert result.exit_code == 1
-    to_serve = result.stdout.split("To serve, do this:")[1].split("Only if you want it:")[0]
+    to_serve = result.stdout.split("Needed to serve:")[1].split("Optional:")[0]
     assert to_serve.split() == ["-", "port", "8080:", "stop", "that", "process"]
 
 

@@ -46,7 +46,7 @@ def test_both_sides_are_printed_and_written(
     record = DomainRecord.from_json(written)
     assert written["model"] == bundle.bundle_hash
     assert (record.trained.n, len(record.right), len(record.wrong), record.passed) == (2, 3, 3, 2)
-    assert "0 of 2 unseen images of the training range are refused (0.0%; at most 1 % is wanted)" in result.stdout
+    assert "0 of 2 unseen images of the training range are refused (0.0%; at most 1 % is allowed)" in result.stdout
     assert "2 of 6 wrong images of 3 kinds are judged" in result.stdout
     assert "blank plate: nothing is seen" in result.stdout
     monkeypatch.setattr(ModelAssessor, "__call__", lambda *image: pytest.fail("judged again"))

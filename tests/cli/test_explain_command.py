@@ -127,7 +127,7 @@ def test_automatic_runs_tell_their_reliability(run, phantom, bundle, tmp_path):
     assert re.search(r"^reliability 0\.\d{3} after 20 samples$", result.stderr, re.MULTILINE)
     assert json.loads((tmp_path / "out" / "explanation.json").read_text())["explanation"]["reliability_reached"] is True
     result = run("explain", phantom, *auto, "--reliability", "0.9999")
-    said = r"warning: reliability 0\.\d{3} after 20 samples, less than 0\.9999: give more with --max-samples"
+    said = r"warning: reliability 0\.\d{3} after 20 samples, less than 0\.9999: raise --max-samples"
     assert re.search(said, result.stderr)
 
 

@@ -194,7 +194,9 @@ def test_show_says_what_spoils_a_comparison(run, unit, write):
     """Too few curves for the baseline, and several sources."""
     run("history", "add", unit, write("r.json", read_out()))
     result = run("history", "show", unit, "--baseline", "9")
-    assert "warning: the baseline is the mean of 7 curves, which is all there are; 9 were asked for" in result.stderr
+    assert (
+        "warning: the baseline is the mean of 7 curves instead of 9, because the history has no more" in result.stderr
+    )
     assert "warning: curves of several models or read-outs are compared: cdmam 2.0" in result.stderr
 
 

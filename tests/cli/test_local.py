@@ -75,7 +75,7 @@ def test_another_model_is_not_found(bundle, noise):
     """A client that asks for another model gets what a server would say."""
     with local_client(bundle.path, bundle.path) as client:
         client.model = "other"
-        with pytest.raises(ModelNotFound, match=r"model must be cdmam/1.0, the one of this bundle, got other"):
+        with pytest.raises(ModelNotFound, match=r"model must be cdmam/1.0, the model of this bundle, got other"):
             client.predict(noise)
 
 

@@ -81,7 +81,7 @@ def test_other_models_and_versions_are_not_found(run, phantom, bundle):
     """A bundle answers for its own version alone."""
     result = run("predict", phantom, "--bundle", bundle.path, "--model-version", "9.0")
     assert result.exit_code == 2
-    assert "error: model must be cdmam/1.0, the one of this bundle, got cdmam/9.0" in result.stderr
+    assert "error: model must be cdmam/1.0, the model of this bundle, got cdmam/9.0" in result.stderr
 
 
 def test_an_image_that_cannot_be_read_is_refused(run, bundle, tmp_path):

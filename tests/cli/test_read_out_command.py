@@ -130,7 +130,7 @@ def test_images_without_a_phantom_are_named_and_left_out(run, files, noise, tmp_
     assert json.loads(result.stdout)["read_out"]["n_images"] == 16
     assert "noise.npy is left out: the file must state its pixel spacing, or --spacing must" in result.stderr
     assert "junk.dcm is left out: expected DICOM" in result.stderr
-    assert "copy.dcm is left out: its pixels are those of phantom-03.dcm" in result.stderr
+    assert "copy.dcm is left out: it has the same pixels as phantom-03.dcm" in result.stderr
 
 
 def test_fewer_than_sixteen_are_an_error(run, files, noise):

@@ -82,12 +82,12 @@ def test_options_reach_the_study_of_amanova(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("byra", "--run", "ultrasound-resnet"), "--run must be MODEL=DIR with a folder that is there, got ultrasound"),
+        (("byra", "--run", "ultrasound-resnet"), "--run must be MODEL=DIR with an existing folder, got ultrasound"),
         (("byra", "--run", "ultrasound-resnet=nowhere"), "--run must be MODEL=DIR with a folder that is there"),
         (("byra", "--data", "busi"), "--data and --root must be given together"),
         (("byra", "--preset", "giant"), "--preset must be one of demo, paper"),
         (("amanowa",), "STUDY must be one of amanova, sam-millan, byra"),
-        (("amanova", "--preset", "paper"), "are not for amanova; it has --recordings"),
+        (("amanova", "--preset", "paper"), "do not apply to amanova; it has --recordings"),
         (("amanova", "--run", "registered=nowhere"), "--run must be MODEL=DIR with a folder that is there"),
         (("amanova", "--zscore", "0"), "zscore must be positive and finite, got 0.0"),
         (("amanova",), "runs must hold a folder for registered, got export/cdmam_demo; give one with --run"),

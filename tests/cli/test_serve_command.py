@@ -115,7 +115,7 @@ def test_key_prints_the_key_alone(run, running):
         (["--status", "--stop"], 2, "--status, --key and --stop exclude each other, got several"),
         (["--model", "cdmam"], 2, "--model must be NAME=ARCHIVE, got 'cdmam'"),
         ([], 5, "model_store must hold an archive, got none: make one with `radlens export`"),
-        (["--model", "a=b"], 5, "a server needs its configuration, and there is no config.properties"),
+        (["--model", "a=b"], 5, "a server needs its configuration, and config.properties is missing"),
     ],
 )
 def test_refuses_what_it_cannot_do(run, arguments, code, message):

@@ -280,8 +280,8 @@ def test_members_average_to_the_ensemble():
         ([0, -1], r"targets must be from 0 to 2, got \[0, -1\]"),
         ([0, 1, 2], "targets must be one class, or one for each of 2 images, got 3"),
         ([[0, 1]], r"one for each of 2 images, got shape \(1, 2\)"),
-        ([0.9, 1.0], "targets must be whole numbers, got torch.float32"),
-        ("malignant", "targets must be whole numbers, got str"),
+        ([0.9, 1.0], "targets must be integers, got torch.float32"),
+        ("malignant", "targets must be integers, got str"),
     ],
 )
 def test_targets_that_are_no_classes_are_refused(targets, message):

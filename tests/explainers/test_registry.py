@@ -122,7 +122,7 @@ def test_no_image_has_no_map(name):
         (np.zeros((1, 1, 3, 3)), "images must be a floating point tensor, got ndarray"),
         (torch.zeros(1, 1, 0, 3), r"images must have at least one pixel, got shape \(1, 1, 0, 3\)"),
     ],
-    ids=["NaN", "whole numbers", "array", "no pixel"],
+    ids=["NaN", "integers", "array", "no pixel"],
 )
 def test_odd_images_are_refused(images, message):
     """By all methods, before anything is computed."""
@@ -138,7 +138,7 @@ def test_what_is_no_model_is_refused():
 
 
 BAD: dict[type, list[tuple[object, str]]] = {
-    Whole: [("a", "a whole number, got 'a'"), (2.5, "a whole number, got 2.5"), (True, "a whole number, got True")],
+    Whole: [("a", "an integer, got 'a'"), (2.5, "an integer, got 2.5"), (True, "an integer, got True")],
     Finite: [("a", "finite"), (math.nan, "finite, got nan|a finite number, got nan"), (math.inf, "finite")],
     Flag: [("no", "True or False, got 'no'")],
     OneOf: [("no", "one of drop, rise, got 'no'")],

@@ -75,7 +75,7 @@ def test_members_are_told_apart(normalize):
         for s, n in ((0, 2), (2, 3))
     ]
     np.testing.assert_allclose(merge(parts).members, found.members, rtol=1e-5, atol=1e-6)
-    with pytest.raises(InvalidInput, match="members must be told apart"):
+    with pytest.raises(InvalidInput, match="members must be kept"):
         upsample(IMAGE, explain, n_samples=1).disagreement()
 
 

@@ -1,14 +1,14 @@
-"""Disk ablation: which disks of this phantom carried its predicted curve.
+"""Disk ablation: the contribution of each cell's disks to the predicted curve of a phantom.
 
-One cell after the other loses its two disks (`radlens.families.cdmam.replacement`), the same samples are read again,
-and the rise of the predicted midpoint is the effect of the cell. A gradient map shows where a model would look; an
-effect is zero unless the image shows something there. Its truth is known: the visibility of disks decides the curve,
-so disks above the threshold line matter and disks below it do not.
+The two disks of one cell after the other are replaced (`radlens.families.cdmam.replacement`), the same samples are read
+again, and the rise of the predicted midpoint is the effect of the cell. A gradient map shows where a model would look;
+an effect is zero unless the image shows something there. The true answer is known: the visibility of the disks
+determines the curve, so disks above the threshold line matter and disks below it do not.
 
-What the replacing noise does must not be taken for an effect. Each cell is replaced twice, by noise of different
-corners. The effect is the mean of both; their difference is what noise alone does in the same places. Samples tell the
-standard error, and where the differences between two noises exceed theirs, all standard errors are widened: noise of
-neighbouring pixels is correlated, so samples that share no pixel still share noise.
+The noise that replaces a disk must not pass for an effect. Each cell is therefore replaced twice, by noise of different
+corners. The effect is the mean of both; their difference measures the influence of the noise alone. The standard error
+is estimated from the samples. Where the differences between the two noises exceed it, all standard errors are widened:
+noise of neighbouring pixels is correlated, so samples without a common pixel still share noise.
 
 Cost: 410 evaluations of the model for each sample, in batches.
 """
@@ -40,10 +40,10 @@ from radlens.phantoms.cdmam.registered import Registered
 __all__ = ["DEFAULT_SAMPLES", "FALSE_DISCOVERIES", "Ablation", "Group", "Progress", "ablate"]
 
 DEFAULT_SAMPLES = 8
-"""Samples that are read again without each cell: the cells that carry a curve then have t values of 5 to 20."""
+"""Number of samples that are read again without each cell; cells that carry a curve then have t values of 5 to 20."""
 
 FALSE_DISCOVERIES = 0.05
-"""Expected share of cells called significant that have no effect (Benjamini and Hochberg 1995), of 205 tests."""
+"""Expected share of cells without an effect among those called significant (Benjamini and Hochberg 1995)."""
 
 _TURNS = (0, 1)
 _LEAST_SAMPLES = 3
@@ -60,7 +60,7 @@ class Group(NamedTuple):
     Attributes:
         n_cells: Number of cells.
         effect: Mean rise of the logarithm of the midpoint when a cell loses its disks; nan without cells.
-        error: Its standard error.
+        error: Standard error of ``effect``.
     """
 
     n_cells: int
@@ -69,23 +69,24 @@ class Group(NamedTuple):
 
     @property
     def t(self) -> float:
-        """Effect over its standard error; 0 where both are 0."""
+        """Effect divided by its standard error; 0 where both are 0."""
         return _ratio(self.effect, self.error)
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """What each cell contributes to a predicted curve; arrays are (16, 16), nan where there is no cell or no image.
+    """Contribution of each cell to a predicted curve; arrays are (16, 16), nan where the phantom or image has no cell.
 
     Attributes:
         curve: Curve of the samples with all disks.
         effect: Rise of the natural logarithm of the midpoint when the cell loses its disks; 0.01 is 1 %.
-        error: Its standard error.
-        point_effect: The same for the point of the cell's own diameter; nan for the 4 diameters without one.
-        point_error: Its standard error.
-        noise: Difference of the effects with two different noises in place of the disks: what noise alone does.
-        widening: Factor, at least 1, by which ``noise`` exceeds what samples say; it is part of all errors.
-        samples: (n_samples, 16, 16) deviation of each sample from ``effect``, whose spread is the error.
+        error: Standard error of ``effect``.
+        point_effect: Rise of the logarithm of the threshold at the cell's own diameter; nan for the 4 diameters that
+            the curve does not have.
+        point_error: Standard error of ``point_effect``.
+        noise: Difference of the effects with two different noises in place of the disks.
+        widening: Factor, at least 1, by which ``noise`` exceeds its standard error; included in all errors.
+        samples: (n_samples, 16, 16) deviation of each sample from ``effect``; the error follows from their spread.
         seed: Seed of the samples.
     """
 
@@ -106,12 +107,12 @@ class Ablation:
 
     @property
     def t(self) -> NDArray[np.float64]:
-        """Effects over their standard errors, (16, 16)."""
+        """Effects divided by their standard errors, (16, 16)."""
         return _ratio(self.effect, self.error)
 
     @property
     def significant(self) -> NDArray[np.bool_]:
-        """Cells whose effect is not 0, (16, 16), at most `FALSE_DISCOVERIES` of them by chance."""
+        """Cells whose effect differs from 0, (16, 16), with a false discovery rate of `FALSE_DISCOVERIES`."""
         known = np.isfinite(self.t)
         found = np.zeros(known.shape, dtype=bool)
         if known.any():
@@ -121,17 +122,17 @@ class Ablation:
 
     @property
     def above(self) -> Group:
-        """Cells on and above the line of the curve, which human readers are predicted to see."""
+        """Mean effect of cells on and above the line of the curve, whose disks human readers should see."""
         return self.group(distance_from_line(self.curve.mean) >= 0)
 
     @property
     def below(self) -> Group:
-        """Cells below the line of the automated read-out, which nobody is predicted to see."""
+        """Mean effect of cells below the line of the automated read-out, whose disks no reader should see."""
         return self.group(distance_from_line(automated_um(self.curve.mean)) < 0)
 
     @property
     def contrast(self) -> Group:
-        """Mean effect above the line minus mean effect below; its cells are those of both."""
+        """Mean effect of `above` minus that of `below`; ``n_cells`` counts the cells of both."""
         upper = self._known(distance_from_line(self.curve.mean) >= 0)
         lower = self._known(distance_from_line(automated_um(self.curve.mean)) < 0)
         if not (upper.any() and lower.any()):
@@ -142,7 +143,7 @@ class Ablation:
         return Group(n_cells, effect, float(_error(difference) * self.widening))
 
     def group(self, cells: NDArray[np.bool_]) -> Group:
-        """Return the mean effect of chosen ``cells`` (16, 16); those without an effect are left out."""
+        """Return the mean effect of ``cells`` (16, 16); cells whose effect is nan are left out."""
         chosen = self._known(cells)
         if not chosen.any():
             return Group(0, math.nan, math.nan)
@@ -150,22 +151,22 @@ class Ablation:
         return Group(int(np.count_nonzero(chosen)), float(self.effect[chosen].mean()), float(error))
 
     def by_distance(self, edges: Sequence[float] = _EDGES) -> list[tuple[float, float, Group]]:
-        """Return low end, high end and mean effect of cells binned by their distance from the line.
+        """Return lower edge, upper edge and mean effect of cells binned by their distance from the line.
 
         Args:
-            edges: Increasing ends of the bins, natural logarithm of thickness over human-equivalent threshold.
+            edges: Increasing edges of the bins, natural logarithms of thickness over human-equivalent threshold.
         """
         distance = distance_from_line(self.curve.mean)
         return [(low, high, self.group((distance >= low) & (distance < high))) for low, high in pairwise(edges)]
 
     def by_diameter(self) -> list[tuple[float, Group]]:
-        """Return the diameter in mm and the mean effect of the cells above the line, for each of 16 diameters."""
+        """Return, for each of 16 diameters, the diameter in mm and the mean effect of its cells above the line."""
         visible = distance_from_line(self.curve.mean) >= 0
         rows = np.arange(16)[:, None]
         return [(diameter, self.group(visible & (rows == row))) for row, diameter in enumerate(DIAMETERS_MM)]
 
     def statement(self) -> str:
-        """Return what the effects say of this prediction, in two or three sentences."""
+        """Return a summary of the effects in two or three sentences."""
         above, below = self.above, self.below
         numbers = (
             f"Without its disks, a cell above the threshold line raises the predicted midpoint by {_said(above)}, "
@@ -180,7 +181,7 @@ class Ablation:
         return f"{numbers} {carried}, {rest}.{reach}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return effects, errors and groups as JSON values; null stands for a cell that is not known."""
+        """Return effects, errors and groups as JSON values; nan becomes null."""
         matrices = ("effect", "error", "point_effect", "point_error", "noise")
         return {
             "n_samples": self.n_samples,
@@ -211,18 +212,19 @@ def ablate(
     seed: int = 0,
     on_progress: Progress | None = None,
 ) -> Ablation:
-    """Take away the disks of one cell after the other and state by how much the predicted thresholds rise.
+    """Remove the disks of one cell after the other and measure by how much the predicted thresholds rise.
 
     Args:
-        reader: Its model, sampler and calibration are used; its own number of samples is not.
-        phantom: As `radlens.phantoms.cdmam.registered.register` returns it.
-        n_samples: Samples that are read again without each cell, at least 3. Stratified samples share no pixel until
-            each was taken once, after some 90 samples of a full-size image; more would repeat the same noise.
-        seed: Seed of the sequence of samples; with that of a prediction they are the samples of that prediction.
-        on_progress: Called as ``on_progress(done, total)`` with evaluations of the model.
+        reader: Reader whose model, sampler and calibration are used; its number of samples is ignored.
+        phantom: Registered phantom from `radlens.phantoms.cdmam.registered.register`.
+        n_samples: Number of samples that are read again without each cell, at least 3. Stratified samples share no
+            pixel until every pixel was taken once, after some 90 samples of a full-size image; further samples would
+            repeat the same noise.
+        seed: Seed of the sequence of samples; the seed of a prediction gives the samples of that prediction.
+        on_progress: Callback ``on_progress(done, total)`` that counts evaluations of the model.
 
     Raises:
-        InvalidParameter: Too few samples.
+        InvalidParameter: ``n_samples`` is below 3.
     """
     if n_samples < _LEAST_SAMPLES:
         raise InvalidParameter(f"n_samples must be at least {_LEAST_SAMPLES}, got {n_samples}")
@@ -244,24 +246,24 @@ def ablate(
                 on_progress(done, total)
     blur = None if reader.calibration is None else disk_blur(phantom)
     read = curve(*whole.means(), reader.calibration, n_samples=n_samples, blur=blur)
-    # One correction for all: an effect is of the disks, not of a correction that changes with the curve.
+    # The correction depends on the curve; one factor for all keeps its changes out of the effects.
     factors = read.mean / (read.mean if read.predicted is None else read.predicted)
     return _found(whole.curves * factors, without * factors, shown, read, seed)
 
 
 class _Samples:
-    """Samples of a phantom with the disks of one cell replaced, in batches."""
+    """Batches of samples of a phantom in which the disks of one cell are replaced."""
 
     def __init__(self, phantom: Registered, replacements: Sequence[Replacement], cells: NDArray[np.intp]) -> None:
         self.values = np.ascontiguousarray(phantom.values).reshape(-1)
         self.cells = cells
         self._replacements = replacements
-        # The places are the same at every turn, in the same order.
+        # Every turn replaces the same pixels in the same order.
         self._number = np.full(self.values.size, -1, np.int32)
         self._number[replacements[0].pixels] = np.arange(len(replacements[0].pixels))
 
     def ablated(self, pixels: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.float32]]]:
-        """Yield turn, cells (b,) and samples (b, 62500) without their disks, for the sample of these ``pixels``."""
+        """Yield turn, cells (b,) and copies (b, 62500) of the sample of ``pixels`` without the disks of a cell."""
         sample = self.values[pixels]
         places = np.flatnonzero(self._number[pixels] >= 0)
         numbers = self._number[pixels[places]]
@@ -286,7 +288,7 @@ class _Predictions:
         self._n = 0
 
     def add(self, prediction: CdcPrediction) -> None:
-        """Keep the prediction of the next sample, (1, 12) each."""
+        """Store the prediction of the next sample, (1, 12) each."""
         mean = prediction.mean[0].double().numpy()
         self.curves[self._n] = mean
         self._relative[:, self._n] = prediction.aleatoric[0].numpy() / mean, prediction.epistemic[0].numpy() / mean
@@ -305,7 +307,7 @@ class _Predictions:
 def _found(
     whole: NDArray[np.float64], without: NDArray[np.float64], shown: NDArray[np.bool_], read: Curve, seed: int
 ) -> Ablation:
-    """Return the effects from curves with all disks (n, 12) and without each cell (turns, n, 256, 12)."""
+    """Compute effects from curves with all disks (n, 12) and without the disks of each cell (turns, n, 256, 12)."""
     effects, samples = _effects(whole.mean(axis=-1), without.mean(axis=-1))
     noise, widening = effects[0] - effects[1], _widening(effects, samples, shown)
     own = np.repeat(np.arange(12), 16)
@@ -342,17 +344,18 @@ def _effects(
     """
     whole = whole[:, None] if whole.ndim == 1 else whole
     mean_whole, mean_without = whole.mean(axis=0), without.mean(axis=1)
-    # To first order the logarithm of a mean moves by the relative deviation of each sample.
+    # To first order the logarithm of a mean changes by the relative deviation of each sample.
     deviations = without / mean_without[:, None] - whole / mean_whole
     return np.log(mean_without / mean_whole), deviations
 
 
 def _widening(effects: NDArray[np.float64], samples: NDArray[np.float64], shown: NDArray[np.bool_]) -> float:
-    """Return by which factor two noises differ more than their samples say: medians, since few cells carry disks."""
+    """Return the factor by which the effects of two noises differ more than their standard errors predict."""
     differences, errors = effects[0] - effects[1], _error(samples[0] - samples[1])
     usable = shown.reshape(-1) & (errors > 0)
     if not usable.any():
         return 1.0
+    # Medians, because a few cells with strong effects would dominate means.
     ratio = np.median(np.abs(differences[usable]) / errors[usable])
     return max(1.0, float(ratio / student.ppf(0.75, samples.shape[1] - 1)))
 
@@ -363,7 +366,7 @@ def _error(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ratio(effect: Any, error: Any) -> Any:
-    """Return effect over error; 0 where both are 0."""
+    """Return effect divided by error; 0 where both are 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((effect == 0) & (error == 0), 0.0, np.divide(effect, error))[()]
 

@@ -1,4 +1,4 @@
-"""From numbers to answers: predictions and explanations as JSON, PNG, ``.npy`` and DICOM."""
+"""Responses of the CDMAM service: predictions and explanations as JSON, PNG, ``.npy`` and DICOM."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from radlens.errors import NotAcceptable, NotAssessable
 from radlens.evaluation.cdc import describe, verdict
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam.ablation import Ablation
-from radlens.families.cdmam.asking import ABLATION
 from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.computing import Explanation, OneSample
 from radlens.families.cdmam.judging import Judged, JudgedImage
+from radlens.families.cdmam.methods import ABLATION
 from radlens.families.cdmam.reader import Curve
 from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve as DrawnCurve
@@ -44,18 +44,19 @@ _PREVIEW_SIDE = 500
 _NORMALISED = "standard deviations of the training images' pixels"
 
 _NO_MAP = ("No map", "What this map would show is not a finding.")
+"""Heading and first line of the page that replaces a map."""
 
 _OWN_NOISE = "standard deviations of the image's own noise, compressed by asinh"
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What an answer says beside its result.
+    """Fields of an answer apart from its result.
 
     Attributes:
-        provenance: JSON values, see :func:`radlens.service.provenance.provenance`.
-        warnings: sentences, see :func:`radlens.families.cdmam.cautions.cautions`.
-        diameters_mm: of the points of a curve.
+        provenance: origin of the answer as JSON values, from :func:`radlens.service.provenance.provenance`.
+        warnings: sentences about the image, such as those of :func:`radlens.families.cdmam.cautions.cautions`.
+        diameters_mm: disk diameters of the points of a curve.
     """
 
     provenance: dict[str, Any]
@@ -63,23 +64,23 @@ class Context:
     diameters_mm: Sequence[float]
 
     def with_found(self, explanation: Explanation) -> "Context":
-        """Return the context of an explanation that is finished: its samples and their reliability are known."""
+        """Return the context with the number of samples and the reliability of a finished explanation."""
         sampling = self.provenance["sampling"] | explanation.found()
         return replace(self, provenance=self.provenance | {"sampling": sampling})
 
 
 def prediction_response(row: Row, found: Judged, context: Context) -> Response:
-    """Return a prediction as JSON, PNG or ``.npy``, whichever the row asks for.
+    """Return a prediction as JSON, PNG or ``.npy``, as the row requests.
 
-    JSON and a picture say why an image cannot be judged; numbers alone could not, so they are refused.
+    JSON and PNG can state why an image cannot be judged; ``.npy`` cannot, so it is refused without a curve.
 
     Args:
-        row: of the prediction.
-        found: the curve and whether a verdict on it may be given.
-        context: what else to say.
+        row: request of the prediction.
+        found: the curve, and whether a verdict on it may be given.
+        context: provenance and warnings.
 
     Raises:
-        NotAssessable: ``.npy`` is asked for and there is no curve.
+        NotAssessable: The row requests ``.npy`` and there is no curve.
     """
     if row.media_type == PNG:
         body = _cdc_png(found)
@@ -94,10 +95,10 @@ def prediction_response(row: Row, found: Judged, context: Context) -> Response:
 
 
 def unassessable_response(row: Row, found: Judged, context: Context) -> Response:
-    """Return the answer to an explanation of an image that the model may not judge: the reasons, and no map.
+    """Return the reasons why the model may not judge an image, in place of its explanation.
 
     Raises:
-        NotAssessable: ``.npy`` is asked for, which can hold no reasons.
+        NotAssessable: The row requests ``.npy``, which cannot hold reasons.
     """
     if row.media_type == NPY:
         raise NotAssessable(not_assessable(found.assessment))
@@ -121,12 +122,12 @@ def unassessable_response(row: Row, found: Judged, context: Context) -> Response
 
 
 def not_assessable(assessment: Assessment) -> str:
-    """Return one sentence that says why."""
+    """Return the reasons of an assessment as one sentence."""
     return f"not assessable: {'; '.join(assessment.reasons)}"
 
 
 def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:
-    """Return an explanation as JSON, PNG, ``.npy`` or DICOM, whichever the row asks for."""
+    """Return an explanation as JSON, PNG, ``.npy`` or DICOM, as the row requests."""
     context = context.with_found(explanation)
     silence = _silence(row, explanation)
     if silence is not None and row.media_type == PNG:
@@ -148,7 +149,7 @@ def explanation_response(row: Row, explanation: Explanation, context: Context) -
 
 
 def _silence(row: Row, explanation: Explanation) -> str | None:
-    """Return the sentence that stands in place of a picture which would look like a finding; None if it is one."""
+    """Return the sentence that replaces a picture which is not a finding but looks like one; None if it is one."""
     if not row.registered:
         return None
     if isinstance(explanation, OneSample):
@@ -158,7 +159,7 @@ def _silence(row: Row, explanation: Explanation) -> str | None:
 
 
 def ablation_response(row: Row, found: Ablation, context: Context) -> Response:
-    """Return a disk ablation as JSON or as a picture, whichever the row asks for."""
+    """Return a disk ablation as JSON or PNG, as the row requests."""
     if row.media_type == PNG:
         phantom = row.opened[0].phantom
         assert phantom is not None, "an ablation is of a registered phantom"
@@ -184,10 +185,10 @@ def ablation_response(row: Row, found: Ablation, context: Context) -> Response:
 
 
 def explanation_fields(row: Row, explanation: Explanation, context: Context) -> dict[str, Any]:
-    """Return an explanation as JSON values: the map and how often each pixel was visited, or the map of one sample.
+    """Return an explanation as JSON values: the map and the visits of each pixel, or the map of one sample.
 
-    A map of many samples comes with its reliability, and with the two halves that tells: whoever joins maps of several
-    ranges of samples joins them as well. Maps of members are not in it, but their standard deviation.
+    A map of many samples includes its reliability and the half maps behind it, which a client needs to merge the maps
+    of several ranges of samples. The maps of members are left out; their standard deviation is included.
     """
     return _explanation_fields(row, explanation, context.with_found(explanation), with_members=False)
 
@@ -228,7 +229,7 @@ def _explanation_fields(
 
 
 def preview(partial: UpsampledMap) -> dict[str, Any]:
-    """Return a map of the samples so far, averaged over blocks to at most 500x500 float32, as JSON values."""
+    """Return a partial map as JSON values, averaged over blocks to at most 500x500 float32."""
     return array_to_json(display_map(partial, max_side=_PREVIEW_SIDE).astype(np.float32))
 
 
@@ -288,6 +289,7 @@ def _cdc_png(found: Judged) -> bytes:
 
 
 def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:
+    # The smallest integer type that holds the counts: a map of 7 million pixels travels in this answer.
     visits = upsampled.visits.astype(np.min_scalar_type(int(upsampled.visits.max())))
     fields = {"map": array_to_json(upsampled.map.astype(np.float32)), "visits": array_to_json(visits)}
     if upsampled.members is not None:

@@ -1,11 +1,11 @@
-"""How far the predicted curve of an image is from its true one, learned on phantoms that no member saw.
+"""Calibrated errors of predicted curves, estimated on phantoms that no member has seen.
 
-The members of an ensemble know little of their common error (Amanova et al. 2022, Fig. 2 b: 61 % coverage in scenario
-4), and dropout widens the noise that they learn. The interval of an answer is therefore calibrated: on phantoms drawn
-in full, registered and read as a request is, in the logarithm of the thresholds. Two parts are told apart by reading
-several images of each exposure: the *shared* error, which all images of an exposure have in common, and the *own* error
-of each image, which averages out. Scattered pixels do not show the blur of the detector; it is measured on the whole
-image (`radlens.phantoms.cdmam.disk_blur`), and what it does to the curve is part of the calibration.
+The disagreement of members says little about their common error (Amanova et al. 2022, Fig. 2 b: 61 % coverage in
+scenario 4), and dropout widens the noise that they learn. Intervals are therefore calibrated on phantoms simulated at
+full size, registered and read like a request, in the logarithm of the thresholds. Several images of each exposure
+separate two parts: the *shared* error, common to the images of an exposure, and the *own* error of each image, which
+averages out. Scattered pixels do not show the blur of the detector; it is measured on the whole image
+(`radlens.phantoms.cdmam.disk_blur`), and the calibration corrects its influence on the curve.
 """
 
 from __future__ import annotations
@@ -31,42 +31,43 @@ _DEGREE, _BLUR_DEGREE = 3, 1
 _PRIOR, _N_STEPS, _MOST_GROWTH = 1.0, 50, 1.0
 
 _COVERED = 0.96
-"""Share of the thresholds of the calibration images that lie in their intervals. Of images that are left out of the
-calibration 95 % do: ``python benchmarks/calibration.py RUN FOLDER`` prints it."""
+"""Share of the calibration images' thresholds that lie in their intervals. For images left out of the calibration the
+share is 95 %, as ``python benchmarks/calibration.py RUN FOLDER`` prints."""
 
 BLUR_UNIT_MM = 0.01
-"""Unit in which the blur of the disks is counted, mm."""
+"""Unit of the blur in the calibration, in mm."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Errors of the logarithm of the 12 thresholds, which depend on how good the image is.
+    """Errors of the logarithms of the 12 thresholds as functions of image quality.
 
-    ``x`` is the logarithm of the predicted midpoint over ``midpoint_um``, kept inside ``midpoint_range``; ``b`` is the
-    blur of the disks over ``blur_mm``, in units of `BLUR_UNIT_MM`, kept inside ``blur_range`` and nearer to 0 the less
-    certain it is.
+    ``x`` is the logarithm of the predicted midpoint over ``midpoint_um``, clipped to ``midpoint_range``; ``b`` is the
+    blur of the disks minus ``blur_mm``, in units of `BLUR_UNIT_MM`, shrunk to 0 by its uncertainty and clipped to
+    ``blur_range``.
 
     Attributes:
         offset: four coefficients of each point: ``offset[0] + offset[1] x + offset[2] x**2 + offset[3] x**3`` is the
-            mean of predicted minus true logarithm, which is taken off every prediction.
-        blur_offset: two coefficients of each point: ``(blur_offset[0] + blur_offset[1] x) b`` is taken off as well.
+            mean of predicted minus true logarithm, which is subtracted from every prediction.
+        blur_offset: two coefficients of each point: ``(blur_offset[0] + blur_offset[1] x) b`` is subtracted as well.
         blur_mm: mean blur of the calibration images, mm.
-        blur_deviation_mm: standard deviation of the blur among them, mm.
-        blur_range: smallest and largest ``b`` of them.
-        shared: standard deviation of the error that all images of an exposure have in common, at ``x`` 0.
-        own: standard deviation of the error of one image, at ``x`` 0.
-        epistemic: root mean square over the images of the members' disagreement at ``x`` 0, relative; it is part of
+        blur_deviation_mm: standard deviation of the blur of the calibration images, mm.
+        blur_range: smallest and largest ``b`` of the calibration images.
+        shared: standard deviation at ``x = 0`` of the error that the images of an exposure have in common.
+        own: standard deviation at ``x = 0`` of the error of a single image.
+        epistemic: relative disagreement of the members at ``x = 0``, root mean square over the images; it is part of
             both errors.
         shared_growth: two coefficients: the logarithm of ``shared`` grows by ``shared_growth[0] x + shared_growth[1]
             x**2``.
-        own_growth: the same of ``own``.
-        epistemic_growth: the same of ``epistemic``.
+        own_growth: coefficients of the growth of ``own``, like ``shared_growth``.
+        epistemic_growth: coefficients of the growth of ``epistemic``, like ``shared_growth``.
         midpoint_um: geometric mean of the predicted midpoints, um of gold.
         midpoint_range: smallest and largest ``x`` of the calibration images.
-        factor: of all parts, so that 95 % of the thresholds of other images lie in their intervals.
-        n_exposures: exposures behind these numbers.
-        n_images: images of each.
-        n_samples: samples averaged for each image.
+        factor: common factor of the errors, chosen so that 95 % of the thresholds of other images lie in their
+            intervals.
+        n_exposures: number of exposures of the calibration.
+        n_images: number of images of each exposure.
+        n_samples: number of samples averaged for each image.
     """
 
     offset: tuple[tuple[float, ...], ...]
@@ -91,8 +92,8 @@ class Calibration:
         """Return a predicted curve without its mean error, (12,) um of gold.
 
         Args:
-            mean_um: (12,) predicted curve.
-            blur: of the disks of its image; None for the mean of the calibration.
+            mean_um: (12,) predicted curve, um of gold.
+            blur: blur of the disks of the image; None for the mean of the calibration.
         """
         x = self._place(float(mean_um.mean()))
         offset = np.power(x, np.arange(len(self.offset))) @ np.array(self.offset)
@@ -106,14 +107,14 @@ class Calibration:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the aleatoric and the epistemic standard deviation of the logarithm of each point, (12,) each.
 
-        The members' usual disagreement is part of the measured errors: at most half of their variance, since the mean
-        of members that disagree can be better than each. The rest is the aleatoric part. So both together are as
-        measured where the members disagree as usual, and more where they disagree more.
+        The usual disagreement of the members is part of the measured errors. It gets at most half of their variance,
+        since the mean of members that disagree can be better than each member. The rest is the aleatoric part. Their
+        sum is therefore the measured error where the members disagree as usual, and larger where they disagree more.
 
         Args:
             midpoint_um: predicted midpoint before `corrected`, um of gold.
             epistemic: relative disagreement of the members, (12,).
-            n_images: images of one exposure that were combined.
+            n_images: number of combined images of one exposure.
         """
         x = self._place(midpoint_um)
         whole, usual = self._measured(x, n_images), np.array(self.epistemic) * _grown(self.epistemic_growth, x)
@@ -121,9 +122,10 @@ class Calibration:
         return self.factor * np.sqrt(whole**2 - part**2), self.factor * part * epistemic / usual
 
     def own_midpoint(self, midpoint_um: float) -> float:
-        """Return the standard deviation of the logarithm of an image's midpoint about that of its exposure.
+        """Return the standard deviation of the logarithm of an image's midpoint around that of its exposure.
 
-        The errors of the points of one image are alike, so the mean of their deviations stands for the midpoint.
+        The errors of the points of one image are strongly correlated, so the mean of their standard deviations is that
+        of the midpoint.
         """
         return float(_grown(self.own_growth, self._place(midpoint_um)) * np.mean(self.own))
 
@@ -133,10 +135,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        """Return what `as_json` wrote.
+        """Read the values of `as_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: not the numbers of a calibration.
+            KeyError, TypeError, ValueError: The values are not those of a calibration.
         """
         found: dict[str, Any] = {name: tuple(map(float, values[name])) for name in _CURVES}
         for name in ("offset", "blur_offset"):
@@ -162,17 +164,17 @@ class Calibration:
 def calibrate(
     predicted_um: ArrayLike, epistemic: ArrayLike, true_um: ArrayLike, blur: ArrayLike, *, n_samples: int
 ) -> Calibration:
-    """Estimate the errors of predictions of several images of each of many exposures.
+    """Estimate the errors of predictions from several images of each of many exposures.
 
     Args:
         predicted_um: (exposures, images, 12) predicted curves, um of gold, at least 8 exposures of 2 images.
-        epistemic: relative disagreement of the members, of the same shape.
-        true_um: (exposures, 12) their true curves.
+        epistemic: (exposures, images, 12) relative disagreement of the members.
+        true_um: (exposures, 12) true curves, um of gold.
         blur: (exposures, images, 2) blur of the disks of each image and its standard error, mm.
-        n_samples: samples averaged for each image.
+        n_samples: number of samples averaged for each image.
 
     Raises:
-        InvalidInput: other shapes, or values that are not positive and finite.
+        InvalidInput: A shape is wrong, or a value is not positive and finite.
     """
     predicted, disagreement, true = _checked(predicted_um, epistemic, true_um)
     found_mm, error_mm = np.moveaxis(_checked_blur(blur, predicted.shape[:2]), -1, 0)
@@ -195,7 +197,7 @@ def calibrate(
     coefficients = np.linalg.lstsq(powers, errors.reshape(-1, n_points), rcond=None)[0]
     errors = errors - (powers @ coefficients).reshape(errors.shape)
     offset, blur_offset = coefficients[: _DEGREE + 1], coefficients[_DEGREE + 1 :]
-    # Of an exposure: what its images have in common, and how they scatter about it.
+    # Each exposure splits into the mean error of its images and their scatter around it.
     common, within, place = errors.mean(axis=1), errors.var(axis=1, ddof=1), x.mean(axis=1)
     own_growth = _growth(place, within.mean(axis=1))
     shared_growth = _growth(place, (common**2).mean(axis=1))
@@ -203,6 +205,7 @@ def calibrate(
     epistemic_factors = _grown(epistemic_growth, place)
     own_factors, shared_factors = _grown(own_growth, place), _grown(shared_growth, place)
     own = (within / own_factors[:, None] ** 2).mean(axis=0)
+    # The mean over the images of an exposure still holds a part of their own errors.
     left = own * np.mean(own_factors**2 / shared_factors**2) / n_images
     shared = (common**2 / shared_factors[:, None] ** 2).mean(axis=0) - left
     draft = Calibration(
@@ -249,7 +252,7 @@ def _checked(
 
 
 def _shrunk(blur_mm: float, error_mm: float, mean_mm: float, deviation_mm: float, limits: tuple[float, float]) -> float:
-    """Return a blur against the mean, in units, as far as it is known: what is not certain is taken to be usual."""
+    """Return a blur minus the mean, in units of `BLUR_UNIT_MM`, shrunk to 0 by its uncertainty."""
     if not math.isfinite(error_mm):
         return 0.0
     weight = deviation_mm**2 / max(deviation_mm**2 + error_mm**2, 1e-12)
@@ -266,21 +269,22 @@ def _checked_blur(blur: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64
 
 
 def _grown(growth: tuple[float, float], x: Any) -> Any:
-    """Return the factor of a deviation at ``x``, a number or an array."""
+    """Return the factor of a standard deviation at ``x``, a number or an array."""
     return np.exp(growth[0] * x + growth[1] * x**2)
 
 
 def _growth(places: NDArray[np.float64], variances: NDArray[np.float64]) -> tuple[float, float]:
-    """Return how the logarithm of a deviation grows with the log midpoint: the most likely quadratic.
+    """Fit the growth of the logarithm of a standard deviation with the log midpoint: the most likely quadratic.
 
-    Each variance is taken to be its expected value times a variate of one gamma distribution. A weak prior pulls both
-    coefficients to 0; they are bounded, since this is a second-order effect.
+    The model of a variance is its expected value times a variate of one gamma distribution. A weak prior pulls both
+    coefficients to 0, and they are bounded, since this is a second-order effect.
     """
     design = np.stack([np.ones_like(places), places, places**2], axis=1)
     information = design.T @ design + np.diag([0.0, _PRIOR, _PRIOR])
     found = np.array([0.5 * math.log(variances.mean() + 1e-12), 0.0, 0.0])
     for _ in range(_N_STEPS):
         ratio = np.clip(variances / np.exp(2 * design @ found), 0.0, 10.0)
+        # Fisher scoring; the half and the 2 come from the square in the variance.
         score = design.T @ (ratio - 1) - 2 * np.array([0.0, _PRIOR, _PRIOR]) * found
         found = found + 0.5 * np.linalg.solve(information, score)
         found[1:] = np.clip(found[1:], -_MOST_GROWTH, _MOST_GROWTH)

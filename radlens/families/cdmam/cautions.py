@@ -1,4 +1,4 @@
-"""What a reader of a result should know about the image it came from."""
+"""Warnings about images that differ from the training images."""
 
 from radlens.families.cdmam.manifest import InputSpec
 from radlens.images import SAMPLED_SHAPE, Image
@@ -6,13 +6,13 @@ from radlens.images import SAMPLED_SHAPE, Image
 __all__ = ["cautions"]
 
 _SPACING_TOLERANCE = 0.1
-"""Relative difference of pixel spacing up to which an image counts as one the model was trained for."""
+"""Largest relative difference from the pixel spacing of the training images that causes no warning."""
 
 
 def cautions(image: Image, trained: InputSpec) -> list[str]:
     """Return one sentence for each way in which ``image`` differs from the training images.
 
-    An image that comes at the network's own size has no spacing to compare: its pixels were chosen by the sender.
+    The spacing of an image of the network's own size is not compared: the sender chose its pixels.
     """
     mean, std = float(image.pixels.mean(dtype="float64")), float(image.pixels.std(dtype="float64"))
     found = [

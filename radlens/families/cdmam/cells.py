@@ -15,13 +15,13 @@ __all__ = ["automated_um", "distance_from_line", "threshold_line"]
 def threshold_line(mean_um: ArrayLike) -> NDArray[np.float64]:
     """Return the threshold of each of the 16 diameters, um of gold, largest diameter first.
 
-    The curve has 12 of them; the three larger diameters and the smallest one take the nearest point.
+    The curve has 12 points; the three largest diameters and the smallest one get the value of the nearest point.
 
     Args:
         mean_um: (12,) thresholds of the curve, um of gold, positive.
 
     Raises:
-        InvalidInput: another shape, or a value that is not positive and finite.
+        InvalidInput: The shape is wrong, or a value is not positive and finite.
     """
     mean = np.asarray(mean_um, np.float64)
     if mean.shape != (12,) or not (np.isfinite(mean).all() and mean.min() > 0):
@@ -31,7 +31,7 @@ def threshold_line(mean_um: ArrayLike) -> NDArray[np.float64]:
 
 
 def automated_um(mean_um: ArrayLike) -> NDArray[np.float64]:
-    """Return the thresholds of the automated read-out that belong to human-equivalent ones, (12,) um of gold."""
+    """Convert human-equivalent thresholds to those of the automated read-out, (12,) um of gold."""
     return np.asarray(mean_um, np.float64) / np.array(HUMAN_FACTORS)
 
 
@@ -39,10 +39,10 @@ def distance_from_line(mean_um: ArrayLike) -> NDArray[np.float64]:
     """Return the natural logarithm of thickness over threshold for each cell, (16, 16); nan where there is no cell.
 
     Args:
-        mean_um: as `threshold_line`.
+        mean_um: (12,) thresholds of the curve, um of gold, positive.
 
     Raises:
-        InvalidInput: as `threshold_line`.
+        InvalidInput: The shape is wrong, or a value is not positive and finite.
     """
     distance = np.log(np.array(THICKNESSES_UM) / threshold_line(mean_um)[:, None])
     return np.where(CELL_EXISTS, distance, np.nan)

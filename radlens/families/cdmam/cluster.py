@@ -1,22 +1,23 @@
-"""Samples of one image spread over the workers of a Ray cluster (Moritz et al., OSDI 2018): Algorithm 2 in ranges.
+"""Samples of one image explained by the workers of a Ray cluster (Moritz et al., OSDI 2018).
 
-Amanova et al. 2022, section 2.3.2, add up the maps of many samples, each of which depends on its number alone.
+Algorithm 2 of Amanova et al. 2022, section 2.3.2, adds up the maps of many samples, and a sample depends on its number
+alone, so workers can explain ranges of samples independently.
 
-- A worker is a Ray actor that holds the model. A task is one range of samples, one batch. Ray starts a lost worker
-  again and repeats its task; a task that costs three workers ends the run.
+- A worker is a Ray actor that holds the model. A task is one batch, a range of samples. Ray restarts a lost worker and
+  retries its task; the run fails when a task has lost three workers.
 - A task returns the maps of its samples, float32 ``(n, 1, 250, 250)``: 250 kB each, 1.3 GB for 5000 samples. A partial
-  map of 7 million pixels would be 56 MB in float64 however few samples it holds.
-- The driver runs :func:`radlens.explainers.upsample` and adds the maps up in the order of their numbers. The result is
-  therefore that of a single run **bit for bit**, whatever the number of workers and of lost ones, as long as an
-  explainer gives one batch the same map everywhere: same engine, same kind of processor and, for engines whose sums
-  depend on it, same number of threads. Otherwise it is equal to within the rounding of the engine. All workers compute
-  with one engine.
-- At most two batches for each worker are computed ahead, which bounds the memory of the driver by
-  ``2 * workers * batch_size * 250 kB`` more than that of a single run.
+  map of 7 million pixels would be 56 MB in float64 for any number of samples.
+- The driver runs :func:`radlens.explainers.upsample` and adds the maps in the order of their numbers. The result
+  therefore equals that of a single process **bit for bit**, whatever the number of workers and of lost workers, if
+  every worker computes the same map of a batch: same engine, same kind of processor and, for engines whose sums depend
+  on it, same number of threads. Otherwise results agree to within the rounding of the engine. All workers use the same
+  engine.
+- Workers compute at most two batches each ahead of the driver, so its memory exceeds that of a single process by at
+  most ``2 * workers * batch_size * 250 kB``.
 
-Machines of a cluster need radlens in the same version, and Ray. The bundle travels through Ray's object store and is
-unpacked once on each machine, to ``bundles/<bundle hash>`` in radlens' cache folder there. It stays for later runs, is
-verified each time it is opened, and may be deleted while nothing runs.
+Every machine of the cluster needs Ray and the same version of radlens. The bundle travels through Ray's object store
+and is unpacked once on each machine, to ``bundles/<bundle hash>`` in the cache folder of radlens. It stays there for
+later runs, is verified whenever it is opened, and may be deleted while no run uses it.
 """
 
 import fcntl
@@ -56,35 +57,35 @@ from radlens.images.sampling import downsample
 __all__ = ["MAX_TRIES", "Cluster", "open_cluster"]
 
 MAX_TRIES = 3
-"""Workers that one task may cost before the run is given up."""
+"""Number of attempts of a task; the run fails when the last one loses its worker."""
 
 _AHEAD = 2
-"""Tasks per worker that run, wait for a worker or have a result that is not added up yet."""
+"""Tasks per worker that are queued, running, or finished but not yet added up."""
 
 _OBJECT_STORE_BYTES = 300_000_000
-"""Shared memory of a local Ray: an image of 7 million pixels is 28 MB, a batch of 8 maps 2 MB."""
+"""Shared memory of a local Ray; an image of 7 million pixels takes 28 MB, a batch of 8 maps 2 MB."""
 
 _MAX_FOLDER = 24
-"""Characters of the folder for temporary files: Ray's sockets lie 80 deeper, and may have 107 (sun_path in unix(7))."""
+"""Longest path of the folder for temporary files: Ray's socket paths add 80 characters, and unix(7) allows 107."""
 
 _TOKEN = os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
-"""Token of the local Ray. Ray reads it once in a process, so it stays the same."""
+"""Token of the local Ray. Ray reads it once per process, so it must not change."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A call after the connection was lost would otherwise start another Ray.
+    # Otherwise a call after a lost connection starts another Ray.
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
-"""Settings of any Ray, read when it is imported."""
+"""Environment of every Ray, read when Ray is imported."""
 
 _LOCAL_ENVIRONMENT = {
-    # Without clusters of several machines Ray listens on the loopback interface alone.
+    # With clusters of several machines disabled, Ray listens on the loopback interface alone.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Ray would otherwise write a token into the home of the user, who may have none.
+    # Otherwise Ray writes a token into the user's home folder, which may not exist.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": _TOKEN,
 }
-"""Settings of a local Ray, of which the first is read when Ray is imported."""
+"""Environment of a local Ray; the first variable is read when Ray is imported."""
 
 log = logging.getLogger(__name__)
 
@@ -100,28 +101,28 @@ def open_cluster(
     engine: str = "auto",
     timeout_s: float = 60.0,
 ) -> Iterator["Cluster"]:
-    """Give workers once the first of them has opened the model; they are stopped at the end, also after an error.
+    """Start workers, yield them once the first has opened the model, and stop them at the end, also after an error.
 
-    Without ``address`` a Ray is started on this machine and stopped at the end: no dashboard, no usage statistics, a
-    temporary folder and a token of its own, on the loopback interface. A process that is connected to Ray already uses
-    that one and leaves it as it is.
+    Without ``address`` a Ray is started on this machine and stopped at the end. It has no dashboard and no usage
+    statistics, its own temporary folder and token, and listens on the loopback interface alone. A process that is
+    already connected to Ray uses that connection and keeps it open.
 
     Args:
-        bundle: Model, which is sent to the machines of a cluster.
-        workers: Number of workers, at least 1; a busy cluster may have room for fewer for a while.
+        bundle: Model; it is sent to the machines of the cluster.
+        workers: Number of workers, at least 1; a busy cluster may start fewer at first.
         address: Address of a cluster: ``ray://host:port`` from any machine, with ``ray[client]`` installed, or
-            ``host:port`` on a machine that belongs to it, where Ray ends this process if the cluster ends. If the
-            cluster asks for a token, ``RAY_AUTH_TOKEN`` must hold it.
-        cores: Processor cores of each worker, at least 1; by default an equal share of the cluster's.
-        gpus: GPUs of each worker, at least 0; below 1 for workers that share one.
-        engine: Engine of every worker, see `open_bundle`; with ``"auto"`` the first worker chooses.
-        timeout_s: Seconds in which the address must answer, and a worker must find room.
+            ``host:port`` on a machine of the cluster, where Ray ends this process if the cluster ends. If the cluster
+            requires a token, ``RAY_AUTH_TOKEN`` must hold it.
+        cores: Number of processor cores of each worker, at least 1; by default an equal share of the cluster's cores.
+        gpus: Number of GPUs of each worker, at least 0; below 1 for workers that share a GPU.
+        engine: Name of the engine of every worker, as for `open_bundle`; with ``"auto"`` the first worker chooses.
+        timeout_s: Seconds within which the address must answer and the first worker must start.
 
     Raises:
-        InvalidParameter: a number is out of range, or an address is malformed or given although Ray is connected.
+        InvalidParameter: A number is out of range, an address is malformed, or it is given although Ray is connected.
         MissingDependency: Ray is not installed.
-        ServerError: Ray cannot be started or reached, no worker found room, or opening the model failed.
-        RadlensError: what a worker raises that cannot open the model.
+        ServerError: Ray cannot be started or reached, no worker could start, or opening the model failed.
+        RadlensError: A worker could not open the model; its error is raised here.
     """
     for name, value, least in (("workers", workers, 1), ("cores", cores, 1), ("gpus", gpus, 0)):
         if value is not None and value < least:
@@ -140,10 +141,10 @@ def open_cluster(
 
 
 class Cluster:
-    """Workers that hold one model; :func:`open_cluster` makes it.
+    """Workers that hold one model, created by :func:`open_cluster`.
 
     Attributes:
-        replacements: Names of the processes that took the place of lost workers.
+        replacements: Names of the processes that replaced lost workers.
     """
 
     def __init__(self, ray: Any, workers: int, cores: int, gpus: float) -> None:
@@ -158,7 +159,7 @@ class Cluster:
     def open(self, bundle: Bundle, engine: str, timeout_s: float, *, is_local: bool) -> None:
         """Start the workers and wait until the first of them has opened the model.
 
-        Arguments and errors are those of :func:`open_cluster`; workers that are local read the bundle where it is.
+        Arguments and errors are those of :func:`open_cluster`; local workers read the bundle from its own folder.
         """
         ray, n, cores, gpus = self._ray, *(self._described[name] for name in ("n", "cores", "gpus"))
         kind = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=-1, max_task_retries=MAX_TRIES - 1)(_Worker)
@@ -168,39 +169,39 @@ class Cluster:
             sent = bundle.path.resolve() if is_local else ray.put(contents)
             arguments = sent, bundle.bundle_hash, radlens.__version__, cores, n
             self._workers = [kind.remote(*arguments) for _ in range(n)]
-            # A worker takes another task when one of its own is done, and its first ones when it has found room.
+            # A worker gets a new task whenever one of its tasks is done; the first ones are done when it has started.
             self._tasks = {worker.arrive.remote(): worker for worker in self._workers * _AHEAD}
             arrived, _ = ray.wait(list(self._tasks), timeout=timeout_s)
             if not arrived:
                 room = f"a worker of {cores} cores and {gpus:g} GPUs"
                 raise ServerError(f"cluster must have room for {room}, got none within {timeout_s:g} s")
             self._stated = ray.get(self._tasks[arrived[0]].open.remote(engine))
-        # The weights themselves are engine torch, wherever they are.
+        # torch-cuda names the weights on a GPU; workers without a GPU compute the same weights as engine torch.
         chosen = "torch" if self._stated["engine"] == "torch-cuda" else self._stated["engine"]
         self._engine = chosen if engine == "auto" else engine
 
     def stated(self) -> dict[str, Any]:
-        """Return what provenance says of the engine and its workers, as JSON values."""
+        """Return the provenance of the engine and the workers as JSON values."""
         return {**self._stated, "workers": self._described}
 
     def upsample(self, pixels: np.ndarray, explainer: Explainer, **sampling: Any) -> UpsampledMap:
-        """Explain downsampled copies of an image: :func:`radlens.explainers.upsample`, computed by the workers.
+        """Run :func:`radlens.explainers.upsample` with the maps that the workers compute.
 
         Args:
             pixels: Image ``(H, W)``, floating point, at least 250x250, not normalised.
             explainer: Method with its parameters.
-            **sampling: Other arguments of that function. A batch is a task, and by default as large as those of the
-                engine of the first worker; a run that was saved without workers can continue with workers, and the
-                reverse.
+            **sampling: Other arguments of that function. A batch is a task; its default size is that of the engine of
+                the first worker. Workers can continue a run that was saved without them, and vice versa.
 
         Raises:
-            InvalidParameter: a parameter is out of range, or a map is not finite.
-            RadlensError: what the explainer or the engine of a worker raises.
-            ServerError: a task has cost `MAX_TRIES` workers or failed in another way, or the cluster was closed.
+            InvalidParameter: A parameter is out of range, or a map is not finite.
+            RadlensError: The explainer or the engine of a worker raised this error.
+            ServerError: A task lost its worker `MAX_TRIES` times or failed in another way, or the cluster was closed.
         """
         maps: Iterator[np.ndarray]
         sampling = {"batch_size": self._stated["batch_size"], **sampling}
         drawn = signature(upsample).bind(
+            # torch warns about arrays that are read-only, such as views of a request.
             torch.from_numpy(np.require(pixels, requirements="W")),
             lambda batch: torch.from_numpy(next(maps)),
             **sampling,
@@ -211,17 +212,17 @@ class Cluster:
             return upsample(*drawn.args, **drawn.kwargs)
 
     def close(self) -> None:
-        """Stop the workers, also in the middle of a task; a thread that waits for them gets a `ServerError`."""
+        """Stop the workers, even in the middle of a task; a thread that waits for them gets a `ServerError`."""
         self._is_closed = True
         with suppress(ConnectionError):
             for worker in self._workers:
                 self._ray.kill(worker)
-        # That thread must have left before Ray is shut down.
+        # The waiting thread must have left before Ray is shut down.
         with self._running:
             pass
 
     def _in_order(self, pixels: np.ndarray, explainer: Explainer, sampling: Mapping[str, Any]) -> Iterator[np.ndarray]:
-        """Yield the maps of each batch, in the order of batches."""
+        """Yield the maps of each batch in the order of the batches."""
         with self._answering("explain samples"):
             job = self._ray.put(pixels), explainer, sampling["sampler"], sampling["seed"], self._engine
             queue: deque[Any] = deque()
@@ -239,13 +240,13 @@ class Cluster:
         replacement, maps = self._ray.get(task)
         if replacement is not None and replacement not in self.replacements:
             self.replacements.add(replacement)
-            log.warning("a worker was lost; %s takes its place and repeats its samples", replacement)
-        # A copy, because Ray's own is read-only and takes up room in the object store.
+            log.warning("a worker was lost; %s replaces it and repeats its samples", replacement)
+        # A copy, because Ray's array is read-only and occupies the object store.
         return np.array(maps)
 
     @contextmanager
     def _answering(self, what: str) -> Iterator[None]:
-        """Raise an error of ours that a worker raised as it is, and any other one as `ServerError`."""
+        """Raise a worker's `RadlensError` unchanged, and any other failure of Ray as `ServerError`."""
         try:
             if self._is_closed:
                 raise ServerError(f"cluster must {what}, got a closed one")
@@ -259,15 +260,15 @@ class Cluster:
 
 
 def _ranges(sampling: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    """Yield first sample and number of samples of each batch that `upsample` makes with these arguments."""
+    """Yield first sample and number of samples of each batch of `upsample` with these arguments."""
     is_automatic, done, batch_size = sampling["n_samples"] == AUTO, 0, sampling["batch_size"]
     limit = sampling["max_samples"] if is_automatic else sampling["n_samples"]
     if sampling["checkpoint"] is not None:
-        # It was read, or begun, before the first batch is wanted.
+        # `upsample` has read or created the checkpoint before it requests the first batch.
         with np.load(sampling["checkpoint"].path) as saved:
             done, saved_size = saved["counts"].tolist()
         batch_size = min(saved_size, batch_size)
-    # Batches of an automatic run are cut where it looks at its reliability.
+    # An automatic run cuts its batches where it estimates its reliability.
     goal = Goal(min_samples=2, max_samples=max(limit, 2))
     while done < limit:
         n = min(batch_size, (min(goal.next_look(done), limit) if is_automatic else limit) - done)
@@ -276,13 +277,13 @@ def _ranges(sampling: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
 
 
 class _Worker:
-    """Holds a model and explains ranges of samples; runs as a Ray actor.
+    """Ray actor that holds a model and explains ranges of samples.
 
     Args:
-        bundle: Path, on this machine, or contents of the files of the bundle by name.
+        bundle: Path of the bundle on this machine, or contents of its files by name.
         bundle_hash: Hash of the bundle.
-        version: Version of radlens that the driver runs.
-        cores: Threads to compute with.
+        version: Version of radlens of the driver.
+        cores: Number of threads to compute with.
         n_workers: Number of workers of the cluster.
     """
 
@@ -299,25 +300,25 @@ class _Worker:
         self._opened: tuple[Bundle, BundleEngine] | None = None
 
     def arrive(self) -> None:
-        """Answer as soon as the worker has found room."""
+        """Do nothing; the call returns as soon as Ray has started the worker."""
 
     def open(self, engine: str) -> dict[str, Any]:
-        """Return what provenance says of the engine of the model.
+        """Open the model and return the provenance of its engine.
 
         Raises:
-            RadlensError: the model cannot be opened here, or another version of radlens is installed.
+            RadlensError: The model cannot be opened, or the version of radlens differs from the driver's.
         """
         return self._model(engine)[1].stated()
 
     def _model(self, engine: str) -> tuple[Bundle, BundleEngine]:
-        # Errors of the constructor would not reach the driver as they are.
+        # Ray would wrap errors of the constructor, so the model is opened here.
         if radlens.__version__ != self._version:
             raise ServerError(f"workers must have radlens {self._version}, got {radlens.__version__}")
         if self._opened is None:
             sent = self._sent
             bundle = Bundle.load(sent) if isinstance(sent, Path) else _unpacked(self._bundle_hash, sent)
             if bundle.bundle_hash != self._bundle_hash:
-                raise BundleError("bundle must be the one that was sent, got another")
+                raise BundleError("bundle must be the one that the driver opened, got another")
             self._opened = bundle, open_bundle(bundle, engine, memory_limit=_memory_limit(self._n_neighbours))
         return self._opened
 
@@ -326,10 +327,10 @@ class _Worker:
     ) -> tuple[str | None, np.ndarray]:
         """Return the maps ``(n, 1, 250, 250)`` of samples ``first`` to ``first + n - 1``.
 
-        They come with the name of this process if it took the place of a lost worker, otherwise with None.
+        The first value is the name of this process if it replaces a lost worker, otherwise None.
 
         Raises:
-            InvalidParameter: a map is not finite.
+            InvalidParameter: A map is not finite.
         """
         bundle, model = self._model(engine)
         samples = [downsample(pixels, sampler, seed=seed, index=i).image for i in range(first, first + n)]
@@ -342,14 +343,15 @@ class _Worker:
 
 
 def _memory_limit(n_neighbours: int) -> int | None:
-    """Return the bytes of an engine beside so many others; None where the limit of a single process is right."""
+    """Return the memory limit of one of ``n_neighbours`` engines on a machine, bytes; None for the default limit."""
+    # The default limit of an engine leaves room for two.
     if n_neighbours <= 2 or memory.MEMORY_LIMIT_VARIABLE in os.environ:
         return None
     return int(memory.available_memory() * 2 * memory.FRACTION / n_neighbours)
 
 
 def _unpacked(bundle_hash: str, files: Mapping[str, np.ndarray]) -> Bundle:
-    """Return the bundle of these files on this machine, written by the first worker that needs it."""
+    """Return the bundle of ``files`` in the cache folder of this machine; the first worker writes it."""
     folder = cache_folder() / "bundles" / bundle_hash
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
@@ -370,14 +372,14 @@ def _n_cores() -> int:
 
 
 def _share(cores: Sequence[int], workers: int) -> int:
-    """Return the most cores a worker can have if ``workers`` are to fit on machines with so many ``cores``; least 1."""
+    """Return the largest number of cores, at least 1, with which ``workers`` fit on machines with these ``cores``."""
     fitting = (n for n in range(1, max(cores, default=0) + 1) if sum(have // n for have in cores) >= workers)
     return max(fitting, default=1)
 
 
 @contextmanager
 def _connected(address: str | None, n_cores: int, timeout_s: float) -> Iterator[tuple[Any, bool]]:
-    """Connect this process to Ray; give Ray, and whether it is a local one that was started here."""
+    """Connect this process to Ray; yield the module, and whether a local Ray was started."""
     with ExitStack() as stack:
         stack.enter_context(_environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})))
         try:
@@ -398,11 +400,11 @@ def _connected(address: str | None, n_cores: int, timeout_s: float) -> Iterator[
 
 @contextmanager
 def _local_ray(ray: Any, n_cores: int) -> Iterator[None]:
-    """Start a Ray on this machine, with a temporary folder of its own."""
+    """Start a Ray on this machine with its own temporary folder."""
     if not ip_address(ray.util.get_node_ip_address()).is_loopback:
         raise ServerError(
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER must be 0 when ray is imported, so that a Ray of this machine listens "
-            "on the loopback interface alone; got an import without"
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER must be 0 before ray is imported, so that a local Ray listens on the "
+            "loopback interface alone; got an import without it"
         )
     usual = tempfile.gettempdir()
     parent = usual if len(usual) <= _MAX_FOLDER else "/tmp"
@@ -416,7 +418,7 @@ def _local_ray(ray: Any, n_cores: int) -> Iterator[None]:
 
 
 def _require_reachable(address: str, timeout_s: float) -> None:
-    """Find out soon that nobody listens at an address: Ray tries for minutes."""
+    """Check that a server listens at an address; Ray itself would retry for minutes."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         place = parts.hostname, parts.port
@@ -432,18 +434,18 @@ def _require_reachable(address: str, timeout_s: float) -> None:
 
 @contextmanager
 def _session(ray: Any, wanted: str, **arguments: Any) -> Iterator[None]:
-    """Connect to Ray; leave it at the end, also where it was only half started."""
+    """Connect to Ray, and disconnect at the end, even after a start that failed halfway."""
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
 
     def leave(signum: int, frame: Any) -> None:
-        # Unwind, so that everything is stopped on the way: Ray's own handler prints a stack.
+        # An exception unwinds and stops everything on the way; Ray's own handler prints a stack trace.
         sys.exit(128 + signum)
 
     try:
         try:
             ray.init(logging_level="error", log_to_driver=False, **arguments)
-        except Exception as error:  # Ray lets through whatever its parts raise
+        except Exception as error:  # ray.init passes on the errors of its parts, of any type
             raise ServerError(f"{wanted}, got {type(error).__name__}") from error
         if is_main:
             signal.signal(signal.SIGTERM, leave)
@@ -456,7 +458,7 @@ def _session(ray: Any, wanted: str, **arguments: Any) -> Iterator[None]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables, and restore them at the end."""
     kept = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

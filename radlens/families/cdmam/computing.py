@@ -1,4 +1,4 @@
-"""From rows to numbers: predictions and maps of many rows at once, in the units of the paper."""
+"""Predictions and maps of many rows at once, in the units of the paper."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,19 +25,19 @@ from radlens.families.cdmam.rows import Row
 from radlens.images import Sampled, downsample
 from radlens.networks.cdmam import CdcPrediction
 
-__all__ = ["Computer", "Elsewhere", "Explanation", "ManySamples", "OneSample"]
+__all__ = ["Computer", "Explanation", "ManySamples", "OneSample", "Workers"]
 
 
-class Elsewhere(Protocol):
-    """Other processes that hold the same model, such as :class:`radlens.families.cdmam.cluster.Cluster`."""
+class Workers(Protocol):
+    """Processes that hold the same model as this one, such as :class:`radlens.families.cdmam.cluster.Cluster`."""
 
     def stated(self) -> dict[str, Any]:
-        """Return what provenance says of them, as JSON values: engine, precision, batch_size and more."""
+        """Return the provenance of the processes as JSON values: engine, precision, batch_size and more."""
 
     def upsample(
         self, pixels: np.ndarray, explainer: Explainer, *, n_samples: int | Literal["auto"], **sampling: Any
     ) -> UpsampledMap:
-        """Explain many samples of an image that is not normalised; ``sampling`` is what `upsample` takes beside."""
+        """Explain many samples of an image that is not normalised; ``sampling`` holds other arguments of `upsample`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +45,10 @@ class OneSample:
     """The map of one sample of an image.
 
     Attributes:
-        shape: rows and columns of the image that was sent.
-        sampled: ``(250, 250)`` float32, with the rows and columns its pixels came from.
-        of_members: ``(m, 250, 250)`` float32, the maps whose mean it is; None where members were not told apart.
-        seen: ``(250, 250)`` bool, where the image has a pixel; None where it has them all.
+        shape: rows and columns of the sent image.
+        sampled: map ``(250, 250)`` float32 with the rows and columns of its pixels in the image.
+        of_members: ``(m, 250, 250)`` float32, maps of the members, whose mean ``sampled`` is; None if not requested.
+        seen: ``(250, 250)`` bool, whether the image has the pixel of the phantom; None if it has every pixel.
     """
 
     shape: tuple[int, ...]
@@ -57,9 +57,9 @@ class OneSample:
     seen: np.ndarray | None = None
 
     def upsampled(self) -> UpsampledMap:
-        """Return it on the grid of the image, 0 where no pixel was sampled: Algorithm 2 with N = 1.
+        """Return the map on the grid of the image, 0 where no pixel was sampled: Algorithm 2 with N = 1.
 
-        Built anew each time: a batch of full-size images would otherwise hold gigabytes.
+        The map is built at each call: a batch of full-size images would otherwise hold gigabytes.
         """
         seen = ... if self.seen is None else self.seen
         rows, cols = self.sampled.rows[seen], self.sampled.cols[seen]
@@ -72,7 +72,7 @@ class OneSample:
         return UpsampledMap(full, visits, 1, members=members)
 
     def found(self) -> dict[str, Any]:
-        """Return what was found out beside the map, as JSON values: nothing, for the reliability takes two samples."""
+        """Return further results as JSON values: none, since a reliability takes at least two samples."""
         return {}
 
 
@@ -81,19 +81,19 @@ class ManySamples:
     """The map of many samples of an image.
 
     Attributes:
-        joined: on the grid of the image that was sent.
-        disks: what it and the map of the disk-free twin say of the disks; None where the network sees whole images.
+        joined: the map on the grid of the sent image.
+        disks: comparison with the map of the disk-free twin; None if the network sees whole images.
     """
 
     joined: UpsampledMap
     disks: CounterTest | None = None
 
     def upsampled(self) -> UpsampledMap:
-        """Return it."""
+        """Return the map on the grid of the image."""
         return self.joined
 
     def found(self) -> dict[str, Any]:
-        """Return what was found out beside the map, as JSON values."""
+        """Return the number of samples and their reliability as JSON values."""
         reached = {} if self.joined.goal is None else {"reliability_reached": self.joined.is_reached}
         return {"n_samples": self.joined.n_samples, **stated_reliability(self.joined), **reached}
 
@@ -101,11 +101,11 @@ class ManySamples:
 Explanation = OneSample | ManySamples
 
 COUNTER_SAMPLES = 400
-"""Most samples of a map of the disk-free twin: some 100 are enough to tell whether a map marks disks."""
+"""Largest number of samples of a map of the disk-free twin; about 100 show whether a map marks disks."""
 
 
 def stated_reliability(upsampled: UpsampledMap) -> dict[str, Any]:
-    """Return the reliability of a map and the scale it holds for as JSON values; None where it is not known."""
+    """Return the reliability of a map and its scale as JSON values; None where they are unknown."""
     halves, reliability = upsampled.halves, upsampled.reliability
     scale_px = None if halves is None else halves.scale_px
     return {"reliability": None if math.isnan(reliability) else round(reliability, 4), "reliability_scale_px": scale_px}
@@ -113,16 +113,16 @@ def stated_reliability(upsampled: UpsampledMap) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Computer:
-    """What the rows of a batch are computed with.
+    """Computes the rows of a batch.
 
     Attributes:
-        model: in evaluation mode.
-        preprocess: maps pixels ``(b, 250, 250)`` float32 to the model's input ``(b, 1, 250, 250)``.
-        batch_size: samples of one image that are explained together.
-        checkpoint: where a run of many samples is saved and continued; for one run at a time.
-        identity: what computes, as text by name; a checkpoint of something else is refused.
-        elsewhere: explains many samples in place of this process.
-        reader: reads registered phantoms; None where the network sees images as they are.
+        model: the model, in evaluation mode.
+        preprocess: function from pixels ``(b, 250, 250)`` float32 to the model's input ``(b, 1, 250, 250)``.
+        batch_size: number of samples of one image that are explained together.
+        checkpoint: checkpoint of a run of many samples; only one run at a time may use it.
+        identity: properties of model and engine, by name; a checkpoint with other properties is refused.
+        workers: processes that explain many samples in place of this one.
+        reader: reader of registered phantoms; None if the network sees whole images.
     """
 
     model: PhantomModel
@@ -130,21 +130,21 @@ class Computer:
     batch_size: int = 8
     checkpoint: Checkpoint | None = None
     identity: Mapping[str, str] = field(default_factory=dict)
-    elsewhere: Elsewhere | None = None
+    workers: Workers | None = None
     reader: PhantomReader | None = None
 
     @property
     def calibration(self) -> Calibration | None:
-        """Of the intervals."""
+        """Calibration of the intervals; None without a reader."""
         return None if self.reader is None else self.reader.calibration
 
     def predict(self, rows: Sequence[Row]) -> list[Judged]:
-        """Return the curves of all images of each row, what may be said of them, and their combination.
+        """Return the judged curves of the images of each row, and their combination.
 
-        Rows whose images the network sees as they are share a call of the model.
+        If the network sees whole images, all rows share a call of the model.
 
         Raises:
-            UnreadableImage: an image's values are so large that the model's arithmetic overflows.
+            UnreadableImage: The values of an image are so large that the model's arithmetic overflows.
         """
         if self.reader is not None:
             return [
@@ -160,7 +160,7 @@ class Computer:
         return self.reader.read(opened.phantom, seed=row.settings.seed)
 
     def _plain_curves(self, prediction: CdcPrediction) -> list[Curve]:
-        """Return the curves of single samples as the model says them."""
+        """Return the curves of single samples, without calibration."""
         mean, aleatoric, epistemic, total = (values.double().numpy() for values in prediction)
         if not (np.isfinite(mean).all() and np.isfinite(total).all()):
             raise UnreadableImage("pixels must be small enough to predict from, got values that overflow the model")
@@ -174,7 +174,7 @@ class Computer:
         """Explain one sample of each row; all rows have the same explainer and the same choice of members.
 
         Raises:
-            InvalidParameter: a map is not finite.
+            InvalidParameter: A map is not finite.
         """
         samples, each = [_sample(row, row.opened[0]) for row in rows], rows[0].settings.of_each
         maps = self._maps(_explainer(rows[0]), self._input(samples), each=each).numpy()
@@ -187,11 +187,11 @@ class Computer:
         return found
 
     def explain_many(self, row: Row, on_progress: Progress | None = None) -> ManySamples:
-        """Explain as many samples of one row as its settings ask for: Algorithm 2.
+        """Explain the number of samples that the settings of a row request: Algorithm 2.
 
         Raises:
-            InvalidParameter: the map is not finite.
-            InvalidInput: the checkpoint is of another run, or cannot be written.
+            InvalidParameter: The map is not finite.
+            InvalidInput: The checkpoint is of another run, or cannot be written.
         """
         settings, explainer, each = row.settings, _explainer(row), row.settings.of_each
         sampling: dict[str, Any] = {
@@ -207,12 +207,12 @@ class Computer:
             "max_samples": settings.max_samples,
             "checkpoint": self._checkpoint(explainer),
         }
-        if self.elsewhere is not None and each:
-            raise InvalidParameter("members must be mean for samples that other processes explain, got each")
+        if self.workers is not None and each:
+            raise InvalidParameter("members must be mean for samples that workers explain, got each")
 
         def drawn(pixels: np.ndarray, *, each: bool, **sampling: Any) -> UpsampledMap:
-            if self.elsewhere is not None:
-                return self.elsewhere.upsample(pixels, explainer, **sampling)
+            if self.workers is not None:
+                return self.workers.upsample(pixels, explainer, **sampling)
             return upsample(
                 # The pixels of some formats are a read-only view of the request, which torch warns about.
                 np.require(pixels, requirements="W"),
@@ -227,9 +227,9 @@ class Computer:
     def _counter_test(
         self, row: Row, found: UpsampledMap, draw: Callable[..., UpsampledMap], sampling: Mapping[str, Any]
     ) -> CounterTest | None:
-        """Draw the map of the disk-free twin from the same samples and compare what both say of the disks.
+        """Compute the map of the disk-free twin from the same samples, and compare how both maps mark the disks.
 
-        Of a map of more than `COUNTER_SAMPLES` samples, both are drawn again from so many of them.
+        For a map of more than `COUNTER_SAMPLES` samples, both maps are computed from the first `COUNTER_SAMPLES`.
         """
         phantom, curve = row.opened[0].phantom, None if row.judged is None else row.judged.curve
         if not row.registered or phantom is None or curve is None:
@@ -242,7 +242,7 @@ class Computer:
         return CounterTest(own if own.halves is not None else found, twin, *statistics)
 
     def ablate(self, row: Row) -> Ablation:
-        """Take the disks of one cell after the other out of the image of a row that was found to be assessable."""
+        """Run a disk ablation on the image of a row, which must be assessable."""
         phantom = row.opened[0].phantom
         assert self.reader is not None, "an ablation is of a model of registered phantoms"
         assert phantom is not None, "an ablation is of a phantom that was found"
@@ -251,12 +251,12 @@ class Computer:
         return ablate(reader, phantom, n_samples=row.settings.n_samples, seed=row.settings.seed)
 
     def _checkpoint(self, explainer: Explainer) -> Checkpoint | None:
-        # An explainer's representation holds its name and every parameter.
+        # The representation of an explainer holds its name and every parameter.
         run = {"explainer": repr(explainer), **self.identity}
         return None if self.checkpoint is None else replace(self.checkpoint, run=run)
 
     def _maps(self, explainer: Explainer, images: Tensor, *, each: bool) -> Tensor:
-        """Return ``(b, 1, 250, 250)``, or the maps of each member ``(b, m, 250, 250)``."""
+        """Return the maps ``(b, 1, 250, 250)`` of the model, or those of each member ``(b, m, 250, 250)``."""
         maps = self.model.each.attribute_each(explainer, images) if each else explainer.attribute(self.model, images)
         if not torch.isfinite(maps).all():
             raise InvalidParameter(
@@ -279,7 +279,7 @@ def _sample(row: Row, opened: OpenedImage) -> Sampled:
 
 
 def _on_image(row: Row, found: UpsampledMap, disks: CounterTest | None) -> ManySamples:
-    """Carry a map of the phantom's grid to the image that was sent; its reliability stays that of the grid."""
+    """Move a map from the phantom's grid to that of the sent image; its reliability stays that of the phantom's."""
     if not row.registered:
         return ManySamples(found)
     members = None if found.members is None else row.on_image(found.members)

@@ -1,8 +1,9 @@
-"""Does a map mark the disks of this phantom? A statistic of the map, and the same of its disk-free twin.
+"""Test whether a map marks the disks of a phantom, by comparison with the map of its disk-free twin.
 
 A gradient map also shows where a model *would* look: maps of a phantom with and without disks correlate by more than
-0.8. So the value of a map on disks is compared with the ring around each, and the same is done with the map of the
-same image whose disks were replaced by their surroundings. A map that says as much without disks is empty.
+0.8. The statistic therefore compares the values of a map on the disks with those on the rings around them, and repeats
+this for the map of the same image with its disks replaced by their surroundings. A map whose statistic stays the same
+without disks is empty.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ __all__ = [
 ]
 
 CLEAR_T = 8.0
-"""Least paired t of the large thick disks of a map that marks disks. Some 50 disks are compared; recipes that read the
-disks reached 8 to 24, members that ignored them stayed below 3."""
+"""Smallest paired t of the large thick disks of a map that marks disks. About 50 disks are compared; recipes that read
+the disks reached 8 to 24, members that ignored them stayed below 3."""
 
 SMALL_SHARE = 1 / 3
-"""Share of the map's t below which that of the twin does not qualify the finding. Prototypes of models that read the
-disks left 0.25 to 0.36 of it."""
+"""Ratio of the twin's t to the map's t below which the finding is unqualified. Prototypes of models that read the disks
+reached 0.25 to 0.36."""
 
 EQUAL_SHARE = 2 / 3
-"""Share of the map's t from which that of the twin makes a map empty: of a phantom without disks it was 0.9, of
-phantoms whose disks are read 0.4 to 0.6."""
+"""Ratio of the twin's t to the map's t from which the map is empty. It was 0.9 for a phantom without disks, and 0.4 to
+0.6 for phantoms whose disks are read."""
 
 Finding = Literal["marks disks", "marks disks in part", "empty", "not reliable"]
 
@@ -68,12 +69,12 @@ _RING_MM = (0.25, 0.75)
 
 @dataclass(frozen=True)
 class DiskContrast:
-    """Values of a map on disks against the ring around each.
+    """Comparison of a map's values on disks with those on the rings around them.
 
     Attributes:
-        n: Number of disks that samples visited, with their rings.
-        disk: Mean over the disks of the map's value on them, in units of the map.
-        ring: The same of their rings.
+        n: Number of disks that samples visited, along with their rings.
+        disk: Mean value of the map on the disks, in units of the map.
+        ring: Mean value of the map on the rings, in units of the map.
         t: Paired t of the differences; nan for fewer than 2 disks or equal differences.
         redder: Share of disks whose value is above that of their ring.
         red: Share of disks whose value is above 0.
@@ -89,7 +90,7 @@ class DiskContrast:
 
 @dataclass(frozen=True)
 class DiskStatistic:
-    """What a map says of the disks that should be visible: thickness at least twice the threshold of the curve.
+    """Contrast of the disks that should be visible, with a thickness of at least twice the threshold of the curve.
 
     Attributes:
         large: Disks of 1 mm and more.
@@ -104,7 +105,7 @@ class DiskStatistic:
     empty: DiskContrast
 
     def as_json(self) -> dict[str, Any]:
-        """Return the numbers as JSON values; null stands for a number that is not defined."""
+        """Return the numbers as JSON values; nan becomes null."""
         return {
             group: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
             for group, numbers in asdict(self).items()
@@ -116,8 +117,8 @@ class MapStatement:
     """Whether a map may be shown as a finding, and why.
 
     Attributes:
-        finding: What the map is; "in part" where the map of the twin is red at the places of the disks as well.
-        sentence: The finding in words, with its numbers. It stands in place of the picture unless `marks_disks`.
+        finding: Category of the map; "marks disks in part" if the map of the twin is red at the disks' places as well.
+        sentence: Finding in words, with its numbers; it replaces the picture unless `marks_disks`.
     """
 
     finding: Finding
@@ -125,19 +126,19 @@ class MapStatement:
 
     @property
     def marks_disks(self) -> bool:
-        """Whether its picture may be shown: it looks like a finding and is one."""
+        """Whether the picture may be shown: it looks like a finding and is one."""
         return self.finding in ("marks disks", "marks disks in part")
 
 
 @dataclass(frozen=True, eq=False)
 class CounterTest:
-    """A map and that of the disk-free twin of the same image, of the same samples.
+    """Maps of a phantom and of its disk-free twin, from the same samples.
 
     Attributes:
         map: Map of the phantom, on its own grid.
-        twin: Map of its twin.
-        statistic: What the map says of disks.
-        twin_statistic: What the twin's map says of the places where they were.
+        twin: Map of the twin.
+        statistic: Statistic of the disks in ``map``.
+        twin_statistic: Statistic of the disks' places in ``twin``.
     """
 
     map: UpsampledMap
@@ -147,7 +148,7 @@ class CounterTest:
 
     @property
     def statement(self) -> MapStatement:
-        """Whether the map may be shown."""
+        """Statement whether the map may be shown."""
         return map_statement(self.statistic, self.twin_statistic, self.map.reliability)
 
     def as_json(self) -> dict[str, Any]:
@@ -183,20 +184,20 @@ def counter_test(
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CounterTest:
-    """Draw the upsampled OMIG map of a phantom and of its disk-free twin.
+    """Compute the upsampled OMIG maps of a phantom and of its disk-free twin.
 
     Args:
-        model: Anything with a gradient; an ensemble, or an engine.
-        phantom: As `radlens.phantoms.cdmam.registered.register` returns it.
-        mean_um: (12,) predicted curve, um of gold; it tells which disks should be visible.
-        n_samples: Samples of each of the two maps.
-        n_steps: Steps of a walk.
+        model: Model with a gradient: an ensemble, or an engine.
+        phantom: Registered phantom from `radlens.phantoms.cdmam.registered.register`.
+        mean_um: (12,) predicted curve, um of gold, which decides which disks should be visible.
+        n_samples: Number of samples of each of the two maps.
+        n_steps: Number of steps of a walk.
         path_length: Length parameter of a walk.
-        zscore: Outliers beyond are dropped, see `radlens.explainers.omig`.
-        sampler: How pixels are chosen.
-        seed: Seed of the samples, which are the same for both.
-        batch_size: Samples explained together.
-        on_progress: Called as ``on_progress(done, total)`` with samples of both maps.
+        zscore: Standard deviations beyond which components of later gradients are dropped.
+        sampler: Name of the sampler, which chooses the pixels of each sample.
+        seed: Seed of the samples, the same for both maps.
+        batch_size: Number of samples explained together.
+        on_progress: Callback ``on_progress(done, total)`` that counts the samples of both maps.
 
     Raises:
         InvalidInput: ``mean_um`` is not a positive curve.
@@ -230,13 +231,13 @@ def counter_test(
 def disk_statistic(
     total: NDArray[np.floating[Any]], visits: NDArray[np.integer[Any]], grid: Layout, mean_um: ArrayLike
 ) -> DiskStatistic:
-    """Compare a map on disks with the map around them.
+    """Compare the values of a map on the disks with those around them.
 
     Args:
-        total: (h, w) sum over samples of the values that pixels got, `UpsampledMap.total`.
-        visits: (h, w) number of samples that held each pixel.
+        total: (h, w) sum of a pixel's values over the samples, `UpsampledMap.total`.
+        visits: (h, w) number of samples that hold each pixel.
         grid: Layout of the map's pixels.
-        mean_um: (12,) predicted or true curve, um of gold; it tells which disks should be visible.
+        mean_um: (12,) predicted or true curve, um of gold, which decides which disks should be visible.
 
     Raises:
         InvalidInput: ``mean_um`` is not a positive curve.
@@ -257,9 +258,9 @@ def map_statement(statistic: DiskStatistic, twin: DiskStatistic, reliability: fl
     """Return whether a map may be shown as a finding.
 
     Args:
-        statistic: Of the map.
-        twin: Of the map of the disk-free twin, from the same samples.
-        reliability: Of the map, 0..1; nan where it is not known.
+        statistic: Statistic of the map.
+        twin: Statistic of the map of the disk-free twin, from the same samples.
+        reliability: Reliability of the map, 0..1; nan if it is unknown.
     """
     found, without = statistic.large.t, twin.large.t
     numbers = f"paired t of {statistic.large.n} large thick disks {found:.1f}, with the disks removed {without:.1f}"
@@ -282,7 +283,7 @@ def map_statement(statistic: DiskStatistic, twin: DiskStatistic, reliability: fl
 
 
 def _disks(cells: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return rows (n,) and cell coordinates (n, 2) of the disks of cells: the middle ones, then those in corners."""
+    """Return rows (n,) and cell coordinates (n, 2) of the disks of cells: central disks, then corner disks."""
     rows, cols = np.nonzero(cells)
     centres = np.stack([rows, cols], axis=1) + 0.5
     corners = centres + np.array(CORNER_OFFSETS)[TRUE_CORNER[rows, cols]]
@@ -290,7 +291,7 @@ def _disks(cells: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float
 
 
 def _empty_corners(cells: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return rows (n,) and cell coordinates (n, 2) of the corners of cells that hold no disk."""
+    """Return rows (n,) and cell coordinates (n, 2) of the corners without a disk."""
     rows, cols = np.nonzero(cells)
     centres = np.stack([rows, cols], axis=1) + 0.5
     number, corner = np.nonzero(np.arange(len(CORNER_OFFSETS)) != TRUE_CORNER[rows, cols][:, None])
@@ -304,7 +305,7 @@ def _contrast(
     rows: NDArray[np.intp],
     places: NDArray[np.float64],
 ) -> DiskContrast:
-    """Compare disks of the diameters of ``rows`` (n,) at cell coordinates ``places`` (n, 2) with their rings."""
+    """Compare disks at cell coordinates ``places`` (n, 2), with the diameters of ``rows`` (n,), with their rings."""
     found = [(_mean(total, visits, disk), _mean(total, visits, ring)) for disk, ring in _areas(grid, rows, places)]
     values = np.array(found, np.float64).reshape(-1, 2)
     disk, ring = values[np.isfinite(values).all(axis=1)].T
@@ -325,7 +326,7 @@ def _contrast(
 def _areas(
     grid: Layout, rows: NDArray[np.intp], places: NDArray[np.float64]
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Return the flat indices of the pixels of each disk, its blurred edge left out, and of the ring around it."""
+    """Return the flat indices of the pixels of each disk, without its blurred edge, and of the ring around it."""
     areas = []
     for radius, centre_row, centre_col in zip(
         np.array(DIAMETERS_MM)[rows] / 2, *grid.to_pixels(*cell_to_phantom(*places.T)), strict=True
@@ -346,6 +347,6 @@ def _areas(
 
 
 def _mean(total: NDArray[np.float64], visits: NDArray[np.integer[Any]], pixels: NDArray[np.intp]) -> float:
-    """Return the mean value of one visit; nan without a visit."""
+    """Return the mean value per visit; nan without visits."""
     n_visits = int(visits[pixels].sum())
     return float(total[pixels].sum()) / n_visits if n_visits else math.nan

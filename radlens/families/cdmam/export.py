@@ -1,4 +1,4 @@
-"""From a training run to a bundle: one traced module, ONNX graphs, golden values and the parity between them."""
+"""Export of a training run to a bundle: traced module, ONNX graphs, golden values and the parity between them."""
 
 import logging
 import warnings
@@ -43,10 +43,10 @@ from radlens.wire import CDC
 __all__ = ["export_bundle", "write_onnx"]
 
 EXPLAINERS = ("occlusion", "omig", "sensitivity")
-"""Methods of Amanova et al. 2022; the others explain classes."""
+"""Methods of Amanova et al. 2022; the other methods explain classes."""
 
 N_GOLDEN = 2
-"""Images whose float64 prediction and gradient are stored with the bundle."""
+"""Number of images whose float64 prediction and gradient are stored with the bundle."""
 
 _GOLDEN_SEED = 3
 _OPSET = 20
@@ -63,23 +63,23 @@ def export_bundle(
     version: str = "1.0",
     on_progress: Stage | None = None,
 ) -> Bundle:
-    """Write a bundle and check that every form of the model computes the same.
+    """Write a bundle, and check that all forms of the model compute the same values.
 
-    The reference is the ensemble of Table 2, member by member with autograd, in float64. A form passes when its
-    relative error is at most ten times that of the same eager ensemble in float32, with a floor of 1e-5. That holds for
-    95 % of each gradient; over all of it 1e-2 is allowed, since ReLU and pooling switch at points that float32 places
-    differently (`radlens.engines.golden.body_error`). The parity report of the bundle also holds every engine of this
-    machine in each of its precisions; one that fails is noted there.
+    The reference is the ensemble of Table 2, member by member with autograd, in float64. A form passes if its relative
+    error is at most ten times that of the same eager ensemble in float32, or 1e-5. This applies to 95 % of the values
+    of each gradient; the error over all values may be 1e-2, since ReLU and pooling switch at points that float32 places
+    differently (`radlens.engines.golden.body_error`). The parity report of the bundle also states the error of every
+    engine of this machine in each of its precisions, or the reason of its failure.
 
     Args:
         run: a finished training run.
-        folder: of the bundle; its old files are replaced.
-        name: model name in URLs.
-        version: as TorchServe wants it.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        folder: folder of the bundle; old files in it are deleted.
+        name: name of the model in URLs.
+        version: version in the form of TorchServe, such as ``"1.0"``.
+        on_progress: callback ``on_progress(stage, done, total)``.
 
     Raises:
-        BundleError: a form of the model does not pass, or no engine does.
+        BundleError: A form of the model does not pass, or no engine passes.
     """
     report = on_progress or (lambda stage, done, total: None)
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _manifest(
 
 
 def _range(run: TrainedRun, name: str) -> tuple[float, float]:
-    """Return a range of the training images; all numbers where each image is normalised by itself."""
+    """Return a range of the training images; the widest range if each image is normalised by itself."""
     low, high = run.record.get(name, (0.0, float(np.finfo(np.float32).max)))
     return float(low), float(high)
 
@@ -150,7 +150,7 @@ def _golden_images(run: TrainedRun) -> Tensor:
 
 
 def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, Golden]:
-    """Write the golden values of both graphs, and return them by the graph's name."""
+    """Write the golden values of both graphs, and return them by the name of the graph."""
 
     def predicted(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
         return _eager(run, dtype).predict(inputs["images"])[:3]
@@ -173,10 +173,10 @@ def _golden(run: TrainedRun, images: Tensor, folder: Path) -> dict[str, Golden]:
 
 
 def _spread_like_curve(golden: Golden) -> Golden:
-    """Let the spread of the members be off by as many um of gold as the curve: it is a difference of nearly equal ones.
+    """Allow the spread of the members the absolute error of the curve, since it is a difference of similar numbers.
 
-    Two members that differ by a hundredth lose two digits in their difference, in one order of summation more than in
-    another; relative to the spread itself that was 5e-5.
+    Members that differ by 1 % lose two digits in their difference, and how much of them depends on the order of
+    summation; relative to the spread, errors of 5e-5 were measured.
     """
     mean, spread = (float(np.linalg.norm(golden.outputs[key])) for key in ("mean", "epistemic"))
     if spread == 0:
@@ -187,7 +187,7 @@ def _spread_like_curve(golden: Golden) -> Golden:
 
 
 def _write_members(run: TrainedRun, folded: FoldedCdmamEnsemble, images: Tensor, folder: Path) -> None:
-    """Write the graph of the gradient of each member with its golden values; one member needs none."""
+    """Write the graph of the members' gradients and its golden values; a single member does not need it."""
     m = folded.n_members
     if m == 1:
         return
@@ -204,7 +204,7 @@ def _write_members(run: TrainedRun, folded: FoldedCdmamEnsemble, images: Tensor,
 
 
 def _maps(outputs: Sequence[str]) -> list[str]:
-    """Return the outputs that have kinks, and are held to `Golden.body_errors`."""
+    """Return the outputs with kinks, which `Golden.body_errors` checks."""
     return [name for name in outputs if name == "gradient"]
 
 
@@ -222,7 +222,14 @@ def _write_torch(folder: Path, folded: FoldedCdmamEnsemble, images: Tensor) -> N
 
 
 def write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]) -> None:
-    """Export a module of one input, ``images``, with a dynamic batch; ``images`` is an example of at least 2."""
+    """Export a module with one input, ``images``, for batches of any size.
+
+    Args:
+        module: the module.
+        images: example input of at least 2 images, since the exporter takes a batch of 1 for a constant.
+        file: ONNX file to write.
+        outputs: names of the outputs.
+    """
     batch = torch.export.Dim("batch", min=1, max=4096)
     with torch.no_grad(), _quiet_exporter():
         torch.onnx.export(
@@ -241,7 +248,7 @@ def write_onnx(module: nn.Module, images: Tensor, file: Path, outputs: list[str]
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence what the exporter says of packages nobody here uses and of its own internals."""
+    """Silence the exporter's messages about packages that radlens does not use, and about its internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -256,10 +263,10 @@ def _quiet_exporter() -> Iterator[None]:
 def _parity(
     run: TrainedRun, folder: Path, folded: FoldedCdmamEnsemble, images: Tensor, golden: Mapping[str, Golden]
 ) -> dict[str, Any]:
-    """Return the relative errors of every form, those of every engine on this machine among them.
+    """Return the relative errors of every form of the model and of every engine on this machine.
 
     Raises:
-        BundleError: a form of the model that needs no engine does not pass, or no engine does.
+        BundleError: A form that needs no engine does not pass, or no engine passes.
     """
     eager = _eager(run, torch.float32)
     traced = torch.jit.load(folder / TRACED)
@@ -297,7 +304,11 @@ def _parity(
 
 
 def _engines(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the measurements of each graph."""
+    """Return the measurements of every engine with each graph.
+
+    Raises:
+        BundleError: No engine apart from torch computes a graph correctly in float32.
+    """
     graphs = (PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX)
     found = {name: measure(folder / name) for name in graphs if (folder / name).exists()}
     for name, measurements in found.items():

@@ -25,11 +25,11 @@ MODEL = "cdmam"
 
 
 class Cdmam(Family["Bundle"]):
-    """The ensemble that reads CDMAM phantoms."""
+    """The family of ensembles that read CDMAM phantoms."""
 
     task: ClassVar[str] = CDC
-    # One worker can stream a map for minutes while the other still answers. A stream gives a sign of life every few
-    # seconds; a batch of eight plain answers of 62 500 evaluations each, the limit, takes 5000 s on 2 cores.
+    # While one worker streams a map for minutes, the other answers. The timeout is for plain answers: a batch of eight
+    # with 62 500 evaluations each, the limit, takes 5000 s on 2 cores. A stream sends a line every few seconds.
     worker: ClassVar[Worker] = Worker(
         min_workers=2,
         max_workers=2,
@@ -39,7 +39,7 @@ class Cdmam(Family["Bundle"]):
         startup_timeout_s=300,
     )
     train_options: ClassVar[frozenset[str]] = frozenset({"members", "recordings", "device"})
-    serve_options: ClassVar[frozenset[str]] = frozenset({"pace", "checkpoint", "elsewhere"})
+    serve_options: ClassVar[frozenset[str]] = frozenset({"pace", "checkpoint", "workers"})
     default_preset: ClassVar[str] = "standard"
 
     def load(self, path: Path, *, verify: bool = True) -> Bundle:
@@ -55,7 +55,7 @@ class Cdmam(Family["Bundle"]):
         return {name: bundle.path / name for name in (PREDICTION_ONNX, GRADIENT_ONNX)}
 
     def calibrations(self, bundle: Bundle, **how: Any) -> Mapping[str, Calibration]:
-        """Measure engines with each graph, torch with the weights among them."""
+        """Measure engines with each graph; torch computes with the weights."""
         from radlens.families.cdmam.model import open_bundle
 
         opened = open_bundle(bundle, **how)
@@ -74,7 +74,7 @@ class Cdmam(Family["Bundle"]):
     def train(
         self, run: Path, *, model: str, preset: str, options: Mapping[str, Any], report: Progress
     ) -> Mapping[str, Any]:
-        """See `Family`; ``members`` is their number, ``recordings`` a folder of real phantom images."""
+        """Train; the option ``members`` is the number of networks, ``recordings`` a folder of real phantom images."""
         from radlens.families.cdmam.training import train
 
         recipe = self.recipes()[model][preset]
@@ -102,7 +102,7 @@ class Cdmam(Family["Bundle"]):
         return MODEL
 
     def open_service(self, bundle: Bundle, **options: Any) -> Service:
-        """See `Family`; options are those of `Service`."""
+        """Open a `Service` with its options."""
         from radlens.families.cdmam.service import Service
 
         return Service(bundle, **options)
@@ -115,7 +115,7 @@ class Cdmam(Family["Bundle"]):
 
     def parameters(self, manifest: Manifest, kind: str, method: str | None = None) -> Mapping[str, Parameter]:
         """See `Family`."""
-        from radlens.families.cdmam.asking import ABLATION, ablation_parameters, defaults_of, methods_of
+        from radlens.families.cdmam.methods import ABLATION, ablation_parameters, defaults_of, methods_of
         from radlens.families.cdmam.settings import explanation_parameters, prediction_parameters
 
         sampler = manifest.input.sampler
@@ -147,7 +147,7 @@ class Cdmam(Family["Bundle"]):
         return prediction_tables(answer)
 
     def picture(self, answer: Mapping[str, Any]) -> bytes | None:
-        """Return the predicted curve as PNG; a grey page for an image that cannot be judged."""
+        """Return the predicted curve as PNG, or a grey page with the reasons why the image cannot be judged."""
         from radlens.families.cdmam.files import curve_picture
         from radlens.figures import figure_not_assessable
         from radlens.images import to_png

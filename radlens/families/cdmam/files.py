@@ -1,4 +1,4 @@
-"""Explanations of a phantom as files, and the regions of an image to enlarge; they need no torch."""
+"""Files of a phantom's explanations, and the regions of an image to enlarge; this module needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -35,14 +35,14 @@ def curve_picture(answer: Mapping[str, Any]) -> bytes:
 
 
 def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
-    """Return map, pictures and numbers of an explanation, by name of the file."""
+    """Return the files of an explanation by name: map, pictures and numbers."""
     if not answer.get("assessable", True) and answer["explanation"] is None:
         return silent_files(answer, image, answer["reasons"])
     return _ablation_files(answer, image) if answer["explanation"]["method"] == ABLATION else _map_files(answer, image)
 
 
 def _ablation_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
-    """Return the effect of each cell as a picture and as a table."""
+    """Return the effects of the cells as a picture and as a table."""
     found = answer["explanation"]
     effect = np.array(found["effect"], dtype=np.float64)
     mean = np.array(found["prediction"]["mean_um"])
@@ -83,7 +83,7 @@ def _map_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
 
 
 def regions(image: Image) -> dict[str, Box]:
-    """Return the parts of an image to enlarge: large and small disks, or its halves where no phantom is found."""
+    """Return the regions of an image to enlarge: large and small disks, or halves if no phantom is found."""
     height, width = image.pixels.shape
     try:
         if image.spacing_mm is None:

@@ -1,19 +1,20 @@
-"""R(x) of Amanova et al. 2022, eq. (1), as an ordinary forward graph, so that any engine can compute it.
+"""R(x) of Amanova et al. 2022, eq. (1), as a forward graph that every engine can compute.
 
-The backward pass of :class:`radlens.networks.FoldedCdmamEnsemble` is written out. What
-:func:`radlens.graphs.gradient_graph` makes of any module, this does by hand for the one that upsampling calls 250 000
-times a map. Design requirement: few bytes moved, since on a CPU the ensemble waits for its memory.
+The module writes out the backward pass of :class:`radlens.networks.FoldedCdmamEnsemble`.
+:func:`radlens.graphs.gradient_graph` derives such a graph from any module; this one is written by hand, because
+upsampling calls it 250 000 times per map. Design requirement: it must move few bytes, since on a CPU the ensemble is
+limited by memory bandwidth.
 
-- A convolution before max pooling is computed as its four *phases*: the values at the first, second, third and fourth
-  pixel of every pooling window, each by a convolution of stride 2. Pooling is then the largest of four arrays and its
-  backward four comparisons, without upsampling. Of equal values the first one counts, as in autograd.
-- ReLU, and the bias before it, commute with max pooling and are applied after it, to a quarter of the values.
-- Back through the first convolution, every pixel of a phase becomes 4x4 pixels around its window, 16 numbers from one
-  1x1 convolution, which are added where they overlap.
-- Where members predict um of gold, the midpoint is linear in the last features, so their gradient is a constant where
-  they are positive. Where members predict logarithms, it is a sum of few constant maps, one for each column of the
-  first factor of the affine map (see :class:`radlens.networks.FoldedCdmamEnsemble`), weighted by the thresholds: the
-  same products forward and back, and no array larger than the features.
+- A convolution before max pooling is computed as four *phases*: the values at the first, second, third and fourth
+  pixel of every pooling window, each by a convolution of stride 2. Pooling is then the maximum of four arrays, and its
+  backward pass four comparisons, without upsampling. Of equal values the first one counts, as in autograd.
+- ReLU and the bias before it commute with max pooling, so they are applied after it, to a quarter of the values.
+- Backward through the first convolution, every pixel of a phase becomes 4x4 pixels around its window: 16 numbers from
+  one 1x1 convolution, which are added where they overlap.
+- If members predict um of gold, the midpoint is linear in the last features, so its gradient is constant where they are
+  positive. If members predict logarithms, it is a sum of a few constant maps, one for each column of the first factor
+  of the affine map (:class:`radlens.networks.FoldedCdmamEnsemble`), weighted by the thresholds. Forward and backward
+  pass use the same products, and no array is larger than the features.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ from radlens.networks.cdmam import N_FEATURES, N_POINTS
 __all__ = ["CdmamGradient", "CdmamMemberGradients"]
 
 _PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""Row and column of a pixel in its 2x2 window, in the order in which autograd looks for the maximum."""
+"""Row and column of a pixel in its 2x2 window, in the order in which autograd searches for the maximum."""
 
 
 class CdmamGradient(nn.Module):
@@ -43,7 +44,7 @@ class CdmamGradient(nn.Module):
         super().__init__()
         m = ensemble.n_members
         self.n_members = m
-        # Two members as one dense group, half of it zeros, fill the vector registers: twice the sums, but faster.
+        # Two members in one group, half of it zeros, double the operations but fill the vector registers: faster.
         self.n_groups = m // 2 if m % 2 == 0 else m
         self.conv1, self.conv2, self.conv3 = ensemble.conv1, ensemble.conv2, ensemble.conv3
         self.logarithmic, self.share = ensemble.logarithmic, 1 / m
@@ -52,7 +53,7 @@ class CdmamGradient(nn.Module):
             self.register_buffer("head", ensemble.head)
             self.register_buffer("bias", ensemble.bias)
         else:
-            # The mean over points first: one column is left.
+            # The mean over the points commutes with the product and leaves one column.
             self.register_buffer("weight", ensemble.weight @ ensemble.head.mean(dim=2, keepdim=True))
             self.register_buffer("bias", ensemble.bias.mean(dim=(1, 2)))
         self.register_buffer("bias1", _bias(ensemble.conv1))
@@ -74,7 +75,7 @@ class CdmamGradient(nn.Module):
         """Return the midpoint ``(b,)`` in um of gold and ``R(x)`` in um of gold per unit of the image."""
         phases1 = self._phases(images, self.conv1, end=1)
         active1 = F.relu(largest(phases1) + self.bias1)
-        # 125 pixels make 62 windows; the last row and column are in none, but count as neighbours.
+        # 125 pixels make 62 windows; the last row and column are in no window, but neighbours of the last windows.
         phases2 = self._phases(active1, self.conv2, end=0)
         active2 = F.relu(largest(phases2) + self.bias2)
         features = F.relu(self.conv3(active2))
@@ -87,7 +88,7 @@ class CdmamGradient(nn.Module):
         return self._score(midpoints), self._placed(routed1)
 
     def _midpoints(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the midpoint of each member, ``(b, m)``, and the derivative of the score by ``features (b, m, n)``."""
+        """Return midpoints ``(b, m)`` of the members and the derivative of the score by ``features (b, m, n)``."""
         hidden = features.transpose(0, 1) @ self.weight
         if not self.logarithmic:
             return hidden.squeeze(2).T + self.bias, self.share * self.weight.squeeze(2)
@@ -99,13 +100,19 @@ class CdmamGradient(nn.Module):
         return midpoints.mean(dim=1)
 
     def _placed(self, phases: Sequence[Tensor]) -> Tensor:
-        """Carry the gradient of the four phases of the first convolution back to the pixels."""
+        """Propagate the gradient of the four phases of the first convolution back to the pixels."""
         patches = [F.conv2d(phase, kernel) for phase, kernel in zip(phases, self.patches, strict=True)]
         return overlapped(patches[0] + patches[1] + patches[2] + patches[3])
 
     @staticmethod
     def _phases(x: Tensor, conv: nn.Conv2d, end: int) -> list[Tensor]:
-        """Convolve with zero padding of one pixel, without bias; ``end``: padding of the odd phases at the far side."""
+        """Return the four phases of a convolution with one pixel of zero padding, without its bias.
+
+        Args:
+            x: input ``(b, c, h, w)``.
+            conv: the convolution.
+            end: padding of the second row or column of windows at the far side: 1 for an even size, 0 for an odd one.
+        """
         pads = {0: (1, 0), 1: (0, end)}
         return [
             F.conv2d(F.pad(x, (*pads[column], *pads[row])), conv.weight, stride=2, groups=conv.groups)
@@ -114,10 +121,10 @@ class CdmamGradient(nn.Module):
 
 
 class CdmamMemberGradients(CdmamGradient):
-    """Maps an image for each member, ``(b, m, 250, 250)``, to its midpoint ``(b, m)`` and gradient, in its shape.
+    """Maps images ``(b, m, 250, 250)``, one per member, to midpoints ``(b, m)`` and gradients ``(b, m, 250, 250)``.
 
-    One pass for all members, though each may be at another point, as on the paths of OMIG. A midpoint is that of the
-    member's own curve: the ensemble's is their mean.
+    One pass computes all members, although each may be at another point, as on the paths of OMIG. A midpoint is that of
+    the member's own curve; the midpoint of the ensemble is their mean.
 
     Args:
         ensemble: the folded ensemble.
@@ -127,7 +134,7 @@ class CdmamMemberGradients(CdmamGradient):
         super().__init__(ensemble)
         m = ensemble.n_members
         self.share = 1.0
-        # (phase, pixel, member, channel, 1, 1): members as groups come first.
+        # (phase, pixel, member, channel, 1, 1): members come first, since they are the groups of the convolution.
         kernels = self.patches.view(4, 16, m, 8, 1, 1).transpose(1, 2)
         self.patches = kernels.reshape(4, 16 * m, 8, 1, 1).contiguous()
         self.conv1 = deepcopy(ensemble.conv1)
@@ -145,18 +152,18 @@ class CdmamMemberGradients(CdmamGradient):
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None, "the folded batch normalisation left a bias"
+    assert conv.bias is not None, "folding batch normalisation gives every convolution a bias"
     return conv.bias[:, None, None].clone()
 
 
 def largest(phases: Sequence[Tensor]) -> Tensor:
-    """Return the largest of four arrays, element by element: max pooling over 2x2."""
+    """Return the elementwise maximum of four phases: max pooling over 2x2."""
     first, second, third, fourth = phases
     return torch.maximum(torch.maximum(first, second), torch.maximum(third, fourth))
 
 
 def routed(phases: Sequence[Tensor], gradient: Tensor) -> list[Tensor]:
-    """Carry ``gradient`` back through :func:`largest`: each value goes to the first of the largest phases."""
+    """Propagate ``gradient`` back through :func:`largest`: each value goes to the first of the largest phases."""
     first, second, third, fourth = phases
     above, below = torch.maximum(first, second), torch.maximum(third, fourth)
     chosen = (
@@ -169,26 +176,26 @@ def routed(phases: Sequence[Tensor], gradient: Tensor) -> list[Tensor]:
 
 
 def interleaved(phases: Sequence[Tensor]) -> Tensor:
-    """Put four ``(b, c, h, w)`` in their places in 2x2 windows: ``(b, c, 2h, 2w)``."""
+    """Interleave four phases ``(b, c, h, w)`` to the pixels of 2x2 windows, ``(b, c, 2h, 2w)``."""
     channels, height, width = phases[0].shape[1:]
     blocks = torch.cat(list(phases), dim=1).reshape(-1, 2, 2, channels, height, width)
     return blocks.permute(0, 3, 4, 1, 5, 2).reshape(-1, channels, 2 * height, 2 * width)
 
 
 def turned(weight: Tensor, groups: int) -> Tensor:
-    """Turn ``(o, i, k, k)`` into the ``(groups * i, o / groups, k, k)`` kernels of the convolution back through it."""
+    """Return the kernels ``(groups * i, o / groups, k, k)`` of the backward pass of a convolution ``(o, i, k, k)``."""
     o, i, height, width = weight.shape
     kernels = weight.view(groups, o // groups, i, height, width).transpose(1, 2)
     return kernels.reshape(groups * i, o // groups, height, width).flip(-1, -2).contiguous()
 
 
 def joined_groups(weight: Tensor, groups: int, n_joined: int) -> Tensor:
-    """Return the kernels of the same grouped convolution with fewer groups; those between old groups are zero.
+    """Return the kernels of the same grouped convolution with fewer groups; kernels between old groups are zero.
 
     Args:
-        weight: ``(o, i, k, k)`` of a convolution with ``groups`` groups.
-        groups: now.
-        n_joined: wanted, a divisor of ``groups``.
+        weight: kernels ``(o, i, k, k)`` of a convolution with ``groups`` groups.
+        groups: present number of groups.
+        n_joined: new number of groups, a divisor of ``groups``.
     """
     o, i, height, width = weight.shape
     together = groups // n_joined
@@ -199,13 +206,13 @@ def joined_groups(weight: Tensor, groups: int, n_joined: int) -> Tensor:
 
 
 def patch_kernels(weight: Tensor) -> Tensor:
-    """Return the 1x1 kernels that carry a phase back through a 3x3 convolution of one channel.
+    """Return the 1x1 kernels that propagate each phase back through a 3x3 convolution of one channel.
 
     The pixel at phase ``(a, b)`` of a window was computed from rows ``a`` to ``a + 2`` and columns ``b`` to ``b + 2``
     of the 4x4 pixels around the window.
 
     Args:
-        weight: ``(c, 1, 3, 3)``.
+        weight: kernels ``(c, 1, 3, 3)`` of the convolution.
 
     Returns:
         ``(4, 16, c, 1, 1)``: for each phase, channels in the order that :func:`overlapped` expects.
@@ -213,13 +220,13 @@ def patch_kernels(weight: Tensor) -> Tensor:
     kernels = weight.new_zeros(4, 4, 4, len(weight))
     for phase, (a, b) in enumerate(_PHASES):
         kernels[phase, a : a + 3, b : b + 3] = weight[:, 0].permute(1, 2, 0)
-    # (phase, row half, row, column half, column, c): halves first, so that pixel_shuffle joins what lies together.
+    # (phase, row half, row, column half, column, c): halves first, so that pixel_shuffle joins neighbouring pixels.
     halves = kernels.view(4, 2, 2, 2, 2, -1).permute(0, 1, 3, 2, 4, 5)
     return halves.reshape(4, 16, -1, 1, 1)
 
 
 def overlapped(patches: Tensor) -> Tensor:
-    """Add 4x4 patches around 2x2 windows: ``(b, 16, h, w)`` to ``(b, 1, 2h, 2w)``; what falls outside is dropped."""
+    """Add 4x4 patches around 2x2 windows, ``(b, 16, h, w)``, to pixels ``(b, 1, 2h, 2w)``; drop values outside."""
     height, width = 2 * patches.shape[2], 2 * patches.shape[3]
     quarters = F.pixel_shuffle(patches, 2)
     placed = [

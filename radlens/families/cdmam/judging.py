@@ -1,4 +1,4 @@
-"""What may be said of one image or of several: each image's curve, which of them count, and their combination."""
+"""Assessment of the images of a request: the curve of each, outliers and repetitions, and the combined curve."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from radlens.service.domain import Assessment
 __all__ = ["Judged", "JudgedImage", "judged"]
 
 OUTLIER_DEVIATIONS = 4.0
-"""Deviations of an image's own error beyond which its midpoint counts as an outlier among the others: of 16 images of
-one exposure that happens once in a thousand sets."""
+"""Distance from the median, in standard deviations of an image's own error, beyond which a midpoint is an outlier. Of
+16 images of one exposure, one exceeds it by chance in one of a thousand sets."""
 
 _FEWEST_FOR_OUTLIERS = 4
+"""Smallest number of images with which a median can expose an outlier."""
+
 _UNKNOWN_DEVIATION = 0.1
+"""Standard deviation of the logarithm of a midpoint without a calibration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +34,11 @@ class JudgedImage:
 
     Attributes:
         opened: the image and its phantom.
-        curve: its own; None where none was predicted.
-        assessment: whether it can be judged.
+        curve: curve of the image; None if it was not predicted.
+        assessment: whether the image can be judged.
         is_outlier: whether it differs from the others more than images of one exposure do.
-        is_repeated: whether an earlier image of the request is of the same exposure - the same bytes, or the same
-            noise in an image that was moved, mirrored or rescaled: it adds no information.
+        is_repeated: whether it adds no information to an earlier image of the request: it has the same bytes, or the
+            same noise after a shift, a reflection or a change of scale.
     """
 
     opened: OpenedImage
@@ -46,7 +49,7 @@ class JudgedImage:
 
     @property
     def counts(self) -> bool:
-        """Whether it takes part in the combined curve."""
+        """Whether the image is part of the combined curve."""
         is_usable = self.assessment.assessable and self.curve is not None
         return is_usable and not self.is_outlier and not self.is_repeated
 
@@ -56,10 +59,10 @@ class Judged:
     """One image, or several of one exposure.
 
     Attributes:
-        images: each of them, in the order in which they came.
-        curve: of the image, or combined from those that count; None where there is none.
+        images: the images in the order of the request.
+        curve: curve of the only image, or combined curve of the images that count; None if no image has one.
         assessment: whether a verdict on ``curve`` may be given.
-        warnings: what a reader should know about the images together.
+        warnings: sentences about the images as a set.
     """
 
     images: tuple[JudgedImage, ...]
@@ -69,12 +72,12 @@ class Judged:
 
 
 def judged(opened: Sequence[OpenedImage], curves: Sequence[Curve | None], calibration: Calibration | None) -> Judged:
-    """Say which images can be judged, name outliers, and combine the others.
+    """Judge each image, mark outliers and repetitions, and combine the curves of the others.
 
     Args:
-        opened: the images of a request, at least one.
-        curves: the curve of each.
-        calibration: of the intervals.
+        opened: images of a request, at least one.
+        curves: curve of each image.
+        calibration: calibration of the intervals.
     """
     repeated = _repeated(opened)
     images = [
@@ -96,7 +99,7 @@ def judged(opened: Sequence[OpenedImage], curves: Sequence[Curve | None], calibr
 
 
 def _repeated(opened: Sequence[OpenedImage]) -> list[bool]:
-    """Return which images are of an exposure of which an earlier one is."""
+    """Return, for each image, whether an earlier image is of the same exposure."""
     if len(opened) == 1:
         return [False]
     digests = [each.image.sha256 for each in opened]
@@ -109,7 +112,7 @@ def _repeated(opened: Sequence[OpenedImage]) -> list[bool]:
 
 
 def _with_outliers(images: Sequence[JudgedImage], calibration: Calibration | None) -> list[JudgedImage]:
-    """Mark images whose midpoint is far from the median of those that can be judged."""
+    """Mark images whose midpoint is far from the median of the images that can be judged."""
     logs = [math.log(each.curve.midpoint) if each.counts and each.curve else math.nan for each in images]
     known = [value for value in logs if math.isfinite(value)]
     if len(known) < _FEWEST_FOR_OUTLIERS:
@@ -123,7 +126,7 @@ def _with_outliers(images: Sequence[JudgedImage], calibration: Calibration | Non
 
 
 def _differences(opened: Sequence[OpenedImage]) -> list[str]:
-    """Say which attributes of the headers differ: images that are combined should be of one exposure."""
+    """Return a warning if attributes of the headers differ, since only images of one exposure should be combined."""
     settings = [setting(each.image.dataset) for each in opened if each.image.dataset is not None]
     differing = [name for name in (settings[0] if settings else {}) if len({each[name] for each in settings}) > 1]
     return [f"the images differ in {', '.join(differing)}: they are not of one exposure"] if differing else []

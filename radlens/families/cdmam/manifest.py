@@ -25,24 +25,24 @@ GRADIENT_ONNX = "gradient.onnx"
 MEMBERS_ONNX = "members.onnx"
 
 _LATER = ("rank", "logarithmic", "domain")
-"""Fields that manifests of the first releases do not have."""
+"""Fields that are missing in manifests of the first releases."""
 
 _GRAPHS = (PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX)
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What an image must be before the network sees it.
+    """Preprocessing that the network expects.
 
     Attributes:
         mean: pixel value that becomes 0.
         std: pixel values per unit of the normalised image, above 0.
         spacing_mm: pixel spacing of the training images, mm.
-        sampler: how images were downsampled in training.
+        sampler: name of the sampler that downsampled the training images.
         pixel_mean_range: smallest and largest mean pixel value of a training image.
         pixel_std_range: smallest and largest standard deviation of the pixel values of a training image.
-        registered: whether the network sees registered phantoms in units of their own noise; whole images otherwise.
-        n_samples: samples of an image that a prediction averages.
+        registered: whether the network sees registered phantoms in units of their own noise, or else whole images.
+        n_samples: number of samples of an image that a prediction averages.
     """
 
     mean: float
@@ -60,20 +60,20 @@ class Manifest:
     """The contents of ``bundle.json``.
 
     Attributes:
-        name: model name in URLs.
-        version: as TorchServe wants it, such as ``"1.0"``.
-        task: what the model does, such as ``"cdmam-cdc"``.
+        name: name of the model in URLs.
+        version: version in the form of TorchServe, such as ``"1.0"``.
+        task: task of the model, such as ``"cdmam-cdc"``.
         diameters_mm: disk diameters of the predicted points, largest first.
-        input: what the network expects.
-        explainers: methods this model may be explained with.
-        n_members: networks in the ensemble.
-        rank: features between the factors of the members' affine maps; None where they are not factored.
-        logarithmic: whether the members predict natural logarithms of um of gold; um of gold otherwise.
-        domain: limits of the images that the model may judge, see `radlens.phantoms.cdmam.domain.Limits`.
-        training: the training record.
-        parity: how far traced module, ONNX graph and eager module differ.
+        input: preprocessing that the network expects.
+        explainers: names of the methods that may explain the model.
+        n_members: number of networks in the ensemble.
+        rank: number of features between the factors of the members' affine maps; None if they are not factored.
+        logarithmic: whether the members predict natural logarithms of um of gold, or else um of gold.
+        domain: limits of the images that the model may judge, those of `radlens.phantoms.cdmam.domain.Limits`.
+        training: training record.
+        parity: relative errors of traced module, ONNX graphs and eager module.
         files: SHA-256 of every other file of the bundle, by name.
-        format_version: of this layout.
+        format_version: version of this layout.
     """
 
     name: str
@@ -93,18 +93,18 @@ class Manifest:
 
 
 class Bundle(StoredBundle[Manifest]):
-    """The bundle of an ensemble; engines that would need a damaged graph are refused when it is opened."""
+    """The bundle of an ensemble; it loads with damaged graphs, and opening it refuses the engines that need them."""
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> "Bundle":
-        """Read a bundle; arguments and errors as `StoredBundle.read`."""
+        """Read a bundle; arguments and errors are those of `StoredBundle.read`."""
         return cls.read(path, _parse, lambda _, file: file in _GRAPHS, verify=verify)
 
     def model(self) -> FoldedCdmamEnsemble:
         """Return the ensemble with its dense layers multiplied out, float32, in evaluation mode.
 
         Raises:
-            BundleError: the weights do not fit the network.
+            BundleError: The weights do not fit the network.
         """
         manifest = self.manifest
         try:
@@ -124,14 +124,14 @@ class Bundle(StoredBundle[Manifest]):
             ``(b, 1, 250, 250)`` float32, ``(pixels - mean) / std``.
 
         Raises:
-            InvalidInput: another shape.
+            InvalidInput: The shape is wrong.
         """
         if pixels.ndim not in (2, 3) or tuple(pixels.shape[-2:]) != SAMPLED_SHAPE:
             raise InvalidInput(f"pixels must have shape (b, 250, 250), got {tuple(pixels.shape)}")
         return torch.from_numpy(self.normalize(pixels)).reshape(-1, 1, *SAMPLED_SHAPE)
 
     def normalize(self, pixels: np.ndarray) -> np.ndarray:
-        """Return ``(pixels - mean) / std`` as float32; any shape, so that a full image can be normalised once."""
+        """Return ``(pixels - mean) / std`` of an array of any shape as float32, so that an image is normalised once."""
         spec = self.manifest.input
         return ((pixels - np.float32(spec.mean)) / np.float32(spec.std)).astype(np.float32, copy=False)
 
@@ -142,7 +142,7 @@ class Bundle(StoredBundle[Manifest]):
 
     @cached_property
     def prediction_onnx(self) -> Path:
-        """The same as an ONNX graph with input ``images`` and outputs ``mean``, ``aleatoric``, ``epistemic``."""
+        """The ensemble as an ONNX graph with input ``images`` and outputs ``mean``, ``aleatoric``, ``epistemic``."""
         return self.path / PREDICTION_ONNX
 
     @cached_property
@@ -152,11 +152,11 @@ class Bundle(StoredBundle[Manifest]):
 
 
 def save(path: Path | str, manifest: Manifest) -> Bundle:
-    """Write ``bundle.json`` for the files that already lie in ``path``, and load the result.
+    """Write ``bundle.json`` for the files in ``path``, and load the bundle.
 
     Args:
-        path: directory that holds weights and graphs.
-        manifest: its ``files`` are filled in here.
+        path: directory with weights and graphs.
+        manifest: manifest whose ``files`` are filled in.
     """
     path = Path(path)
     write_manifest(path, asdict(manifest))

@@ -1,4 +1,4 @@
-"""The members of a CDMAM ensemble one by one, computed together."""
+"""Explanations of the single members of a CDMAM ensemble, with one graph that computes all of them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,26 +15,26 @@ __all__ = ["CdmamMembers"]
 
 
 class CdmamMembers(Model):
-    """Explains each member of an ensemble by itself, all of them in the same calls of one graph.
+    """Explains the members of an ensemble separately, with calls of one graph that computes all members.
 
     Args:
-        engine: Computes ``score (b, m)`` and ``gradient (b, m, 250, 250)`` of ``images (b, m, 250, 250)``, an image
-            for each member; see :class:`radlens.families.cdmam.gradient.CdmamMemberGradients`.
-        model: The ensemble; computes midpoints where no gradient is asked for.
+        engine: Engine of the graph of :class:`radlens.families.cdmam.gradient.CdmamMemberGradients`, which maps
+            ``images (b, m, 250, 250)``, one per member, to ``score (b, m)`` and ``gradient (b, m, 250, 250)``.
+        model: Ensemble that computes midpoints, which need no gradient.
     """
 
     def __init__(self, engine: Engine, model: FoldedCdmamEnsemble) -> None:
         self._engine, self._model, self.n_members = engine, model, model.n_members
 
     def attribute_each(self, explainer: Explainer, images: Tensor) -> Tensor:
-        """Return the map of each member for each image, ``(b, m, 250, 250)``; their mean is that of the members.
+        """Return the maps of all members for each image, ``(b, m, 250, 250)``.
 
         Args:
-            explainer: A method of Amanova et al. 2022.
+            explainer: Method of Amanova et al. 2022.
             images: Normalised images ``(b, 1, 250, 250)``.
 
         Raises:
-            InvalidInput: Another shape.
+            InvalidInput: The shape is wrong.
         """
         if images.ndim != 4 or images.shape[1] != 1:
             raise InvalidInput(f"images must have shape (b, 1, h, w), got {tuple(images.shape)}")
@@ -44,7 +44,7 @@ class CdmamMembers(Model):
         return torch.stack([each.map for each in found]).view(len(images), -1, *images.shape[2:])
 
     def answer(self, asks: Sequence[Ask]) -> list[tuple[Tensor, ...]]:
-        """Answer a round of questions, which is the same for each member: one call computes all members."""
+        """Answer a round of questions with one call: every member has the same questions, about its own images."""
         name, of_each = asks[0].name, [[ask for ask in asks if ask.member == k] for k in range(self.n_members)]
         self.require(name)
         images = torch.stack([torch.cat([ask.images for ask in own]) for own in of_each], dim=1)
@@ -54,20 +54,20 @@ class CdmamMembers(Model):
         return [(next(parts[ask.member or 0]),) for ask in asks]
 
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        raise AssertionError("members are asked one by one")
+        raise AssertionError("every question must name its member")
 
     def _scores(self, images: Tensor) -> Tensor:
-        """Return the midpoint of each member ``(n, m)``, um of gold, at images ``(n, m, 1, 250, 250)``."""
+        """Return the midpoints of the members ``(n, m)``, um of gold, for images ``(n, m, 1, 250, 250)``."""
         if all(torch.equal(images[:, 0], images[:, k]) for k in range(1, self.n_members)):
-            # Covered squares are the same for all members; one call of the ensemble gives their midpoints.
+            # Occlusion gives all members the same images, so one call of the ensemble computes their midpoints.
             return self._midpoints(images[:, 0])
         return torch.stack([self._midpoints(images[:, k])[:, k] for k in range(self.n_members)], dim=1)
 
     def _midpoints(self, images: Tensor) -> Tensor:
-        # The first layer of a large batch takes gigabytes.
+        # The activations of the first layer take gigabytes for a large batch.
         return torch.cat([self._model.midpoints(part) for part in images.float().split(DEFAULT_BATCH_SIZE)])
 
     def _gradients(self, images: Tensor) -> Tensor:
-        """Return ``R(x)`` of each member at its own image, in the shape of ``images``."""
+        """Return ``R(x)`` of each member for its own image, in the shape of ``images``."""
         given = np.ascontiguousarray(images[:, :, 0].float().numpy())
         return torch.from_numpy(self._engine.run({"images": given})["gradient"])[:, :, None]

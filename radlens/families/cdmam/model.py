@@ -1,4 +1,4 @@
-"""What runs a CDMAM bundle: an engine for its prediction graph and one for its gradient graph."""
+"""The engines of a CDMAM bundle: one for its prediction graph and one for its gradient graph."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ GRADIENT = ("score", "gradient")
 """Outputs of the gradient graph."""
 
 _AUTOGRAD_BYTES = 25_000_000
-"""Memory of torch with autograd for an image and a member, rounded up."""
+"""Memory that autograd takes for one image and one member, bytes, rounded up."""
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,15 @@ class BundleEngine(PhantomModel):
     """Predicts, scores and differentiates normalised images ``(b, 1, 250, 250)`` float32, any b.
 
     Attributes:
-        name: of the engine of the gradient graph, which does nearly all of the work.
-        precision: of its arithmetic.
-        batch_size: images of a gradient computed together: larger calls gain nothing.
-        refused: engines that were tried and do not serve.
-        calibrations: what was measured, by name of the graph.
+        name: name of the engine of the gradient graph, which does nearly all of the work.
+        precision: arithmetic precision of that engine.
+        batch_size: number of images whose gradients are computed together; larger calls are not faster.
+        refused: engines that cannot compute a graph, with reasons.
+        calibrations: measurements of the engines, by name of the graph.
 
     Args:
-        choices: of the prediction and the gradient, by name of the graph.
-        open_members: opens the members one by one.
+        choices: chosen engine of the prediction and the gradient, by name of the graph.
+        open_members: function that opens the graph of the members.
         logarithmic: whether the members predict logarithms.
     """
 
@@ -78,21 +78,21 @@ class BundleEngine(PhantomModel):
 
     @cached_property
     def each(self) -> CdmamMembers:
-        """The members one by one; their graph is opened, and engines are measured, when it is first needed.
+        """The single members; their graph is opened, and engines are measured, at the first access.
 
         Raises:
-            BundleError: no engine can run it.
+            BundleError: No engine can compute the graph.
         """
         return self._open_members()
 
     @property
     def peak_memory(self) -> int | None:
-        """Estimated peak of the larger graph, bytes; None where it is unknown."""
+        """Estimated peak memory of the larger graph, bytes; None if it is unknown."""
         known = [peak for peak in self._peaks if peak is not None]
         return max(known) if len(known) == len(self._peaks) else None
 
     def stated(self) -> dict[str, Any]:
-        """Return what provenance says of the engine, as JSON values."""
+        """Return the provenance of the engine as JSON values."""
         return {
             "engine": self.name,
             "precision": self.precision,
@@ -104,12 +104,12 @@ class BundleEngine(PhantomModel):
 
 
 class WeightsEngine:
-    """The ensemble itself, with autograd where a gradient is asked for: needs no graph; on the GPU if there is one.
+    """Engine that computes with the weights of the ensemble and autograd instead of a graph, on a GPU if there is one.
 
     Args:
-        model: computes.
+        model: the ensemble.
         outputs: :data:`PREDICTION` or :data:`GRADIENT`.
-        each: compute the gradient of each member at its own image.
+        each: whether to compute the gradient of each member for its own image.
     """
 
     precision = "f32"
@@ -124,7 +124,7 @@ class WeightsEngine:
         self._each = CdmamMemberGradients(self._model) if each else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute the outputs of ``images``, ``(b, 1, 250, 250)`` float32; an image for each member if ``each``."""
+        """Compute the outputs of ``images``, ``(b, 1, 250, 250)`` float32, or ``(b, m, 250, 250)`` if ``each``."""
         chunks = torch.from_numpy(np.ascontiguousarray(inputs["images"])).split(self.batch_size)
         parts = [self._compute(chunk.to(self._device)) for chunk in chunks]
         joined = [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]
@@ -149,30 +149,31 @@ def open_bundle(
     again: bool = False,
     on_progress: Progress | None = None,
 ) -> BundleEngine:
-    """Return what runs a bundle; every engine reproduces the golden values of its graph.
+    """Open a bundle with engines that reproduce the golden values of its graphs.
 
-    A graph that is damaged is refused, and so is an engine that fails; the next one serves. The last resort needs no
-    graph: ``"torch"`` reads the weights.
+    A damaged graph and an engine that fails are refused, and the next engine is tried. The last one is ``"torch"``,
+    which needs the weights and not a graph.
 
     Args:
         bundle: the model.
-        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for the fastest of each graph. An engine that is
-            made for the gradient graph alone leaves predictions to the fastest.
-        precision: of the arithmetic. Less than f32 only where the parity report of the bundle allows it; engines that
-            the report does not hold are measured here, by the same rule, see :mod:`radlens.engines.parity`.
-        memory_limit: bytes that each of the two may take; None for :func:`radlens.engines.memory.memory_limit`.
-        again: measure even if there is a stored calibration.
-        on_progress: called as ``on_progress(engine, batch_size)`` before each measurement.
+        engine: a name in :func:`radlens.engines.names`, or ``"auto"`` for the fastest engine of each graph. An engine
+            for the gradient graph alone leaves predictions to the fastest engine.
+        precision: arithmetic precision. Below f32 the parity report of the bundle must allow the engine; engines that
+            are missing in the report are measured by the same rule (:mod:`radlens.engines.parity`).
+        memory_limit: bytes that each of the two engines may take; None for the limit of
+            :func:`radlens.engines.memory.memory_limit`.
+        again: whether to measure even if a stored calibration exists.
+        on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.
 
     Raises:
-        InvalidParameter: unknown engine or precision.
-        MissingDependency: the engine is not installed.
-        BundleError: no engine, or not the one asked for, starts and passes.
+        InvalidParameter: The engine or the precision is unknown.
+        MissingDependency: The engine is not installed.
+        BundleError: The requested engine does not pass, or with ``"auto"`` no engine passes.
     """
     offering = offered(precision)
     if engine != "auto":
         engine_class(engine).require()
-    # In float32 torch runs the weights, not a graph: that is what is left when a graph is damaged.
+    # In float32 torch computes with the weights, on a GPU too, so torch-cuda would be a second name for it.
     everything = [name for name in offering if name != "torch-cuda"]
     wanted = everything if engine == "auto" else [engine]
     alone = engine != "auto" and engine_class(engine).gradients_only
@@ -199,7 +200,7 @@ def open_bundle(
 def _choice(
     bundle: Bundle, precision: str, limit: int, file: str, outputs: Sequence[str], names: Sequence[str], **how: Any
 ) -> Choice:
-    """Return the fastest of some engines for one graph."""
+    """Choose the fastest of the engines ``names`` for one graph."""
     path, each = bundle.path / file, file == MEMBERS_ONNX
     n_images = bundle.manifest.n_members if each else 1
     by_weights = "torch" in names and precision == "f32"
@@ -232,7 +233,7 @@ def _weights(bundle: Bundle, outputs: Sequence[str], *, each: bool) -> Candidate
 
 
 def _images(n_images: int, golden: Golden | None, batch_size: int) -> dict[str, np.ndarray]:
-    """Return ``n_images`` for each row of a batch to measure with."""
+    """Return inputs for measurements, with ``n_images`` images in each row of the batch."""
     shape = (batch_size, n_images, *SAMPLED_SHAPE)
     if golden is not None:
         return {"images": np.resize(golden.inputs["images"], shape)}

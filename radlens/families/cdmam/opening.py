@@ -1,4 +1,4 @@
-"""From an image that was sent to what the phantom model gets of it, and what keeps it from judging it."""
+"""Registration of the phantom in a sent image, and the reasons why the model may not judge it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 __all__ = ["USUAL_SPACING_MM", "OpenedImage", "PhantomOpener", "spacing_caution", "spacing_of"]
 
 USUAL_SPACING_MM = 0.07
-"""Pixel spacing, mm, that is tried where an image states none and no grid of lines tells it."""
+"""Pixel spacing, mm, of an image that states no spacing and whose lines do not reveal it."""
 
 _KEPT = 2
-"""Opened images that are kept for the next request: 40 MB each."""
+"""Number of opened images that are cached for the next requests; each takes 40 MB."""
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedImage:
-    """An image as a phantom model gets it.
+    """An image with its registered phantom.
 
     Attributes:
-        image: as it was sent.
-        phantom: the registered phantom; None where none was found.
-        spacing_mm: pixel spacing with which it was found; None where it was not.
-        reasons: why no model may judge the image, found before any prediction; empty if it may.
-        findings: the numbers that these reasons rest on.
-        limits: what training saw.
+        image: the sent image.
+        phantom: the registered phantom; None if no phantom was found.
+        spacing_mm: pixel spacing at which the phantom was found; None if no phantom was found.
+        reasons: reasons, known before a prediction, why no model may judge the image; empty if a model may.
+        findings: measurements behind the reasons.
+        limits: limits of the training images.
     """
 
     image: Image
@@ -52,7 +52,7 @@ class OpenedImage:
         """Return whether a verdict on ``curve`` may be given: the image can be judged and does not contradict it.
 
         Args:
-            curve: predicted from the image; None where it was not predicted.
+            curve: curve predicted from the image; None before a prediction.
         """
         reasons = list(self.reasons)
         numbers = {} if self.findings is None else dict(self.findings.numbers())
@@ -63,12 +63,12 @@ class OpenedImage:
 
 @dataclass(frozen=True, eq=False)
 class PhantomOpener:
-    """Finds the phantom in images and looks whether they can be judged.
+    """Registers phantoms and checks whether their images can be judged.
 
-    The images that were opened last are kept: a page of a report asks for several things of one image.
+    It caches the last images, because a page of a report sends several requests with the same image.
 
     Args:
-        limits: what training saw.
+        limits: limits of the training images.
     """
 
     limits: domain.Limits
@@ -76,7 +76,7 @@ class PhantomOpener:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def open(self, image: Image) -> OpenedImage:
-        """Return the phantom of an image, or the reasons why there is none to be judged; never raises for an image."""
+        """Return an image with its phantom, or with the reasons why it cannot be judged; no image raises an error."""
         with self._lock:
             if image.sha256 in self._kept:
                 self._kept.move_to_end(image.sha256)
@@ -93,7 +93,7 @@ class PhantomOpener:
             reason = "an image of the network's own size shows too little of a phantom to find it"
             return OpenedImage(image, reasons=(reason,))
         try:
-            # Absurdly large pixels overflow; what comes of them is refused.
+            # Absurdly large pixels overflow; the checks below refuse the result.
             with np.errstate(all="ignore"):
                 phantom, spacing_mm = self._registered(image)
         except UnreadableImage as error:
@@ -109,7 +109,7 @@ class PhantomOpener:
 
 
 def spacing_of(image: Image) -> tuple[float, float]:
-    """Return the pixel spacing that an image states, or the one at which cells of its grid have their size."""
+    """Return the pixel spacing that an image states, or the one at which the cells of its grid have the right size."""
     if image.spacing_mm is not None:
         return image.spacing_mm
     found = lattice(image.pixels, USUAL_SPACING_MM)
@@ -118,7 +118,7 @@ def spacing_of(image: Image) -> tuple[float, float]:
 
 
 def spacing_caution(opened: OpenedImage) -> str | None:
-    """Return what to say of a spacing that the image does not state."""
+    """Return a warning if the image does not state its pixel spacing."""
     if opened.image.spacing_mm is not None or opened.spacing_mm is None:
         return None
     return f"the image states no pixel spacing; the grid of the phantom fits {opened.spacing_mm[0]:.4f} mm"

@@ -1,4 +1,4 @@
-"""A contrast-detail model as methods see it: one score, the midpoint of the curve."""
+"""The interface of contrast-detail models to explainers: one score, the midpoint of the curve."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ __all__ = ["Members", "PhantomModel"]
 
 
 class Members(Protocol):
-    """The members of an ensemble one by one."""
+    """The single members of an ensemble."""
 
     n_members: int
 
@@ -37,8 +37,8 @@ class PhantomModel(Model):
 
     @property
     def each(self) -> Members:
-        """The members one by one."""
-        raise NotImplementedError(f"{type(self).__name__} does not tell its members apart")
+        """The single members."""
+        raise NotImplementedError(f"{type(self).__name__} cannot explain single members")
 
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         self.require(name)

@@ -1,14 +1,14 @@
-"""A long explanation as several requests for ranges of samples: what a broken connection loses is one range.
+"""A long explanation as several requests for ranges of samples, so that a broken connection loses one range at most.
 
-The maps of the ranges are joined here (Amanova et al. 2022, Algorithm 2, is a sum over samples) and saved after each
-one, so that a run goes on after its client, its server or the network between them has failed. Maps travel in float32,
-so the result equals that of one request to within their rounding.
+Algorithm 2 of Amanova et al. 2022 is a sum over samples, so the client can merge the maps of the ranges. It saves the
+merged map after each range, and a run continues after a failure of the client, the server or the network. The server
+sends maps in float32, so the result equals that of a single request to within their rounding.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -24,21 +24,21 @@ from radlens.explainers.upsampling import AUTO
 __all__ = ["RANGE", "explain_in_ranges"]
 
 RANGE = 64
-"""Samples of one request: their map is downloaded in a small part of the time that explaining them takes."""
+"""Number of samples of one request; explaining them takes much longer than downloading their map."""
 
 _MODEL = ("model", "version", "bundle_hash", "engine", "precision")
-"""What must not change between two ranges, as provenance names it."""
+"""Fields of the provenance that must be the same in all ranges."""
 
 
 @dataclass
 class _Joined:
-    """What is known of a run so far.
+    """The state of a run.
 
     Attributes:
-        upsampled: map of all its samples, None before the first.
-        answer: the last answer without its arrays.
-        looks: samples and reliability after each range.
-        n_restored: samples that came from the checkpoint.
+        upsampled: merged map of the ranges so far; None before the first range.
+        answer: last answer without its arrays.
+        looks: number of samples and reliability after each range.
+        n_restored: number of samples restored from the checkpoint.
     """
 
     upsampled: UpsampledMap | None
@@ -51,10 +51,14 @@ class _Joined:
         return 0 if self.upsampled is None else self.upsampled.n_samples
 
     def add(self, answer: dict[str, Any], start: int) -> None:
-        """Add the next range.
+        """Merge the answer of the next range.
+
+        Args:
+            answer: answer of the server.
+            start: number of the first sample of the run.
 
         Raises:
-            ServerError: another model or another engine computed it.
+            ServerError: Another model or another engine computed the range.
         """
         found = _stated_model(answer)
         if self.answer and found != (began := _stated_model(self.answer)):
@@ -76,21 +80,23 @@ def explain_in_ranges(
     on_progress: Callable[[Progress], None] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
-    """Return what :meth:`Client.explain` returns, asked for in ranges that are saved to ``checkpoint``.
+    """Explain an image like :meth:`Client.explain`, range by range, with a checkpoint after each range.
 
     Args:
-        client: of the server.
-        image: see :meth:`Client.explain`.
-        checkpoint: where the run is saved, and continued if it was interrupted; it stays when the run is finished.
-        n_samples: as many, or ``"auto"``; an automatic run is looked at after each range.
-        version: see :meth:`Client.explain`.
-        on_progress: called with the progress of the run; the reliability is that of all complete ranges.
-        parameters: parameters of :meth:`Client.explain`.
+        client: client of the server.
+        image: contents or path of the image file.
+        checkpoint: file to save the run to, and to continue it from after an interruption; it stays when the run is
+            finished.
+        n_samples: number of samples, or ``"auto"``; an automatic run estimates its reliability after each range.
+        version: version of the model; None for the server's default.
+        on_progress: callback with the progress of the run; the reliability is that of the complete ranges.
+        parameters: other parameters of :meth:`Client.explain`.
 
     Raises:
-        InvalidInput: the checkpoint is of another run, or see :meth:`Client.explain`.
-        InvalidParameter: ``n_samples`` is no number, or smaller than what the checkpoint holds.
-        ServerError: the model changed in the middle, or see :meth:`Client.explain`. What was done is saved.
+        InvalidInput: The checkpoint is of another run, or :meth:`Client.explain` raises the error.
+        InvalidParameter: ``n_samples`` is not a number, or smaller than the number of samples in the checkpoint.
+        ServerError: The model changed between two ranges, or :meth:`Client.explain` raises the error. Complete ranges
+            are saved.
     """
     data = image if isinstance(image, bytes) else image.read_bytes()
     goal, limit = _goal(n_samples, parameters)
@@ -130,18 +136,16 @@ def _goal(n_samples: int | str, parameters: Mapping[str, Any]) -> tuple[Goal | N
 
 
 def _part(found: Mapping[str, Any], start: int) -> UpsampledMap:
-    """Return the map of one range; that of a single sample comes without halves."""
+    """Return the map of one range, whose first sample has the number ``start``."""
     values, visits, n_samples = found["map"].astype(np.float64), found["visits"].astype(np.int32), found["n_samples"]
     if "half_totals" in found:
         halves = Halves(values.shape, found["reliability_scale_px"], found["half_totals"], found["half_visits"])
     else:
+        # The answer to a range of one sample has no halves.
         halves, pixels = Halves.empty(values.shape), np.flatnonzero(visits)
         halves.add(start, pixels, values.ravel()[pixels])
-    return UpsampledMap(values, visits, n_samples, found["normalize"], halves, members=_stacked(found.get("members")))
-
-
-def _stacked(members: Sequence[np.ndarray] | None) -> np.ndarray | None:
-    return None if members is None else np.stack(members)
+    members = np.stack(found["members"]) if "members" in found else None
+    return UpsampledMap(values, visits, n_samples, found["normalize"], halves, members=members)
 
 
 def _arrays(run: _Joined) -> dict[str, np.ndarray]:
@@ -175,8 +179,8 @@ def _stated_model(answer: Mapping[str, Any]) -> str:
 
 
 def _answer(run: _Joined, start: int, goal: Goal | None) -> dict[str, Any]:
-    """Return the answer of the last range with the map of all in it."""
-    assert run.upsampled is not None, "there is at least one range"
+    """Return the answer of the last range with the merged map in place of its own."""
+    assert run.upsampled is not None, "a run has at least one range"
     assert run.upsampled.halves is not None, "every range has halves"
     reliability = run.upsampled.reliability
     found: dict[str, Any] = {
@@ -205,7 +209,7 @@ def _answer(run: _Joined, start: int, goal: Goal | None) -> dict[str, Any]:
 
 
 class _Reporter:
-    """Turn the progress of a range into that of the run."""
+    """Converts the progress of a range to that of the run."""
 
     def __init__(
         self, run: _Joined, goal: Goal | None, limit: int, on_progress: Callable[[Progress], None] | None

@@ -1,4 +1,4 @@
-"""From a registered phantom to its curve: many samples of one image, averaged, with a calibrated interval."""
+"""Curves of registered phantoms: the average over many samples of an image, with a calibrated interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from radlens.phantoms.cdmam.registered import Registered
 __all__ = ["DEFAULT_SAMPLES", "Curve", "Model", "PhantomReader", "combined"]
 
 DEFAULT_SAMPLES = 32
-"""Samples that a prediction averages: what they leave of the sampling noise is a quarter of half the interval."""
+"""Number of samples that a prediction averages; their remaining sampling noise is an eighth of the interval's width."""
 
 _BATCH = 16
 
@@ -39,16 +39,16 @@ class Curve:
     """A contrast-detail curve with its uncertainty; arrays are (12,) float64, um of gold, largest diameter first.
 
     Attributes:
-        mean: the thresholds.
-        aleatoric: standard deviation that the members share, calibrated.
+        mean: thresholds.
+        aleatoric: calibrated standard deviation of the error that the members have in common.
         epistemic: standard deviation over the members.
-        total: root of the sum of their squares.
-        interval: (12, 2) 95 % interval of a log-normal, both ends above 0.
-        predicted: the thresholds before the calibration, as the members mean them; None where there is no calibration.
+        total: root of the sum of the squares of ``aleatoric`` and ``epistemic``.
+        interval: (12, 2) 95 % interval of a log-normal distribution, both ends above 0.
+        predicted: thresholds before the calibration; None without a calibration.
         disagreement: relative standard deviation over the members before the calibration.
-        n_images: images behind it.
-        n_samples: samples of each image.
-        blur: of the disks; None where it was not measured.
+        n_images: number of images.
+        n_samples: number of samples of each image.
+        blur: blur of the disks; None if it was not measured.
     """
 
     mean: NDArray[np.float64]
@@ -70,13 +70,13 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class PhantomReader:
-    """Predicts the curve of registered phantoms.
+    """Predicts the curves of registered phantoms.
 
     Args:
-        model: an ensemble that predicts positive curves.
-        calibration: of the intervals; without it they rest on the noise that the members learned.
-        n_samples: samples of an image that are averaged, at least 1.
-        sampler: how pixels are chosen.
+        model: ensemble that predicts positive curves.
+        calibration: calibration of the intervals; without one they rest on the noise that the members learned.
+        n_samples: number of samples of an image to average, at least 1.
+        sampler: name of the sampler, which chooses the pixels of each sample.
     """
 
     model: Model
@@ -88,17 +88,21 @@ class PhantomReader:
         """Return the curve of one image.
 
         Args:
-            phantom: as `radlens.phantoms.cdmam.registered.register` returns it.
-            seed: of the sequence of samples.
+            phantom: registered phantom from `radlens.phantoms.cdmam.registered.register`.
+            seed: seed of the sequence of samples.
 
         Raises:
-            InvalidInput: the predicted curve is not positive and finite.
+            InvalidInput: The predicted curve is not positive and finite.
         """
         blur = None if self.calibration is None else disk_blur(phantom)
         return self.read_values(phantom.values, seed=seed, blur=blur)
 
     def read_values(self, values: NDArray[np.float32], *, seed: int = 0, blur: DiskBlur | None = None) -> Curve:
-        """Return the curve of ``values`` (h, w), normalised and compressed, its disks of ``blur``; errors as `read`."""
+        """Return the curve of normalised and compressed ``values`` (h, w) with disks of ``blur``.
+
+        Raises:
+            InvalidInput: The predicted curve is not positive and finite.
+        """
         prediction = self.predict(values, seed=seed)
         mean = prediction.mean.double().numpy().mean(axis=0)
         if not (np.isfinite(mean).all() and mean.min() > 0):
@@ -108,7 +112,7 @@ class PhantomReader:
         return curve(mean, learned, epistemic, self.calibration, n_samples=self.n_samples, blur=blur)
 
     def predict(self, values: NDArray[np.float32], *, seed: int = 0) -> CdcPrediction:
-        """Return what the model says of each sample, ``(n_samples, 12)`` each."""
+        """Return the predictions of the samples, ``(n_samples, 12)`` each."""
         flat, shape = np.ascontiguousarray(values).reshape(-1), (values.shape[0], values.shape[1])
         parts = []
         for first in range(0, self.n_samples, _BATCH):
@@ -133,13 +137,13 @@ def curve(
     """Return a curve with its interval.
 
     Args:
-        mean: (12,) predicted thresholds, um of gold, before the mean error of the calibration is taken off.
-        aleatoric: (12,) relative deviation that the members learned; used without a calibration.
-        epistemic: (12,) relative deviation over the members.
-        calibration: of the intervals.
-        n_images: images that were averaged.
-        n_samples: samples of each.
-        blur: of the disks, from all images together; None where it was not measured.
+        mean: (12,) predicted thresholds, um of gold, before the correction of the calibration.
+        aleatoric: (12,) relative standard deviation that the members learned; used without a calibration.
+        epistemic: (12,) relative standard deviation over the members.
+        calibration: calibration of the intervals.
+        n_images: number of averaged images.
+        n_samples: number of samples of each image.
+        blur: blur of the disks, from all images together; None if it was not measured.
     """
     predicted, disagreement = mean, epistemic
     if calibration is not None:
@@ -162,17 +166,17 @@ def curve(
 
 
 def combined(curves: Sequence[Curve], calibration: Calibration | None) -> Curve:
-    """Return the curve of several images of one exposure: the geometric mean of theirs.
+    """Return the curve of several images of one exposure: the geometric mean of their curves.
 
-    What the images have in common does not average out: the shared part of the calibration and the disagreement of the
-    members stay, only the images' own errors shrink.
+    Only the own errors of the images average out. The shared error of the calibration and the disagreement of the
+    members remain.
 
     Args:
-        curves: at least one, each of one image.
-        calibration: the one they were made with.
+        curves: at least one curve, each of one image.
+        calibration: calibration of these curves.
 
     Raises:
-        InvalidInput: no curves, or curves of different numbers of samples.
+        InvalidInput: There are no curves, or their numbers of samples differ.
     """
     if not curves or len({each.n_samples for each in curves}) != 1 or any(each.n_images != 1 for each in curves):
         raise InvalidInput("curves must be of single images with one number of samples, at least one")
@@ -188,7 +192,7 @@ def combined(curves: Sequence[Curve], calibration: Calibration | None) -> Curve:
 
 
 def _combined_blur(found: Sequence[DiskBlur]) -> DiskBlur | None:
-    """Return the mean of the blurs that are known, each with the weight of its precision."""
+    """Return the mean of the known blurs, weighted by their precision."""
     known = [each for each in found if math.isfinite(each.error_mm)]
     if not known:
         return found[0] if found else None

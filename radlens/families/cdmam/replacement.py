@@ -1,8 +1,8 @@
-"""Disks of a registered phantom replaced by their surroundings: what the image would show without them.
+"""Replacement of the disks of a registered phantom by their surroundings, as if the phantom had no disks.
 
-The pixels of a disk get the values of a corner of the same cell that holds no disk, moved as they are: the noise keeps
-its strength and its correlation, and nothing is taken from a model of the phantom but where its disks lie. The places
-reach half a millimetre beyond the edge of the disk, since blur and errors of the registration spread it.
+The pixels of a disk get the unchanged values of an empty corner of the same cell, so the noise keeps its strength and
+its correlation, and the model of the phantom contributes the positions of the disks alone. The replaced area reaches
+half a millimetre beyond the edge of the disk, since blur and registration errors spread it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from radlens.phantoms.cdmam.registered import Registered
 __all__ = ["MARGIN_MM", "N_DONORS", "Replacement", "disk_free_twin", "replacement"]
 
 MARGIN_MM = 0.5
-"""How far a place reaches beyond the edge of its disk, mm: three times the blur of a typical detector (0.1 mm) and
-twice the largest error of a registration (0.1 mm). The largest disk then ends half way to the nearest line."""
+"""Distance from the edge of a disk to that of its replaced area, mm: three times the blur of a typical detector (0.1
+mm) plus twice the largest error of a registration (0.1 mm). The area of the largest disk then ends half way to the
+nearest line."""
 
 N_DONORS = 3
-"""Corners of a cell that hold no disk, and so ways of replacing its two disks by two of them."""
+"""Number of empty corners of a cell, and therefore of turns, in which different corners replace its two disks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """Pixels of the disks of a phantom and where their new values come from; all ``(n,)``.
+    """Pixels of the disks of a phantom and the pixels whose values replace them; arrays are ``(n,)``.
 
     Attributes:
-        pixels: int64, flat indices into the phantom's grid, C order; each is there once.
-        donors: int64, flat index of the pixel whose value it gets.
-        cells: int64, cell that the disk belongs to: ``16 * row + column`` of the matrix.
+        pixels: int64, flat indices into the phantom's grid, C order, without repetition.
+        donors: int64, flat index of the pixel whose value each pixel gets.
+        cells: int64, cell of the disk: ``16 * row + column`` of the matrix.
     """
 
     pixels: NDArray[np.int64]
@@ -55,7 +56,7 @@ class Replacement:
         return flat.reshape(values.shape)
 
     def shown(self, phantom: Registered) -> NDArray[np.bool_]:
-        """Return which cells can be replaced, (16, 16): the image shows their disks and donors whole."""
+        """Return which cells can be replaced, (16, 16): those whose disks and donors lie inside the image."""
         source = phantom.source.reshape(-1)
         hidden = (source[self.pixels] < 0) | (source[self.donors] < 0)
         return CELL_EXISTS & (np.bincount(self.cells, hidden, 256).reshape(16, 16) == 0)
@@ -63,14 +64,14 @@ class Replacement:
 
 @lru_cache(maxsize=8)
 def replacement(grid: Layout, turn: int = 0) -> Replacement:
-    """Return how all disks of the phantom are replaced.
+    """Return the replacement of all disks of a phantom.
 
     Args:
         grid: layout of a registered phantom, ``Registered.grid``.
-        turn: which of the three empty corners replaces which disk, 0..2; no disk has the same donor at two turns.
+        turn: assignment of the three empty corners to the two disks, 0..2; a disk has another donor at each turn.
 
     Raises:
-        InvalidParameter: another turn.
+        InvalidParameter: ``turn`` is out of range.
     """
     if turn not in range(N_DONORS):
         raise InvalidParameter(f"turn must be from 0 to {N_DONORS - 1}, got {turn}")
@@ -85,7 +86,7 @@ def replacement(grid: Layout, turn: int = 0) -> Replacement:
 
 
 def disk_free_twin(phantom: Registered) -> Registered:
-    """Return the same phantom with all of its disks replaced by their surroundings; nothing else differs."""
+    """Return a copy of a phantom in which every disk is replaced by its surroundings."""
     everywhere = replacement(phantom.grid)
     source = phantom.source.reshape(-1).copy()
     source[everywhere.pixels] = source[everywhere.donors]
@@ -99,12 +100,20 @@ def _moved(
     disk: NDArray[np.float64],
     donor: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return pixels, donors and cells of one disk of each cell; offsets (n, 2) count cells from the cell's centre."""
+    """Return pixels, donors and cells of one disk of each cell.
+
+    Args:
+        grid: layout of the phantom.
+        rows: (n,) rows of the cells.
+        cols: (n,) columns of the cells.
+        disk: (n, 2) offset of the disk from the centre of its cell, in cells.
+        donor: (n, 2) offset of the empty corner from the centre of the cell, in cells.
+    """
     (row, col), (from_row, from_col) = (
         grid.to_pixels(*cell_to_phantom(rows + 0.5 + offset[:, 0], cols + 0.5 + offset[:, 1]))
         for offset in (disk, donor)
     )
-    # The same whole number of pixels for the whole disk: between pixels the noise would be another.
+    # Shifts are integers, the same for the whole disk, because interpolation would change the noise.
     shift = np.rint(from_row - row).astype(np.int64) * grid.image_shape[1] + np.rint(from_col - col).astype(np.int64)
     radius = np.array(DIAMETERS_MM)[rows] / 2 + MARGIN_MM
     reach = [int(radius.max() / step) + 1 for step in grid.spacing_mm]

@@ -1,12 +1,12 @@
-"""A request whose image, parameters and answer format are known to be good."""
+"""Validated requests to a CDMAM model: their images, parameters and answer format."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.families.cdmam.asking import ABLATION, AskedAblation, ablation_settings, defaults_of
 from radlens.families.cdmam.judging import Judged
+from radlens.families.cdmam.methods import ABLATION, AblationMethod, ablation_settings, defaults_of
 from radlens.families.cdmam.opening import OpenedImage, PhantomOpener
 from radlens.families.cdmam.settings import (
     Settings,
@@ -25,10 +25,10 @@ from radlens.wire import JSON, NDJSON
 __all__ = ["MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS", "Row", "Terms", "open_row"]
 
 MAX_PLAIN_EVALUATIONS = 62_500
-"""Evaluations of the network behind an answer in one piece: occlusion at every pixel of the paper's input."""
+"""Largest number of evaluations of the network for a plain answer: occlusion at every pixel of the paper's input."""
 
 MAX_STREAMED_EVALUATIONS = 5_000_000
-"""Evaluations of the network behind a stream: 100 000 samples of OMIG with the paper's 50 steps."""
+"""Largest number of evaluations of the network for a stream: 100 000 samples of OMIG with the paper's 50 steps."""
 
 _PREDICTION_FORMATS = (JSON, PNG, NPY)
 
@@ -45,13 +45,13 @@ _EXPLANATION_FORMATS = {
 
 @dataclass(frozen=True)
 class Terms:
-    """What the model brings to a request.
+    """Properties of the model that requests depend on.
 
     Attributes:
-        sampler: the one it was trained with.
-        methods: names of the explainers it allows.
-        n_members: of the ensemble.
-        opener: finds the phantom in images.
+        sampler: name of the sampler of its training.
+        methods: names of the methods that it allows.
+        n_members: number of members of the ensemble.
+        opener: opener that registers the phantom of an image.
         registered: whether the network sees registered phantoms.
     """
 
@@ -67,12 +67,13 @@ class Row:
     """One row of a batch, ready to be computed.
 
     Attributes:
-        request: as it came.
-        opened: the images, each at least 250x250, with their phantoms; several for a prediction alone.
-        settings: what is asked for.
-        media_type: what the answer will be.
+        request: the request as it arrived.
+        opened: images, each at least 250x250, with their phantoms; an explanation has one image.
+        settings: settings of the request.
+        media_type: media type of the answer.
         registered: whether the network sees registered phantoms.
-        judged: what was found out before an explanation; None of a prediction, and of a network that sees every image.
+        judged: judged prediction that precedes an explanation; None for predictions, and if the network sees whole
+            images.
     """
 
     request: Request
@@ -84,22 +85,22 @@ class Row:
 
     @property
     def assessment(self) -> Assessment:
-        """Whether the first image can be judged, as far as is known before a prediction."""
+        """Whether the first image can be judged, as far as it is known before a prediction."""
         return self.opened[0].judged(None) if self.judged is None else self.judged.assessment
 
     @property
     def image(self) -> Image:
-        """The first image, which is the only one of an explanation."""
+        """The first image; an explanation has no other."""
         return self.opened[0].image
 
     @property
     def pixels(self) -> np.ndarray:
-        """What samples are taken from: the registered values, or the pixels of the image, (h, w) float32."""
+        """The array that samples are taken from: registered values, or pixels of the image, (h, w) float32."""
         phantom = self.opened[0].phantom
         return phantom.values if self.registered and phantom is not None else self.image.pixels
 
     def place(self, rows: np.ndarray, cols: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows and columns of the image for those of `pixels`, and where the image has such a pixel."""
+        """Convert rows and columns of `pixels` to those of the image; the last value says where the image has them."""
         phantom = self.opened[0].phantom
         if not self.registered or phantom is None:
             return rows, cols, np.ones(rows.shape, dtype=bool)
@@ -107,26 +108,21 @@ class Row:
         return *np.divmod(np.maximum(source, 0), self.image.pixels.shape[1]), source >= 0
 
     def on_image(self, values: np.ndarray) -> np.ndarray:
-        """Return values on the grid of `pixels`, (..., h, w), on the grid of the image."""
+        """Move values (..., h, w) from the grid of `pixels` to the grid of the image."""
         phantom = self.opened[0].phantom
         return phantom.to_image(values) if self.registered and phantom is not None else values
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the answer comes in pieces."""
+        """Whether the answer is a stream."""
         return self.media_type == NDJSON
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether the image came at the network's own size and is taken as it is."""
-        return self.image.pixels.shape == SAMPLED_SHAPE
 
 
 def open_row(request: Request, terms: Terms) -> Row:
     """Check a request and read its image.
 
     Raises:
-        InvalidInput: the request cannot be served; the kind of error says why.
+        InvalidInput: The request cannot be served; subclasses tell the reasons apart.
     """
     body = open_body(request)
     given = {**request.parameters, **body.parameters}
@@ -160,7 +156,7 @@ def _settings(request: Request, given: dict[str, str], terms: Terms) -> Settings
 def _media_type(request: Request, settings: Settings) -> str:
     if request.kind == "predict":
         return negotiate(request.accept, _PREDICTION_FORMATS)
-    if isinstance(settings.explainer, AskedAblation):
+    if isinstance(settings.explainer, AblationMethod):
         return negotiate(request.accept, _ABLATION_FORMATS)
     media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
     return NDJSON if media_type == JSON and settings.n_samples != 1 else media_type

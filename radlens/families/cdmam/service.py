@@ -1,8 +1,8 @@
 """The service of CDMAM models.
 
-Rows that can share work are computed together. What a row gets equals what it gets alone, to within the rounding of
-float32 sums whose order depends on the batch (about 1e-5 of the largest value of a map), and no row can spoil the
-answer of another.
+Rows that can share work are computed together. The answer to a row equals the answer to the row alone, to within the
+rounding of float32 sums whose order depends on the batch (about 1e-5 of the largest value of a map), and an invalid row
+does not affect the others.
 """
 
 from collections import defaultdict
@@ -21,12 +21,12 @@ from radlens.families.cdmam.answers import (
     prediction_response,
     unassessable_response,
 )
-from radlens.families.cdmam.asking import ABLATION, AskedAblation, methods_of
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.cautions import cautions
-from radlens.families.cdmam.computing import Computer, Elsewhere, Explanation
+from radlens.families.cdmam.computing import Computer, Explanation, Workers
 from radlens.families.cdmam.judging import Judged
 from radlens.families.cdmam.manifest import Bundle
+from radlens.families.cdmam.methods import ABLATION, AblationMethod, methods_of
 from radlens.families.cdmam.model import open_bundle
 from radlens.families.cdmam.opening import PhantomOpener, spacing_caution
 from radlens.families.cdmam.reader import PhantomReader
@@ -42,25 +42,25 @@ __all__ = ["Service"]
 
 
 class Service(BatchService):
-    """Answer requests with one model.
+    """Answers requests with one CDMAM model.
 
     Args:
         bundle: the model.
-        engine: what computes it, see :func:`radlens.families.cdmam.model.open_bundle`.
+        engine: name of the engine, or ``"auto"`` for the fastest.
         precision: precision of the arithmetic.
-        memory_limit: most bytes that each of its two graphs may take; None for the default.
-        now: the clock of the provenance.
-        pace: how often a stream says something.
-        checkpoint: where an explanation of many samples is saved and continued; for a service that answers a single
-            request of that kind.
-        elsewhere: explains many samples in place of this process, and provenance names it; for a service that answers
-            nothing else.
+        memory_limit: most bytes that each of its graphs may take; None for the default.
+        now: clock of the provenance.
+        pace: pace of the lines of a stream.
+        checkpoint: checkpoint to save and continue an explanation of many samples; only for a service that answers one
+            such request.
+        workers: processes that explain many samples in place of this one, and that the provenance names; only for a
+            service that answers no other requests.
 
     Attributes:
-        engine: what computes the bundle; states which engines were refused and why.
+        engine: the opened engines of the bundle, with the refused ones and the reasons.
 
     Raises:
-        BundleError: no engine can run the bundle, or it allows no explainer that this library has.
+        BundleError: No engine can compute the model, or the bundle allows no explainer of this version of radlens.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Service(BatchService):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         pace: Pace | None = None,
         checkpoint: explainers.Checkpoint | None = None,
-        elsewhere: Elsewhere | None = None,
+        workers: Workers | None = None,
     ) -> None:
         manifest = bundle.manifest
         methods = methods_of(manifest)
@@ -81,7 +81,7 @@ class Service(BatchService):
             raise BundleError(f"bundle must allow one of {', '.join(explainers.names())}, got none of them")
         self._manifest = manifest
         self.engine = open_bundle(bundle, engine, precision, memory_limit=memory_limit)
-        stated = (elsewhere or self.engine).stated()
+        stated = (workers or self.engine).stated()
         self._stated = {
             "model": manifest.name,
             "version": manifest.version,
@@ -102,15 +102,16 @@ class Service(BatchService):
             batch_size,
             checkpoint,
             identity,
-            elsewhere,
+            workers,
             reader if spec.registered else None,
         )
         self._now, self._pace = now, pace or Pace()
 
     def _open(self, request: Request) -> Row:
-        """Open a request; a map is of the curve that is predicted first, and of an image that can be judged.
+        """Open a request; an explanation of a registered phantom starts with its prediction.
 
-        A model of the paper's recipe sees every image: its maps are shown beside what keeps it from judging them.
+        The prediction decides whether the image can be judged, and only then a map is computed. Models of the paper's
+        recipe see every image, so they always return a map, with the reasons why the image cannot be judged.
         """
         row = open_row(request, self._terms)
         if row.settings.explainer is None or not row.registered:
@@ -118,16 +119,16 @@ class Service(BatchService):
         return replace(row, judged=self._computer.predict([row])[0])
 
     def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
-        """Group rows by what can be computed together.
+        """Group rows that can be computed together.
 
-        All predictions are one call of the model; explanations of one sample that have the same method and parameters
-        are one call of the explainer, whatever their seeds and formats.
+        All predictions share a call of the model. Explanations of one sample with the same method and parameters share
+        a call of the explainer, whatever their seeds and formats.
         """
         alike = defaultdict(list)
         for row in rows:
             if row.judged is not None and not row.judged.assessment.assessable:
                 yield _what_was_judged, unassessable_response, [row]
-            elif isinstance(row.settings.explainer, AskedAblation):
+            elif isinstance(row.settings.explainer, AblationMethod):
                 yield self._ablate, ablation_response, [row]
             elif row.is_streamed:
                 yield _nothing_yet, self._streamed, [row]

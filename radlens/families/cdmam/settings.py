@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 OUTPUTS = ("map", "sampled", "overlay", "disagreement")
-"""A map on the grid of the sent image, the 250x250 map of one sample, the map drawn over the image, or the standard
-deviation over the members."""
+"""Outputs of an explanation: a map on the grid of the sent image, the 250x250 map of one sample, the map drawn over the
+image, or the standard deviation over the members."""
 
 Defaults = Mapping[str, Mapping[str, Any]]
-"""Defaults of a model's own, by method and parameter."""
+"""Default values by method and parameter."""
 
 NO_DEFAULTS: Defaults = MappingProxyType({})
-"""Those of a model that has none: the methods' own hold."""
+"""Defaults of a model that uses those of the methods."""
 
 _MAX_SAMPLES = 100_000
 
@@ -52,37 +52,37 @@ _OF_AUTO: dict[str, Parameter] = {
     "reliability": Above(Goal.reliability, below=1),
     "max_samples": Integer(2, _MAX_SAMPLES, Goal.max_samples),
 }
-"""Parameters that mean something with ``n_samples=auto`` alone."""
+"""Parameters that apply to ``n_samples=auto`` alone."""
 
 _SERVED: Defaults = MappingProxyType({"occlusion": MappingProxyType({"window": 10, "stride": 10, "effect": "rise"})})
-"""Values that differ from those of the methods.
+"""Default values that differ from those of the methods.
 
-Occlusion in steps of 1 pixel, as in the paper, takes 62 500 evaluations of the network; 10 is 625. A lower score is a
-better image (Amanova et al. 2022, section 2.3.1), so covering a disk makes it rise.
+Occlusion in steps of 1 pixel, as in the paper, takes 62 500 evaluations of the network, in steps of 10 pixels 625. A
+lower score is a better image (Amanova et al. 2022, section 2.3.1), so covering a disk makes the score rise.
 """
 
 _MOST = {"window": SAMPLED_SHAPE[0], "stride": SAMPLED_SHAPE[0]}
-"""Largest values, pixels of a sample."""
+"""Largest values of parameters, in pixels of a sample."""
 
 _HIDDEN = frozenset({"internal_batch_size", "effect", "baseline"})
-"""Fields of methods that no request sets: one changes memory alone, the paper settles the others."""
+"""Parameters of methods that requests cannot set: the first affects memory alone, the paper fixes the others."""
 
 
 def prediction_parameters(sampler: str) -> dict[str, Parameter]:
-    """Return the parameters of a prediction, by name; ``sampler`` is the model's own."""
+    """Return the parameters of a prediction by name; ``sampler`` is the default sampler."""
     return {"sampler": Choice(SAMPLERS, sampler), "seed": SEED}
 
 
 def explanation_parameters(
     sampler: str, methods: Sequence[str], method: str | None = None, defaults: Defaults = NO_DEFAULTS
 ) -> dict[str, Parameter]:
-    """Return the parameters of an explanation by ``method``, one of ``methods``, by name.
+    """Return the parameters of an explanation by name.
 
     Args:
-        sampler: the default sampler, the model's own.
-        methods: that the model allows.
-        method: one of them.
-        defaults: the model's own for parameters of methods, by method and name.
+        sampler: the default sampler, that of the model.
+        methods: names of the methods that the model allows.
+        method: one of ``methods``; the default method if None.
+        defaults: defaults of the model for parameters of methods, by method and name.
     """
     return {
         "method": Choice(tuple(methods), _default_method(methods)),
@@ -108,17 +108,17 @@ def _own_parameters(method: str, defaults: Defaults) -> dict[str, Parameter]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What one request asks for, checked.
+    """Validated settings of a request.
 
     Attributes:
-        sampler: how pixels are chosen.
-        seed: of the sequence of samples.
-        explainer: the method with its parameters; None for a prediction.
-        n_samples: samples behind an explanation; ``"auto"`` for as many as ``reliability`` takes.
-        start: number of the first of them.
-        reliability: that an automatic run ends at, see :class:`radlens.explainers.Goal`.
-        max_samples: that an automatic run ends at.
-        normalize: see :func:`radlens.explainers.upsample`.
+        sampler: name of the sampler, which chooses the pixels of each sample.
+        seed: seed of the sequence of samples.
+        explainer: method with its parameters; None for a prediction.
+        n_samples: number of samples of an explanation; ``"auto"`` for as many as ``reliability`` needs.
+        start: number of the first sample.
+        reliability: reliability that ends an automatic run.
+        max_samples: largest number of samples of an automatic run.
+        normalize: divisor of the sum over samples, ``"paper"`` or ``"visits"``.
         members: one of `MEMBERS`.
         output: one of `OUTPUTS`.
     """
@@ -136,22 +136,22 @@ class Settings:
 
     @property
     def of_each(self) -> bool:
-        """Whether each member is explained by itself."""
+        """Whether each member is explained separately."""
         return self.members == "each"
 
     @property
     def is_automatic(self) -> bool:
-        """Whether the number of samples is known only in the end."""
+        """Whether the reliability decides the number of samples."""
         return self.n_samples == AUTO
 
     @property
     def most_samples(self) -> int:
-        """How many samples there are at most."""
+        """Largest possible number of samples."""
         return self.max_samples if self.n_samples == AUTO else self.n_samples
 
     @property
     def min_samples(self) -> int:
-        """Fewest samples of an automatic run."""
+        """Smallest number of samples of an automatic run."""
         return min(Goal.min_samples, self.max_samples)
 
     def stated(self) -> dict[str, Any]:
@@ -175,12 +175,12 @@ def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str], *, s
     """Read the parameters of a prediction.
 
     Args:
-        given: text by name; each must be a parameter of a prediction.
-        hints: used where they name a parameter that is not given.
-        sampler: the default sampler, the model's own.
+        given: texts of the parameters by name.
+        hints: texts for parameters that are not given; other names are ignored.
+        sampler: the default sampler, that of the model.
 
     Raises:
-        InvalidParameter: an unknown name, or text that is not as expected.
+        InvalidParameter: A parameter is unknown, or its text is invalid.
     """
     return Settings(**read_parameters("predictions", prediction_parameters(sampler), given, hints))
 
@@ -194,15 +194,18 @@ def explanation_settings(
     n_members: int,
     defaults: Defaults = NO_DEFAULTS,
 ) -> Settings:
-    """Read the parameters of an explanation; arguments and errors as in `prediction_settings`.
+    """Read the parameters of an explanation.
 
     Args:
-        given: text of the parameters by name.
-        hints: values used where a parameter is not given.
-        sampler: name of the default sampler.
-        methods: names of the explainers that the model allows, at least one.
-        n_members: of the model.
-        defaults: the model's own for parameters of methods, by method and name.
+        given: texts of the parameters by name.
+        hints: texts for parameters that are not given; other names are ignored.
+        sampler: the default sampler, that of the model.
+        methods: names of the methods that the model allows, at least one.
+        n_members: number of members of the model.
+        defaults: defaults of the model for parameters of methods, by method and name.
+
+    Raises:
+        InvalidParameter: A parameter is unknown, its text is invalid, or parameters contradict each other.
     """
     choice = Choice(tuple(methods), _default_method(methods))
     method = read_parameter("method", choice, given, hints)
@@ -220,13 +223,13 @@ def explanation_settings(
 
 
 def _require_auto(n_samples: Any, given: Mapping[str, str]) -> None:
-    """Refuse a goal that would be ignored."""
+    """Raise if parameters of automatic runs are given for another run, where they would have no effect."""
     ignored = [name for name in _OF_AUTO if name in given]
     if ignored and n_samples != AUTO:
         raise InvalidParameter(f"n_samples must be {AUTO} with {' and '.join(ignored)}, got {n_samples}")
 
 
 def evaluations(settings: Settings) -> int:
-    """Return how often the network is evaluated for an explanation at most."""
+    """Return the largest possible number of evaluations of the network for an explanation."""
     assert settings.explainer is not None, "a prediction has no cost of this kind"
     return settings.most_samples * settings.explainer.cost(*SAMPLED_SHAPE)

@@ -1,12 +1,15 @@
-"""An explanation of many samples as a stream of JSON lines, the last of which says that it is complete.
+"""Streams of JSON lines with the progress and the result of an explanation of many samples.
 
-HTTP cannot tell a finished stream from one whose server died (TorchServe resets neither), so the lines do:
-``{"event": "progress", "done", "total", "total_is_estimated", "elapsed_s", "remaining_s", "reliability",
-"n_restored"}``, now and then ``{"event": "partial", "done", "total", "map"}``, where members are told apart
-``{"event": "member", "member", "map"}`` for each (together they may be larger than an answer), and in the
-end either
-``{"event": "result", "complete": true, ...}`` with the fields of the plain JSON answer or
-``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``. What is not known yet is null.
+TorchServe closes a finished stream and that of a dead worker in the same way, so the last line states whether the
+stream is complete. The lines are:
+
+- ``{"event": "progress", "done", "total", "total_is_estimated", "elapsed_s", "remaining_s", "reliability",
+  "n_restored"}``, with null for unknown values;
+- ``{"event": "partial", "done", "total", "map"}``, a map of the samples so far, at longer intervals;
+- ``{"event": "member", "member", "map"}`` for each member if the request asks for them: together their maps may exceed
+  the size limit of an answer;
+- at the end ``{"event": "result", "complete": true, ...}`` with the fields of the plain JSON answer, or
+  ``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``.
 """
 
 import json
@@ -29,11 +32,11 @@ __all__ = ["Pace", "stream_explanation"]
 
 @dataclass(frozen=True)
 class Pace:
-    """How often a stream says something.
+    """Intervals between the lines of a stream.
 
     Attributes:
-        progress_s: seconds between lines of progress, at least.
-        partial_s: seconds between partial maps, at least; the first one comes with the first samples.
+        progress_s: smallest number of seconds between two lines of progress.
+        partial_s: smallest number of seconds between two partial maps; the first map follows the first samples.
     """
 
     progress_s: float = 0.5
@@ -41,11 +44,12 @@ class Pace:
 
 
 def stream_explanation(row: Row, context: Context, computer: Computer, pace: Pace, emit: Emit) -> None:
-    """Explain ``row`` and hand each line to ``emit``; raises only what ``emit`` raises."""
+    """Explain ``row`` and pass each line to ``emit``; errors become the last line, except those of ``emit``."""
     try:
         explanation = computer.explain_many(row, _Reporter(row.settings, pace, emit))
         last = _line("result", complete=True, **explanation_fields(row, explanation, context))
     except Exception as error:
+        # The status 200 is already sent, so the error has to travel in the stream.
         emit(_line("error", complete=False, **failure(error, row.request.request_id)._asdict()))
         return
     members = explanation.upsampled().members
@@ -55,7 +59,7 @@ def stream_explanation(row: Row, context: Context, computer: Computer, pace: Pac
 
 
 class _Reporter:
-    """Turn the progress of an upsampling into lines."""
+    """Emits lines for the progress of an upsampling."""
 
     def __init__(self, settings: Settings, pace: Pace, emit: Emit) -> None:
         self._pace, self._emit, self._is_automatic = pace, emit, settings.is_automatic

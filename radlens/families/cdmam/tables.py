@@ -1,4 +1,4 @@
-"""Predictions, training records and exports of the phantom model as tables; they need no torch."""
+"""Tables of predictions, training records and exports of phantom models; this module needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _COLOURS = {"met": "green", "not met": "red", "not settled": "yellow"}
 
 
 def prediction_tables(answer: Mapping[str, Any]) -> list[Table | str]:
-    """Return curve and verdict; for an image that cannot be judged, the reasons."""
+    """Return the curve with its verdict, or the reasons why an image cannot be judged."""
     shown: list[Table | str] = []
     if answer["assessable"]:
         n = answer["prediction"]["n_images"]
@@ -29,11 +29,11 @@ def prediction_tables(answer: Mapping[str, Any]) -> list[Table | str]:
 
 
 def curve_table(found: Mapping[str, Any], verdict: Mapping[str, Any] | None, title: str) -> Table:
-    """Return the thresholds of a curve with their intervals, and the answers to the limits.
+    """Return the thresholds of a curve with their intervals, and whether they meet the limits.
 
     Args:
         found: ``diameters_mm``, ``mean_um`` and ``interval_um`` as JSON values.
-        verdict: A `radlens.evaluation.CdcVerdict` as JSON values, with its ``summary``; None where there is none.
+        verdict: `radlens.evaluation.CdcVerdict` as JSON values, with its ``summary``; None without a verdict.
         title: Line above the table.
     """
     limits = {point["diameter_mm"]: point for point in verdict["diameters"]} if verdict else {}
@@ -57,13 +57,13 @@ def _limits(point: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _images_table(images: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the midpoint of each image, and whether it counts."""
+    """Return the midpoint of each image, and whether the image counts."""
     rows = []
     for number, image in enumerate(images, start=1):
         found = image["prediction"]
         midpoint = "" if found is None else f"{found['midpoint_um']:.3f}"
         rows.append((str(number), image["sop_instance_uid"] or image["sha256"][:12], midpoint, _standing(image)))
-    return Table("Each image by itself", ("image", "identity", "midpoint (µm)", "counts"), rows)
+    return Table("Single images", ("image", "identity", "midpoint (µm)", "counts"), rows)
 
 
 def _standing(image: Mapping[str, Any]) -> str:
@@ -94,12 +94,12 @@ def _calibration_table(record: Mapping[str, Any]) -> Table:
     points = zip(CDC_DIAMETERS_MM, errors["relative_error"], found["shared"], found["own"], strict=True)
     rows = [(f"{diameter:.2f}", *(f"{value:.1%}" for value in values)) for diameter, *values in points]
     below = f"error of the midpoint {errors['rms_log_midpoint']:.1%}; next: radlens evaluate RUN --causal"
-    columns = ("mm", "error", "of it shared by images of an exposure", "of one image")
+    columns = ("mm", "error", "shared by images of an exposure", "of one image")
     return Table(f"On {errors['n_images']} phantoms that no member has seen", columns, rows, below)
 
 
 def parity_table(parity: Mapping[str, Any]) -> Table:
-    """Return how far each form of an exported model is from the paper's network in float64."""
+    """Return the relative difference of each form of an exported model from the paper's network in float64."""
     quantities = ("prediction", "gradient")
     forms = dict.fromkeys(form for quantity in quantities for form in parity[quantity])
     rows = [

@@ -1,11 +1,12 @@
 """Training of the CDMAM ensemble, by the paper's recipe or by one that reads the disks.
 
-Preset ``paper`` is that of Amanova et al. 2022, section 2.2 and Appendix D: images as they come, normalised by the mean
-and deviation of all of them, curves in um. The other presets register the phantom, normalise it by its own noise and
-learn the logarithm of the curve (`radlens.families.cdmam.training_registered`). The network is the same.
+The preset ``paper`` follows Amanova et al. 2022, section 2.2 and Appendix D: images are not registered but normalised
+by the mean and the standard deviation of the training images, and curves are in um. The other presets register the
+phantom, normalise it by its own noise, and learn the logarithm of the curve
+(`radlens.families.cdmam.training_registered`). The network is the same.
 
-A run is a folder: the drawn data, one checkpoint per member while it trains, one ``member-NN.npz`` when it is done and
-``training.json``, the record. Starting it again continues after the last finished epoch.
+A run is a folder with the simulated data, one checkpoint for each member in training, one ``member-NN.npz`` for each
+trained member, and the record ``training.json``. Starting the run again continues after its last checkpoint.
 """
 
 import json
@@ -38,7 +39,7 @@ RECORD = "training.json"
 _SECONDS = "training_seconds"
 
 Preset = PaperPreset | RegisteredPreset
-"""A recipe of either kind."""
+"""Recipe of either kind."""
 
 PRESETS: dict[str, Preset] = {
     "paper": PaperPreset(10, 52_800, 4_800, epochs=300, batch_size=50, learning_rate=1e-5, n_test=1200),
@@ -48,8 +49,8 @@ PRESETS: dict[str, Preset] = {
     "standard": RegisteredPreset(8, 16_000, 24_000, n_calibration=200),
     "demo": RegisteredPreset(4, 8_000, 6_000),
 }
-"""``paper``: the paper's numbers. ``paper-small``: its recipe at a size for two cores, to compare with. ``standard``:
-seven hours on two cores. ``demo``: an hour."""
+"""Presets by name. ``paper``: the paper's numbers. ``paper-small``: its recipe at a size for two cores, for comparison.
+``standard``: seven hours on two cores. ``demo``: one hour."""
 
 RECIPES: dict[type, str] = {PaperPreset: "paper", RegisteredPreset: "registered"}
 """Names of the kinds of recipe in a record."""
@@ -62,8 +63,8 @@ class TrainedRun:
     """A finished run.
 
     Attributes:
-        members: the networks in evaluation mode; outputs in um of gold, or in its logarithm.
-        record: the training record.
+        members: networks in evaluation mode; outputs in um of gold, or in the logarithm of it.
+        record: training record.
     """
 
     members: tuple[CdmamNet, ...]
@@ -81,22 +82,22 @@ class TrainedRun:
 
     @property
     def calibration(self) -> Calibration | None:
-        """Errors of the predictions on phantoms that no member saw; None where they were not measured."""
+        """Errors of the predictions on phantoms that no member has seen; None if they were not measured."""
         found = self.record.get("calibration")
         return None if found is None else Calibration.from_json(found)
 
     def ensemble(self) -> FoldedCdmamEnsemble:
-        """Return the members as they are served."""
+        """Return the members as the folded ensemble that is served."""
         return FoldedCdmamEnsemble.from_members(self.members, logarithmic=self.logarithmic)
 
     @property
     def mean(self) -> float:
-        """Mean of the training images: pixel value, or 0 where each image is normalised by itself."""
+        """Mean pixel value of the training images, or 0 if each image is normalised by itself."""
         return float(self.record["normalisation"]["mean"])
 
     @property
     def std(self) -> float:
-        """Standard deviation of the training images: pixel values, or 1 where each image is normalised by itself."""
+        """Standard deviation of the training images' pixel values, or 1 if each image is normalised by itself."""
         return float(self.record["normalisation"]["std"])
 
 
@@ -112,17 +113,17 @@ def train(
     """Train an ensemble, or continue an interrupted run.
 
     Args:
-        folder: of the run; created if it is not there.
-        preset: the recipe.
+        folder: folder of the run; created if it is missing.
+        preset: recipe.
         recordings: folder of real phantom images with their curves.
-        device: ``"cpu"`` or ``"cuda"``; the GPU if there is one.
-        n_workers: members trained at the same time on a CPU, each on one core: two members side by side are done
-            sooner than one after the other on two cores. A GPU trains one at a time.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        device: ``"cpu"`` or ``"cuda"``; by default a GPU if there is one.
+        n_workers: number of members trained at the same time on a CPU, each on one core, which is faster than one
+            member after the other on several cores. A GPU trains one member at a time.
+        on_progress: callback ``on_progress(stage, done, total)``.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe.
-        InvalidParameter: recordings for a recipe that takes none.
+        TrainingError: The folder holds a run of another recipe.
+        InvalidParameter: ``recordings`` are given to a registered recipe, which cannot use them.
     """
     report = on_progress or (lambda stage, done, total: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -144,7 +145,7 @@ def load_run(folder: Path) -> TrainedRun:
     """Load a finished run.
 
     Raises:
-        TrainingError: there is none, or it is not finished.
+        TrainingError: The folder does not hold a run, or the run is not finished.
     """
     if not (folder / RECORD).is_file():
         raise TrainingError(f"a training run must hold {RECORD}, which is missing")
@@ -159,22 +160,22 @@ def load_run(folder: Path) -> TrainedRun:
 
 
 def keep_in_record(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
-    """Write what was measured of a finished run into its record, from which an export takes it; return the file.
+    """Store measurements of a finished run in its record, which an export copies; return the file.
 
     Args:
-        folder: of the run.
-        name: key of the record that gets ``found``; what it held before is replaced.
-        found: JSON values.
+        folder: folder of the run.
+        name: key of ``found`` in the record; an existing value is replaced.
+        found: measurements as JSON values.
 
     Raises:
-        TrainingError: no finished run.
+        TrainingError: The folder does not hold a finished run.
     """
     _write_record(folder, {**load_run(folder).record, name: dict(found)})
     return folder / RECORD
 
 
 def _claim(folder: Path, preset: Preset) -> None:
-    """Write the recipe into a new run; refuse a folder that holds another one."""
+    """Write the recipe into a new run; raise if the folder holds a run of another recipe."""
     file = folder / "preset.json"
     recipe = json.dumps(asdict(preset), indent=2)
     if file.exists() and file.read_text(encoding="utf-8") != recipe:
@@ -192,7 +193,7 @@ def _preset(record: Mapping[str, Any]) -> Preset:
 
 
 def _open_record(folder: Path, preset: Preset, recordings: Path | None, report: Progress) -> dict[str, Any]:
-    """Draw the training data, if it is not there, and return the record so far."""
+    """Create the training data unless they exist, and return the record so far."""
 
     def drawing(done: int, total: int) -> None:
         report("drawing images", done, total)
@@ -224,14 +225,14 @@ def _evaluate(folder: Path, run: TrainedRun, preset: Preset, n_workers: int, rep
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace the record in one step, so that an interruption leaves the old one."""
+    """Replace the record atomically, so that an interruption leaves the old one."""
     draft = folder / f"{RECORD}.tmp"
     draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / RECORD)
 
 
 def _train_members(folder: Path, preset: Preset, n_workers: int, device: str, report: Progress) -> None:
-    """Train every member that is not there yet, each in a process of its own."""
+    """Train the missing members, each in its own process."""
     missing = [member for member in range(preset.n_members) if not _member_file(folder, member).exists()]
     with multiprocessing.get_context("spawn").Manager() as manager, process_pool(n_workers) as pool:
         news = manager.Queue()
@@ -265,11 +266,11 @@ def _member_file(folder: Path, member: int) -> Path:
 
 
 def _save_member(file: Path, net: CdmamNet, seconds: float) -> None:
-    """Write a member; the two large dense layers in half precision, which costs less than training noise."""
+    """Write a member, with its large dense layers in half precision: the error is below the training noise."""
     state = {name: value.numpy() for name, value in net.state_dict().items()}
     for name in ("dense1.weight", "dense1.narrow.weight", "dense2.weight"):
         if name in state:
-            # Half precision has few exponents: each row is scaled to 1 and the scale kept beside it.
+            # Half precision has a small range of exponents: each row is scaled to 1, and its scale is stored.
             scale = np.abs(state[name]).max(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
             state[f"{name}.scale"] = scale
             state[name] = (state[name] / scale).astype(np.float16)

@@ -1,7 +1,7 @@
 """Training and test images of the CDMAM ensemble: Amanova et al. 2022, section 2.2, Table 1 and Appendix D.
 
-Images are drawn as the network sees them, 250x250 pixels taken by a sampler; only those that stand for recordings are
-drawn in full. They lie in a memory-mapped file, so the paper's 57 600 images need disk (7 GB), not memory.
+Images are simulated at the 250x250 pixels that a sampler takes; only those that replace recordings are simulated at
+full size. They are stored in a memory-mapped file, so the paper's 57 600 images take 7 GB of disk and little memory.
 """
 
 import csv
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 STEP_MARGINS: tuple[tuple[int, ...], ...] = ((0,), (1, 2), (3, 4, 5))
-"""Margin sizes that join in the first three training steps (Appendix D); the fourth step adds recordings."""
+"""Margin sizes that the first three training steps add (Appendix D); the fourth step adds recordings."""
 
 N_STEPS = len(STEP_MARGINS) + 1
-"""Training steps of Appendix D."""
+"""Number of training steps of Appendix D."""
 
 _CHUNK = 50
 _SHARE_OF_JITTER = 0.75
-"""Part of the training images that the jitter sampler takes; the grid sampler takes the rest."""
+"""Share of the training images that the jitter sampler takes; the grid sampler takes the others."""
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +48,7 @@ class TrainingSet:
     Attributes:
         images: ``(n, 250, 250)`` uint16 pixel values, attenuation bright; may be memory-mapped.
         labels: ``(n, 12)`` float64, threshold gold thickness in um, largest disk first.
-        steps: ``(n,)`` the training step 0..3 in which an image joins.
+        steps: ``(n,)`` training step, 0..3, that adds the image.
     """
 
     images: np.ndarray
@@ -70,20 +70,20 @@ def build_training_set(
     n_workers: int = 2,
     on_progress: Progress | None = None,
 ) -> TrainingSet:
-    """Draw the training set into ``folder``, or open it if it is complete.
+    """Simulate the training set in ``folder``, or open it if it is complete.
 
     Args:
-        folder: for ``images.npy``, ``labels.npy`` and ``steps.npy``.
-        n_simulated: simulated images, spread evenly over the first three steps.
-        n_recorded: images of the fourth step, sampled from recordings.
-        seed: of everything drawn.
-        recordings: folder of real phantom images with ``cdc.csv``, see :func:`recorded_set`; without it
-            phantoms drawn in full stand for them.
-        n_workers: processes that draw.
-        on_progress: called as ``on_progress(done, total)``.
+        folder: folder of ``images.npy``, ``labels.npy`` and ``steps.npy``.
+        n_simulated: number of simulated images, spread evenly over the first three steps.
+        n_recorded: number of images of the fourth step, sampled from recordings.
+        seed: seed of all random numbers.
+        recordings: folder of real phantom images with a file ``cdc.csv``, as in :func:`recorded_set`; if None, phantoms
+            simulated at full size replace recordings.
+        n_workers: number of processes that simulate.
+        on_progress: callback ``on_progress(done, total)``.
 
     Raises:
-        InvalidInput: ``recordings`` cannot be used.
+        InvalidInput: ``recordings`` lack an image or a valid ``cdc.csv``.
     """
     names = ("images", "labels", "steps")
     if all((folder / f"{name}.npy").exists() for name in names):
@@ -105,33 +105,34 @@ def build_training_set(
     stack.flush()
     np.save(folder / "labels.npy", labels)
     np.save(folder / "steps.npy", np.concatenate([steps, np.full(n_recorded, N_STEPS - 1)]))
+    # The last name to appear marks a complete set.
     (folder / "images.tmp").rename(folder / "images.npy")
     return build_training_set(folder, n_simulated=n_simulated, n_recorded=n_recorded, seed=seed)
 
 
 def simulated_set(n: int, seed: int, margins: Sequence[int] = (0, 1, 2, 3, 4, 5)) -> TrainingSet:
-    """Draw ``n`` images of random acquisitions with any of ``margins``; disjoint from training for another seed."""
+    """Simulate ``n`` images of random acquisitions with ``margins``; another seed than in training gives new images."""
     drawn = [_draw(i, seed, margins, None) for i in range(n)]
     return _collect(drawn)
 
 
 def scenario_set(scenario: str, n: int, seed: int) -> TrainingSet:
-    """Draw ``n`` images of one scenario of Table 1, margins of all sizes in turn."""
+    """Simulate ``n`` images of one scenario of Table 1, with margins of every size in turn."""
     acquisition = cdmam.SCENARIOS[scenario]
     return _collect([_draw(i, seed, (i % len(cdmam.MARGINS_MM),), acquisition) for i in range(n)])
 
 
 def recorded_set(folder: Path, n: int, seed: int) -> TrainingSet:
-    """Sample ``n`` images from the recordings in ``folder``, all of them equally often.
+    """Sample ``n`` images from the recordings in ``folder``, each recording equally often.
 
     Args:
-        folder: images in any format radlens reads, and ``cdc.csv``: a header line, then one line per image with its
-            file name and its 12 thresholds in um of gold, largest disk first.
-        n: images to take.
-        seed: of the samples.
+        folder: folder of images in any format that radlens reads, and ``cdc.csv``: a header line, then one line per
+            image with its file name and its 12 thresholds in um of gold, largest disk first.
+        n: number of images.
+        seed: seed of the samples.
 
     Raises:
-        InvalidInput: no usable ``cdc.csv``, or an image it names is missing.
+        InvalidInput: ``cdc.csv`` is missing or invalid, or names an image that is missing.
     """
     rows = recorded_curves(folder)
     pictures = [_recording(folder / name) for name in rows]
@@ -139,10 +140,10 @@ def recorded_set(folder: Path, n: int, seed: int) -> TrainingSet:
 
 
 def recorded_curves(folder: Path) -> dict[str, list[float]]:
-    """Return the 12 thresholds of each recording that ``cdc.csv`` in a folder names, um of gold, largest disk first.
+    """Return the 12 thresholds of each recording in ``cdc.csv`` of a folder, um of gold, largest disk first.
 
     Raises:
-        InvalidInput: the file is missing, or a line does not hold a file name and 12 positive numbers.
+        InvalidInput: The file is missing, or a line does not hold a file name and 12 positive numbers.
     """
     table = folder / "cdc.csv"
     if not table.is_file():
@@ -165,7 +166,7 @@ def _recording(path: Path) -> np.ndarray:
 
 
 def _stand_ins(n: int, seed: int) -> TrainingSet:
-    """Sample ``n`` images from phantoms drawn in full: one for each 100, as the paper's 4800 from 48 recordings."""
+    """Sample ``n`` images from phantoms simulated at full size, 100 images each, like the paper's 4800 of 48."""
     rng = np.random.default_rng([seed, 1])
     n_full = max(1, n // 100)
     acquisitions = [cdmam.sample_acquisition(rng) for _ in range(n_full)]

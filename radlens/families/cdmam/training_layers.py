@@ -1,12 +1,13 @@
-"""Training phantoms of the registered recipe as noise-free layers: disks, lines and writing apart from each other.
+"""Training phantoms of the registered recipe, stored as separate noise-free layers of disks, lines and writing.
 
-The network shall read the disks. Whatever else tells the curve in a simulated image - the gold of the grid, which
-shares the attenuation of the disks, the level of the noise, gain and offset of the detector - is therefore taken from
-the images (`radlens.phantoms.cdmam.registered`) or drawn anew at every step, independent of the label: amplitudes of
-lines and writing, noise, small errors of the normalisation, borders that the image does not show.
+The network must read the disks. A simulated image reveals its curve in other ways too: by the gold of the grid, which
+has the attenuation of the disks, by the level of the noise, and by gain and offset of the detector. Registration
+removes these traits (`radlens.phantoms.cdmam.registered`), or training draws them at random at every step,
+independently of the label: amplitudes of lines and writing, noise, small errors of the normalisation, and borders
+outside the image.
 
-A phantom is stored as a registered image shows it, sampled once. Noise, and with it the label, is drawn when a batch
-is put together: labels are interpolated between the curves of `N_LEVELS` noise levels.
+A phantom is stored as in a registered image, sampled once. The noise, and with it the label, is drawn for each batch;
+labels are interpolated between the curves of `N_LEVELS` noise levels.
 """
 
 import math
@@ -23,34 +24,34 @@ from radlens.phantoms.cdmam.registered import UNIT_SPACING_MM, noise_unit
 __all__ = ["NOISE_LEVELS", "LayerSet", "build_layers"]
 
 NOISE_LEVELS = (6.0, 32.0)
-"""Least and largest noise level of most training images, pixel values before the filter at `UNIT_SPACING_MM`."""
+"""Smallest and largest noise level of most training images, pixel values before the filter at `UNIT_SPACING_MM`."""
 
 MOST_NOISE = 120.0
-"""Largest noise level of the others, in which few disks can be seen, or none."""
+"""Largest noise level of the noisy images, in which hardly any disk is visible."""
 
 NOISY, EMPTY = 0.15, 0.03
-"""Parts of the images with more than usual noise, and without any disk: they get the largest curve that there is.
+"""Shares of noisy images, and of images without disks, whose label is the largest possible curve.
 
-Without them a network has no reason to call a phantom worse than the worst of its training.
+Without them a network never learns to predict a phantom worse than the worst one of its training.
 """
 
 N_LEVELS = 16
-"""Noise levels at which the curve of a phantom is computed, evenly spaced in their logarithm."""
+"""Number of noise levels at which the curve of a phantom is computed, evenly spaced in their logarithm."""
 
 LINES = (0.3, 25.0)
-"""Least and largest amplitude of the lines of the grid, and of the writing, in units of the normalised image."""
+"""Smallest and largest amplitude of the lines of the grid, and of the writing, in units of the normalised image."""
 
 WITHOUT = 0.15
-"""Part of the images without lines, and part of them without writing."""
+"""Share of the images without lines, and share of the images without writing."""
 
 OTHER_SPACINGS_MM = (0.05, 0.055, 0.06, 0.065, 0.08, 0.085, 0.09, 0.1)
 """Pixel spacings of 40 % of the phantoms; the others have `UNIT_SPACING_MM`."""
 
 SHIFT_MM, TURN_DEG = 0.08, 0.04
-"""Standard deviations of the registration error that training allows for, mm along either axis and degrees."""
+"""Standard deviations of simulated registration errors, in mm along either axis and in degrees."""
 
 WITHOUT_DISKS = np.log(cdmam.THRESHOLD_RANGE_UM[1] * np.array(cdmam.HUMAN_FACTORS))
-"""Logarithm of the curve of a phantom in which no disk is found, (12,): the end of the read-out's range."""
+"""Logarithm of the curve of a phantom without visible disks, (12,): the upper end of the read-out's range."""
 
 _RANGE = (NOISE_LEVELS[0], MOST_NOISE)
 _SHARE_AT_UNIT = 0.6
@@ -66,13 +67,13 @@ class LayerSet:
     """Noise-free layers of n phantoms, memory-mapped.
 
     Attributes:
-        disks: (n, 250, 250) float16, fraction of ``exposure`` that the disks take away.
+        disks: (n, 250, 250) float16, change by the disks as a fraction of ``exposure``.
         lines: (n, 250, 250) uint8, coverage by lines of the grid in 255ths.
         writing: (n, 250, 250) uint8, coverage by letters and digits in 255ths.
         exposure: (n,) signal behind the bare plate, pixel values.
-        white: (n,) standard deviation of a pixel over the noise level, what the detector's filter leaves.
+        white: (n,) ratio of the standard deviation of a pixel to the noise level, after the filter of the detector.
         spacing_mm: (n,) pixel spacing.
-        curves: (n, `N_LEVELS`, 12) natural logarithm of the expected curve in um of gold, by noise level.
+        curves: (n, `N_LEVELS`, 12) natural logarithms of the expected curves in um of gold, by noise level.
     """
 
     disks: np.ndarray
@@ -88,27 +89,27 @@ class LayerSet:
         return len(self.exposure)
 
     def image(self, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an image of phantom ``k`` as the network gets it, at a random noise level; see `image_at`."""
+        """Draw an image of phantom ``k`` at a random noise level; the values are those of `image_at`."""
         level, is_empty = _draw_level(rng)
         return self.image_at(k, level, rng, is_empty=is_empty)
 
     def image_at(
         self, k: int, level: float, rng: np.random.Generator, *, is_empty: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw an image of phantom ``k`` with noise of ``level``, see `NOISE_LEVELS`.
+        """Draw an image of phantom ``k`` with noise of ``level``.
 
         Args:
             k: number of the phantom.
-            level: pixel values before the filter, at `UNIT_SPACING_MM`.
-            rng: draws noise, lines, writing, and what the normalisation leaves.
+            level: noise level, pixel values before the filter at `UNIT_SPACING_MM`.
+            rng: generator of noise, lines, writing and normalisation errors.
             is_empty: whether the disks are left out.
 
         Returns:
-            ``(250, 250)`` float32, compressed as `radlens.phantoms.cdmam.registered` does, and the logarithm of its
+            Image ``(250, 250)`` float32, compressed as in `radlens.phantoms.cdmam.registered`, and the logarithm of its
             curve, ``(12,)``.
         """
         unit = noise_unit(level)
-        # The same noise power per area is spread over smaller or larger pixels.
+        # The noise power per area does not depend on the size of pixels.
         deviation = level * UNIT_SPACING_MM / self.spacing_mm[k] * self.white[k] / unit
         pixels = rng.standard_normal(SAMPLED_SHAPE, dtype=np.float32)
         pixels *= np.float32(deviation)
@@ -131,13 +132,13 @@ class LayerSet:
 
 
 def build_layers(folder: Path, n: int, seed: int, on_progress: Progress | None = None) -> LayerSet:
-    """Draw ``n`` phantoms into ``folder``, or open them if they are complete.
+    """Simulate ``n`` phantoms in ``folder``, or open them if they are complete.
 
     Args:
-        folder: of the layers; 250 kB a phantom.
-        n: phantoms to draw.
-        seed: of everything drawn; phantom ``k`` of a seed is the same for every ``n``.
-        on_progress: called as ``on_progress(done, total)``.
+        folder: folder of the layers, 250 kB per phantom.
+        n: number of phantoms.
+        seed: seed of all random numbers; phantom ``k`` of a seed is the same for every ``n``.
+        on_progress: callback ``on_progress(done, total)``.
     """
     if not (folder / _TABLE).exists():
         _draw(folder, n, seed, on_progress or (lambda done, total: None))
@@ -210,7 +211,7 @@ def _amplitude(rng: np.random.Generator) -> float:
 
 
 def _residue(rng: np.random.Generator) -> np.ndarray:
-    """Return what an estimate of the background may leave: a slope along either axis, ``(250, 250)``."""
+    """Return a random error of background correction: a slope along either axis, ``(250, 250)``."""
     height, width = SAMPLED_SHAPE
     down, right = rng.normal(0, 0.02, 2)
     rows, cols = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
@@ -218,7 +219,7 @@ def _residue(rng: np.random.Generator) -> np.ndarray:
 
 
 def _hide_borders(pixels: np.ndarray, rng: np.random.Generator) -> None:
-    """Set up to 3 % of the rows and columns at two borders to 0 in a third of the images, which do not reach there."""
+    """In a third of the images, set up to 3 % of the rows and columns at two borders to 0, as if they were cut off."""
     if rng.random() > 1 / 3:
         return
     for axis in (0, 1):

@@ -1,8 +1,8 @@
 """Training by the recipe of Amanova et al. 2022, section 2.2 and Appendix D.
 
-Images are taken as they come, normalised by the mean and deviation of all of them; the curve is learned in um. A model
-of this recipe reads noise and grid rather than disks (`radlens.families.cdmam.training_registered` says why): it is
-here to reproduce the paper.
+Images are not registered but normalised by the mean and the standard deviation of the training images; the network
+learns the curve in um. A model of this recipe reads noise and grid rather than disks
+(`radlens.families.cdmam.training_layers` gives the reasons); it serves to reproduce the paper.
 """
 
 import time
@@ -24,7 +24,7 @@ __all__ = ["PaperPreset", "evaluate", "negative_log_likelihood", "prepare", "tra
 
 DATA_SEED = 1
 TEST_SEED = 2
-"""Test images are drawn from another seed than training images, so none is in both."""
+"""Seed of test images; it differs from that of training images, so the sets are disjoint."""
 
 Report = Callable[[int, int], None]
 
@@ -34,19 +34,19 @@ class PaperPreset:
     """The recipe of the paper, in any size.
 
     Args:
-        n_members: networks in the ensemble.
-        n_simulated: simulated images.
-        n_recorded: images sampled from recordings, or from phantoms drawn in full that stand for them.
-        epochs: passes in all; each of the four steps of Appendix D takes a quarter.
-        batch_size: images per step.
-        learning_rate: of Adam.
-        dense_rate: learning rate of the first dense layer as a part of ``learning_rate``: it sums 123 008 features,
-            so one Adam step moves its output by five orders of magnitude more than one of a convolution.
-        one_cycle: raise and lower the learning rate over the run instead of keeping it.
-        rank: of the factors of the first dense layer, ``None`` for Table 2's full layer.
+        n_members: number of networks in the ensemble.
+        n_simulated: number of simulated images.
+        n_recorded: number of images sampled from recordings, or from phantoms simulated at full size.
+        epochs: number of epochs; each of the four steps of Appendix D takes a quarter of them.
+        batch_size: number of images per optimiser step.
+        learning_rate: learning rate of Adam.
+        dense_rate: learning rate of the first dense layer as a fraction of ``learning_rate``: the layer sums 123 008
+            features, so an Adam step changes its output by five orders of magnitude more than that of a convolution.
+        one_cycle: raise and lower the learning rate over the run instead of keeping it constant.
+        rank: rank of the factors of the first dense layer; None for the full layer of Table 2.
         weight_decay: L2 regularisation.
-        dropout: rate after the first dense layer.
-        n_test: test images of each scenario and of random acquisitions.
+        dropout: dropout rate after the first dense layer.
+        n_test: number of test images of each scenario and of random acquisitions.
     """
 
     n_members: int
@@ -63,7 +63,7 @@ class PaperPreset:
     n_test: int = 200
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the values."""
         for name in ("n_members", "n_simulated", "batch_size", "n_test"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -72,7 +72,7 @@ class PaperPreset:
 
 
 def prepare(folder: Path, preset: PaperPreset, recordings: Path | None, report: Report) -> dict[str, Any]:
-    """Draw the training images of a run, or open them; return what the record says of them."""
+    """Simulate the training images of a run, or open them; return their entries of the record."""
     data = build_training_set(
         folder / "data",
         n_simulated=preset.n_simulated,
@@ -84,7 +84,7 @@ def prepare(folder: Path, preset: PaperPreset, recordings: Path | None, report: 
     means = np.array([image.mean() for image in data.images])
     stds = np.array([image.std() for image in data.images])
     return {
-        "recordings": "real" if recordings else "phantoms drawn in full stand for recordings",
+        "recordings": "real" if recordings else "replaced by phantoms simulated at full size",
         "normalisation": {
             "mean": float(means.mean()),
             "std": float(np.sqrt((stds**2 + means**2).mean() - means.mean() ** 2)),
@@ -113,16 +113,16 @@ def train_member(
     """Train one member, or continue after the last finished epoch of ``checkpoint``.
 
     Args:
-        folder: of the run, whose training images are drawn.
-        checkpoint: file that is written after each epoch, and removed by the caller.
-        member: number of the member; seeds everything.
-        preset: the recipe.
-        record: what `prepare` returned.
-        device: where to compute.
-        report: called as ``report(step, n_steps)``.
+        folder: folder of the run with its training images.
+        checkpoint: file that is written after each epoch; the caller removes it.
+        member: number of the member, which is the seed of all random numbers.
+        preset: recipe.
+        record: entries of the record that `prepare` returned.
+        device: ``"cpu"`` or ``"cuda"``.
+        report: callback ``report(step, n_steps)``.
 
     Returns:
-        The member in evaluation mode, its output in um of gold, and the seconds it took.
+        The member in evaluation mode, with outputs in um of gold, and the duration of its training in seconds.
     """
     data = build_training_set(folder / "data", n_simulated=0, n_recorded=0, seed=DATA_SEED)
     torch.manual_seed(1000 + member)
@@ -155,7 +155,7 @@ def train_member(
 
 
 def _forward(net: CdmamNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    # Half precision inside the network halves the time of an epoch on a CPU; the loss stays in float32.
+    # bfloat16 inside the network halves the time of an epoch on a CPU; the loss is computed in float32.
     with torch.autocast(images.device.type, torch.bfloat16):
         mu, sigma = net(images)
     return mu.float(), sigma.float()
@@ -179,14 +179,14 @@ def _schedule(
 
 
 def _images_of_epoch(data: TrainingSet, preset: PaperPreset, epoch: int) -> np.ndarray:
-    """Return the images that take part in ``epoch``: those of its step and of all steps before it (Appendix D)."""
+    """Return the indices of the images of ``epoch``: those of its step and of the steps before (Appendix D)."""
     return np.flatnonzero(np.asarray(data.steps) <= epoch * N_STEPS // preset.epochs)
 
 
 def _batches(
     data: TrainingSet, record: Mapping[str, Any], preset: PaperPreset, member: int, epoch: int, device: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give the batches of one epoch, shuffled and mirrored by ``(member, epoch)`` alone, so that a run can resume."""
+    """Yield the batches of one epoch; order and flips depend on ``(member, epoch)`` alone, so a run can resume."""
     torch.manual_seed(100_000 * (member + 1) + epoch)
     rng = np.random.default_rng([member, epoch])
     order = rng.permutation(_images_of_epoch(data, preset, epoch))
@@ -203,7 +203,7 @@ def _batches(
 
 
 def evaluate(members: Sequence[CdmamNet], record: Mapping[str, Any], n_test: int, report: Report) -> dict[str, Any]:
-    """Return RMSE, skill and coverage on images no member has seen, per scenario of Table 1 and at random."""
+    """Return RMSE, skill and coverage on unseen images of each scenario of Table 1 and of random acquisitions."""
     model = FoldedCdmamEnsemble.from_members(members)
     groups = ["random", *(f"scenario {name}" for name in ("1", "2", "3", "4")), "scenario ood"]
     result = {}

@@ -1,7 +1,7 @@
-"""Training of a member on registered, self-normalised phantoms: it learns the logarithm of the thresholds.
+"""Training of members on registered, self-normalised phantoms, whose logarithmic thresholds they learn.
 
-What differs from Amanova et al. 2022, section 2.2, and why: `radlens.families.cdmam.training_layers` and
-`radlens.phantoms.cdmam.registered`. The network is that of Table 2.
+The network is that of Table 2 in Amanova et al. 2022. `radlens.families.cdmam.training_layers` and
+`radlens.phantoms.cdmam.registered` state the differences from section 2.2 and their reasons.
 """
 
 import json
@@ -39,14 +39,14 @@ __all__ = [
 ]
 
 OUTPUT = "log um"
-"""What the members learn, as the record states it."""
+"""Quantity that the members learn, as in the record."""
 
 DATA_SEED = 1
 CALIBRATION_SEED = 4
-"""Phantoms of the calibration are drawn from another seed than those of the training, so none is in both."""
+"""Seed of the calibration phantoms; it differs from that of the training phantoms, so the sets are disjoint."""
 
 N_DIRECTIONS = 6
-"""Directions in which the logarithms of the 12 points vary; beyond them each point varies by 0.5 %."""
+"""Number of principal components of the logarithmic curves; without the others a point changes by 0.5 %."""
 
 _WARM_UP = 0.05
 _FROZEN_NORM_AFTER = 0.7
@@ -63,16 +63,16 @@ class RegisteredPreset:
     """A recipe that reads the disks.
 
     Args:
-        n_members: networks in the ensemble.
-        n_phantoms: phantoms of the training set.
-        n_steps: steps of the optimiser.
-        batch_size: images per step.
-        learning_rate: of AdamW at its height, after a warm-up and before a cosine.
-        rank: of the factors of the first dense layer.
-        weight_decay: of AdamW.
-        dropout: rate after the first dense layer.
-        n_calibration: phantoms drawn in full that calibrate the intervals.
-        n_test: phantoms drawn in full for each group of the evaluation.
+        n_members: number of networks in the ensemble.
+        n_phantoms: number of phantoms of the training set.
+        n_steps: number of optimiser steps.
+        batch_size: number of images per step.
+        learning_rate: peak learning rate of AdamW, after a warm-up and before a cosine decay.
+        rank: rank of the factors of the first dense layer.
+        weight_decay: weight decay of AdamW.
+        dropout: dropout rate after the first dense layer.
+        n_calibration: number of phantoms, simulated at full size, that calibrate the intervals.
+        n_test: number of phantoms, simulated at full size, for each group of the evaluation.
     """
 
     n_members: int
@@ -87,7 +87,7 @@ class RegisteredPreset:
     n_test: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the values."""
         for name in ("n_members", "n_phantoms", "n_steps", "batch_size", "rank", "n_calibration", "n_test"):
             if getattr(self, name) < 1:
                 raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -96,7 +96,7 @@ class RegisteredPreset:
 
 
 def prepare(folder: Path, preset: RegisteredPreset, report: Report) -> dict[str, Any]:
-    """Draw the training phantoms of a run, or open them; return what the record says of them."""
+    """Simulate the training phantoms of a run, or open them; return their entries of the record."""
     layers = build_layers(folder / "data", preset.n_phantoms, DATA_SEED, report)
     usual = np.exp(layers.curves[:, : layers.curves.shape[1] // 2])
     return {
@@ -110,18 +110,19 @@ def prepare(folder: Path, preset: RegisteredPreset, report: Report) -> dict[str,
 def train_member(
     folder: Path, checkpoint: Path, member: int, preset: RegisteredPreset, device: str, report: Report
 ) -> tuple[CdmamNet, float]:
-    """Train one member, or continue where ``checkpoint`` was written.
+    """Train one member, or continue from ``checkpoint``.
 
     Args:
-        folder: of the run, whose training phantoms are drawn.
-        checkpoint: file that is written now and then, and removed by the caller.
-        member: number of the member; seeds everything.
-        preset: the recipe.
-        device: where to compute.
-        report: called as ``report(step, n_steps)``.
+        folder: folder of the run with its training phantoms.
+        checkpoint: file that is written at intervals; the caller removes it.
+        member: number of the member, which is the seed of all random numbers.
+        preset: recipe.
+        device: ``"cpu"`` or ``"cuda"``.
+        report: callback ``report(step, n_steps)``.
 
     Returns:
-        The member in evaluation mode, its output in the logarithm of um of gold, and the seconds it took.
+        The member in evaluation mode, with outputs in the logarithm of um of gold, and the duration of its training in
+        seconds.
     """
     layers = build_layers(folder / "data", preset.n_phantoms, DATA_SEED)
     torch.manual_seed(1000 + member)
@@ -146,7 +147,7 @@ def train_member(
         if progress > _FROZEN_NORM_AFTER:
             _freeze_norms(net)
         images, labels = images.to(device, memory_format=torch.channels_last), labels.to(device)
-        # Half precision inside the network halves the time of a step on a CPU; the loss stays in float32.
+        # bfloat16 inside the network halves the time of a step on a CPU; the loss is computed in float32.
         with torch.autocast(device, torch.bfloat16):
             mu, sigma = net(images)
         scaled = (labels - torch.from_numpy(mean).to(labels)) / torch.from_numpy(std).to(labels)
@@ -168,18 +169,18 @@ def train_member(
 
 @torch.no_grad()
 def condensed(net: CdmamNet, curves: np.ndarray, n_directions: int = N_DIRECTIONS) -> CdmamNet:
-    """Return ``net`` with its dense layers as one map of the features to the main directions of the curves.
+    """Return ``net`` with its dense layers condensed to a map of low rank.
 
-    Table 2 has no activation between its dense layers, so they are one affine map. Its outputs are projected on the
-    principal components of the training curves, which makes the map thin: a megabyte a member in half precision.
+    Table 2 has no activation between its dense layers, so they are one affine map. Its outputs are projected onto the
+    principal components of the training curves, which reduces a member to a megabyte in half precision.
 
     Args:
-        net: a trained member, its output in the logarithm of um of gold.
+        net: trained member with outputs in the logarithm of um of gold.
         curves: ``(n, 12)`` logarithms of the training curves.
-        n_directions: principal components to keep.
+        n_directions: number of principal components to keep.
 
     Returns:
-        A network of Table 2 with a first dense layer of rank ``n_directions``, evaluation mode.
+        A network of Table 2 with a first dense layer of rank ``n_directions``, in evaluation mode.
     """
     _, _, components = np.linalg.svd(curves - curves.mean(axis=0), full_matrices=False)
     directions = torch.from_numpy(components[:n_directions].T.copy())
@@ -199,7 +200,7 @@ def condensed(net: CdmamNet, curves: np.ndarray, n_directions: int = N_DIRECTION
     first.wide.weight[:n_directions].copy_(torch.eye(n_directions))
     nn.init.eye_(thin.dense2.weight)
     thin.mu.weight[:, :n_directions].copy_(directions * scale.T)
-    # The projection passes through the mean curve, not through the origin.
+    # Curves are projected relative to their mean, not to the origin.
     centre = torch.from_numpy(curves.mean(axis=0))
     thin.mu.bias.copy_(centre + directions @ (directions.T @ (bias - centre)))
     return thin.eval()
@@ -220,7 +221,7 @@ def _freeze_norms(net: nn.Module) -> None:
 def _batches(
     layers: LayerSet, preset: RegisteredPreset, member: int, first: int
 ) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Give the batches from step ``first`` on; each depends on member and step alone, so that a run can resume."""
+    """Yield the batches from step ``first`` on; each depends on member and step alone, so a run can resume."""
     per_epoch = len(layers) // preset.batch_size
     for step in range(first, preset.n_steps):
         epoch, place = divmod(step, per_epoch)
@@ -238,20 +239,20 @@ def evaluate(
     n_workers: int,
     report: Callable[[str, int, int], None],
 ) -> dict[str, Any]:
-    """Calibrate the intervals on phantoms drawn in full that no member saw, and say how well the curve is predicted.
+    """Calibrate the intervals on phantoms that no member has seen, and measure the errors of the predicted curves.
 
-    Every phantom is simulated at full size, registered and read as a request is. What was read is appended to a file of
-    the run, so that an interrupted evaluation goes on.
+    Every phantom is simulated at full size, registered and read like a request. Readings are appended to a file of the
+    run, so an interrupted evaluation can continue.
 
     Args:
-        folder: of the run.
-        model: the ensemble.
-        preset: the recipe.
-        n_workers: processes that work at the same time.
-        report: called as ``report(stage, done, total)``.
+        folder: folder of the run.
+        model: ensemble.
+        preset: recipe.
+        n_workers: number of processes.
+        report: callback ``report(stage, done, total)``.
 
     Returns:
-        ``calibration`` and ``evaluation`` of the record.
+        The entries ``calibration`` and ``evaluation`` of the record.
     """
     n = preset.n_calibration
     found = read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
@@ -276,15 +277,15 @@ def evaluate(
 def read_exposures(
     file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
 ) -> np.ndarray:
-    """Return the readings of all images of each exposure, (exposures, images, 3, 12): see `_read_exposure`.
+    """Return the readings of each exposure, (exposures, images, 3, 12), with the rows of `_read_exposure`.
 
     Args:
-        file: readings so far, one line of JSON each; new ones are appended. Readings of another number of exposures
-            are not used, since their exposures are others.
-        model: the ensemble.
-        numbers: all exposures, from 0 on.
-        n_workers: processes that work at the same time.
-        report: called as ``report("calibrating", done, total)``.
+        file: file of the readings so far, one line of JSON each; new readings are appended. Lines for another number
+            of exposures are ignored, because that number changes the exposures.
+        model: ensemble.
+        numbers: numbers of the exposures, from 0 on.
+        n_workers: number of processes.
+        report: callback ``report("calibrating", done, total)``.
     """
     known: dict[int, Any] = {}
     if file.exists():
@@ -302,7 +303,7 @@ def read_exposures(
 
 @contextmanager
 def _readers(model: FoldedCdmamEnsemble, n: int, n_workers: int) -> Iterator[Callable[[list[int]], Iterable[Any]]]:
-    """Give a function that reads exposures of ``n``, in this process or in several."""
+    """Yield a function that reads exposures of a set of ``n``, in this process or in several."""
     if n_workers == 1:
         _worker["model"] = model
         yield lambda numbers: map(partial(_read_exposure, n=n), numbers)
@@ -320,17 +321,16 @@ def _start_worker(model: FoldedCdmamEnsemble) -> None:
 
 
 def _exposure(k: int, n: int) -> tuple[cdmam.Acquisition, list[cdmam.Layout]]:
-    """Return exposure ``k`` of ``n`` of the calibration, and how its images lie."""
+    """Return exposure ``k`` of ``n`` of the calibration, and the layouts of its images."""
     rng = np.random.default_rng([CALIBRATION_SEED, k])
     return calibration_exposures(n)[k], [cdmam.sample_layout(rng, (1, 2, 3, 4, 5)) for _ in range(_IMAGES_PER_EXPOSURE)]
 
 
 @lru_cache(maxsize=2)
 def calibration_exposures(n: int) -> tuple[cdmam.Acquisition, ...]:
-    """Return exposures of the training range whose midpoints are spread evenly, in their logarithm.
+    """Return exposures of the training range with evenly spaced logarithms of their midpoints.
 
-    As they are drawn for training, few have the high thresholds of a bad exposure, and the errors there would be those
-    of the others, extrapolated.
+    Few exposures drawn as for training would have high thresholds, and errors there would be extrapolated from others.
     """
     rng = np.random.default_rng([CALIBRATION_SEED, n])
     drawn = [cdmam.sample_acquisition(rng) for _ in range(_DRAWN_PER_EXPOSURE * n)]
@@ -345,10 +345,10 @@ def calibration_exposures(n: int) -> tuple[cdmam.Acquisition, ...]:
 
 
 def _read_exposure(k: int, n: int) -> list[list[list[float]]]:
-    """Return three rows of 12 for each image of an exposure.
+    """Return three rows of 12 numbers for each image of an exposure.
 
-    They are its curve, um of gold, the relative disagreement of the members, and the blur of its disks with its error,
-    mm, followed by zeros.
+    The rows are the curve in um of gold, the relative disagreement of the members, and the blur of the disks and its
+    error in mm, padded with zeros.
     """
     reader = PhantomReader(_worker["model"])
     acquisition, layouts = _exposure(k, n)

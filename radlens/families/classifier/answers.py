@@ -1,4 +1,4 @@
-"""From numbers to answers: predictions and explanations of classes as JSON, PNG, ``.npy`` and DICOM."""
+"""Responses of the classifier service: predictions and explanations as JSON, PNG, ``.npy`` and DICOM."""
 
 import json
 from dataclasses import dataclass, replace
@@ -18,18 +18,18 @@ from radlens.wire import JSON, PROVENANCE, array_to_json
 __all__ = ["ClassContext", "response"]
 
 _SCORE = {"score": "score", "unit": "logit of the class", "image": "unit of the preprocessed image"}
-"""How texts of methods call what is explained."""
+"""Names of score and units in the texts of methods."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassContext:
-    """What an answer says beside its result.
+    """Fields of an answer apart from its result.
 
     Attributes:
-        provenance: JSON values.
-        warnings: sentences.
-        manifest: of the model.
-        assessment: whether the model can judge the image at all.
+        provenance: origin of the answer as JSON values.
+        warnings: sentences about the image.
+        manifest: manifest of the model.
+        assessment: whether the model can judge the image.
     """
 
     provenance: dict[str, Any]
@@ -39,7 +39,7 @@ class ClassContext:
 
 
 def response(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
-    """Return a result in the format that the row asks for; the provenance says what was found beside a map."""
+    """Return a result in the format that the row requests; findings apart from the map go into the provenance."""
     if isinstance(result, ClassPrediction):
         body = _prediction(row, result, context)
     else:
@@ -104,7 +104,7 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
 
 
 def _with_findings(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
-    """Return the provenance with what a picture cannot say: the class, the convergence delta and the trust card."""
+    """Return the provenance with findings that a picture cannot show: class, convergence delta and trust card."""
     stated, method = context.provenance, context.provenance["explainer"]
     target = {"target": found.target, "target_class": context.manifest.classes[found.target]}
     findings: dict[str, Any] = {"explainer": {**method, **target, "convergence_delta": found.delta}}
@@ -114,7 +114,7 @@ def _with_findings(row: ClassifierRow, found: ClassExplanation, context: ClassCo
 
 
 def _trust(found: ClassExplanation, method: str, manifest: ClassifierManifest) -> dict[str, Any]:
-    assert found.trust is not None, "the card was asked for"
+    assert found.trust is not None, "the request asked for a trust card"
     return found.trust.stated() | {"randomisation": manifest.randomisation.get(method)}
 
 

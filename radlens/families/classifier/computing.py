@@ -1,7 +1,7 @@
-"""From rows to numbers: the predictions and explanations of a batch, computed together.
+"""Predictions and explanations of a batch, computed together.
 
-Every row is a task that asks for evaluations of the network; the questions of all rows - predictions, methods and
-targets in any mixture - share its calls, see :func:`radlens.explainers.complete`.
+Every row is a task that puts questions to the network. The questions of all rows, with any mixture of predictions,
+methods and targets, share its calls (:func:`radlens.explainers.complete`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,13 @@ __all__ = ["ClassExplanation", "ClassPrediction", "Computer", "grid_map"]
 
 @dataclass(frozen=True, eq=False)
 class ClassPrediction:
-    """What the network says of an image.
+    """Prediction of an image.
 
     Attributes:
-        logits: ``(m, n)`` float32 of each member.
-        probabilities: ``(k,)`` float64 of each class, from the mean logits.
-        member_probabilities: ``(m, k)`` float64.
-        predicted: number of the class.
+        logits: ``(m, n)`` float32, logits of each member.
+        probabilities: ``(k,)`` float64, probability of each class from the mean logits.
+        member_probabilities: ``(m, k)`` float64, probabilities of each member.
+        predicted: index of the predicted class.
     """
 
     logits: np.ndarray
@@ -40,19 +40,20 @@ class ClassPrediction:
 
 @dataclass(frozen=True, eq=False)
 class ClassExplanation:
-    """A map with what it is about.
+    """Map of the score of a class.
 
-    Maps are put on the grid of the image that was sent when they are asked for: a batch of full-size images would
-    otherwise hold gigabytes.
+    Maps are moved to the grid of the sent image at each call: a batch of full-size images would otherwise hold
+    gigabytes.
 
     Attributes:
-        prediction: of the image.
-        target: number of the class that is explained.
-        prepared: the image as the network took it, with the way back.
-        grids: map of the model, or of each member, on the network's grid, ``(h, w)`` float32 each.
-        delta: see :class:`radlens.explainers.Attribution`; with members, the mean of theirs.
-        trust: the trust card, if it was asked for.
-        pictures: further results of the method by name, on the network's grid, ``(h, w)`` float32 each; the mean over
+        prediction: prediction of the image.
+        target: index of the explained class.
+        prepared: preprocessed image, which can move maps back to the grid of the sent image.
+        grids: map of the model, or maps of the members, on the network's grid, ``(h, w)`` float32 each.
+        delta: convergence delta of :class:`radlens.explainers.Attribution`; the mean over the members if they are
+            explained separately.
+        trust: trust card; None if it was not requested.
+        pictures: further results of the method by name, on the network's grid, ``(h, w)`` float32 each; means over
             the channels.
     """
 
@@ -99,7 +100,7 @@ class Computer:
         """Return the result of each row.
 
         Raises:
-            UnreadableImage: the pixels of a row are so large that its logits or its map are not finite.
+            UnreadableImage: The pixels of a row are so large that its logits or its map are not finite.
         """
         with torch.no_grad():
             return complete(self._model, [self._work(row) for row in rows])
@@ -148,7 +149,7 @@ class Computer:
 
 
 def grid_map(values: Tensor, explainer: Explainer) -> np.ndarray:
-    """Return a map ``(c, h, w)`` as ``(h, w)``: contributions of channels add up, copies of one map do not."""
+    """Return a map ``(c, h, w)`` as ``(h, w)``: the sum over channels, or one channel if all have the same map."""
     return (values.sum(dim=0) if explainer.per_channel else values[0]).numpy()
 
 

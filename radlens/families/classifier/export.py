@@ -1,4 +1,4 @@
-"""The graphs of a classifier as files, each with golden values from torch in float64."""
+"""Export of the graphs of a classifier, each with golden values from torch in float64."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -17,19 +17,19 @@ from radlens.graphs.asks import LOGITS
 __all__ = ["ExportReport", "export_classifier", "golden_weights"]
 
 N_EXAMPLES = 2
-"""Images whose outputs are stored with each graph."""
+"""Number of images whose outputs are stored with each graph."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What became of the graphs of a classifier.
+    """Outcome of the export of a classifier's graphs.
 
     Attributes:
-        graphs: names of those that were written.
-        missing: why each of the others was not, by name.
-        errors: relative error in float32 of the compiled graph against float64, the largest of its outputs, by name.
+        graphs: names of the written graphs.
+        missing: reason why a graph could not be written, by name.
+        errors: relative error of each compiled graph in float32 against float64, the largest of its outputs, by name.
     """
 
     graphs: tuple[str, ...]
@@ -49,22 +49,22 @@ def export_classifier(
 ) -> ExportReport:
     """Write ``<prefix>.<name>.onnx`` and ``<prefix>.<name>.golden.npz`` for every graph that can be compiled.
 
-    The golden values of prediction and gradient come from the module with autograd, those of the other graphs from the
-    same graphs compiled in float64.
+    The golden values of prediction and gradient come from the module with autograd, those of other graphs from the same
+    graphs compiled in float64.
 
     Args:
-        source: a module in float32, see :func:`radlens.graphs.classifier_graphs`, or its graphs.
-        folder: of the files.
-        prefix: of their names, such as ``member-0``.
-        examples: two images ``(2, c, h, w)``, float32, as the network takes them.
-        n_outputs: logits of an image.
-        names: of the graphs; None for all.
-        on_progress: called as ``on_progress(name, done, total)`` before each graph and at the end.
+        source: module in float32, or its graphs from :func:`radlens.graphs.classifier_graphs`.
+        folder: folder of the files.
+        prefix: prefix of the file names, such as ``member-0``.
+        examples: two preprocessed images ``(2, c, h, w)``, float32.
+        n_outputs: number of logits of an image.
+        names: names of the graphs; None for every graph.
+        on_progress: callback ``on_progress(name, done, total)`` before each graph and at the end.
 
     Raises:
-        InvalidInput: the examples are not two float32 images, or the network does not take them.
-        InvalidParameter: an unknown name.
-        BundleError: a compiled graph does not compute what the module does.
+        InvalidInput: The examples are not two float32 images, or the network fails on them.
+        InvalidParameter: A name is unknown.
+        BundleError: The outputs of a compiled graph differ from those of the module.
     """
     if examples.dtype != torch.float32 or examples.ndim != 4 or len(examples) != N_EXAMPLES:
         got = f"{examples.dtype} of {tuple(examples.shape)}"
@@ -105,11 +105,11 @@ class _Forms:
         self._inputs = {"images": examples, "weights": golden_weights(n_outputs)}
 
     def write(self, name: str, path: Path) -> float:
-        """Write a graph and its golden values and return its error in float32.
+        """Write a graph and its golden values, and return the error of the graph in float32.
 
         Raises:
-            UnsupportedOperation: the graph cannot be compiled.
-            BundleError: the compiled graph does not compute what the module does.
+            UnsupportedOperation: The graph cannot be compiled.
+            BundleError: The outputs of the compiled graph differ from those of the module.
         """
         graph = self._graphs[torch.float32].build(name)
         given = self._inputs | {
@@ -143,13 +143,13 @@ class _Forms:
 
 
 def _one_by_one(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Compute outputs image by image: whole images in float64 take gigabytes."""
+    """Compute outputs image by image, because batches of large images in float64 take gigabytes."""
     parts = [function(*(value[k : k + 1] for value in inputs)) for k in range(len(inputs[0]))]
     return [torch.cat(output) for output in zip(*parts, strict=True)]
 
 
 def golden_weights(n_outputs: int) -> Tensor:
-    """Return the weights of two scores: of two different classes, at random, or of both signs of the only logit."""
+    """Return the class weights of two scores: of two random classes, or of both signs of a single logit."""
     if n_outputs == 1:
         return torch.tensor([[1.0], [-1.0]])
     classes = np.random.default_rng(0).permutation(n_outputs)[:N_EXAMPLES]

@@ -1,4 +1,4 @@
-"""The family of classifiers: classes of images, alone or by an ensemble, with every method that explains one."""
+"""The family of image classifiers, single networks and ensembles, with every method that explains classes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY"]
 
 _CHANGES = {"members": "n_members", "loss": "loss", "class_weight": "class_weight"}
-"""Fields of a recipe by the options that change them."""
+"""Options that change a recipe, and the fields that they change."""
 
 
 class Classifiers(Family["ClassifierBundle"]):
-    """Classifiers with one output or one for each class."""
+    """The family of classifiers with a single output, or one output per class."""
 
     task: ClassVar[str] = CLASSIFICATION
-    # Several classifiers stand beside each other on the cores of one machine. More of them: PUT
-    # /models/NAME?min_worker=2 at the management address. A batch of eight answers, each of the most that is allowed
-    # (20 000 evaluations of the network, about 170 ms each for a gradient of a mammogram on 2 cores), takes 27 000 s.
-    # Starting takes the time to measure the engines, once for each model and machine.
+    # Several classifiers share the cores of one machine, so each starts with one worker; PUT
+    # /models/NAME?min_worker=2 at the management address adds another. A batch of eight answers with the largest
+    # allowed number of evaluations (20 000, at 170 ms for a gradient of a mammogram on 2 cores) takes 27 000 s. The
+    # first start measures the engines, once for each model and machine.
     worker: ClassVar[Worker] = Worker(
         min_workers=1,
         max_workers=2,
@@ -60,7 +60,7 @@ class Classifiers(Family["ClassifierBundle"]):
     def train(
         self, run: Path, *, model: str, preset: str, options: Mapping[str, Any], report: Progress
     ) -> Mapping[str, Any]:
-        """See `Family`; ``data`` and ``root`` name a data set, ``imagenet`` a file of weights to start from."""
+        """Train; the options ``data`` and ``root`` name a data set, ``imagenet`` a file of initial weights."""
         from radlens.families.classifier import training
 
         changes = {field: options[name] for name, field in _CHANGES.items() if name in options}
@@ -75,7 +75,7 @@ class Classifiers(Family["ClassifierBundle"]):
         return bundle_run(run, folder, name=name, version=version, on_progress=report)
 
     def open_service(self, bundle: ClassifierBundle, **options: Any) -> ClassifierService:
-        """See `Family`; options are those of `ClassifierService`."""
+        """Open a `ClassifierService` with its options."""
         from radlens.families.classifier.service import ClassifierService
 
         return ClassifierService(bundle, **options)

@@ -1,4 +1,4 @@
-"""Explanations of a class as files; they need no torch."""
+"""Files of the explanations of a classifier; this module needs no torch."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ __all__ = ["explanation_files"]
 
 
 def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
-    """Return map, pictures and numbers of an explanation, by name of the file."""
+    """Return the files of an explanation by name: map, pictures and numbers."""
     found = answer["explanation"]
     if found is None:
         return silent_files(answer, image, answer["reasons"])

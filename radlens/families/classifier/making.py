@@ -1,4 +1,4 @@
-"""From networks to a bundle: graphs with golden values, the methods that they allow, and how the methods fare."""
+"""Creation of a classifier bundle: graphs with golden values, the methods they allow, and a test of these methods."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -36,13 +36,13 @@ _TRACED_ERROR = 1e-4
 """Largest relative error of the traced module."""
 
 N_DEPTHS = 4
-"""Depths down to which a network is randomised for the record of a bundle."""
+"""Number of depths to which a network is randomised for the record of a bundle."""
 
 _WHOLE_IMAGE = 512
-"""Shorter side, pixels, from which on an image is whole and the window of occlusion is that of Sam Millan 2023."""
+"""Shorter side, pixels, from which an image is a whole mammogram and gets the occlusion window of Sam Millan 2023."""
 
 _EXAMPLE_SEED = 77
-"""Of the images that graphs are checked with; training draws from other seeds."""
+"""Seed of the images that check the graphs; training uses other seeds."""
 
 
 def bundle_classifier(
@@ -60,29 +60,29 @@ def bundle_classifier(
     randomise: bool = True,
     on_progress: Progress | None = None,
 ) -> ClassifierBundle:
-    """Make a bundle of one classifier or of an ensemble.
+    """Create a bundle of one classifier or of an ensemble.
 
     Args:
-        members: modules, or TorchScript or ONNX files; see ``docs/models.md`` for the methods that each form allows.
-        folder: of the bundle; made if it is missing, and must be empty.
-        name: of the model, as it stands in URLs.
-        version: as TorchServe wants it, such as ``"1.0"``.
-        classes: their names; two for a network of one output, the second being what a positive logit means.
-        model_input: what the network takes.
-        examples: preprocessed images ``(b, c, h, w)`` float32, at least 2, the first two of which the graphs are
-            checked with and the methods tried on; noise if there are none.
+        members: modules, or TorchScript or ONNX files; ``docs/models.md`` lists the methods that each form allows.
+        folder: folder of the bundle; created if it is missing, otherwise it must be empty.
+        name: name of the model in URLs.
+        version: version in the form of TorchServe, such as ``"1.0"``.
+        classes: names of the classes; for a network with one output two names, the second for a positive logit.
+        model_input: preprocessing that the network expects.
+        examples: at least 2 preprocessed images ``(b, c, h, w)`` float32; the first two check the graphs and test the
+            methods. If None, random noise is used.
         layer: path of the module whose feature maps CAM and its relatives use; the last feature maps by default.
         companions: other networks that methods need, by name; see :class:`radlens.graphs.asks.AskSpec`.
-        training: the training record.
-        randomise: measure how the maps of each method change when the weights are randomised; eager modules alone
-            can be.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        training: training record.
+        randomise: whether to measure how the maps of each method change when weights are randomised; possible for
+            eager modules alone.
+        on_progress: callback ``on_progress(stage, done, total)``.
 
     Raises:
-        InvalidInput: no member, classes that do not fit the outputs, a folder that is not empty, or a member that does
-            not map images to logits.
-        BundleError: a file cannot be read, or what is written computes something else.
-        UnsupportedOperation: not even the prediction of a member can be compiled.
+        InvalidInput: There are no members, the classes do not fit the outputs, the folder is not empty, or a member
+            does not map images to logits.
+        BundleError: A file cannot be read, or a written form computes other values than the member.
+        UnsupportedOperation: The prediction of a member cannot be compiled.
     """
     report = on_progress or (lambda stage, done, total: None)
     folder = _emptied(folder)
@@ -137,7 +137,7 @@ def bundle_classifier(
 
 
 class _Members(nn.Module):
-    """Maps images ``(b, c, h, w)`` to the logits of each member, ``(b, m, n_outputs)``."""
+    """Module that maps images ``(b, c, h, w)`` to the logits of all members, ``(b, m, n_outputs)``."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -152,12 +152,12 @@ def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> No
     """Write all members as one TorchScript module.
 
     Raises:
-        BundleError: it does not compute what the members do.
+        BundleError: The outputs of the module differ from those of the members.
     """
     members = _Members([evaluating_copy(module) for module in modules])
     save_traced(members, images, file)
     with torch.no_grad():
-        # Another batch than the one that was traced.
+        # A batch of another size than the traced one, which a trace may have fixed.
         found, expected = torch.jit.load(file)(images[:1]).numpy(), members(images[:1]).numpy()
     error = relative_error(found, expected)
     if not error <= _TRACED_ERROR:
@@ -167,10 +167,10 @@ def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> No
 def bundle_run(
     run: Path, folder: Path | str, *, name: str, version: str, on_progress: Progress | None = None
 ) -> ClassifierBundle:
-    """Make a bundle of a finished training run; simulated images, one of each class, are the examples.
+    """Create a bundle of a finished training run, with one simulated image of each class as example.
 
     Raises:
-        TrainingError: there is no finished run of a classifier.
+        TrainingError: The folder does not hold a finished run of a classifier.
     """
     from radlens.families.classifier.training import load_classifier_run
 
@@ -189,7 +189,7 @@ def bundle_run(
 
 
 def _drawn(classes: Sequence[str], model_input: ModelInput) -> np.ndarray:
-    """Return a simulated image of each class as the network takes it."""
+    """Return a preprocessed simulated image of each class."""
     if "benign" in classes:
         draw: Callable[..., Any] = ultrasound.sample
     else:
@@ -205,13 +205,13 @@ def _compiling(report: Progress, member: int, n_members: int, graph: str, done: 
 def allowed_methods(
     model: Any, images: Tensor, graphs: Sequence[str], missing: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the methods that a model can be explained with, and why it cannot be with the others.
+    """Return the methods that can explain a model, and the reasons why other methods cannot.
 
     Args:
-        model: a :class:`radlens.explainers.Model`.
-        images: ``(b, c, h, w)``, on which methods are tried whose need is more than a graph.
-        graphs: that the model has.
-        missing: why it has not the others, by name.
+        model: :class:`radlens.explainers.Model` to explain.
+        images: images ``(b, c, h, w)`` to test methods that need more than certain graphs.
+        graphs: names of the model's graphs.
+        missing: reason why the model lacks a graph, by name.
     """
     allowed, refused = [], {}
     for name in explainers.names():
@@ -233,7 +233,8 @@ def allowed_methods(
 
 
 def _objection(method: Explainer, model: Any, images: Tensor) -> str | None:
-    """Return why a method that has its graphs does not work all the same: CAM wants a head of a certain kind."""
+    """Return why a method fails although the model has its graphs; None if it works."""
+    # CAM needs a certain kind of head, which no graph reveals.
     if method.name != "cam":
         return None
     try:
@@ -252,21 +253,21 @@ def randomisation_record(
     *,
     companions: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Any]:
-    """Return how the map of each method changes when weights are randomised from the output down.
+    """Measure how the maps of each method change when weights are randomised from the output down.
 
-    Methods that cannot be measured on this network are left out.
+    Methods that fail on this network are left out.
 
     Args:
-        module: the network.
-        methods: names.
-        images: ``(b, c, h, w)``; targets are the classes predicted before anything is randomised.
-        layer: path of the module with the last feature maps; ``"features"`` where the network has one and it is None.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        module: network.
+        methods: names of the methods.
+        images: images ``(b, c, h, w)``; targets are the classes predicted before the randomisation.
+        layer: path of the module with the last feature maps; if None, the module ``features`` if the network has one.
+        on_progress: callback ``on_progress(stage, done, total)``.
         companions: other networks that methods need, by name; they keep their weights.
 
     Returns:
-        For each method ``layers`` (the last that was randomised), ``spearman`` and ``ssim``, means over the
-        images, None where a map is constant.
+        For each method ``layers``, the last randomised layer at each depth, and ``spearman`` and ``ssim``, means over
+        the images, None where a map is constant.
     """
     report = on_progress or (lambda stage, done, total: None)
     layer = layer or ("features" if hasattr(module, "features") else None)
@@ -294,7 +295,7 @@ def randomisation_record(
 
 
 def _means(values: np.ndarray) -> list[float | None]:
-    """Return the mean of each row ``(n, b)``; None where it has no number: maps that are constant have no order."""
+    """Return the mean of each row ``(n, b)`` without nan; None for rows of nan, which come from constant maps."""
     rows = (row[~np.isnan(row)] for row in values)
     return [float(row.mean()) if row.size else None for row in rows]
 
@@ -332,7 +333,7 @@ def _n_outputs(module: nn.Module, images: Tensor, classes: Sequence[str]) -> int
 
 
 def _defaults(model_input: ModelInput) -> dict[str, dict[str, Any]]:
-    """Return parameters that suit images of this size better than those for whole mammograms."""
+    """Return defaults of parameters for images that are smaller than whole mammograms."""
     short = min(model_input.shape)
     if short >= _WHOLE_IMAGE:
         return {}

@@ -1,4 +1,4 @@
-"""The bundle of a classifier of one or several members."""
+"""The bundle of a classifier with one or several members."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -13,7 +13,7 @@ from radlens.wire import CLASSIFICATION
 TRACED = "members.traced.pt"
 
 _OF_TRACED = ("prediction", "gradient")
-"""Graphs whose values the traced module gives as well."""
+"""Graphs that the traced module can replace."""
 
 __all__ = ["TRACED", "ClassifierBundle", "ClassifierManifest", "graph_file", "save_classifier"]
 
@@ -23,24 +23,24 @@ class ClassifierManifest:
     """The contents of ``bundle.json``.
 
     Attributes:
-        name: model name in URLs.
-        version: as TorchServe wants it, such as ``"1.0"``.
-        classes: names of the classes, at least two; with a single output the second is what a positive logit means.
-        n_outputs: logits of an image: 1, or one for each class.
-        input: what the network takes.
-        n_members: networks in the ensemble.
-        graphs: that every member has, see :mod:`radlens.graphs.asks`.
-        explainers: methods that these graphs allow.
-        refused: why other methods are not allowed, by name.
-        form: what the model was made from: ``"eager"``, ``"torchscript"`` or ``"onnx"``.
-        layer: path of the module whose feature maps are used; None for the last ones.
-        training: the training record.
+        name: name of the model in URLs.
+        version: version in the form of TorchServe, such as ``"1.0"``.
+        classes: names of the classes, at least two; with a single output a positive logit stands for the second class.
+        n_outputs: number of logits of an image: 1, or one per class.
+        input: preprocessing that the network expects.
+        n_members: number of networks in the ensemble.
+        graphs: names of the graphs that every member has, from :mod:`radlens.graphs.asks`.
+        explainers: names of the methods that these graphs allow.
+        refused: reason why a method is not allowed, by name.
+        form: form of the source model: ``"eager"``, ``"torchscript"`` or ``"onnx"``.
+        layer: path of the module whose feature maps explain the model; None for the last feature maps.
+        training: training record.
         parity: relative error of each graph in float32.
-        randomisation: of each method, see :func:`radlens.evaluation.model_randomisation`; empty if not measured.
-        defaults: values of method parameters that differ from the methods' own, by method.
+        randomisation: result of :func:`radlens.evaluation.model_randomisation` for each method; empty if not measured.
+        defaults: defaults of parameters that differ from those of the methods, by method.
         files: SHA-256 of every other file of the bundle, by name.
         task: `radlens.wire.CLASSIFICATION`.
-        format_version: of this layout.
+        format_version: version of this layout.
     """
 
     name: str
@@ -66,19 +66,19 @@ class ClassifierManifest:
 class ClassifierBundle(StoredBundle[ClassifierManifest]):
     """The bundle of a classifier.
 
-    Where a graph is damaged, the members are computed by the traced module; methods that need more than scores and
-    gradients of them are not allowed then.
+    The traced module replaces damaged graphs of predictions and gradients. Methods that need another damaged graph are
+    not allowed.
     """
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> "ClassifierBundle":
-        """Read a bundle; arguments and errors as `StoredBundle.read`."""
+        """Read a bundle; arguments and errors are those of `StoredBundle.read`."""
         found = cls.read(path, _parse, _may_miss, verify=verify)
         return cls(found.path, _without(found.manifest, found.damaged), found.bundle_hash, found.damaged)
 
     @property
     def traced(self) -> Path:
-        """All members as one TorchScript module: images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
+        """TorchScript module of all members, which maps images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
         return self.path / TRACED
 
     def graphs(self, member: int) -> dict[str, Path]:
@@ -86,22 +86,22 @@ class ClassifierBundle(StoredBundle[ClassifierManifest]):
         return {name: self.path / graph_file(member, name) for name in self.manifest.graphs}
 
     def damaged_graphs(self, member: int) -> dict[str, str]:
-        """Return why graphs of a member are not to be used, by name."""
+        """Return the reasons why graphs of a member must not be used, by name of the graph."""
         files = {name: graph_file(member, name) for name in self.manifest.graphs}
         return {name: self.damaged[file] for name, file in files.items() if file in self.damaged}
 
 
 def graph_file(member: int, name: str) -> str:
-    """Return the name of the file that holds a graph."""
+    """Return the file name of a graph."""
     return f"member-{member}.{name}.onnx"
 
 
 def save_classifier(path: Path | str, manifest: ClassifierManifest) -> ClassifierBundle:
-    """Write ``bundle.json`` for the files that already lie in ``path``, and load the result.
+    """Write ``bundle.json`` for the files in ``path``, and load the bundle.
 
     Args:
-        path: directory that holds the graphs.
-        manifest: its ``files`` are filled in here.
+        path: directory with the graphs.
+        manifest: manifest whose ``files`` are filled in.
     """
     path = Path(path)
     write_manifest(path, asdict(manifest))
@@ -117,13 +117,13 @@ def _parse(document: dict[str, Any]) -> ClassifierManifest:
 
 
 def _may_miss(manifest: ClassifierManifest, file: str) -> bool:
-    """Return whether a model can be served without a file: a graph that few methods need, or the traced module has."""
+    """Return whether a model can be served without ``file``: a graph that is optional or has the traced module."""
     graphs = {graph_file(member, name): name for member in range(manifest.n_members) for name in manifest.graphs}
     return file in graphs and (graphs[file] not in _OF_TRACED or TRACED in manifest.files)
 
 
 def _without(manifest: ClassifierManifest, damaged: Mapping[str, str]) -> ClassifierManifest:
-    """Return a manifest without the methods whose graphs are damaged and cannot be replaced."""
+    """Return a manifest without the methods that need a damaged graph which the traced module cannot replace."""
     lost = {
         name: damaged[file]
         for member in range(manifest.n_members)

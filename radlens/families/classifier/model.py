@@ -1,7 +1,7 @@
-"""What computes a classifier and what explanations ask of it: its graphs, or several members.
+"""Classifiers whose graphs engines compute, and ensembles of them.
 
-Both are a `radlens.explainers.Model`, as is the module itself (`radlens.explainers.EagerClassifier`). Graphs are
-opened when they are first needed and are held against their golden values then; see `radlens.engines.opening`.
+Both are a `radlens.explainers.Model`, like the torch module itself (`radlens.explainers.EagerClassifier`). Graphs are
+opened and checked against their golden values when they are first needed (`radlens.engines.opening`).
 """
 
 import logging
@@ -31,20 +31,20 @@ class GraphClassifier(Model):
     """A classifier whose graphs are ONNX files.
 
     Args:
-        paths: file of each graph by its name in :mod:`radlens.graphs.asks`, ``"prediction"`` among them.
-        n_outputs: logits of an image.
-        image_shape: ``(c, h, w)``.
-        engine: see :func:`radlens.engines.open`.
-        precision: arithmetic of the engines.
+        paths: file of each graph by its name in :mod:`radlens.graphs.asks`; ``"prediction"`` is required.
+        n_outputs: number of logits of an image.
+        image_shape: shape ``(c, h, w)`` of images.
+        engine: name of the engine, or ``"auto"`` for the fastest.
+        precision: arithmetic precision of the engines.
         memory_limit: bytes that each engine may take; None for the default.
-        twin: a classifier of the same network with other weights, such as another member of an ensemble. What is
-            fastest for its graphs is taken without measuring again for graphs whose golden values it reproduces.
-        damaged: reasons for not using a graph, by its name.
-        traced: opens the traced module, which replaces graphs of `TracedEngine.GRAPHS` that are damaged or that every
-            engine gets wrong. It must reproduce their golden values. None if the bundle has no traced module.
+        twin: classifier of the same network with other weights, such as another member of an ensemble. Its fastest
+            engine of a graph is used without new measurements if it reproduces the golden values.
+        damaged: reason why a graph must not be used, by name of the graph.
+        traced: function that opens the traced module, which replaces graphs of `TracedEngine.GRAPHS` that are damaged
+            or that no engine computes correctly. It must reproduce their golden values. None without a traced module.
 
     Attributes:
-        refused: engines that must not compute a graph, with the reason.
+        refused: engines that must not compute a graph, with the reasons.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class GraphClassifier(Model):
             self._refuse(name, reason)
 
     def engine(self, name: str) -> BatchEngine:
-        """Return what computes a graph.
+        """Return the engine of a graph.
 
         Raises:
-            UnsupportedOperation: the model has no such graph.
-            BundleError: no engine computes it rightly.
+            UnsupportedOperation: The model does not have this graph.
+            BundleError: No engine computes the graph correctly.
         """
         if name not in self._paths:
             raise UnsupportedOperation(f"the model must have a graph {name!r}, it has {', '.join(self._paths)}")
@@ -117,7 +117,7 @@ class GraphClassifier(Model):
 
     @property
     def engines(self) -> dict[str, str]:
-        """Names of the engines that were opened, by graph."""
+        """Names of the opened engines by graph."""
         return {name: engine.name for name, engine in self._opened.items()}
 
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -138,15 +138,15 @@ class GraphClassifier(Model):
 
 
 class TracedEngine:
-    """One member of a traced ensemble in the place of its graphs: torch with autograd.
+    """Engine that computes one member of a traced ensemble with torch and autograd instead of its graphs.
 
     Args:
-        members: maps images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``.
-        number: of the member.
+        members: module that maps images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``.
+        number: index of the member.
     """
 
     GRAPHS = ("prediction", "gradient")
-    """Graphs whose outputs it computes."""
+    """Graphs that the engine can replace."""
 
     name, precision = "torch", "f32"
 
@@ -155,7 +155,7 @@ class TracedEngine:
         self._members, self._number = members, number
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Compute the logits of ``images``, and the gradient of the score that ``weights`` make of them, if given."""
+        """Compute the logits of ``images`` and, if ``weights`` are given, the gradient of the weighted logits."""
         arrays = [torch.from_numpy(np.ascontiguousarray(inputs[key])) for key in ("images", "weights") if key in inputs]
         parts = [self._compute(*part) for part in zip(*(each.split(self.batch_size) for each in arrays), strict=True)]
         return {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
@@ -172,13 +172,13 @@ class TracedEngine:
 
 
 class EnsembleClassifier(Model):
-    """Several members as one classifier: its logits are the means of theirs.
+    """Ensemble of classifiers, whose logits are the means of the members' logits.
 
-    Maps of methods that are linear in the score - saliency with signs, integrated gradients, occlusion, CAM, DeepLIFT
-    - are the means of the members' maps.
+    Maps of methods that are linear in the score (signed saliency, integrated gradients, occlusion, CAM, DeepLIFT) are
+    the means of the members' maps.
 
     Args:
-        members: at least one, of one kind.
+        members: at least one classifier; all have the same outputs and the same image shape.
     """
 
     def __init__(self, members: Sequence[Model]) -> None:
@@ -196,5 +196,5 @@ class EnsembleClassifier(Model):
         return asks.spec(name).join([member.ask(name, targets, **arrays) for member in self.members])
 
     def can(self, name: str) -> str | None:
-        """Return why a member cannot answer a question, or None if all can."""
+        """Return why a member cannot answer a question, or None if every member can."""
         return next((reason for member in self.members if (reason := member.can(name)) is not None), None)

@@ -1,7 +1,8 @@
 """Recipes of the classifiers: Sam Millan 2023, sections 3.1 and 3.2.2-3.2.3; Byra et al. 2022, "Deep learning methods".
 
-What the papers leave open - batch sizes of the mammography networks, epochs, the period of the warm restarts - is our
-choice. ``demo`` recipes take minutes on two cores with simulated images and say below where they leave the paper.
+Batch sizes of the mammography networks, epochs and the period of the warm restarts were chosen for radlens, since the
+papers do not state them. ``demo`` recipes take minutes on two cores with simulated images; their remarks state how they
+differ from the paper.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -14,29 +15,30 @@ from radlens.networks import CLASSIFIERS
 __all__ = ["CLASSIFIER_PRESETS", "ClassifierPreset", "Loss", "Schedule", "Task", "WarmUp"]
 
 Task = Literal["patches", "mammograms", "ultrasound"]
-"""What is classified; it decides which images are drawn or read."""
+"""Kind of the classified images, which decides what is simulated or read."""
 
 Loss = Literal["cross-entropy", "focal"]
-"""``focal``: Lin et al., ICCV 2017, gamma 2 (MONAI's)."""
+"""Loss function; ``focal`` is that of Lin et al., ICCV 2017, with gamma 2, as implemented in MONAI."""
 
 Schedule = Literal["plateau", "warm-restarts", "one-cycle"]
-"""Learning rate: a tenth after ``patience`` epochs without improvement; cosine annealing with warm restarts every
-``period`` epochs; or raised and lowered once over the run."""
+"""Schedule of the learning rate: divided by ten after ``patience`` epochs without improvement; cosine annealing with
+warm restarts every ``period`` epochs; or raised and lowered once over the run."""
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What a network learns before its images in full size, with Adam and a learning rate that rises and falls once.
+    """First phase of a training, with small images, Adam, and a learning rate that rises and falls once.
 
     Args:
-        epochs: at least 1.
+        epochs: number of epochs, at least 1.
         shape: rows and columns of the images.
-        learning_rate: the highest.
-        n_patches: patches of simulated mammograms with a lesion in the middle or without, at the pixel spacing of the
-            whole images (Shen et al., Scientific Reports 9:12495, 2019); 0 for the task's own images made smaller.
+        learning_rate: highest learning rate.
+        n_patches: number of patches of simulated mammograms, with a lesion in the centre or without a lesion, at the
+            pixel spacing of the whole images (Shen et al., Scientific Reports 9:12495, 2019); 0 for downsized images of
+            the task.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: A value is out of range.
     """
 
     epochs: int
@@ -45,7 +47,7 @@ class WarmUp:
     n_patches: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the values."""
         if self.epochs < 1:
             raise InvalidParameter(f"epochs of the warm-up must be at least 1, got {self.epochs}")
         if len(self.shape) != 2 or min(self.shape) < 32:
@@ -57,33 +59,34 @@ class ClassifierPreset:
     """A recipe.
 
     Args:
-        task: see `Task`.
+        task: kind of the classified images.
         network: one of `radlens.networks.CLASSIFIERS`.
-        input: what the network takes.
-        classes: negative and positive.
-        n_outputs: 2 for a softmax over the classes, 1 for the sigmoid of the positive one.
-        n_training: images drawn to learn from; of a data set all are taken.
-        n_validation: images drawn for the learning rate, for when to stop and for which weights to keep.
-        n_test: images drawn for the evaluation.
-        epochs: at most; the weights of the epoch with the lowest validation loss are kept.
-        batch_size: images per step.
-        learning_rate: of the optimizer, its highest.
-        optimizer: ``adam`` or ``sgd``, this with momentum 0.9.
-        schedule: see `Schedule`.
-        patience: epochs without improvement, see `Schedule`.
-        period: epochs between restarts, see `Schedule`.
-        stop_after: epochs without a lower validation loss after which training stops; ``None`` for never.
-        loss: see `Loss`; of one output the binary form.
-        class_weight: of a positive image in the loss, against 1 of a negative one.
-        flips: axes along which images are mirrored at random, 0 for up and down, 1 for left and right.
-        rotation: degrees up to which images are turned at random; what comes in at the edges is mirrored.
-        p_calcifications: part of the simulated mammographic lesions that are clusters and not masses.
-        warm_up: what comes before.
-        n_members: networks, trained from seeds of their own; a prediction is the mean of their probabilities.
-        remark: where the recipe leaves the paper, for the record.
+        input: preprocessing that the network expects.
+        classes: names of the negative and the positive class.
+        n_outputs: 2 for a softmax over the classes, 1 for the sigmoid of the positive class.
+        n_training: number of simulated training images; data sets are used whole.
+        n_validation: number of simulated validation images, which decide on learning rate, end of training and best
+            weights.
+        n_test: number of simulated images for the evaluation.
+        epochs: largest number of epochs; the weights of the epoch with the lowest validation loss are kept.
+        batch_size: number of images per step.
+        learning_rate: highest learning rate.
+        optimizer: ``adam``, or ``sgd`` with momentum 0.9.
+        schedule: schedule of the learning rate.
+        patience: epochs without improvement before the schedule ``plateau`` lowers the learning rate.
+        period: epochs between restarts of the schedule ``warm-restarts``.
+        stop_after: epochs without a lower validation loss after which training stops; None for never.
+        loss: loss function, in its binary form for one output.
+        class_weight: weight of positive images in the loss, relative to negative images.
+        flips: axes along which images are flipped at random, 0 for up and down, 1 for left and right.
+        rotation: largest angle of random rotations in degrees; pixels beyond the edges are mirrored.
+        p_calcifications: share of simulated mammographic lesions that are clusters of calcifications and not masses.
+        warm_up: first phase of the training; None to start with full-size images.
+        n_members: number of networks, each with its own seed; a prediction is the mean of their probabilities.
+        remark: differences from the paper, for the record.
 
     Raises:
-        InvalidParameter: a value out of its range.
+        InvalidParameter: A value is out of range.
     """
 
     task: Task
@@ -112,7 +115,7 @@ class ClassifierPreset:
     remark: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the values."""
         choices = {"task": get_args(Task), "network": CLASSIFIERS, "loss": get_args(Loss)}
         choices |= {"schedule": get_args(Schedule), "optimizer": ("adam", "sgd")}
         for name, known in choices.items():
@@ -129,7 +132,7 @@ class ClassifierPreset:
                 raise InvalidParameter(f"{name} must be above 0, got {getattr(self, name)}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values as JSON has them."""
+        """Return the recipe as JSON values."""
         return asdict(self)
 
 
@@ -244,4 +247,4 @@ CLASSIFIER_PRESETS: dict[str, dict[str, ClassifierPreset]] = {
         "paper": _ULTRASOUND,
     },
 }
-"""Recipes by model, then by variant: ``demo`` and ``paper``."""
+"""Recipes by model and variant, ``demo`` or ``paper``."""

@@ -1,4 +1,4 @@
-"""A request to a classifier whose image, parameters and answer format are known to be good."""
+"""Validated requests to a classifier: their image, parameters and answer format."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from radlens.wire import JSON
 __all__ = ["MAX_EVALUATIONS", "ClassifierRow", "open_row"]
 
 MAX_EVALUATIONS = 20_000
-"""Evaluations of the network behind one answer: occlusion of a mammogram in steps of 5 pixels."""
+"""Largest number of evaluations of the network for an answer: occlusion of a mammogram in steps of 5 pixels."""
 
 _PREDICTION_FORMATS = (JSON, NPY)
 
@@ -33,11 +33,11 @@ class ClassifierRow:
     """One row of a batch, ready to be computed.
 
     Attributes:
-        request: as it came.
-        image: as it was sent.
-        prepared: as the network takes it.
-        settings: what is asked for.
-        media_type: what the answer will be.
+        request: the request as it arrived.
+        image: the sent image.
+        prepared: the preprocessed image.
+        settings: settings of the request.
+        media_type: media type of the answer.
     """
 
     request: Request
@@ -51,7 +51,7 @@ def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
     """Check a request and read its image.
 
     Raises:
-        InvalidInput: the request cannot be served; the kind of error says why.
+        InvalidInput: The request cannot be served; subclasses tell the reasons apart.
     """
     opened = open_body(request)
     if len(opened.images) != 1:
@@ -69,7 +69,7 @@ def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
 
 
 def _require_affordable(settings: ClassifierSettings, manifest: ClassifierManifest) -> None:
-    assert settings.explainer is not None, "only explanations are asked"
+    assert settings.explainer is not None, "a prediction has no cost of this kind"
     n = settings.explainer.cost(*manifest.input.shape) * manifest.n_members
     if n > MAX_EVALUATIONS:
         raise InvalidParameter(

@@ -1,8 +1,8 @@
 """The service of classifiers.
 
-All rows of a batch - predictions, methods, targets - are computed together: what they ask of the network shares its
-calls. What a row gets equals what it gets alone, to within the rounding of float32 sums whose order depends on the
-batch (about 1e-5 of the largest value of a map).
+The rows of a batch, with any mixture of predictions, methods and targets, share calls of the network. The answer to a
+row equals the answer to the row alone, to within the rounding of float32 sums whose order depends on the batch (about
+1e-5 of the largest value of a map).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +29,12 @@ __all__ = ["ClassifierService", "open_model"]
 
 @dataclass(frozen=True)
 class ServingEngine:
-    """What metrics say of the engine that serves.
+    """Engine of the predictions, for metrics.
 
     Attributes:
-        name: of the engine.
-        precision: of its arithmetic.
-        refused: engines that do not serve a graph that was opened so far.
+        name: name of the engine.
+        precision: arithmetic precision.
+        refused: engines that were refused for a graph that is open.
     """
 
     name: str
@@ -43,21 +43,21 @@ class ServingEngine:
 
 
 class ClassifierService(BatchService):
-    """Answer requests with one classifier.
+    """Answers requests with one classifier.
 
     Args:
         bundle: the model.
-        engine: what computes its graphs, see :func:`radlens.engines.open`.
+        engine: name of the engine, or ``"auto"`` for the fastest of each graph.
         precision: precision of the arithmetic.
-        memory_limit: most bytes that an engine may take; None for the default.
-        now: the clock of the provenance.
+        memory_limit: most bytes that each of its graphs may take; None for the default.
+        now: clock of the provenance.
 
     Attributes:
-        model: what computes the bundle.
-        engine: the engine of the predictions, for metrics.
+        model: the opened model.
+        engine: engine of the predictions, for metrics.
 
     Raises:
-        BundleError: no engine computes the predictions rightly.
+        BundleError: No engine computes the predictions correctly.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ClassifierService(BatchService):
         )
 
     def stated(self) -> dict[str, Any]:
-        """Return what provenance says of the engines, as JSON values."""
+        """Return the provenance of the engines as JSON values."""
         engines = self.model.members[0].engines
         return {
             "engine": engines["prediction"],
@@ -109,9 +109,9 @@ class ClassifierService(BatchService):
 def open_model(
     bundle: ClassifierBundle, engine: str = "auto", precision: str = "f32", *, memory_limit: int | None = None
 ) -> EnsembleClassifier:
-    """Return what computes a bundle; its prediction graphs are opened at once, the others when they are needed.
+    """Open a bundle: its prediction graphs at once, other graphs when they are needed.
 
-    A graph that is damaged, or that no engine computes rightly, is left to the traced module where there is one.
+    The traced module, if there is one, computes graphs that are damaged or that no engine computes correctly.
 
     Args:
         bundle: the model.
@@ -120,9 +120,9 @@ def open_model(
         memory_limit: most bytes that an engine may take; None for the default.
 
     Raises:
-        BundleError: no engine computes the predictions rightly.
-        InvalidParameter: unknown engine or precision.
-        MissingDependency: the engine is not installed.
+        BundleError: No engine computes the predictions correctly.
+        InvalidParameter: The engine or the precision is unknown.
+        MissingDependency: The engine is not installed.
     """
     manifest = bundle.manifest
     # The traced module computes in float32.
@@ -156,14 +156,14 @@ def open_model(
 def _cautions(row: ClassifierRow) -> list[str]:
     found = []
     if not row.prepared.has_frame:
-        found.append("no breast was found in the image; all of it was used")
+        found.append("no breast was found in the image; the whole image was used")
     return [*found, *_assessment(row).reasons]
 
 
 def _assessment(row: ClassifierRow) -> Assessment:
-    """Say whether there is anything in the image that a class could be told from.
+    """Return whether the image shows anything to classify.
 
-    The training record of a classifier holds no limits yet, so that this is the one image which is refused for sure.
+    Training records of classifiers do not state limits of the images, so only uniform images are refused.
     """
     reasons = () if row.prepared.pixels.any() else ("all pixels have one value; there is nothing to see",)
     return Assessment(not reasons, reasons)

@@ -1,4 +1,4 @@
-"""What may be asked of a classifier: parameters, their ranges and defaults."""
+"""Settings of a request to a classifier: parameters, their ranges and defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,15 +33,16 @@ __all__ = [
 ]
 
 OUTPUTS = ("map", "overlay", "disagreement")
-"""A map on the grid of the sent image, the map drawn over the image, or the standard deviation over the members."""
+"""Outputs of an explanation: a map on the grid of the sent image, the map drawn over the image, or the standard
+deviation over the members."""
 
 PREDICTED = "predicted"
-"""The target that stands for the class that is predicted for the image."""
+"""Target that stands for the predicted class of the image."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The name of a class, its number, or ``predicted``."""
+    """Parameter whose value is the name of a class, its index, or ``predicted``."""
 
     classes: tuple[str, ...]
     default: str = PREDICTED
@@ -62,14 +63,14 @@ class Target:
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """What one request asks for, checked.
+    """Validated settings of a request.
 
     Attributes:
-        explainer: the method with its parameters; None for a prediction.
-        target: class to explain; None for the predicted one.
+        explainer: method with its parameters; None for a prediction.
+        target: index of the class to explain; None for the predicted class.
         members: one of `MEMBERS`.
         output: one of `OUTPUTS`.
-        trust: whether the answer comes with a trust card.
+        trust: whether the answer includes a trust card.
     """
 
     explainer: Explainer | None = None
@@ -87,10 +88,10 @@ class ClassifierSettings:
 
 
 def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str]) -> ClassifierSettings:
-    """Read the parameters of a prediction: there are none.
+    """Return the settings of a prediction, which has no parameters.
 
     Raises:
-        InvalidParameter: a name is given.
+        InvalidParameter: A parameter is given.
     """
     read_parameters("predictions of classes", {}, given, hints)
     return ClassifierSettings()
@@ -102,13 +103,13 @@ def explanation_settings(
     """Read the parameters of an explanation.
 
     Args:
-        given: text by name; each must be a parameter of the method.
-        hints: used where they name a parameter that is not given.
-        manifest: of the model: its classes, methods and defaults.
+        given: texts of the parameters by name.
+        hints: texts for parameters that are not given; other names are ignored.
+        manifest: manifest with the model's classes, methods and defaults.
 
     Raises:
-        UnsupportedMethod: a method that this model does not allow; the message names those that work.
-        InvalidParameter: an unknown name, or text that is not as expected.
+        UnsupportedMethod: The model does not allow the method; the message names the methods that it allows.
+        InvalidParameter: A parameter is unknown, or its text is invalid.
     """
     method = given.get("method", hints.get("method", default_method(manifest.explainers)))
     _require_allowed(method, manifest)
@@ -129,8 +130,8 @@ def explanation_parameters(manifest: ClassifierManifest, method: str | None = No
         method: One of its methods; the default method if None.
 
     Raises:
-        UnsupportedMethod: A method that this model does not allow; the message names those that work.
-        InvalidParameter: Unknown method.
+        UnsupportedMethod: The model does not allow the method; the message names the methods that it allows.
+        InvalidParameter: The method is unknown.
     """
     method = method or default_method(manifest.explainers)
     _require_allowed(method, manifest)
@@ -150,7 +151,7 @@ def _own_parameters(manifest: ClassifierManifest, method: str) -> dict[str, Para
 
 
 def default_method(methods: Sequence[str]) -> str:
-    """Return the method of requests that name none: the one that located best in Sam Millan 2023, if there is."""
+    """Return the default method: the one that located lesions best in Sam Millan 2023, if the model allows it."""
     return "integrated_gradients" if "integrated_gradients" in methods else methods[0]
 
 

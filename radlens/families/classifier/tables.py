@@ -1,4 +1,4 @@
-"""Predictions, training records and exports of classifiers as tables; they need no torch."""
+"""Tables of predictions, training records and exports of classifiers; this module needs no torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def prediction_tables(answer: Mapping[str, Any]) -> list[Table | str]:
 
 
 def record_tables(record: Mapping[str, Any]) -> list[Table | str]:
-    """Return the measures of a finished run on images that it has not seen."""
+    """Return the measures of a finished run on images that no member has seen."""
     found = record["evaluation"]
     measures = {"AUC": "auc", "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity"}
     rows = [
@@ -39,7 +39,7 @@ def record_tables(record: Mapping[str, Any]) -> list[Table | str]:
 
 
 def bundle_tables(parity: Mapping[str, Any], manifest: Any) -> list[Table | str]:
-    """Return the errors of the graphs, and the methods that they allow."""
+    """Return the errors of the graphs, and the methods that the graphs allow."""
     rows = [(member, graph, f"{error:.1e}") for member, errors in parity.items() for graph, error in errors.items()]
     return [
         Table("Graphs in float32 against float64", ("member", "graph", "relative error"), rows),

@@ -1,7 +1,7 @@
 """Training of the image classifiers of Sam Millan 2023 and Byra et al. 2022.
 
-A run is a folder: the images, one checkpoint per member while it trains, one ``member-NN.npz`` when it is done and
-``training.json``, the record. Starting it again continues after the last finished epoch.
+A run is a folder with the images, one checkpoint for each member in training, one ``member-NN.npz`` for each trained
+member, and the record ``training.json``. Starting the run again continues after the last finished epoch.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ __all__ = ["GOOD_AUC", "TrainedClassifier", "load_classifier_run", "train_classi
 RECORD = "training.json"
 
 GOOD_AUC = 0.9
-"""Area under the ROC curve below which the record says why it was not reached."""
+"""Area under the ROC curve below which the record states a probable reason."""
 
 _HISTORY = "history"
 _N_BOOTSTRAP = 1000
@@ -43,12 +43,12 @@ class TrainedClassifier:
     """A finished run.
 
     Attributes:
-        network: its name, one of `radlens.networks.CLASSIFIERS`.
-        members: the networks, evaluation mode, on the CPU.
-        model_input: what they take.
-        classes: negative and positive.
-        n_outputs: 2 for a softmax over the classes, 1 for the sigmoid of the positive one.
-        record: the training record.
+        network: name of the network, one of `radlens.networks.CLASSIFIERS`.
+        members: networks in evaluation mode, on the CPU.
+        model_input: preprocessing that the networks expect.
+        classes: names of the negative and the positive class.
+        n_outputs: 2 for a softmax over the classes, 1 for the sigmoid of the positive class.
+        record: training record.
     """
 
     network: str
@@ -75,22 +75,22 @@ def train_classifier(
     """Train a classifier, or continue an interrupted run.
 
     Args:
-        folder: of the run; created if it is not there.
-        preset: the recipe.
+        folder: folder of the run; created if it is missing.
+        preset: recipe.
         model: name of the recipe, for the record.
-        variant: of the recipe, likewise.
-        data: data set to learn from, see `.training_data.TASK_DATA`; ``None`` for simulated images.
+        variant: variant of the recipe, for the record.
+        data: name of a data set in `.training_data.TASK_DATA`; None for simulated images.
         root: folder of the data set.
-        imagenet: file of weights to start from, see `radlens.networks.load_imagenet`.
-        device: ``"cpu"`` or ``"cuda"``; the GPU if there is one.
-        n_workers: processes that draw or read images; by default one for each core.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        imagenet: file of initial weights in a form that `radlens.networks.load_imagenet` reads.
+        device: ``"cpu"`` or ``"cuda"``; by default a GPU if there is one.
+        n_workers: number of processes that simulate or read images; by default one for each core.
+        on_progress: callback ``on_progress(stage, done, total)``.
 
     Raises:
-        TrainingError: the folder holds a run of another recipe, or a part of the images is of one class only.
-        InvalidParameter: the task cannot learn from that data set, or one of data and root is missing.
-        InvalidInput: the ImageNet weights do not fit.
-        DatasetError: the data set cannot be read.
+        TrainingError: The folder holds a run of another recipe, or a part of the images has a single class.
+        InvalidParameter: The data set does not fit the task, or one of data and root is missing.
+        InvalidInput: The ImageNet weights do not fit the network.
+        DatasetError: The data set cannot be read.
     """
     report = on_progress or (lambda stage, done, total: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -122,7 +122,7 @@ def load_classifier_run(folder: Path) -> TrainedClassifier:
     """Load a finished run.
 
     Raises:
-        TrainingError: there is none, it is of another kind of model, or members are missing.
+        TrainingError: The folder does not hold a run of a classifier, or members are missing.
     """
     if not (folder / RECORD).is_file():
         raise TrainingError(f"a finished training run must hold {RECORD}, which is missing")
@@ -141,13 +141,13 @@ def load_classifier_run(folder: Path) -> TrainedClassifier:
 
 
 def _checked(imagenet: Path, preset: ClassifierPreset) -> dict[str, str]:
-    """Return what tells a file of weights from others, once it is known to fit."""
+    """Check that a file of weights fits the network, and return its name and hash for the record."""
     load_imagenet(create_classifier(preset.network, n_outputs=1, n_channels=preset.input.n_channels), imagenet)
     return {"file": imagenet.name, "sha256": hashlib.sha256(imagenet.read_bytes()).hexdigest()}
 
 
 def _claim(folder: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe into a new run; refuse a folder that holds another one."""
+    """Write the recipe into a new run; raise if the folder holds a run of another recipe."""
     file, text = folder / "preset.json", json.dumps(recipe, indent=2)
     if not file.exists():
         file.write_text(text, encoding="utf-8")
@@ -183,7 +183,7 @@ def _record(
 
 
 def _evaluation(folder: Path, preset: ClassifierPreset, test: ImageSet, report: Progress) -> dict[str, Any]:
-    """Return AUC and the measures at the ROC corner on images that no member has seen, with 95 % intervals."""
+    """Return AUC and measures at the ROC corner on images that no member has seen, with 95 % intervals."""
     scores = np.zeros(len(test))
     for member in range(preset.n_members):
         report("evaluating", member, preset.n_members)
@@ -199,7 +199,7 @@ def _evaluation(folder: Path, preset: ClassifierPreset, test: ImageSet, report: 
 
 
 def _note(record: dict[str, Any]) -> str:
-    """Return why the test AUC is below `GOOD_AUC`; empty where it is not."""
+    """Return a probable reason why the test AUC is below `GOOD_AUC`; empty if it is not."""
     auc = record["evaluation"]["auc"]["value"]
     if auc >= GOOD_AUC:
         return ""
@@ -215,7 +215,7 @@ def _note(record: dict[str, Any]) -> str:
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record in one step, so that an interruption leaves none."""
+    """Write the record atomically: a record marks a finished run, so an interruption must not leave a part of it."""
     draft = folder / f"{RECORD}.tmp"
     draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / RECORD)

@@ -1,7 +1,7 @@
-"""Images of the classifiers: drawn, or read from a data set on the user's disk; as the network takes them.
+"""Preprocessed images of the classifiers, simulated or read from a data set on the user's disk.
 
-They lie in memory-mapped files of half precision, 16 bits a pixel, so that 7229 mammograms of 1024x512 pixels need disk
-and not memory. Standardised pixels keep three digits, far below their noise.
+They are stored in memory-mapped files in half precision, 16 bits per pixel, so 7229 mammograms of 1024x512 pixels need
+disk and little memory. Three digits of a standardised pixel are far more precise than its noise.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,17 +22,17 @@ from radlens.pools import process_pool
 __all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data"]
 
 PARTS = ("training", "validation", "test")
-"""Sets without a common image, and of a data set without a common patient."""
+"""Sets without common images, and for a data set without common patients."""
 
 WARM_UP = "patches"
-"""The set of patches that whole-image networks may learn from first."""
+"""Set of patches for the warm-up of whole-image networks."""
 
 TASK_DATA: dict[Task, tuple[str, ...]] = {
     "patches": ("cbis-ddsm", "cbis-ddsm-patches", "omi-db"),
     "mammograms": ("cbis-ddsm", "omi-db", "rsna-2022"),
     "ultrasound": ("busi", "oasbud"),
 }
-"""Data sets that have what a task needs: patches are cut around boxes."""
+"""Data sets that fit each task; patches need boxes around lesions."""
 
 _SEED = 1
 _SEEDS = {part: (_SEED, number) for number, part in enumerate((*PARTS, WARM_UP))}
@@ -47,7 +47,7 @@ _DTYPE = np.dtype(np.float16)
 
 Progress = Callable[[str, float, float], None]
 Labelled = tuple[np.ndarray, int]
-"""An image ``(c, h, w)`` float16 and the index of its class."""
+"""Image ``(c, h, w)`` float16 and the index of its class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class ImageSet:
     """Images of one part.
 
     Attributes:
-        images: ``(n, c, h, w)`` float16, scaled as the network takes them; memory-mapped.
+        images: ``(n, c, h, w)`` float16, preprocessed, memory-mapped.
         labels: ``(n,)`` int64, indices of classes.
     """
 
@@ -68,15 +68,16 @@ class ImageSet:
 
 
 def classes_of(preset: ClassifierPreset, data: str | None) -> tuple[str, str]:
-    """Return the two classes; the cropped images of CBIS-DDSM all show a lesion."""
+    """Return the negative and the positive class."""
+    # Every cropped image of CBIS-DDSM shows a lesion, so none is normal.
     return ("benign", "malignant") if data == "cbis-ddsm-patches" else preset.classes
 
 
 def require_data(preset: ClassifierPreset, data: str | None, root: str | Path | None) -> None:
-    """Check that the task can learn from a data set, and that there is a folder to read it from.
+    """Check that a data set fits the task, and that it is given along with its folder.
 
     Raises:
-        InvalidParameter: it cannot, or there is none.
+        InvalidParameter: The data set does not fit the task, or one of data and root is missing.
     """
     if data is not None and data not in TASK_DATA[preset.task]:
         raise InvalidParameter(f"data for {preset.task} must be one of {', '.join(TASK_DATA[preset.task])}, got {data}")
@@ -94,22 +95,22 @@ def build_sets(
     n_workers: int = 2,
     on_progress: Progress | None = None,
 ) -> dict[str, ImageSet]:
-    """Draw or read the parts that are not in ``folder`` yet, and open all.
+    """Simulate or read the parts that are missing in ``folder``, and open every part.
 
-    Of a data set, a fifth of the patients is for the test and a fifth of the others for validation.
+    A fifth of a data set's patients is for the test, a fifth of the others for validation.
 
     Args:
-        folder: for the files.
-        preset: the recipe.
-        data: name of a data set; ``None`` to draw simulated images.
+        folder: folder of the files.
+        preset: recipe.
+        data: name of a data set; None to simulate images.
         root: folder of the data set.
-        n_workers: processes that draw or read.
-        on_progress: called as ``on_progress(stage, done, total)``.
+        n_workers: number of processes that simulate or read.
+        on_progress: callback ``on_progress(stage, done, total)``.
 
     Raises:
-        InvalidParameter: see `require_data`.
-        DatasetError: the data set cannot be read.
-        TrainingError: a part has images of one class only.
+        InvalidParameter: The data set does not fit the task, or one of data and root is missing.
+        DatasetError: The data set cannot be read.
+        TrainingError: A part has images of a single class.
     """
     require_data(preset, data, root)
     report = on_progress or (lambda stage, done, total: None)
@@ -130,7 +131,7 @@ def build_sets(
 
 
 def open_set(folder: Path, name: str, image_shape: tuple[int, int, int]) -> ImageSet:
-    """Open a part that `build_sets` wrote, of images ``(c, h, w)``."""
+    """Open a part that `build_sets` wrote, with images of shape ``image_shape``, ``(c, h, w)``."""
     labels = np.load(_labels_file(folder, name))
     return ImageSet(np.memmap(_images_file(folder, name), _DTYPE, "r", shape=(len(labels), *image_shape)), labels)
 
@@ -140,7 +141,7 @@ Job = Callable[[], list[Labelled]]
 
 @contextmanager
 def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[list[Labelled]]]]:
-    """Give a function that runs jobs in ``n_workers`` processes, or in this one if there is to be one."""
+    """Yield a function that runs jobs in ``n_workers`` processes, or in this process if ``n_workers`` is 1."""
     if n_workers == 1:
         yield lambda jobs: map(_run, jobs)
         return
@@ -182,7 +183,7 @@ def _warm_up_jobs(preset: ClassifierPreset) -> list[Job]:
 def _draw(
     preset: ClassifierPreset, task: Task, network: ModelInput, spacing_mm: float | None, seed: tuple[int, ...]
 ) -> list[Labelled]:
-    """Draw one image; positive and negative ones take turns."""
+    """Simulate one image; negative and positive ones alternate."""
     label = seed[-1] % 2
     category = preset.classes[label] if task == preset.task else ("normal", "malignant")[label]
     pixels = _simulate(preset, task, network, category, spacing_mm, seed)
@@ -224,7 +225,7 @@ def _is_used(case: Case, task: Task, data: str) -> bool:
 def _read(
     case: Case, preset: ClassifierPreset, data: str, classes: tuple[str, str], seed: tuple[int, ...]
 ) -> list[Labelled]:
-    """Read one image of a data set, or the patches cut from it; none where it has no room for them."""
+    """Read one image of a data set, or cut patches from it; an image too small for patches yields an empty list."""
     sample = case.load()
     if preset.task != "patches" or data == "cbis-ddsm-patches":
         return [(_prepared(preset.input, sample.pixels), int(case.label == "malignant"))]
@@ -256,7 +257,7 @@ def _images_file(folder: Path, name: str) -> Path:
 
 
 def _write(folder: Path, name: str, drawn: Iterable[Labelled]) -> None:
-    """Write images one by one, then the labels, which stand for a part that is complete."""
+    """Write images one by one, then the labels, whose file marks a complete part."""
     labels = []
     with _images_file(folder, name).open("wb") as file:
         for image, label in drawn:

@@ -1,4 +1,4 @@
-"""One member of a classifier: losses, random mirroring and turning, and the epochs, which can be resumed."""
+"""Training of one member of a classifier: losses, random flips and rotations, and epochs that can be resumed."""
 
 import math
 import time
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 FOCAL_GAMMA = 2.0
-"""Exponent of the focal loss: what Lin et al. found best."""
+"""Exponent of the focal loss; the best value of Lin et al."""
 
 _MOMENTUM = 0.9
-"""Of stochastic gradient descent: Sam Millan 2023, section 3.2.3."""
+"""Momentum of stochastic gradient descent: Sam Millan 2023, section 3.2.3."""
 
 _N_CALIBRATION = 128
-"""Training images from which the statistics of batch normalisation are measured."""
+"""Number of training images that measure the statistics of batch normalisation."""
 
 _BATCH = 16
-"""Images at once where nothing is learnt."""
+"""Batch size of evaluations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class TrainedMember:
     """A trained network.
 
     Attributes:
-        network: evaluation mode, on the CPU.
-        history: one entry for each epoch: phase, learning rate at its start, losses, validation AUC and seconds.
+        network: network in evaluation mode, on the CPU.
+        history: one entry per epoch: phase, learning rate at its start, losses, validation AUC and seconds.
     """
 
     network: ClassifierNetwork
@@ -54,13 +54,13 @@ class TrainedMember:
 
 
 def classification_loss(logits: Tensor, labels: Tensor, *, loss: Loss, class_weight: float = 1.0) -> Tensor:
-    """Return the mean loss of a batch, images weighed by their class as `torch.nn.functional.cross_entropy` does.
+    """Return the mean loss of a batch, weighted by class as in `torch.nn.functional.cross_entropy`.
 
     Args:
         logits: ``(b, 2)``, or ``(b, 1)`` for a sigmoid.
         labels: ``(b,)`` int64, 0 or 1.
-        loss: cross entropy, binary for one output, or the focal loss.
-        class_weight: of label 1, against 1 of label 0.
+        loss: cross entropy, binary for one output, or focal loss.
+        class_weight: weight of label 1, relative to label 0.
     """
     weights = torch.where(labels == 1, class_weight, 1.0)
     return (_losses(logits, labels, loss) * weights).sum() / weights.sum()
@@ -85,13 +85,13 @@ def positive_probability(logits: Tensor) -> Tensor:
 
 
 def varied(images: Tensor, rng: np.random.Generator, *, flips: tuple[int, ...], rotation: float) -> Tensor:
-    """Return images ``(b, c, h, w)``, each mirrored along each of ``flips`` or not, and turned by an angle of its own.
+    """Return images with random flips and rotations, drawn for each image.
 
     Args:
-        images: float32.
-        rng: of the draws.
-        flips: 0 for up and down, 1 for left and right.
-        rotation: largest angle, degrees; bilinear, and what comes in at the edges is mirrored.
+        images: images ``(b, c, h, w)`` float32.
+        rng: random generator.
+        flips: axes of possible flips, 0 for up and down, 1 for left and right.
+        rotation: largest angle in degrees; interpolation is bilinear, and pixels beyond the edges are mirrored.
     """
     for axis in flips:
         chosen = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
@@ -101,7 +101,7 @@ def varied(images: Tensor, rng: np.random.Generator, *, flips: tuple[int, ...], 
     angles = torch.from_numpy(rng.uniform(-rotation, rotation, len(images)) * math.pi / 180).float()
     height, width = images.shape[2:]
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    # Coordinates of the grid run from -1 to 1 along each side, however long it is.
+    # Coordinates of the grid run from -1 to 1 along each side, so a rotation must be scaled by the ratio of the sides.
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     turn = torch.stack(rows, dim=1).view(-1, 2, 3).to(images.device)
     grid = F.affine_grid(turn, list(images.shape), align_corners=False)
@@ -109,13 +109,13 @@ def varied(images: Tensor, rng: np.random.Generator, *, flips: tuple[int, ...], 
 
 
 def channels_last(network: ClassifierNetwork) -> ClassifierNetwork:
-    """Lay out the weights as images are: convolutions of single channels take up to fifteen times as long otherwise."""
+    """Store weights with channels last, like the images; otherwise depthwise convolutions are up to 15 times slower."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares none
 
 
 @torch.no_grad()
 def class_logits(network: nn.Module, images: np.ndarray, device: str = "cpu") -> Tensor:
-    """Return the logits ``(n, n_outputs)`` of images ``(n, c, h, w)`` in evaluation mode, on the CPU."""
+    """Return the logits ``(n, n_outputs)`` of images ``(n, c, h, w)``, on the CPU; sets evaluation mode."""
     network.eval()
     parts = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
     return torch.cat([network(_tensor(part, device)).cpu() for part in parts])
@@ -131,18 +131,18 @@ def train_member(
     device: str = "cpu",
     on_progress: Progress | None = None,
 ) -> TrainedMember:
-    """Train one network, or go on after the last epoch in ``checkpoint``.
+    """Train one network, or continue after the last epoch in ``checkpoint``.
 
-    Weights, order and variation of the images follow from ``(member, epoch)`` alone, so that a run can resume.
+    Weights, order and variation of the images depend on ``(member, epoch)`` alone, so a run can resume.
 
     Args:
-        checkpoint: written after each epoch.
-        member: its number.
-        preset: the recipe.
-        sets: from `radlens.families.classifier.training_data.build_sets`.
-        imagenet: file of weights to start from, see `radlens.networks.load_imagenet`.
+        checkpoint: file that is written after each epoch.
+        member: number of the member.
+        preset: recipe.
+        sets: image sets of `radlens.families.classifier.training_data.build_sets`.
+        imagenet: file of initial weights in a form that `radlens.networks.load_imagenet` reads.
         device: ``"cpu"`` or ``"cuda"``.
-        on_progress: called as ``on_progress(stage, done, total)`` in steps.
+        on_progress: callback ``on_progress(stage, done, total)`` after each optimiser step.
     """
     torch.manual_seed(1000 + member)
     network = create_classifier(preset.network, n_outputs=preset.n_outputs, n_channels=preset.input.n_channels)
@@ -161,7 +161,7 @@ def train_member(
 
 
 class _Run:
-    """A member between two epochs."""
+    """State of the training of a member between two epochs."""
 
     def __init__(
         self,
@@ -180,19 +180,19 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last epoch is done, or the validation loss has not fallen for too long."""
+        """Whether the last epoch is done, or the validation loss has not fallen for ``stop_after`` epochs."""
         losses = [entry["validation_loss"] for entry in self.history if entry["phase"] == "training"]
         waited = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
         return len(losses) == self.preset.epochs or waited >= (self.preset.stop_after or math.inf)
 
     @property
     def warm_up(self) -> WarmUp | None:
-        """The recipe of the warm-up, as long as it lasts."""
+        """Recipe of the warm-up while it lasts, None afterwards."""
         plan = self.preset.warm_up
         return plan if plan and len(self.history) < plan.epochs else None
 
     def epoch(self) -> None:
-        """Go through the images once, validate, and keep the weights if they are the best."""
+        """Train for one epoch, validate, and keep the weights if they are the best so far."""
         begin, number = time.monotonic(), len(self.history)
         torch.manual_seed(100_000 * (self.member + 1) + number)
         entry = {"phase": "warm-up" if self.warm_up else "training", "learning_rate": self._rate()}
@@ -204,12 +204,12 @@ class _Run:
             self._start_phase()
 
     def state(self) -> dict[str, Any]:
-        """Return what `load` takes."""
+        """Return the state for `load`."""
         parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part.state_dict() for name, part in parts.items()} | {"history": self.history, "best": self.best}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from a state that `state` returned."""
         self.history, self.best = state["history"], state["best"]
         self._start_phase()
         self.network.load_state_dict(state["network"])
@@ -279,7 +279,7 @@ class _Run:
         return classification_loss(logits, labels, loss=self.preset.loss, class_weight=self.preset.class_weight)
 
     def _validate(self) -> dict[str, float]:
-        """Return loss and AUC of the validation images; keep the weights if the loss is the lowest."""
+        """Return loss and AUC of the validation images; keep the weights if the loss is the lowest so far."""
         self._calibrate()
         found = self.sets["validation"]
         labels = torch.from_numpy(found.labels)
@@ -293,16 +293,16 @@ class _Run:
 
     @torch.no_grad()
     def _calibrate(self) -> None:
-        """Measure the statistics of batch normalisation anew: after few steps, running means lag behind the weights."""
+        """Measure the batch normalisation statistics again: after few steps, running means lag behind the weights."""
         norms = [part for part in self.network.modules() if isinstance(part, nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
-            # None is for the plain mean over all batches.
+            # With None, BatchNorm2d computes the plain mean over all batches.
             norm.momentum = None
         self.network.train()
         images = self.sets["training"].images
-        # Taken from everywhere, as data sets list one class after the other.
+        # Spread over the whole set, because data sets list one class after the other.
         chosen = np.linspace(0, len(images) - 1, min(len(images), _N_CALIBRATION)).astype(int)
         n_batches = -(-len(chosen) // _BATCH)
         for i in range(n_batches):
@@ -319,7 +319,7 @@ def _tensor(images: np.ndarray, device: str) -> Tensor:
 
 
 def _smaller(images: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return images resized with antialiasing and standardised again, as averaging takes from their noise."""
+    """Return images resized with antialiasing, and standardised again because averaging reduces their noise."""
     small = F.interpolate(images, size=shape, mode="bilinear", antialias=True, align_corners=False)
     std, mean = torch.std_mean(small, dim=(1, 2, 3), keepdim=True)
     return (small - mean) / std.clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""The trust card of an explanation: what can be measured of one map without any truth about the image."""
+"""The trust card of an explanation: measures of one map that need no ground truth."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,24 +13,24 @@ from radlens.explainers.work import images_per_call
 __all__ = ["N_SQUARES", "N_STEPS", "TrustCard", "trust_card"]
 
 N_STEPS = 20
-"""Steps in which pixels are removed or put back."""
+"""Number of steps in which pixels are removed or put back."""
 
 N_SQUARES = 40
-"""Squares that are removed to measure the infidelity."""
+"""Number of squares that are removed to measure the infidelity."""
 
 
 @dataclass(frozen=True)
 class TrustCard:
-    """How well a map describes what the network does.
+    """Measures of how well a map describes the behaviour of the network.
 
     Attributes:
-        delta: see :class:`radlens.explainers.Attribution`.
-        deletion: area under the probability of the class while the pixels the map ranks highest are removed first
-            (Petsiuk et al. 2018), 0..1; low is good.
-        insertion: area while they are put back first, 0..1; high is good.
+        delta: convergence delta of :class:`radlens.explainers.Attribution`.
+        deletion: area under the probability of the class while pixels are removed, those that the map ranks highest
+            first (Petsiuk et al. 2018), 0..1; low is good.
+        insertion: area under the probability while pixels are put back in this order, 0..1; high is good.
         infidelity: squared error with which the map, scaled by the factor that fits best, predicts the change of the
             score when squares are removed (Yeh et al. 2019); 0 is perfect.
-        score_change: mean square of that change itself: what a map of zeros would have as its infidelity.
+        score_change: mean square of this change, which is the infidelity of a map of zeros.
     """
 
     delta: float | None
@@ -40,7 +40,7 @@ class TrustCard:
     score_change: float
 
     def stated(self) -> dict[str, Any]:
-        """Return the values as JSON has them."""
+        """Return the measures as JSON values."""
         return {
             "convergence_delta": self.delta,
             "deletion": self.deletion,
@@ -56,13 +56,14 @@ def trust_card(model: Any, explainer: Explainer, image: Tensor, attribution: Att
     """Measure a map.
 
     Args:
-        model: a :class:`radlens.explainers.Model`.
-        explainer: that made the map.
-        image: ``(c, h, w)``.
-        attribution: the map.
-        target: class that was explained.
+        model: :class:`radlens.explainers.Model` that was explained.
+        explainer: method of the map.
+        image: image ``(c, h, w)``.
+        attribution: result of the method.
+        target: index of the explained class.
     """
     values = attribution.map
+    # Methods that treat the channels as one give each the same map; the measures remove all channels of a pixel.
     shared = values if explainer.per_channel else values[:1] / image.shape[0]
     maps = shared.expand(image.shape)[None].contiguous()
     size = images_per_call(image)

@@ -207,7 +207,7 @@ def test_a_killed_worker_changes_nothing(workers, single, pixels, tmp_path, capl
         found = workers.upsample(pixels, Doubling(tmp_path, seconds=0.3), on_progress=kill, **sampling)
     assert_same(found, single(pixels, Doubling(tmp_path), **sampling))
     (replacement,) = workers.replacements
-    assert f"a worker was lost; {replacement} takes its place and repeats its samples" in caplog.text
+    assert f"a worker was lost; {replacement} replaces it and repeats its samples" in caplog.text
     assert not psutil.pid_exists(victims[0])
 
 
@@ -284,7 +284,7 @@ def test_a_cluster_without_room_is_an_error(ray, bundle):
     ("bundle_hash", "version", "error"),
     [
         ("", "0.0.0", ServerError(f"workers must have radlens 0.0.0, got {radlens.__version__}")),
-        ("0" * 64, radlens.__version__, BundleError("bundle must be the one that was sent, got another")),
+        ("0" * 64, radlens.__version__, BundleError("bundle must be the one that the driver opened, got another")),
     ],
 )
 def test_workers_hold_one_model(bundle, monkeypatch, bundle_hash, version, error):
@@ -513,7 +513,7 @@ def test_addresses_where_nobody_listens_are_refused(fake_ray, bundle):
 def test_a_ray_that_would_listen_to_others_is_not_started(fake_ray, bundle):
     """It was imported before its settings were made."""
     fake_ray.util.get_node_ip_address = lambda: "192.0.2.1"
-    message = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER must be 0 when ray is imported"
+    message = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER must be 0 before ray is imported"
     with pytest.raises(ServerError, match=message), open_cluster(bundle, 1):
         pass
     assert fake_ray.calls == []

@@ -111,13 +111,13 @@ def test_a_model_of_one_member_has_no_others(tmp_path, parameters):
 
 def test_other_processes_do_not_tell_members_apart(bundle):
     """Their maps are means: refused in the stream, before any work."""
-    service = Service(bundle, elsewhere=Workers())
+    service = Service(bundle, workers=Workers())
     pieces = []
     given = {"members": "each", "n_samples": "4", "n_steps": "1"}
     service.stream(Request("explain", DATA, parameters=given, request_id="id"), pieces.append)
     last = json.loads(pieces[-1])
     assert (last["event"], last["code"]) == ("error", 400)
-    assert "members must be mean for samples that other processes explain, got each" in last["message"]
+    assert "members must be mean for samples that workers explain, got each" in last["message"]
 
 
 class Workers:

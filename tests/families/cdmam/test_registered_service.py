@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from radlens.families.cdmam import Service
-from radlens.families.cdmam.asking import WALK
 from radlens.families.cdmam.manifest import WEIGHTS, Bundle, InputSpec, Manifest, save
+from radlens.families.cdmam.methods import WALK
 from radlens.families.cdmam.training import load_run
 from radlens.networks import FoldedCdmamEnsemble
 from radlens.phantoms import cdmam

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from radlens.families.cdmam.asking import WALK
 from radlens.families.cdmam.disk_statistics import CounterTest, counter_test
+from radlens.families.cdmam.methods import WALK
 from radlens.families.cdmam.training import load_run
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.phantoms import cdmam

@@ -124,7 +124,7 @@ def test_an_image_without_a_breast_is_taken_whole(eager_service):
     """And the reader is told."""
     service = eager_service(input=ModelInput(SHAPE, framing="breast"))
     said = fields(answer(service, "predict", ODD["constant"]))
-    assert "no breast was found in the image; all of it was used" in said["warnings"]
+    assert "no breast was found in the image; the whole image was used" in said["warnings"]
 
 
 def test_grey_images_are_repeated_for_networks_of_colours(eager_service):

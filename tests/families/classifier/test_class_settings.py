@@ -119,7 +119,7 @@ def test_costs_are_bounded(eager_service, members):
 def test_options_of_other_models_are_refused(classifier):
     """Explanations of many samples are CDMAM's."""
     with pytest.raises(InvalidInput, match="checkpoint must not be given for models of task classification"):
-        open_service(classifier, checkpoint=object(), elsewhere=None)
+        open_service(classifier, checkpoint=object(), workers=None)
 
 
 def test_a_model_that_no_engine_computes_is_not_served(tmp_path, classifier_pair):

@@ -1,4 +1,4 @@
-"""Disk ablation as something that can be asked for beside the explainers: `radlens.families.cdmam.ablation`."""
+"""Methods of CDMAM models: their own defaults for explainers, and the parameters of disk ablation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from radlens.wire import ABLATION
 __all__ = [
     "ABLATION",
     "WALK",
-    "AskedAblation",
+    "AblationMethod",
     "ablation_parameters",
     "ablation_settings",
     "defaults_of",
@@ -26,42 +26,43 @@ __all__ = [
 ]
 
 WALK: Defaults = MappingProxyType({"omig": MappingProxyType({"n_steps": 8, "path_length": 250.0, "zscore": 10.0})})
-"""OMIG of a registered phantom, unless a request says otherwise: a walk that halves the predicted midpoint.
+"""Default parameters of OMIG for registered phantoms: a walk that halves the predicted midpoint.
 
-With the paper's c = 1 the image hardly moves, and the map is the gradient at it: half of the paired t of the large
-thick disks then stays when they are removed. On the way to half the midpoint disks saturate one after the other, so
-that all of them are marked, and their twin's share of t falls to a quarter. The strongest pixels are the disks
-themselves, and a threshold t = 3 would drop them. ``python benchmarks/walks.py`` prints the numbers.
+With c = 1 as in the paper the image hardly changes, and the map is close to the gradient: half of the paired t of the
+large thick disks remains when the disks are removed. On the way to half the midpoint one disk after the other
+saturates, so every disk is marked, and the share of t that remains in the disk-free twin falls to a quarter. The disks
+are the strongest pixels of the gradient, so the outlier threshold t = 3 of the paper would drop them. ``python
+benchmarks/walks.py`` prints the numbers.
 """
 
 _EVALUATIONS = 411
-"""Evaluations of the network for each sample: the image, and each of 205 cells with two different noises."""
+"""Number of evaluations of the network for each sample: the image, and each of 205 cells with two noises."""
 
 
 @dataclass(frozen=True)
-class AskedAblation:
-    """Disk ablation; it has no parameters beside its samples."""
+class AblationMethod:
+    """Disk ablation (`radlens.families.cdmam.ablation`); it has no parameters apart from its samples."""
 
     name: ClassVar[str] = ABLATION
 
     def cost(self, height: int, width: int) -> int:
-        """Return how often the network is evaluated for a sample."""
+        """Return the number of evaluations of the network for a sample."""
         return _EVALUATIONS
 
 
 def methods_of(manifest: Manifest) -> tuple[str, ...]:
-    """Return the methods that a model allows, those that are no explainers among them."""
+    """Return the methods that a model allows: explainers, and disk ablation for registered phantoms."""
     known = tuple(name for name in explainers.names() if name in manifest.explainers)
     return (*known, ABLATION) if manifest.input.registered else known
 
 
 def defaults_of(registered: bool) -> Defaults:
-    """Return the model's own defaults for parameters of methods."""
+    """Return the defaults of parameters by which a model deviates from its methods."""
     return WALK if registered else NO_DEFAULTS
 
 
 def ablation_parameters(sampler: str) -> dict[str, Parameter]:
-    """Return the parameters of a disk ablation; ``sampler`` is the model's own."""
+    """Return the parameters of a disk ablation; ``sampler`` is the default sampler."""
     return {
         "method": Choice((ABLATION,), ABLATION),
         "n_samples": Integer(3, 128, DEFAULT_SAMPLES),
@@ -74,13 +75,13 @@ def ablation_settings(given: Mapping[str, str], hints: Mapping[str, str], *, sam
     """Read the parameters of a disk ablation.
 
     Args:
-        given: text by name; each must be a parameter of it.
-        hints: used where they name a parameter that is not given.
-        sampler: the default sampler, the model's own.
+        given: texts of the parameters by name.
+        hints: texts for parameters that are not given; other names are ignored.
+        sampler: the default sampler, that of the model.
 
     Raises:
-        InvalidParameter: an unknown name, or text that is not as expected.
+        InvalidParameter: A parameter is unknown, or its text is invalid.
     """
     values = read_parameters(f"explanations by {ABLATION}", ablation_parameters(sampler), given, hints)
     del values["method"]
-    return Settings(explainer=AskedAblation(), **values)  # type: ignore[arg-type]
+    return Settings(explainer=AblationMethod(), **values)  # type: ignore[arg-type]
