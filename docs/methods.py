@@ -13,8 +13,8 @@ import torch
 
 from radlens import explainers
 from radlens.explainers import Explainer
-from radlens.families.cdmam.asking import ABLATION, AskedAblation, ablation_parameters, defaults_of
 from radlens.families.cdmam.export import EXPLAINERS
+from radlens.families.cdmam.methods import ABLATION, AblationMethod, ablation_parameters, defaults_of
 from radlens.families.cdmam.settings import explanation_parameters
 from radlens.families.classifier.settings import PREDICTED
 from radlens.images.sampling import SAMPLED_SHAPE
@@ -64,7 +64,7 @@ models trained by the paper's own recipe see the image as it is.
 """
 
 OF_ABLATION = f"""`{ABLATION}` is asked for like a method and answers with a table of cells in place of a map. It
-evaluates the network {AskedAblation().cost(*SAMPLED_SHAPE)} times for each sample.
+evaluates the network {AblationMethod().cost(*SAMPLED_SHAPE)} times for each sample.
 """
 
 

@@ -158,7 +158,7 @@ class Model:
 
     def methods(self) -> tuple[str, ...]:
         """Return the names of the methods that explain the model."""
-        return tuple(self.manifest.explainers)
+        return tuple(family_of(self.manifest.task).methods(self.manifest))
 
     def predict(self, image: Readable | Sequence[Readable], **parameters: Any) -> Prediction:
         """Predict an image, or a sequence of images of one exposure, such as a list of files.

@@ -6,12 +6,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from radlens.bundles.files import MANIFEST, problems, read_manifest
+from radlens.bundles.files import FORMAT_VERSION, MANIFEST, problems, read_manifest
 from radlens.errors import BundleError
 
-__all__ = ["StoredBundle"]
+__all__ = ["BundleManifest", "StoredBundle"]
 
-M = TypeVar("M")
+
+@dataclass(frozen=True, kw_only=True)
+class BundleManifest:
+    """Fields of ``bundle.json`` that every family has.
+
+    Attributes:
+        name: name of the model in URLs.
+        version: version in the form of TorchServe, such as ``"1.0"``.
+        task: task of the model; its family is registered under it.
+        explainers: names of the methods that may explain the model.
+        training: training record.
+        parity: relative errors of the exported forms, as the family measures them.
+        files: SHA-256 of every other file of the bundle, by name.
+        format_version: version of this layout.
+    """
+
+    name: str
+    version: str
+    task: str
+    explainers: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+M = TypeVar("M", bound=BundleManifest)
 
 
 @dataclass(frozen=True)

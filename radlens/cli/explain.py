@@ -59,9 +59,7 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="CDMAM: omig, sensitivity, occlusion or ablation. Classifiers: integrated_gradients, saliency, "
-            "smooth_grad, deep_lift, occlusion, lime, shap, cam, grad_cam or guided_grad_cam, as far as the model "
-            "allows them.",
+            help="Method of explanation; `radlens methods BUNDLE` lists those of a model with their parameters.",
             show_default="omig, or integrated_gradients",
         ),
     ] = None,

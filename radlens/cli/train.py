@@ -27,6 +27,9 @@ EPILOG = examples(
 CDMAM = "cdmam"
 """Default model: the ensemble that reads CDMAM phantoms."""
 
+LIST = "list"
+"""In place of a model: print all names."""
+
 _CLASSIFIERS = "Classifiers"
 
 
@@ -34,7 +37,7 @@ def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run; created if it is missing.")],
     model: Annotated[
         str,
-        typer.Option(help="cdmam, patch-resnet50, patch-mobilenet-v2, mammogram-efficientnet-b0 or ultrasound-resnet."),
+        typer.Option(help="Name of the model; `list` prints all names with their presets."),
     ] = CDMAM,
     preset: Annotated[
         str | None,
@@ -97,6 +100,9 @@ def command(
     require("--device", device or "cpu", ("cpu", "cuda"))
     from radlens.families import family_of_model, models
 
+    if model == LIST:
+        show([f"{name}: {', '.join(owner.recipes()[name])}" for name, owner in models().items()])
+        return
     require("--model", model, tuple(models()))
     family = family_of_model(model)
     recipes = family.recipes()[model]

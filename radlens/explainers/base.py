@@ -51,6 +51,8 @@ class Explainer(ABC):
         needs: Names of the questions that the method asks.
         per_channel: Whether each channel has a map of its own; if not, every channel gets the same map.
         for_classes: Whether the method can explain the score of a class; if not, it is for models of one score.
+        must_be_tried: Whether a model that answers all questions may still not suit the method, so that an export must
+            try it.
     """
 
     name: ClassVar[str]
@@ -61,6 +63,7 @@ class Explainer(ABC):
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
     per_channel: ClassVar[bool] = True
     for_classes: ClassVar[bool] = True
+    must_be_tried: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the parameters against the ranges in their annotations."""

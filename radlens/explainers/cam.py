@@ -32,6 +32,7 @@ class Cam(Explainer):
     title: ClassVar[str] = "CAM"
     meaning: ClassVar[str] = "positive parts speak for the class, negative ones against it; their mean is the {score}"
     per_channel: ClassVar[bool] = False
+    must_be_tried: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("features",)
 
     def work(self, image: Tensor, target: int | None) -> Work:

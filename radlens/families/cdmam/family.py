@@ -109,7 +109,7 @@ class Cdmam(Family["Bundle"]):
 
     def methods(self, manifest: Manifest) -> Sequence[str]:
         """Return the methods of the manifest and, for registered phantoms, disk ablation."""
-        from radlens.families.cdmam.asking import methods_of
+        from radlens.families.cdmam.methods import methods_of
 
         return methods_of(manifest)
 

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radlens.bundles import FORMAT_VERSION, StoredBundle, write_manifest
+from radlens.bundles import BundleManifest, StoredBundle, write_manifest
 from radlens.errors import BundleError, InvalidInput
 from radlens.images.sampling import SAMPLED_SHAPE
 from radlens.networks import FoldedCdmamEnsemble
@@ -55,41 +55,25 @@ class InputSpec:
     n_samples: int = 1
 
 
-@dataclass(frozen=True)
-class Manifest:
+@dataclass(frozen=True, kw_only=True)
+class Manifest(BundleManifest):
     """The contents of ``bundle.json``.
 
     Attributes:
-        name: name of the model in URLs.
-        version: version in the form of TorchServe, such as ``"1.0"``.
-        task: task of the model, such as ``"cdmam-cdc"``.
         diameters_mm: disk diameters of the predicted points, largest first.
         input: preprocessing that the network expects.
-        explainers: names of the methods that may explain the model.
         n_members: number of networks in the ensemble.
         rank: number of features between the factors of the members' affine maps; None if they are not factored.
         logarithmic: whether the members predict natural logarithms of um of gold, or else um of gold.
         domain: limits of the images that the model may judge, those of `radlens.phantoms.cdmam.domain.Limits`.
-        training: training record.
-        parity: relative errors of traced module, ONNX graphs and eager module.
-        files: SHA-256 of every other file of the bundle, by name.
-        format_version: version of this layout.
     """
 
-    name: str
-    version: str
-    task: str
     diameters_mm: tuple[float, ...]
     input: InputSpec
-    explainers: tuple[str, ...]
     n_members: int
-    training: Mapping[str, Any]
-    parity: Mapping[str, Any]
     rank: int | None = None
     logarithmic: bool = False
     domain: Mapping[str, Any] | None = None
-    files: Mapping[str, str] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
 
 
 class Bundle(StoredBundle[Manifest]):

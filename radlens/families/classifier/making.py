@@ -235,7 +235,7 @@ def allowed_methods(
 def _objection(method: Explainer, model: Any, images: Tensor) -> str | None:
     """Return why a method fails although the model has its graphs; None if it works."""
     # CAM needs a certain kind of head, which no graph reveals.
-    if method.name != "cam":
+    if not method.must_be_tried:
         return None
     try:
         method.attribute(model, images)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from radlens import explainers
-from radlens.bundles import FORMAT_VERSION, StoredBundle, write_manifest
+from radlens.bundles import BundleManifest, StoredBundle, write_manifest
 from radlens.datasets.model_input import ModelInput
 from radlens.wire import CLASSIFICATION
 
@@ -18,49 +18,35 @@ _OF_TRACED = ("prediction", "gradient")
 __all__ = ["TRACED", "ClassifierBundle", "ClassifierManifest", "graph_file", "save_classifier"]
 
 
-@dataclass(frozen=True)
-class ClassifierManifest:
+@dataclass(frozen=True, kw_only=True)
+class ClassifierManifest(BundleManifest):
     """The contents of ``bundle.json``.
 
     Attributes:
-        name: name of the model in URLs.
-        version: version in the form of TorchServe, such as ``"1.0"``.
         classes: names of the classes, at least two; with a single output a positive logit stands for the second class.
         n_outputs: number of logits of an image: 1, or one per class.
         input: preprocessing that the network expects.
         n_members: number of networks in the ensemble.
         graphs: names of the graphs that every member has, from :mod:`radlens.graphs.asks`.
-        explainers: names of the methods that these graphs allow.
         refused: reason why a method is not allowed, by name.
         form: form of the source model: ``"eager"``, ``"torchscript"`` or ``"onnx"``.
         layer: path of the module whose feature maps explain the model; None for the last feature maps.
-        training: training record.
-        parity: relative error of each graph in float32.
         randomisation: result of :func:`radlens.evaluation.model_randomisation` for each method; empty if not measured.
         defaults: defaults of parameters that differ from those of the methods, by method.
-        files: SHA-256 of every other file of the bundle, by name.
         task: `radlens.wire.CLASSIFICATION`.
-        format_version: version of this layout.
     """
 
-    name: str
-    version: str
     classes: tuple[str, ...]
     n_outputs: int
     input: ModelInput
     n_members: int
     graphs: tuple[str, ...]
-    explainers: tuple[str, ...]
     refused: Mapping[str, str]
     form: str
     layer: str | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
-    parity: Mapping[str, Any] = field(default_factory=dict)
     randomisation: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
     task: str = CLASSIFICATION
-    format_version: int = FORMAT_VERSION
 
 
 class ClassifierBundle(StoredBundle[ClassifierManifest]):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from radlens.bundles import FORMAT_VERSION, StoredBundle, write_manifest
+from radlens.bundles import BundleManifest, StoredBundle, write_manifest
 from radlens.engines import golden_values
 from radlens.engines import open as open_engine
 from radlens.engines.base import Refusal
@@ -96,18 +96,7 @@ class Weights(nn.Module):
         return torch.zeros_like(images) + self.weights
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Contents of ``bundle.json``."""
-
-    name: str
-    version: str
-    training: Mapping[str, Any]
-    parity: Mapping[str, Any]
-    task: str = TASK
-    explainers: tuple[str, ...] = ("blurred_difference", "sensitivity")
-    files: Mapping[str, str] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+METHODS = ("blurred_difference", "sensitivity")
 
 
 class ToyModel(Model):
@@ -144,7 +133,9 @@ class Row:
 class ToyService(BatchService):
     """Answers JSON."""
 
-    def __init__(self, bundle: StoredBundle[Manifest], engine: str = "auto", now: Callable[[], datetime] | None = None):
+    def __init__(
+        self, bundle: StoredBundle[BundleManifest], engine: str = "auto", now: Callable[[], datetime] | None = None
+    ):
         self._bundle, self._model = bundle, ToyModel(bundle.path, engine)
         self.engine = self._model
         self._now = now or (lambda: datetime.now(UTC))
@@ -193,17 +184,17 @@ class ToyService(BatchService):
         return Response(200, JSON, json.dumps(answer | ending).encode())
 
 
-class Toy(Family[StoredBundle[Manifest]]):
+class Toy(Family[StoredBundle[BundleManifest]]):
     """The third family."""
 
     task: ClassVar[str] = TASK
     worker: ClassVar[Worker] = Worker(1, 1, 8, 10, 60, 60)
 
-    def load(self, path: Path, *, verify: bool = True) -> StoredBundle[Manifest]:
+    def load(self, path: Path, *, verify: bool = True) -> StoredBundle[BundleManifest]:
         """See `Family`."""
         return StoredBundle.read(path, _parse, lambda manifest, file: file == "blur.onnx", verify=verify)
 
-    def graphs(self, bundle: StoredBundle[Manifest]) -> Mapping[str, Path]:
+    def graphs(self, bundle: StoredBundle[BundleManifest]) -> Mapping[str, Path]:
         """See `Family`."""
         return {file.name: file for file in sorted(bundle.path.glob("*.onnx"))}
 
@@ -231,7 +222,9 @@ class Toy(Family[StoredBundle[Manifest]]):
         (run / RECORD).write_text(json.dumps(record))
         return record
 
-    def export(self, run: Path, folder: Path, *, name: str, version: str, report: Progress) -> StoredBundle[Manifest]:
+    def export(
+        self, run: Path, folder: Path, *, name: str, version: str, report: Progress
+    ) -> StoredBundle[BundleManifest]:
         """Write the graphs of the network and of its companion."""
         folder.mkdir(parents=True, exist_ok=True)
         size = Size()
@@ -244,14 +237,16 @@ class Toy(Family[StoredBundle[Manifest]]):
             forward_graph(module, (images,)).named(["images"], ["found"]).to_onnx(file)
             golden_values(file, {"images": images.numpy()}).save(file)
         record = json.loads((run / RECORD).read_text())
-        write_manifest(folder, asdict(Manifest(name, version, record, {})))
+        write_manifest(
+            folder, asdict(BundleManifest(name=name, version=version, task=TASK, explainers=METHODS, training=record))
+        )
         return self.load(folder)
 
-    def open_service(self, bundle: StoredBundle[Manifest], **options: Any) -> ToyService:
+    def open_service(self, bundle: StoredBundle[BundleManifest], **options: Any) -> ToyService:
         """See `Family`."""
         return ToyService(bundle, **options)
 
-    def parameters(self, manifest: Manifest, kind: str, method: str | None = None) -> Mapping[str, Parameter]:
+    def parameters(self, manifest: BundleManifest, kind: str, method: str | None = None) -> Mapping[str, Parameter]:
         """See `Family`."""
         if kind == "predict":
             return {}
@@ -262,7 +257,7 @@ class Toy(Family[StoredBundle[Manifest]]):
         """See `Family`."""
         return [Table("Of the toy", ("measure", "value"), [("error", f"{record['error']:.3f}")])]
 
-    def bundle_tables(self, bundle: StoredBundle[Manifest]) -> Sequence[Table | str]:
+    def bundle_tables(self, bundle: StoredBundle[BundleManifest]) -> Sequence[Table | str]:
         """See `Family`."""
         return [f"methods: {', '.join(bundle.manifest.explainers)}"]
 
@@ -276,8 +271,8 @@ class Toy(Family[StoredBundle[Manifest]]):
         return {"map.npy": to_npy(found), "map.png": to_png(colorize(found))}
 
 
-def _parse(document: Mapping[str, Any]) -> Manifest:
-    return Manifest(**{**document, "explainers": tuple(document["explainers"])})
+def _parse(document: Mapping[str, Any]) -> BundleManifest:
+    return BundleManifest(**{**document, "explainers": tuple(document["explainers"])})
 
 
 FAMILY = Toy()
