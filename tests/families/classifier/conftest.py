@@ -30,7 +30,7 @@ def eager_service(tmp_path, monkeypatch):
     def make(*, model=None, n_members=1, n_outputs=3, **options):
         members = [EagerMember(seed, n_outputs) for seed in range(n_members)]
         computes = model or EnsembleClassifier(members)
-        monkeypatch.setattr("radlens.families.classifier.service.open_model", lambda bundle, engine: computes)
+        monkeypatch.setattr("radlens.families.classifier.service.open_model", lambda bundle, *how, **limits: computes)
         everything = {"graphs": (), "explainers": tuple(class_methods()), "refused": {}} | options
         return ClassifierService(
             make_classifier(tmp_path / "eager", n_members=n_members, n_outputs=n_outputs, **everything)
