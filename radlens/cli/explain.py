@@ -248,6 +248,8 @@ def command(
         "trust": "true" if trust else None,
     }
     parameters |= _further(parameter or (), [name for name, value in parameters.items() if value is not None])
+    if output.is_file():
+        raise InvalidParameter(f"--output must be a folder, got the file {output}")
     is_local = local or bundle is not None
     if memory_limit is not None and not is_local:
         raise InvalidParameter("--memory-limit needs --local or --bundle; a server has its own (radlens serve)")

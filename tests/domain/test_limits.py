@@ -79,5 +79,5 @@ def test_disks_outside_the_training_range_of_blur_are_refused() -> None:
     """The lines are measured in steps of 0.01 mm and the disks exactly: the curve of small disks depends on it."""
     for blur_mm in (0.065, 0.136):
         (reason,) = reasons(hand_made(disk_blur_mm=blur_mm), Limits())
-        assert reason.startswith(f"the edges of the disks are blurred by {blur_mm:.3f} mm; 0.068 to 0.133 is expected")
+        assert reason.startswith(f"the edges of the disks are blurred by {blur_mm:.3f} mm; 0.077 to 0.123 is expected")
     assert reasons(hand_made(disk_blur_mm=np.nan), Limits()) == ()

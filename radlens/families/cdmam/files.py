@@ -64,8 +64,11 @@ def _map_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
     laid_over = overlay(image.pixels, shown)
     title = f"{found['method']}, {found['n_samples']} sample{'s' if found['n_samples'] > 1 else ''}"
     title += f", reliability {found['reliability']:.2f}" if found.get("reliability") is not None else ""
+    if (disks := found.get("disks")) is not None:
+        # The colours of a map fill its own range, so that a weak map looks as convincing as a strong one.
+        marked, twin = (disks[each]["large"]["t"] for each in ("disks", "twin"))
+        title += "" if marked is None or twin is None else f", t of the disks {marked:.1f}, without them {twin:.1f}"
     of_members = [replace(shown, map=values) for values in found.get("members", ())]
-    disks = found.get("disks")
     if disks is not None and not disks["marks_disks"]:
         silent = silent_files(answer, image, [disks["sentence"]], "No map", "This map is not a finding.")
         return {"map.npy": to_npy(found["map"]), "visits.npy": to_npy(found["visits"]), **silent}

@@ -87,6 +87,8 @@ def judged(opened: Sequence[OpenedImage], curves: Sequence[Curve | None], calibr
     if len(images) == 1:
         return Judged((images[0],), images[0].curve, images[0].assessment)
     images = _with_outliers(images, calibration)
+    if (reason := _disagreement(images, calibration)) is not None:
+        return Judged(tuple(images), None, Assessment(False, (reason, *_differences(opened)), {}))
     counted = [image.curve for image in images if image.curve is not None and image.counts]
     left_out = len(images) - len(counted)
     if not counted:
@@ -111,6 +113,27 @@ def _repeated(opened: Sequence[OpenedImage]) -> list[bool]:
     ]
 
 
+def _disagreement(images: Sequence[JudgedImage], calibration: Calibration | None) -> str | None:
+    """Return why images cannot be of one exposure although no single one of them is the outlier; None if they can."""
+    usable = [replace(each, is_outlier=False) for each in images]
+    midpoints = [each.curve.midpoint for each in usable if each.counts and each.curve is not None]
+    if len(midpoints) < 2:
+        return None
+    all_differ = not any(each.counts for each in images)
+    spread = math.log(max(midpoints) / min(midpoints))
+    own = _own_deviation(float(np.exp(np.median(np.log(midpoints)))), calibration)
+    # Of two or three images it is not known which one is wrong. A difference of two has twice the variance of one.
+    are_few = len(midpoints) < _FEWEST_FOR_OUTLIERS and spread > math.sqrt(2) * OUTLIER_DEVIATIONS * own
+    if not (all_differ or are_few):
+        return None
+    low, high = min(midpoints), max(midpoints)
+    return f"the images are not of one exposure: the midpoints of their curves reach from {low:.2f} to {high:.2f} um"
+
+
+def _own_deviation(midpoint_um: float, calibration: Calibration | None) -> float:
+    return _UNKNOWN_DEVIATION if calibration is None else calibration.own_midpoint(midpoint_um)
+
+
 def _with_outliers(images: Sequence[JudgedImage], calibration: Calibration | None) -> list[JudgedImage]:
     """Mark images whose midpoint is far from the median of the images that can be judged."""
     logs = [math.log(each.curve.midpoint) if each.counts and each.curve else math.nan for each in images]
@@ -118,7 +141,7 @@ def _with_outliers(images: Sequence[JudgedImage], calibration: Calibration | Non
     if len(known) < _FEWEST_FOR_OUTLIERS:
         return list(images)
     centre = float(np.median(known))
-    own = _UNKNOWN_DEVIATION if calibration is None else calibration.own_midpoint(math.exp(centre))
+    own = _own_deviation(math.exp(centre), calibration)
     return [
         replace(each, is_outlier=abs(value - centre) > OUTLIER_DEVIATIONS * own)
         for each, value in zip(images, logs, strict=True)
