@@ -23,12 +23,15 @@ from radlens.phantoms.cdmam.disk_blur import DiskBlur
 
 __all__ = ["BLUR_UNIT_MM", "Calibration", "calibrate"]
 
-_CURVES = ("shared", "own", "epistemic")
+_CURVES = ("shared", "shared_bound", "own", "epistemic")
 _NUMBERS = ("midpoint_um", "factor", "blur_mm", "blur_deviation_mm")
 _PAIRS = ("midpoint_range", "blur_range", "shared_growth", "own_growth", "epistemic_growth")
 _DEGREE, _BLUR_DEGREE = 3, 1
 
 _PRIOR, _N_STEPS, _MOST_GROWTH = 1.0, 50, 1.0
+
+_CONFIDENCE = 1.645
+"""Standard errors from a variance to its upper bound of 95 % confidence."""
 
 _COVERED = 0.96
 """Share of the calibration images' thresholds that lie in their intervals. For images left out of the calibration the
@@ -54,6 +57,7 @@ class Calibration:
         blur_deviation_mm: standard deviation of the blur of the calibration images, mm.
         blur_range: smallest and largest ``b`` of the calibration images.
         shared: standard deviation at ``x = 0`` of the error that the images of an exposure have in common.
+        shared_bound: upper bound of ``shared`` with 95 % confidence; several images are given their intervals by it.
         own: standard deviation at ``x = 0`` of the error of a single image.
         epistemic: relative disagreement of the members at ``x = 0``, root mean square over the images; it is part of
             both errors.
@@ -76,6 +80,7 @@ class Calibration:
     blur_deviation_mm: float
     blur_range: tuple[float, float]
     shared: tuple[float, ...]
+    shared_bound: tuple[float, ...]
     own: tuple[float, ...]
     epistemic: tuple[float, ...]
     shared_growth: tuple[float, float]
@@ -156,9 +161,12 @@ class Calibration:
         return _shrunk(blur.blur_mm, blur.error_mm, self.blur_mm, self.blur_deviation_mm, self.blur_range)
 
     def _measured(self, x: float, n_images: int) -> NDArray[np.float64]:
-        shared = np.array(self.shared) * _grown(self.shared_growth, x)
+        growth = _grown(self.shared_growth, x)
+        shared, bound = np.array(self.shared) * growth, np.array(self.shared_bound) * growth
         own = np.array(self.own) * _grown(self.own_growth, x)
-        return np.sqrt(shared**2 + own**2 / n_images)
+        # Of one image the sum of both parts was measured. The more images there are, the more rests on the shared part,
+        # which two images of each exposure tell only roughly.
+        return np.sqrt(shared**2 + (bound**2 - shared**2) * (1 - 1 / n_images) + own**2 / n_images)
 
 
 def calibrate(
@@ -207,7 +215,8 @@ def calibrate(
     own = (within / own_factors[:, None] ** 2).mean(axis=0)
     # The mean over the images of an exposure still holds a part of their own errors.
     left = own * np.mean(own_factors**2 / shared_factors**2) / n_images
-    shared = (common**2 / shared_factors[:, None] ** 2).mean(axis=0) - left
+    total = (common**2 / shared_factors[:, None] ** 2).mean(axis=0)
+    shared, bound = total - left, total * (1 + _CONFIDENCE * math.sqrt(2 / n_exposures)) - left
     draft = Calibration(
         offset=tuple(tuple(each) for each in offset.tolist()),
         blur_offset=tuple(tuple(each) for each in blur_offset.tolist()),
@@ -215,6 +224,7 @@ def calibrate(
         blur_deviation_mm=deviation_mm,
         blur_range=(float(b.min()), float(b.max())),
         shared=tuple(np.sqrt(shared.clip(min=1e-6)).tolist()),
+        shared_bound=tuple(np.sqrt(bound.clip(min=1e-6)).tolist()),
         own=tuple(np.sqrt(own).tolist()),
         epistemic=tuple(np.sqrt((disagreement**2 / epistemic_factors[:, None, None] ** 2).mean(axis=(0, 1))).tolist()),
         shared_growth=shared_growth,

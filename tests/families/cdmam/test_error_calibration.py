@@ -133,11 +133,15 @@ def test_intervals_cover_unseen_truths(found, drawn):
 
 
 def test_what_images_share_does_not_average_out(found):
-    """The interval of many images shrinks to the shared error and no further."""
+    """The interval of many images shrinks to the bound of the shared error and no further."""
     usual = np.full(12, EPISTEMIC)
     one, many = (np.hypot(*found.parts(found.midpoint_um, usual, n)) for n in (1, 10_000))
-    np.testing.assert_allclose(many, found.factor * np.array(found.shared), rtol=1e-3)
-    np.testing.assert_allclose(one**2 - many**2, (found.factor * np.array(found.own)) ** 2, rtol=2e-3)
+    np.testing.assert_allclose(many, found.factor * np.array(found.shared_bound), rtol=1e-3)
+    np.testing.assert_allclose(one, found.factor * np.hypot(found.shared, found.own), rtol=1e-12)
+    # 1.645 standard errors of a variance; two or more images of each exposure hold a part of their own errors.
+    total = np.array(found.shared) ** 2 + np.array(found.own) ** 2 / found.n_images
+    excess = np.array(found.shared_bound) ** 2 - np.array(found.shared) ** 2
+    np.testing.assert_allclose(excess, 1.645 * np.sqrt(2 / found.n_exposures) * total, rtol=0.05)
 
 
 def test_disagreement_counts_once(found):
