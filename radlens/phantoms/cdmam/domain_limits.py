@@ -36,8 +36,8 @@ class Limits:
     shift_mm: Range = (0.0, 0.15)
     line_misfit: Range = (0.0, 0.06)
     blur_mm: Range = (0.05, 0.15)
-    # Training: 0.085 to 0.115; measured in 200 of its images, 0.080 to 0.118. From 0.125 on, curves are 7 to 9 % too low,
-    # at 0.070 they are 15 % too high.
+    # Training: 0.085 to 0.115; measured in 200 of its images, 0.080 to 0.118. From 0.125 on, curves are 7 to 9 % too
+    # low, at 0.070 they are 15 % too high.
     disk_blur_mm: Range = (0.077, 0.123)
     line_noise: Range = (0.85, 1.15)
     white: Range = (0.85, 1.17)
