@@ -162,7 +162,7 @@ def before_after(recipe: Recipe, view: View, explainer: Explainer, *, seed: int 
     samples = recipe.samples(view, seed=seed)
     with torch.no_grad():
         moved = samples + explainer.attribute(recipe.model, samples)
-    return recipe.curve(samples), recipe.curve(moved)
+    return recipe.curve(samples, view), recipe.curve(moved, view)
 
 
 def upsampled(

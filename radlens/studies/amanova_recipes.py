@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from radlens.families.cdmam.replacement import disk_free_twin
 from radlens.families.cdmam.training import TrainedRun, load_run
 from radlens.images.sampling import flat_indices
 from radlens.networks import CdcPrediction, FoldedCdmamEnsemble
+from radlens.phantoms.cdmam.disk_blur import DiskBlur, disk_blur
 from radlens.phantoms.cdmam.registered import Registered, register
 
 __all__ = ["EagerEnsemble", "Predicted", "Recipe", "View", "bundle_recipe", "run_recipe"]
@@ -95,6 +97,11 @@ class View:
     values: NDArray[np.float32]
     phantom: Registered | None
     is_registered: bool
+
+    @cached_property
+    def blur(self) -> DiskBlur | None:
+        """Blur of the disks, which corrects the curve of a registered phantom; None for a whole image."""
+        return disk_blur(self.phantom) if self.is_registered and self.phantom is not None else None
 
     def on_image(self, found: UpsampledMap) -> UpsampledMap:
         """Return a map of ``values`` on the grid of the image that was sent."""
@@ -202,10 +209,10 @@ class Recipe:
 
     def read(self, view: View, *, seed: int = 0) -> Predicted:
         """Return the curve of an image."""
-        return self.curve(self.samples(view, seed=seed))
+        return self.curve(self.samples(view, seed=seed), view)
 
-    def curve(self, samples: Tensor) -> Predicted:
-        """Return the curve of an image from its samples."""
+    def curve(self, samples: Tensor, view: View) -> Predicted:
+        """Return the curve of an image from samples of its view."""
         found = self.model.predict(samples)
         if not self.is_registered:
             mean, total = (values.double().numpy().mean(axis=0) for values in (found.mean, found.total))
@@ -215,7 +222,8 @@ class Recipe:
             values.double().numpy().mean(axis=0)
             for values in (found.mean, found.aleatoric / found.mean, found.epistemic / found.mean)
         )
-        read = curve(mean, learned, epistemic, self.calibration, n_samples=len(samples))
+        blur = None if self.calibration is None else view.blur
+        read = curve(mean, learned, epistemic, self.calibration, n_samples=len(samples), blur=blur)
         return Predicted(read.mean, read.total, read.interval)
 
 

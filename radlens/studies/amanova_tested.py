@@ -17,6 +17,9 @@ from radlens.studies.store import Store
 
 __all__ = ["GROUPS", "TestPhantoms", "TestedGroup"]
 
+_VERSION = 2
+"""Version of the readings; those of version 1 were not corrected by the blur of the disks."""
+
 GROUPS = (RECORDED, *SCENARIO_TITLES)
 """Recorded images, or their simulated replacements, and the rows of Table 1."""
 
@@ -128,7 +131,7 @@ class TestPhantoms:
             return read
 
         source = self.source if is_real else self.spacing_mm
-        key = {"group": group, "number": number, "source": source, "seed": self.seed}
+        key = {"group": group, "number": number, "source": source, "seed": self.seed, "version": _VERSION}
         return {
             recipe.name: store.arrays(
                 "test images", {**key, "model": recipe.identity, "engine": recipe.engine}, compute(recipe)
