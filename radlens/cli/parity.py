@@ -36,7 +36,8 @@ def command(
 
     with open_bundle_at(bundle) as opened:
         family, parity = family_of(opened.manifest.task), opened.manifest.parity
-        found = {name: measure(path) if here else stored(parity, name) for name, path in family.graphs(opened).items()}
+        graphs = family.graphs(opened).values()
+        found = {path.name: measure(path) if here else stored(parity, path.name) for path in graphs}
         if any(found.values()):
             print_parity(parity, found)
         else:
