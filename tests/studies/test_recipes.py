@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import radlens
+from radlens.errors import UnsupportedOperation
 from radlens.families.cdmam.reader import PhantomReader
 from radlens.families.cdmam.training import load_run
 from radlens.phantoms import cdmam
-from radlens.studies.amanova_recipes import SAMPLER, run_recipe
+from radlens.studies.amanova_recipes import SAMPLER, EagerEnsemble, run_recipe
 
 DEMO = Path(radlens.__file__).parent.parent / "export" / "cdmam_demo"
 
@@ -27,3 +29,9 @@ def test_a_registered_phantom_is_read_as_by_the_service():
     uncorrected = run.calibration.corrected(served.predicted)
     # The blur of this phantom moves its curve by more than rounding does.
     assert np.abs(np.log(uncorrected / served.mean)).max() > 1e-3
+
+
+def test_an_ensemble_of_torch_does_not_tell_its_members_apart():
+    """Maps of each member need the graph of a bundle."""
+    with pytest.raises(UnsupportedOperation, match="EagerEnsemble must tell its members apart"):
+        _ = EagerEnsemble(load_run(DEMO).ensemble()).each
