@@ -38,7 +38,7 @@ class PhantomModel(Model):
     @property
     def each(self) -> Members:
         """The single members."""
-        raise NotImplementedError(f"{type(self).__name__} cannot explain single members")
+        raise UnsupportedOperation(f"{type(self).__name__} must tell its members apart, which it does not")
 
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         self.require(name)
