@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from radlens.errors import UnsupportedOperation
 from radlens.explainers import Explainer, Model
 from radlens.networks.cdmam import CdcPrediction
 
