@@ -14,6 +14,8 @@ import pytest
 
 import radlens
 
+pytestmark = pytest.mark.slow
+
 LIBRARY = Path(radlens.__file__).parent
 TOY = Path(__file__).with_name("toy")
 

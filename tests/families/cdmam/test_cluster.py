@@ -26,6 +26,8 @@ from radlens.families.cdmam.cluster import open_cluster
 from radlens.families.cdmam.manifest import Bundle
 from radlens.families.cdmam.model import open_bundle
 
+pytestmark = pytest.mark.slow
+
 
 class OfBatches(Explainer):
     """Explains batches by itself; its fields are no parameters of requests."""
