@@ -67,7 +67,7 @@ def _map_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
     if (disks := found.get("disks")) is not None:
         # The colours of a map fill its own range, so that a weak map looks as convincing as a strong one.
         marked, twin = (disks[each]["large"]["t"] for each in ("disks", "twin"))
-        title += "" if marked is None or twin is None else f", t of the disks {marked:.1f}, without them {twin:.1f}"
+        title += "" if marked is None or twin is None else f"\nt of the disks {marked:.1f}, without them {twin:.1f}"
     of_members = [replace(shown, map=values) for values in found.get("members", ())]
     if disks is not None and not disks["marks_disks"]:
         silent = silent_files(answer, image, [disks["sentence"]], "No map", "This map is not a finding.")
