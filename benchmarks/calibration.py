@@ -58,7 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     n, model = options.exposures, load_run(options.run).ensemble()
     with stages() as report:
-        found = read_exposures(options.folder / "calibration.jsonl", model, range(n), options.workers, report)
+        found = read_exposures(options.folder, model, range(n), options.workers, report)
     true = cdmam.expected_cdc(calibration_exposures(n))
     read = Readings(found[..., 0, :], found[..., 1, :], found[..., 2, :2], true)
     exchanged = read._replace(blur=read.blur[np.random.default_rng(0).permutation(n)])

@@ -4,7 +4,7 @@ The network is that of Table 2 in Amanova et al. 2022. `radlens.families.cdmam.t
 `radlens.phantoms.cdmam.registered` state the differences from section 2.2 and their reasons.
 """
 
-import json
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from radlens.errors import InvalidParameter
+from radlens.evaluation.kept import Kept
 from radlens.families.cdmam.calibration import calibrate
 from radlens.families.cdmam.reader import DEFAULT_SAMPLES, PhantomReader
 from radlens.families.cdmam.training_layers import LayerSet, build_layers
@@ -255,7 +256,7 @@ def evaluate(
         The entries ``calibration`` and ``evaluation`` of the record.
     """
     n = preset.n_calibration
-    found = read_exposures(folder / "calibration.jsonl", model, range(n), n_workers, report)
+    found = read_exposures(folder, model, range(n), n_workers, report)
     predicted, epistemic, blur = found[..., 0, :], found[..., 1, :], found[..., 2, :2]
     true = cdmam.expected_cdc([_exposure(k, n)[0] for k in range(n)])
     calibration = calibrate(predicted, epistemic, true, blur, n_samples=DEFAULT_SAMPLES)
@@ -275,29 +276,31 @@ def evaluate(
 
 
 def read_exposures(
-    file: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
+    folder: Path, model: FoldedCdmamEnsemble, numbers: range, n_workers: int, report: Callable[[str, int, int], None]
 ) -> np.ndarray:
     """Return the readings of each exposure, (exposures, images, 3, 12), with the rows of `_read_exposure`.
 
     Args:
-        file: file of the readings so far, one line of JSON each; new readings are appended. Lines for another number
-            of exposures are ignored, because that number changes the exposures.
+        folder: folder of the readings so far, to which new ones are added. Those of other weights or of another number
+            of exposures, which changes the exposures, are kept apart.
         model: ensemble.
         numbers: numbers of the exposures, from 0 on.
         n_workers: number of processes.
         report: callback ``report("calibrating", done, total)``.
     """
-    known: dict[int, Any] = {}
-    if file.exists():
-        rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-        known = {row["number"]: row["curves"] for row in rows if row.get("of") == len(numbers)}
+    n = len(numbers)
+    weights = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        weights.update(name.encode() + value.numpy().tobytes())
+    identity = f"{n} exposures, {weights.hexdigest()}"
+    kept: Kept[int, Any] = Kept(folder, "calibration", identity, lambda k, curves: [k, curves], tuple)
+    known = kept.load()
     missing = [k for k in numbers if k not in known]
-    with file.open("a", encoding="utf-8") as out, _readers(model, len(numbers), n_workers) as read_all:
+    with _readers(model, n, n_workers) as read_all:
         for done, (k, curves) in enumerate(zip(missing, read_all(missing), strict=True), start=1):
             known[k] = curves
-            out.write(json.dumps({"number": k, "of": len(numbers), "curves": curves}) + "\n")
-            out.flush()
-            report("calibrating", len(numbers) - len(missing) + done, len(numbers))
+            kept.add(k, curves)
+            report("calibrating", n - len(missing) + done, n)
     return np.array([known[k] for k in numbers])
 
 

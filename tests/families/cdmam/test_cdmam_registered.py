@@ -61,15 +61,17 @@ def test_calibration_exposures_are_spread_over_the_range():
 
 @pytest.mark.slow
 def test_an_interrupted_calibration_goes_on(run_folder):
-    """What was read is not read again, and the record is the same."""
+    """What was read is not read again, half a line is, and the record is the same."""
     before = json.loads((run_folder / "training.json").read_text(encoding="utf-8"))
-    lines = (run_folder / "calibration.jsonl").read_text(encoding="utf-8").splitlines()
-    (run_folder / "calibration.jsonl").write_text("\n".join(lines[:7]) + "\n", encoding="utf-8")
+    (file,) = run_folder.glob("calibration-*.jsonl")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join(lines[:7]) + "\n" + lines[7][:40], encoding="utf-8")
     unfinished = {name: value for name, value in before.items() if name not in ("evaluation", "calibration")}
     (run_folder / "training.json").write_text(json.dumps(unfinished), encoding="utf-8")
     again = train(run_folder, TINY, device="cpu", n_workers=1).record
     assert again["calibration"]["own"] == pytest.approx(before["calibration"]["own"], rel=1e-4)
-    assert len((run_folder / "calibration.jsonl").read_text(encoding="utf-8").splitlines()) == 8
+    assert file.read_text(encoding="utf-8").splitlines()[:7] == lines[:7]
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 8
 
 
 @pytest.mark.slow
