@@ -88,6 +88,8 @@ def judged(opened: Sequence[OpenedImage], curves: Sequence[Curve | None], calibr
         return Judged((images[0],), images[0].curve, images[0].assessment)
     images = _with_outliers(images, calibration)
     if (reason := _disagreement(images, calibration)) is not None:
+        # Each differs from the others, and none of them counts.
+        images = [replace(each, is_outlier=each.is_outlier or each.counts) for each in images]
         return Judged(tuple(images), None, Assessment(False, (reason, *_differences(opened)), {}))
     counted = [image.curve for image in images if image.curve is not None and image.counts]
     left_out = len(images) - len(counted)

@@ -32,6 +32,7 @@ def test_images_of_different_exposures_get_no_verdict(midpoints):
     assert found.curve is None
     expected = "the images are not of one exposure: the midpoints of their curves reach from 0.40 to 1.50 um"
     assert found.assessment.reasons == (expected,)
+    assert not any(image.counts for image in found.images)
 
 
 @pytest.mark.parametrize("midpoints", [(0.4, 0.42), (0.4, 0.41, 0.43), (0.4, 0.41, 0.42, 0.43)])
