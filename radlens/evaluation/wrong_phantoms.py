@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -810,6 +810,41 @@ def _whole_detector(source: Source) -> Pixels:
     shape = (round(286.72 / source.spacing_mm), round(232.96 / source.spacing_mm))
     layout = cdmam.Layout.on_detector(shape, source.spacing_mm, shift_mm=(12.0, -20.0), rotation_deg=0.3)
     return source.simulated(layout=layout)
+
+
+@_right("air beside the plate")
+def _air(source: Source) -> Pixels:
+    """Air absorbs nothing: the detector is saturated there, which is the value 0."""
+    return _framed(source, {"above": 0.0, "below": 0.0, "left": 0.0, "right": 0.0})
+
+
+@_right("air and collimator beside the plate")
+def _collimated(source: Source) -> Pixels:
+    return _framed(source, {"left": 0.0, "right": MAX_VALUE, "above": MAX_VALUE})
+
+
+_FRAME_MM = 15.0
+
+
+def _framed(source: Source, values: Mapping[str, float]) -> Pixels:
+    """Return the image with strips of given values on some sides."""
+    width = round(_FRAME_MM / source.spacing_mm)
+    shown = source.pixels
+    for side, value in values.items():
+        axis, comes_first = int(side in ("left", "right")), side in ("left", "above")
+        shape = (width, shown.shape[1]) if axis == 0 else (shown.shape[0], width)
+        parts = (np.full(shape, value, shown.dtype), shown)
+        shown = np.concatenate(parts if comes_first else parts[::-1], axis=axis)
+    return shown
+
+
+@_right("lead letters and a border beside the phantom")
+def _lettered(source: Source) -> Pixels:
+    shown = source.simulated(layout=cdmam.Layout.with_margin(4, source.spacing_mm)).copy()
+    letter, border = round(6.0 / source.spacing_mm), max(1, round(0.5 / source.spacing_mm))
+    shown[letter : 2 * letter, : 3 * letter] = MAX_VALUE
+    shown[:, -border:] = 0.0
+    return shown
 
 
 @_right("oblong pixels")

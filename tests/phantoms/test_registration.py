@@ -6,6 +6,7 @@ import pytest
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.geometry import corner_centres
+from radlens.phantoms.cdmam.registration import find
 
 SPACING_MM = 0.15
 
@@ -110,3 +111,19 @@ def test_pixels_must_be_finite():
     """A nan is refused."""
     with pytest.raises(InvalidParameter, match="pixels must be finite, got nan or infinity"):
         cdmam.locate(np.full((300, 300), np.nan), 1.0)
+
+
+@pytest.mark.parametrize("beside", [0.0, 4095.0])
+@pytest.mark.parametrize("search", [cdmam.locate, lambda pixels, step: find(pixels, step).layout])
+def test_edges_beside_the_plate_do_not_move_the_phantom(beside, search):
+    """Air or a collimator beside the plate has edges a hundred times as strong as the lines."""
+    layout = cdmam.Layout.with_margin(1, SPACING_MM, shift_mm=(1.0, -0.7), rotation_deg=0.8, mirror_vertical=True)
+    image = cdmam.simulate(cdmam.SCENARIOS["2"], layout, seed=5)
+    width = 100
+    framed = np.pad(image.pixels, width, constant_values=beside)
+    height, breadth = framed.shape
+    row, col = (each + width for each in layout.centre_px)
+    true = replace(layout, image_shape=(height, breadth), centre_px=(row, col))
+    found = search(framed, SPACING_MM)
+    assert (found.mirror_horizontal, found.mirror_vertical) == (False, True)
+    assert misplaced_mm(found, true) < 0.1

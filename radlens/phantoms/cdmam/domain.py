@@ -32,7 +32,7 @@ class _Sentence(NamedTuple):
     """The sentence for a number outside its limits.
 
     Attributes:
-        text: Sentence with braces in place of the number.
+        text: Sentence with braces in place of the number, and ``{mm}`` for the diameter of the weakest disks.
         spelled: Format of the number and its limits.
         low: Meaning of a value below the limits.
         high: Meaning of a value above the limits.
@@ -49,7 +49,7 @@ _SAME_PITCH = 0.02
 _CELLS_4_MM = (6.5, 11.0)
 
 _OTHER = "other versions of the phantom, such as CDMAM 4.0, have other disks and cannot be judged"
-_SMOOTHED = "the image was smoothed, enlarged or compressed"
+_SMOOTHED = "the image was smoothed, resampled or compressed"
 _SHARPENED = "the image was sharpened, or its noise is not that of a detector"
 _BENT = "the pixel values were transformed nonlinearly, or two images are mixed"
 
@@ -120,6 +120,11 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             low="small disks are missing or weaker than those of CDMAM 3.4",
             high="large disks are weaker than those of CDMAM 3.4",
         ),
+        "weakest_row": _Sentence(
+            "the disks of {mm:.2f} mm differ in contrast by {} standard deviations from the larger ones",
+            ".1f",
+            low="disks of this diameter are missing or weaker than those of CDMAM 3.4",
+        ),
         "faint_disks": _Sentence(
             "barely visible disks differ in contrast by {} standard deviations from clearly visible ones",
             ".1f",
@@ -157,27 +162,25 @@ _SENTENCES: Mapping[str, _Sentence] = MappingProxyType(
             low=f"the lines are saturated, or {_BENT}",
             high=_BENT,
         ),
-        "white": _Sentence(
-            "the noise of single pixels relative to that of half a millimetre is {} times that of a typical detector",
+        "filter_px": _Sentence(
+            "the noise of neighbouring pixels is correlated as by a filter of {} pixels", low=_SHARPENED, high=_SMOOTHED
+        ),
+        "second": _Sentence(
+            "the correlation of the noise of pixels two apart differs by {} from that of a detector",
+            ".4f",
+            low=_SHARPENED,
+            high=_SMOOTHED,
+        ),
+        "fine": _Sentence(
+            "the noise of single pixels is {} times that implied by the noise over half a millimetre",
+            ".3f",
             low=_SMOOTHED,
             high=_SHARPENED,
-        ),
-        "neighbours_down": _Sentence(
-            "the noise of vertically adjacent pixels has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
-        ),
-        "neighbours_right": _Sentence(
-            "the noise of horizontally adjacent pixels has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "anisotropy": _Sentence(
             "the correlation of the noise along columns differs from that along rows by {}",
             low="rows are missing or repeated",
             high="the image is blurred by motion, or columns are missing or repeated",
-        ),
-        "second_down": _Sentence(
-            "the noise of pixels two rows apart has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
-        ),
-        "second_right": _Sentence(
-            "the noise of pixels two columns apart has a correlation of {}", low=_SHARPENED, high=_SMOOTHED
         ),
         "large_noise": _Sentence(
             "the noise of means over cells is {} times that expected from the noise over half a millimetre",
@@ -216,17 +219,17 @@ def reasons(found: Findings, limits: Limits) -> tuple[str, ...]:
     """Return the reasons why the model may not judge an image: one sentence for each number outside its limits."""
     numbers = found.numbers()
     return tuple(
-        _said(sentence, numbers[name], getattr(limits, name))
+        _said(sentence, numbers[name], getattr(limits, name), found.weakest_mm)
         for name, sentence in _SENTENCES.items()
         if name in numbers and not getattr(limits, name)[0] <= numbers[name] <= getattr(limits, name)[1]
     )
 
 
-def _said(sentence: _Sentence, value: float, limit: Range) -> str:
+def _said(sentence: _Sentence, value: float, limit: Range, weakest_mm: float) -> str:
     low, high = (format(each, sentence.spelled) for each in limit)
     expected = f"at most {high}" if limit[0] == 0 else f"{low} to {high}"
     meaning = sentence.low if value < limit[0] else sentence.high
-    text = f"{sentence.text.format(format(value, sentence.spelled))}; {expected} is expected"
+    text = f"{sentence.text.format(format(value, sentence.spelled), mm=weakest_mm)}; {expected} is expected"
     return f"{text}: {meaning}" if meaning else text
 
 

@@ -17,6 +17,7 @@ from radlens.phantoms.cdmam.geometry import GRID_EXTENT_MM
 from radlens.phantoms.cdmam.lines import Lines, lines, profile
 from radlens.phantoms.cdmam.registered import Registered, bin_factors, binned
 from radlens.phantoms.cdmam.registration import find
+from radlens.phantoms.cdmam.texture import texture
 from radlens.phantoms.cdmam.visibility import visibility
 
 __all__ = ["Findings", "findings"]
@@ -61,12 +62,11 @@ class Findings:
         blur_mm: Blur of the lines, the larger of both directions, mm.
         disk_blur_mm: Blur of the disks (`radlens.phantoms.cdmam.disk_blur`), mm.
         line_noise: Noise on the lines over noise beside them.
-        white: Noise of single pixels over that of a typical detector with the same noise at low frequencies.
-        neighbours_down: Correlation of the noise of a pixel with that of its neighbour below.
-        neighbours_right: The same for the neighbour to the right.
-        anisotropy: ``neighbours_down`` minus ``neighbours_right``.
-        second_down: Correlation of the noise of a pixel with that of the second pixel below.
-        second_right: The same for the second pixel to the right.
+        filter_px: Standard deviation of the filter that correlates the noise of neighbouring pixels, pixels.
+        second: Correlation of the noise of pixels two apart, minus that of this filter.
+        fine: Noise of single pixels, over that which this filter and the noise over half a millimetre imply.
+        anisotropy: Correlation of the noise of a pixel with that of its neighbour below, minus that with its neighbour to
+            the right.
         large_noise: Noise of means over cells, over that expected from the noise of bins of half a millimetre.
         unevenness: Largest over smallest noise of nine parts.
         quietest_cell: Smallest noise of a cell over that of all cells.
@@ -86,6 +86,8 @@ class Findings:
         thick_to_thin: Visibility of the disks of at least 0.36 um over that of the others.
         small_disks: Standard deviations by which disks of 0.25 mm and less are more visible than larger ones imply.
         smallest_disks: The same for disks of 0.16 mm and less.
+        weakest_row: The same for the disks of one diameter, the weakest.
+        weakest_mm: That diameter, mm.
         faint_disks: The same for barely visible disks, against those that stand out.
         disk_mismatch: Mean square deviation of the disks from the expected ones, over its variance.
         other_corners: Mean square statistic of the corners without a disk, over its variance.
@@ -106,12 +108,10 @@ class Findings:
     blur_mm: float
     disk_blur_mm: float
     line_noise: float
-    white: float
-    neighbours_down: float
-    neighbours_right: float
+    filter_px: float
+    second: float
+    fine: float
     anisotropy: float
-    second_down: float
-    second_right: float
     large_noise: float
     unevenness: float
     quietest_cell: float
@@ -131,6 +131,8 @@ class Findings:
     thick_to_thin: float
     small_disks: float
     smallest_disks: float
+    weakest_row: float
+    weakest_mm: float
     faint_disks: float
     disk_mismatch: float
     other_corners: float
@@ -144,7 +146,7 @@ class Findings:
         return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-_NOT_NUMBERS = ("hit", "spacing_mm")
+_NOT_NUMBERS = ("hit", "spacing_mm", "weakest_mm")
 
 
 def findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
@@ -166,22 +168,19 @@ def _findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
     seen = binned((phantom.source >= 0).astype(np.float32), factors) > 1 - 1e-6
     found = lines(binned(values, factors), seen, noise.deviation, phantom.grid)
     stored = clear_parts.stored_values(pixels, phantom)
+    pixel_mm = math.sqrt(phantom.grid.spacing_mm[0] * phantom.grid.spacing_mm[1])
     slow = clear_parts.background(pixels, values, phantom)
     blur = disk_blur(phantom)
     disks = visibility(phantom, blur)
     return Findings(
         correlation=phantom.correlation,
         missing=phantom.missing,
-        pixel_mm=math.sqrt(phantom.grid.spacing_mm[0] * phantom.grid.spacing_mm[1]),
+        pixel_mm=pixel_mm,
         second_phantom=_second_phantom(phantom, pixels) if disks.middle > _SURE_DISKS * disks.error else 0.0,
         **_line_numbers(found, noise.deviation, values, phantom),
         disk_blur_mm=blur.blur_mm if blur.error_mm < _SURE_BLUR_MM else math.nan,
-        white=noise.white,
-        neighbours_down=noise.neighbours[0],
-        neighbours_right=noise.neighbours[1],
+        **texture(noise, stored.step, pixel_mm)._asdict(),
         anisotropy=noise.neighbours[0] - noise.neighbours[1],
-        second_down=noise.second[0],
-        second_right=noise.second[1],
         large_noise=noise.large,
         unevenness=float(np.nanmax(noise.parts) / max(np.nanmin(noise.parts), 1e-6)),
         quietest_cell=float(np.nanmin(noise.cells)),
@@ -201,6 +200,8 @@ def _findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         thick_to_thin=disks.thick / disks.thin if disks.thin > 10 * disks.thin_error else math.nan,
         small_disks=disks.small,
         smallest_disks=disks.smallest,
+        weakest_row=disks.weakest_row,
+        weakest_mm=disks.weakest_mm,
         faint_disks=disks.faint,
         disk_mismatch=disks.mismatch,
         other_corners=disks.others,

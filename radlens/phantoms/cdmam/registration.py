@@ -1,5 +1,8 @@
 """Registration of the phantom: FFT correlation with its noise-free image, then least squares.
 
+Air, markers and borders beside the phantom have edges that are stronger than its lines. Where the phantom does not
+stand out, the search is repeated with such structures limited to the contrast of the lines.
+
 The grid is periodic and mirror symmetric, so that the first correlation finds only its lines. Their position is then
 fitted. Among shifts by whole cells and mirror images, only the cut corners and the disks decide: the writing differs
 from phantom to phantom. If the lines are invisible, the phantom is searched by its writing and disks in all four mirror
@@ -17,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft2, next_fast_len, rfft2
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, median_filter
 
 from radlens.errors import InvalidParameter, UnreadableImage
 from radlens.phantoms.cdmam.acquisition import MAX_VALUE, Acquisition
@@ -38,6 +41,14 @@ and the scenarios of the paper at least 0.75.
 
 MAX_EXTENT_MM = 600.0
 """Longest side of an image that is searched, mm: twice that of a detector. Time grows with the area."""
+
+_CLEAR_CORRELATION, _CLEARER = 0.7, 0.1
+"""Correlation below which strong structures are limited, and by how much it must rise to show that they were in the
+way."""
+
+_PLATEAU_MM, _LIMIT = 13, 0.95
+"""Side of the square whose median is the background when strong structures are limited, mm, and the quantile of the
+differences from it to which larger ones are limited. Unlike a mean, a median has steps where the image has them."""
 
 _SURE_CORRELATION = 0.4
 """Correlation below which a phantom without lines is searched as well: writing alone correlates with 0.34 at most."""
@@ -100,15 +111,28 @@ def find(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Found
     """
     pixels, layout = _checked(pixels, spacing_mm)
     found = _found(pixels, layout, UNCHANGED)
+    is_limited = False
+    if found.correlation < _CLEAR_CORRELATION:
+        limited = _found(pixels, layout, UNCHANGED, is_limited=True)
+        is_limited = limited.correlation > found.correlation + _CLEARER
+        found = limited if is_limited else found
     if found.correlation < _SURE_CORRELATION:
-        found = max(found, _found(pixels, layout, _WITHOUT_LINES), key=lambda each: each.correlation)
+        without = _found(pixels, layout, _WITHOUT_LINES, is_limited=is_limited)
+        found = max(found, without, key=lambda each: each.correlation)
     _accepted(found.correlation)
     return found
 
 
-def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
-    """Return the best match whatever its correlation; ``changes`` modify the phantom that is searched."""
-    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
+def _found(pixels: NDArray[Any], layout: Layout, changes: Changes, *, is_limited: bool = False) -> Found:
+    """Return the best match whatever its correlation.
+
+    Args:
+        pixels: (H, W).
+        layout: layout of the detector.
+        changes: changes of the phantom that is searched.
+        is_limited: whether structures stronger than the lines are limited.
+    """
+    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM, is_limited=is_limited)
     sideways = Layout.on_detector(layout.image_shape[::-1], layout.spacing_mm[::-1])
     turned = _Binned(coarse.pixels.T, coarse.factors[::-1], coarse.spacing_mm[::-1])
     candidates = [
@@ -119,7 +143,7 @@ def _found(pixels: NDArray[Any], layout: Layout, changes: Changes) -> Found:
     if not candidates:
         raise _too_small(layout)
     best, _, is_transposed = max(candidates, key=lambda candidate: candidate[1])
-    fine = _bin(pixels.T if is_transposed else pixels, best.spacing_mm, _FINE_MM)
+    fine = _bin(pixels.T if is_transposed else pixels, best.spacing_mm, _FINE_MM, is_limited=is_limited)
     if changes.grid == 0:
         best, _ = _refine(fine, best, changes)  # letters are less regular than lines: the fit converges more slowly
     settled, correlation = _refine(fine, best, changes)
@@ -148,12 +172,25 @@ def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Lay
     pixels, layout = _checked(pixels, spacing_mm)
     if not _holds_grid(layout):
         raise _too_small(layout)
-    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM)
-    found, agreement = _find(coarse, layout)
-    found, correlation = _refine(_bin(pixels, layout.spacing_mm, _FINE_MM), found)
+    found, agreement, correlation, coarse = _upright(pixels, layout)
+    if correlation < _CLEAR_CORRELATION:
+        limited = _upright(pixels, layout, is_limited=True)
+        if limited[2] > correlation + _CLEARER:
+            found, agreement, correlation, coarse = limited
     _accepted(correlation)
     _refuse_sideways(coarse, layout, agreement)
     return found
+
+
+def _upright(
+    pixels: NDArray[Any], layout: Layout, *, is_limited: bool = False
+) -> tuple[Layout, float, float, _Binned]:
+    """Return the layout, its correlations with the coarse and with the fine image, and the coarse image."""
+    coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM, is_limited=is_limited)
+    found, agreement = _find(coarse, layout)
+    fine = _bin(pixels, layout.spacing_mm, _FINE_MM, is_limited=is_limited)
+    found, correlation = _refine(fine, found)
+    return found, agreement, correlation, coarse
 
 
 def _checked(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> tuple[NDArray[Any], Layout]:
@@ -208,12 +245,26 @@ def _holds_grid(layout: Layout) -> bool:
     return all(have >= 0.9 * need for have, need in zip(covered, GRID_EXTENT_MM, strict=True))
 
 
-def _bin(pixels: NDArray[Any], spacing_mm: tuple[float, float], target_mm: float) -> _Binned:
+def _bin(
+    pixels: NDArray[Any], spacing_mm: tuple[float, float], target_mm: float, *, is_limited: bool = False
+) -> _Binned:
     factors = (max(1, round(target_mm / spacing_mm[0])), max(1, round(target_mm / spacing_mm[1])))
     height, width = (size // factor for size, factor in zip(pixels.shape, factors, strict=True))
     blocks = pixels[: height * factors[0], : width * factors[1]].reshape(height, factors[0], width, factors[1])
     spacing = (spacing_mm[0] * factors[0], spacing_mm[1] * factors[1])
-    return _Binned(_detrend(blocks.mean(axis=(1, 3), dtype=np.float32), spacing), factors, spacing)
+    means = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return _Binned(_detrend(_limited(means, spacing) if is_limited else means, spacing), factors, spacing)
+
+
+def _limited(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
+    """Return the differences from the median of the surroundings, the strongest ones limited."""
+    steps = [max(1, round(_COARSE_MM / step)) for step in spacing_mm]
+    sides = [round(_PLATEAU_MM / (each * step)) for each, step in zip(steps, spacing_mm, strict=True)]
+    plateau = median_filter(pixels[:: steps[0], :: steps[1]], sides)
+    plateau = plateau.repeat(steps[0], axis=0).repeat(steps[1], axis=1)[: pixels.shape[0], : pixels.shape[1]]
+    differences = pixels - plateau
+    limit = np.quantile(np.abs(differences), _LIMIT)
+    return np.clip(differences, -limit, limit)
 
 
 def _detrend(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:

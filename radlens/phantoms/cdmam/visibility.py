@@ -10,7 +10,7 @@ disks, does not follow this scaling.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -59,8 +59,10 @@ _SMALL_AT_USUAL, _SMALL_PER_MM = 0.988, -4.9
 """Visibility of small disks over that of the others at the usual blur, and its slope with the blur; both for
 `_SMALL_MM` and `_SMALLEST_MM`, from 70 phantoms of the training range."""
 
-_SMALL_ERROR, _FAINT_ERROR = 0.04, 0.03
+_SMALL_ERROR, _FAINT_ERROR, _ROW_ERROR = 0.04, 0.03, 0.08
 """Errors of the ratios in addition to that of the noise."""
+
+_LARGE_MM = 0.3
 
 _SEEN = 5.0
 _CELLS = np.arange(len(_ROWS))
@@ -81,6 +83,8 @@ class Visibility:
         small: Standard deviations by which the disks of 0.25 mm and less are more visible than the larger disks of this
             image imply, given its blur; nan if the larger disks are not visible.
         smallest: The same for the disks of 0.16 mm and less.
+        weakest_row: The same for the disks of the diameter that is weakest against all larger than 0.3 mm.
+        weakest_mm: That diameter, mm.
         faint: The same for disks with an expected statistic of 0.5 to 3 standard deviations, against disks with more.
         mismatch: Mean square deviation of the statistics at both disks from the expected ones, over their variance;
             about 1 for a phantom of the training range.
@@ -96,6 +100,8 @@ class Visibility:
     thick: float
     small: float
     smallest: float
+    weakest_row: float
+    weakest_mm: float
     faint: float
     mismatch: float
     others: float
@@ -115,6 +121,7 @@ def visibility(phantom: Registered, blur: DiskBlur) -> Visibility:
     factor, _ = _factor(both, twice)
     thick = np.tile(_COLUMNS >= _FIRST_THICK, 2)
     thin, thin_error = _factor(both[~thick], twice[~thick])
+    weakest_row, weakest_mm = _weakest_row(both, phantom.grid.spacing_mm, blur)
     return Visibility(
         middle=_factor(middle, expected)[0],
         corner=_factor(at_true, expected)[0],
@@ -124,6 +131,8 @@ def visibility(phantom: Registered, blur: DiskBlur) -> Visibility:
         thick=_factor(both[thick], twice[thick])[0],
         small=_against_larger(both, twice, _BOTH_MM < _SMALL_MM, blur),
         smallest=_against_larger(both, twice, _BOTH_MM < _SMALLEST_MM, blur),
+        weakest_row=weakest_row,
+        weakest_mm=weakest_mm,
         faint=_faint(both, twice, factor),
         mismatch=float(np.mean((both - factor * twice) ** 2 * _weights(twice, factor))),
         others=float(np.mean(corners[wrong] ** 2)),
@@ -143,6 +152,29 @@ def _against_larger(
     blur_mm, blur_error = blur if is_known else (_USUAL_BLUR_MM, _BLUR_DEVIATION_MM)
     implied = _SMALL_AT_USUAL + _SMALL_PER_MM * (blur_mm - _USUAL_BLUR_MM)
     return (its / usual - implied) / math.hypot(error / usual, _SMALL_ERROR, _SMALL_PER_MM * blur_error)
+
+
+def _weakest_row(
+    seen: NDArray[np.float64], spacing_mm: tuple[float, float], blur: DiskBlur
+) -> tuple[float, float]:
+    """Return the diameter whose disks are weakest against those larger than 0.3 mm, as ``(deviations, diameter)``.
+
+    The deviation is nan if the larger disks are not visible.
+    """
+    blur_mm = blur.blur_mm if blur.error_mm < _BLUR_DEVIATION_MM else _USUAL_BLUR_MM
+    expected = np.tile(detectability([replace(REFERENCE, blur_mm=blur_mm)], spacing_mm)[0][CELL_EXISTS], 2)
+    weakest, weakest_mm = math.nan, math.nan
+    for diameter in DIAMETERS_MM:
+        its = diameter == _BOTH_MM
+        others = ~its & (_BOTH_MM > _LARGE_MM)
+        usual, usual_error = _factor(seen[others], expected[others])
+        if usual < _SEEN * usual_error:
+            return math.nan, math.nan
+        found, error = _factor(seen[its], expected[its])
+        deviation = (found / usual - 1) / math.hypot(error / usual, _ROW_ERROR)
+        if not deviation >= weakest:
+            weakest, weakest_mm = deviation, diameter
+    return weakest, weakest_mm
 
 
 def _faint(seen: NDArray[np.float64], expected: NDArray[np.float64], factor: float) -> float:
