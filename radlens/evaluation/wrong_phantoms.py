@@ -310,6 +310,12 @@ def _thin_small_disks(source: Source) -> Pixels:
     return source.with_disks(disks._replace(thickness_um=factor * disks.thickness_um))
 
 
+@_wrong("without the disks of 0.25 mm")
+def _without_one_row(source: Source) -> Pixels:
+    disks = other_phantoms.true_disks()
+    return source.with_disks(other_phantoms.Disks(*(each[disks.diameter_mm != 0.25] for each in disks)))
+
+
 @_wrong("without the disks near the threshold")
 def _without_threshold_disks(source: Source) -> Pixels:
     disks = other_phantoms.true_disks()
@@ -587,6 +593,35 @@ def _reduced(source: Source) -> Pixels:
 @_wrong("unsharp mask")
 def _sharpened(source: Source) -> Pixels:
     return source.pixels + 1.5 * (source.pixels - gaussian_filter(source.pixels, 2.0))
+
+
+@_wrong("mild unsharp mask")
+def _mildly_sharpened(source: Source) -> Pixels:
+    return source.pixels + 0.3 * (source.pixels - gaussian_filter(source.pixels, 1.5))
+
+
+@_wrong("mild band filter")
+def _band(source: Source) -> Pixels:
+    return source.pixels + 0.3 * (gaussian_filter(source.pixels, 1.0) - gaussian_filter(source.pixels, 3.0))
+
+
+@_wrong("mild noise reduction that spares edges")
+def _edge_sparing(source: Source) -> Pixels:
+    """A bilateral filter: each pixel is averaged with the neighbours whose values are near its own."""
+    pixels, spread = 4 * source.pixels, 6 * source.acquisition.filtered_noise_sd
+    total, weights = np.zeros_like(pixels), np.zeros_like(pixels)
+    for down, right in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
+        moved = np.roll(pixels, (down, right), axis=(0, 1))
+        weight = (0.3 if down or right else 1.0) * np.exp(-(((moved - pixels) / spread) ** 2) / 2)
+        total, weights = total + weight * moved, weights + weight
+    return total / weights
+
+
+@_wrong("enlarged by 3 %, with the pixel spacing adapted")
+def _resampled(source: Source) -> tuple[Pixels, tuple[float, float]]:
+    larger = zoom(4 * source.pixels, 1.03, order=1, mode="nearest", grid_mode=True)
+    row, col = (source.spacing_mm * n / m for n, m in zip(source.pixels.shape, larger.shape, strict=True))
+    return larger, (row, col)
 
 
 @_wrong("edges alone")

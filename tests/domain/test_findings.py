@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from radlens.evaluation.other_phantoms import Disks, true_disks
+from radlens.evaluation.wrong_phantoms import Source
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.domain import Limits, reasons
@@ -34,15 +36,36 @@ def found(pixels: np.ndarray) -> Findings:
 
 
 def test_noise_is_that_of_the_exposure(found: Findings) -> None:
-    """A Gaussian filter of s pixels correlates pixels n apart by exp(-n^2 / 4 s^2), up to 0.01 of sampling."""
-    for n, down, right in (
-        (1, found.neighbours_down, found.neighbours_right),
-        (2, found.second_down, found.second_right),
-    ):
-        expected = math.exp(-(n**2) / (4 * EXPOSURE.noise_sigma_px**2))
-        assert (down, right) == pytest.approx((expected, expected), abs=0.01)
+    """The width of the filter, and nothing else than a filter."""
+    assert found.filter_px == pytest.approx(EXPOSURE.noise_sigma_px, abs=0.006)
+    assert found.second == pytest.approx(0, abs=0.004)
+    assert found.fine == pytest.approx(1, abs=0.015)
     assert found.anisotropy == pytest.approx(0, abs=0.01)
     assert (found.excess, found.bin_excess) == pytest.approx((0, 0), abs=0.1)
+
+
+def test_rounding_does_not_change_the_texture(pixels: np.ndarray, found: Findings) -> None:
+    """Rounded to steps as large as the noise, neighbours correlate less; the width of the filter is still found."""
+    step = EXPOSURE.filtered_noise_sd
+    coarse = step * np.rint(pixels / step)
+    rounded = findings(register(coarse, SPACING_MM), coarse)
+    assert rounded.step > 0.5
+    assert rounded.filter_px == pytest.approx(found.filter_px, abs=0.01)
+    assert (rounded.second, rounded.fine) == pytest.approx((0, 1), abs=0.02)
+
+
+@pytest.mark.parametrize(("without_mm", "is_told"), [(0.25, True), (0.06, False)])
+def test_a_row_without_disks_is_named(without_mm: float, is_told: bool) -> None:
+    """Disks of 0.06 mm are never seen, so nobody can tell that they are missing."""
+    source = Source(1, SPACING_MM)
+    disks = true_disks()
+    image = source.with_disks(Disks(*(each[disks.diameter_mm != without_mm] for each in disks)))
+    its = findings(register(image, SPACING_MM), image)
+    if is_told:
+        assert (its.weakest_mm, its.weakest_row < -6) == (without_mm, True)
+        assert any(f"the disks of {without_mm:.2f} mm differ" in reason for reason in reasons(its, Limits()))
+    else:
+        assert its.weakest_row > -3
 
 
 def test_step_is_one_pixel_value(pixels: np.ndarray, found: Findings) -> None:

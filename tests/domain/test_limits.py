@@ -40,17 +40,18 @@ def test_every_number_is_limited_or_only_told() -> None:
     limited = {field.name for field in fields(Limits)}
     assert set(_SENTENCES) <= limited
     assert limited - set(_SENTENCES) == {"disagreement", "hits_all", "hits_thick", "hits_thin", "curve_um"}
-    assert {field.name for field in fields(Findings)} - set(_SENTENCES) == {"correlation", "hits", "hit", "spacing_mm"}
+    context = {"correlation", "hits", "hit", "spacing_mm", "weakest_mm"}
+    assert {field.name for field in fields(Findings)} - set(_SENTENCES) == context
     assert set(GOOD) == {field.name for field in fields(Findings)}
 
 
 def test_limits_survive_json() -> None:
     """What a bundle holds is what was calibrated."""
-    limits = replace(Limits(), white=(0.5, 2.0))
+    limits = replace(Limits(), fine=(0.5, 2.0))
     assert Limits.from_json(json.loads(json.dumps(limits.as_json()))) == limits
 
 
-@pytest.mark.parametrize("damage", [{"white": None}, {"white": [1.0]}, {"white": "ab"}, {"curve_um": [[0.1, 1.0]]}])
+@pytest.mark.parametrize("damage", [{"fine": None}, {"fine": [1.0]}, {"fine": "ab"}, {"curve_um": [[0.1, 1.0]]}])
 def test_damaged_limits_are_refused(damage: dict[str, object]) -> None:
     """Pairs of numbers for each name, 12 for the curve."""
     with pytest.raises(InvalidInput, match=r"limits must hold a pair of numbers|curve_um must have 12 pairs, got 1"):

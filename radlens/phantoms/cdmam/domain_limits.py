@@ -42,7 +42,7 @@ class Limits:
     line_noise: Range = (0.85, 1.15)
     # Training: a filter of 0.8 to 0.9 pixels.
     filter_px: Range = (0.785, 0.915)
-    second: Range = (-0.005, 0.005)
+    second: Range = (-0.0035, 0.0035)
     fine: Range = (0.98, 1.022)
     anisotropy: Range = (-0.02, 0.02)
     large_noise: Range = (0.6, 1.05)
