@@ -16,6 +16,7 @@ from radlens import explainers
 from radlens.datasets import ModelInput
 from radlens.engines import golden_values
 from radlens.explainers.eager import EagerClassifier
+from radlens.families.classifier.domain import DOMAIN, ImageDomain
 from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest, graph_file, save_classifier
 from radlens.graphs import ClassifierGraphs, asks, classifier_graphs
 
@@ -69,6 +70,7 @@ def make_classifier(
     framing: str = "whole",
     graphs: Sequence[str] = EXPORTED,
     first_seed: int = 0,
+    domain: ImageDomain | None = None,
     **manifest: object,
 ) -> ClassifierBundle:
     """Write an ensemble of random members to ``path`` and load it.
@@ -83,6 +85,7 @@ def make_classifier(
         framing: of the images, see :class:`radlens.datasets.ModelInput`.
         graphs: of each member; methods that need others are refused.
         first_seed: of the first member.
+        domain: images of the training kind; None to judge every image.
         manifest: further fields of `ClassifierManifest`.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -90,6 +93,8 @@ def make_classifier(
         for graph in graphs:
             for suffix, content in graph_files(graph, first_seed + member, n_outputs, shape).items():
                 (path / graph_file(member, graph)).with_suffix(suffix).write_bytes(content)
+    if domain is not None:
+        domain.save(path / DOMAIN)
     allowed = [method for method in class_methods() if _needed(method) <= {*graphs}]
     fields = {
         "name": name,

@@ -1,16 +1,23 @@
 """``radlens bundle``: bundle and archive of the user's own classifier, from a file or from Python."""
 
 import importlib
+import math
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from radlens.cli.console import examples, stages
 from radlens.cli.export import bundle_folder, finish, replaced, require_word
 from radlens.cli.options import DEFAULT_STORE, StoreOption
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidInput, InvalidParameter
+
+if TYPE_CHECKING:
+    from radlens.datasets import ModelInput
+    from radlens.families.base import Progress
+    from radlens.families.classifier.domain import ImageDomain
 
 __all__ = ["EPILOG", "command"]
 
@@ -20,6 +27,9 @@ EPILOG = examples(
     "--scaling fixed --mean 128 --std 64",
     "radlens bundle mypackage.models:load --name chest --classes normal,nodule --shape 512x512 --layer backbone.layer4",
 )
+
+_MOST_IMAGES = 2500
+"""Most images that describe the training kind; of more, every second or third one is read."""
 
 
 def command(
@@ -50,6 +60,16 @@ def command(
     ] = "1",
     layer: Annotated[
         str | None, typer.Option(help="Path of the layer for CAM and Grad-CAM; by default the last feature maps.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder with at least 250 images of the training kind (DICOM, PNG, TIFF, npy): the bundle then "
+            "refuses images that are unlike them. A fifth of them set the limit.",
+        ),
     ] = None,
     version: Annotated[str, typer.Option(help="Version of the model, such as 1.0.")] = "1.0",
     store: StoreOption = DEFAULT_STORE,
@@ -87,10 +107,35 @@ def command(
             classes=[part.strip() for part in classes.split(",")],
             model_input=model_input,
             layer=layer,
+            domain=None if images is None else _domain(images, model_input, report),
             on_progress=report,
         )
     bundle = load(folder)
     finish(bundle, archive(bundle, store, form=form))
+
+
+def _domain(folder: Path, model_input: "ModelInput", report: "Progress") -> "ImageDomain":
+    """Fit the domain of the images in a folder and its subfolders."""
+    import numpy as np
+
+    from radlens.families.classifier.domain import LEAST_IMAGES, LEAST_UNSEEN, fit_domain
+    from radlens.images import read
+
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    if len(files) < LEAST_IMAGES + LEAST_UNSEEN:
+        raise InvalidParameter(f"--images must hold at least {LEAST_IMAGES + LEAST_UNSEEN} images, got {len(files)}")
+    files = files[:: math.ceil(len(files) / _MOST_IMAGES)]
+    prepared = []
+    for done, file in enumerate(files, start=1):
+        try:
+            prepared.append(model_input.prepare(read(file.read_bytes()).pixels).pixels.astype(np.float16))
+        except InvalidInput as error:
+            raise InvalidInput(f"every file of --images must be an image, got {file.name}: {error}") from error
+        report("reading images", done, len(files))
+    # Every fifth one, so that the files of a subfolder go into both parts.
+    unseen = prepared[::5]
+    training = [image for k, image in enumerate(prepared) if k % 5]
+    return fit_domain(training, unseen, on_progress=partial(report, "measuring images"))
 
 
 def _source(model: str) -> Any:

@@ -23,6 +23,10 @@ class Assessment:
     reasons: tuple[str, ...] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
+    def sentence(self) -> str:
+        """Return the reasons as one sentence, for formats that hold nothing else."""
+        return f"not assessable: {'; '.join(self.reasons)}"
+
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {"assessable": self.assessable, "reasons": list(self.reasons), "numbers": dict(self.numbers)}

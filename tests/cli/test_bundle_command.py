@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 MODULE = """
 import torch
@@ -21,19 +22,32 @@ OPTIONS = ("--name", "chest", "--classes", "normal,nodule", "--shape", "16x12")
 
 @pytest.mark.slow
 def test_a_module_becomes_an_archive_that_answers(run, tmp_path):
-    """The table of errors, the methods, the archive; and a prediction with it."""
+    """The table of errors, the methods, the archive; and a prediction with it, but not of another kind of image."""
+    (tmp_path / "images").mkdir()
+    for k in range(250):
+        np.save(tmp_path / "images" / f"{k}.npy", smooth(k))
     (tmp_path / "own_network_module.py").write_text(MODULE)
-    result = run("bundle", "own_network_module:load", *OPTIONS, "--store", tmp_path / "store")
+    result = run("bundle", "own_network_module:load", *OPTIONS, "--store", tmp_path / "store", "--images", "images")
     assert result.exit_code == 0, result.output
     assert "prediction" in result.stdout
     assert "methods: deep_lift, grad_cam" in result.stdout.replace("\n", " ")
     assert "not cam: cam must be given a network of global average pooling" in " ".join(result.stdout.split())
     with zipfile.ZipFile(tmp_path / "store" / "chest-1.0.mar") as archive:
         assert {"bundle.json", "member-0.gradient.onnx", "model_handler.py"} <= set(archive.namelist())
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32))
-    answer = run("predict", "image.npy", "--bundle", tmp_path / "store" / "bundles" / "chest-1.0", "--local")
+    np.save(tmp_path / "image.npy", smooth(1000))
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).normal(size=(30, 20)).astype(np.float32))
+    local = ("--bundle", tmp_path / "store" / "bundles" / "chest-1.0", "--local")
+    answer = run("predict", "image.npy", *local)
     assert answer.exit_code == 0, answer.output
     assert "nodule" in answer.stdout
+    refused = run("predict", "noise.npy", *local)
+    assert refused.exit_code == 9
+    assert "is not of the kind that the model was trained on" in " ".join(refused.output.split())
+
+
+def smooth(seed):
+    """Return an image of the training kind, float32."""
+    return gaussian_filter(np.random.default_rng(seed).normal(size=(30, 20)), 4).astype(np.float32)
 
 
 @pytest.mark.parametrize(

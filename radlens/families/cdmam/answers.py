@@ -86,7 +86,7 @@ def prediction_response(row: Row, found: Judged, context: Context) -> Response:
         body = _cdc_png(found)
     elif row.media_type == NPY:
         if found.curve is None:
-            raise NotAssessable(not_assessable(found.assessment))
+            raise NotAssessable(found.assessment.sentence())
         curve = found.curve
         body = to_npy(np.stack([curve.mean, curve.aleatoric, curve.epistemic, curve.total]).astype(np.float32))
     else:
@@ -101,7 +101,7 @@ def unassessable_response(row: Row, found: Judged, context: Context) -> Response
         NotAssessable: The row requests ``.npy``, which cannot hold reasons.
     """
     if row.media_type == NPY:
-        raise NotAssessable(not_assessable(found.assessment))
+        raise NotAssessable(found.assessment.sentence())
     if row.media_type in (PNG, DICOM):
         picture = figure_not_assessable(found.assessment.reasons)
         if row.media_type == PNG:
@@ -119,11 +119,6 @@ def unassessable_response(row: Row, found: Judged, context: Context) -> Response
     if row.media_type == NDJSON:
         return _response(row, json.dumps({"event": "result", "complete": True, **fields}).encode() + b"\n", context)
     return _response(row, json.dumps(fields).encode(), context)
-
-
-def not_assessable(assessment: Assessment) -> str:
-    """Return the reasons of an assessment as one sentence."""
-    return f"not assessable: {'; '.join(assessment.reasons)}"
 
 
 def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:

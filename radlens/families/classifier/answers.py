@@ -4,12 +4,13 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from radlens.errors import NotAssessable
 from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.rows import ClassifierRow
-from radlens.figures import colorize, overlay
+from radlens.figures import colorize, figure_not_assessable, overlay
 from radlens.images import secondary_capture, to_npy, to_png
-from radlens.images.image import DICOM, NPY
+from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.domain import Assessment
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value
@@ -41,15 +42,33 @@ class ClassContext:
 def response(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
     """Return a result in the format that the row requests; findings apart from the map go into the provenance."""
     if isinstance(result, ClassPrediction):
-        body = _prediction(row, result, context)
+        body = _prediction(row, result, context) if row.settings.explainer is None else _silent(row, result, context)
     else:
         context = replace(context, provenance=_with_findings(row, result, context))
         body = _explanation(row, result, context)
     return Response(200, row.media_type, body, {PROVENANCE: header_value(context.provenance)})
 
 
+def _silent(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -> bytes:
+    """Return the answer to a request for a map of an image that cannot be judged."""
+    reasons = context.assessment.reasons
+    if row.media_type == JSON:
+        fields = {"explanation": None, "prediction": _prediction_fields(found, context)}
+        return json.dumps(fields | _ending(context)).encode()
+    if row.media_type == NPY:
+        raise NotAssessable(context.assessment.sentence())
+    picture = figure_not_assessable(reasons)
+    if row.media_type == PNG:
+        return to_png(picture)
+    return secondary_capture(
+        picture, row.image, series_description="radlens: not assessable", provenance=context.provenance
+    )
+
+
 def _prediction(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -> bytes:
     if row.media_type == NPY:
+        if not context.assessment.assessable:
+            raise NotAssessable(context.assessment.sentence())
         return to_npy(found.probabilities)
     fields = {"prediction": _prediction_fields(found, context)}
     return json.dumps(fields | _ending(context)).encode()
@@ -135,6 +154,7 @@ def _ending(context: ClassContext) -> dict[str, Any]:
         "task": context.manifest.task,
         "assessable": found.assessable,
         "reasons": list(found.reasons),
+        "assessment": dict(found.numbers),
         "warnings": context.warnings,
         "provenance": context.provenance,
     }

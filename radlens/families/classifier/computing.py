@@ -97,7 +97,7 @@ class Computer:
         self._model = model
 
     def compute(self, rows: Sequence[ClassifierRow]) -> list[ClassPrediction | ClassExplanation]:
-        """Return the result of each row.
+        """Return the result of each row; an image that cannot be judged gets a prediction and no map.
 
         Raises:
             UnreadableImage: The pixels of a row are so large that its logits or its map are not finite.
@@ -109,7 +109,7 @@ class Computer:
         image = torch.from_numpy(row.prepared.pixels)
         prediction = yield from self._predict(image)
         settings = row.settings
-        if settings.explainer is None:
+        if settings.explainer is None or not row.assessment.assessable:
             return prediction
         target = prediction.predicted if settings.target is None else settings.target
         found = yield from self._attribute(settings.explainer, image, target, each=settings.members == "each")

@@ -1,5 +1,6 @@
 """Creation of a classifier bundle: graphs with golden values, the methods they allow, and a test of these methods."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedO
 from radlens.evaluation import model_randomisation
 from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
+from radlens.families.classifier.domain import DOMAIN, LEAST_IMAGES, LEAST_UNSEEN, ImageDomain, fit_domain
 from radlens.families.classifier.export import ExportReport, export_classifier
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
@@ -27,6 +29,8 @@ from radlens.graphs.tracing import evaluating_copy
 from radlens.phantoms import mammogram, ultrasound
 
 __all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record", "write_traced"]
+
+log = logging.getLogger(__name__)
 
 Source = nn.Module | str | os.PathLike[str]
 
@@ -40,6 +44,9 @@ N_DEPTHS = 4
 
 _WHOLE_IMAGE = 512
 """Shorter side, pixels, from which an image is a whole mammogram and gets the occlusion window of Sam Millan 2023."""
+
+_MOST_IMAGES = 2000
+"""Most images of each part that describe the domain."""
 
 _EXAMPLE_SEED = 77
 """Seed of the images that check the graphs; training uses other seeds."""
@@ -57,6 +64,7 @@ def bundle_classifier(
     layer: str | None = None,
     companions: Mapping[str, nn.Module] | None = None,
     training: Mapping[str, Any] | None = None,
+    domain: ImageDomain | None = None,
     randomise: bool = True,
     on_progress: Progress | None = None,
 ) -> ClassifierBundle:
@@ -74,6 +82,8 @@ def bundle_classifier(
         layer: path of the module whose feature maps CAM and its relatives use; the last feature maps by default.
         companions: other networks that methods need, by name; see :class:`radlens.graphs.asks.AskSpec`.
         training: training record.
+        domain: the images that the model was trained on, from `radlens.families.classifier.domain.fit_domain`; if None,
+            the model judges every image that is not uniform.
         randomise: whether to measure how the maps of each method change when weights are randomised; possible for
             eager modules alone.
         on_progress: callback ``on_progress(stage, done, total)``.
@@ -106,6 +116,8 @@ def bundle_classifier(
         )
     if form != "onnx":
         write_traced(folder / TRACED, modules, images)
+    if domain is not None:
+        domain.save(folder / DOMAIN)
     names = tuple(each for each in exported[0].graphs if all(each in other.graphs for other in exported))
     missing = {graph: reason for each in reversed(exported) for graph, reason in each.missing.items()}
     if "prediction" not in names:
@@ -184,7 +196,32 @@ def bundle_run(
         model_input=trained.model_input,
         examples=_drawn(trained.classes, trained.model_input),
         training=trained.record,
+        domain=_domain(run, trained.model_input, on_progress),
         on_progress=on_progress,
+    )
+
+
+def _domain(run: Path, model_input: ModelInput, on_progress: Progress | None) -> ImageDomain | None:
+    """Return the domain of the images of a run; None if its images were deleted or are too few."""
+    from radlens.families.classifier.training_data import open_set
+
+    report = on_progress or (lambda stage, done, total: None)
+    try:
+        training, unseen = (
+            open_set(run / "data", part, model_input.image_shape) for part in ("training", "validation")
+        )
+    except FileNotFoundError:
+        log.warning("the run has no images any more, so the bundle cannot tell which images are not of their kind")
+        return None
+    if len(training) < LEAST_IMAGES or len(unseen) < LEAST_UNSEEN:
+        log.warning(
+            "a domain needs %d training and %d validation images, and the run has %d and %d: the bundle cannot tell "
+            "which images are not of their kind",
+            *(LEAST_IMAGES, LEAST_UNSEEN, len(training), len(unseen)),
+        )
+        return None
+    return fit_domain(
+        training.images[:_MOST_IMAGES], unseen.images[:_MOST_IMAGES], on_progress=partial(report, "measuring images")
     )
 
 

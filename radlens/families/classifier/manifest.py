@@ -8,6 +8,7 @@ from typing import Any
 from radlens import explainers
 from radlens.bundles import BundleManifest, StoredBundle, write_manifest
 from radlens.datasets.model_input import ModelInput
+from radlens.families.classifier.domain import DOMAIN, ImageDomain
 from radlens.wire import CLASSIFICATION
 
 TRACED = "members.traced.pt"
@@ -66,6 +67,14 @@ class ClassifierBundle(StoredBundle[ClassifierManifest]):
     def traced(self) -> Path:
         """TorchScript module of all members, which maps images ``(b, c, h, w)`` to logits ``(b, m, n_outputs)``."""
         return self.path / TRACED
+
+    def domain(self) -> ImageDomain | None:
+        """Return the images that the model was trained on; None if the bundle does not know them.
+
+        Raises:
+            BundleError: The file cannot be read.
+        """
+        return ImageDomain.load(self.path / DOMAIN) if DOMAIN in self.manifest.files else None
 
     def graphs(self, member: int) -> dict[str, Path]:
         """Return the file of each graph of a member, by name."""

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from radlens.datasets import Prepared
 from radlens.errors import InvalidInput, InvalidParameter
+from radlens.families.classifier.domain import ImageDomain
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.settings import ClassifierSettings, explanation_settings, prediction_settings
 from radlens.images import Image, read
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.bodies import open_body
+from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
 from radlens.wire import JSON
@@ -36,6 +38,7 @@ class ClassifierRow:
         request: the request as it arrived.
         image: the sent image.
         prepared: the preprocessed image.
+        assessment: whether the image can be judged.
         settings: settings of the request.
         media_type: media type of the answer.
     """
@@ -43,12 +46,19 @@ class ClassifierRow:
     request: Request
     image: Image
     prepared: Prepared
+    assessment: Assessment
     settings: ClassifierSettings
     media_type: str
 
 
-def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
-    """Check a request and read its image.
+def open_row(request: Request, manifest: ClassifierManifest, domain: ImageDomain | None = None) -> ClassifierRow:
+    """Check a request, read its image, and decide whether the model can judge it.
+
+    Args:
+        request: the request.
+        manifest: manifest of the model.
+        domain: the images that the model was trained on; None if the bundle does not know them. Then only uniform
+            images are refused.
 
     Raises:
         InvalidInput: The request cannot be served; subclasses tell the reasons apart.
@@ -65,7 +75,14 @@ def open_row(request: Request, manifest: ClassifierManifest) -> ClassifierRow:
         media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
         _require_affordable(settings, manifest)
     image = read(*opened.images[0])
-    return ClassifierRow(request, image, manifest.input.prepare(image.pixels), settings, media_type)
+    prepared = manifest.input.prepare(image.pixels)
+    return ClassifierRow(request, image, prepared, _assessed(prepared, domain), settings, media_type)
+
+
+def _assessed(prepared: Prepared, domain: ImageDomain | None) -> Assessment:
+    if not prepared.pixels.any():
+        return Assessment(False, ("all pixels have one value; there is nothing to see",))
+    return Assessment(True) if domain is None else domain.assess(prepared.pixels)
 
 
 def _require_affordable(settings: ClassifierSettings, manifest: ClassifierManifest) -> None:

@@ -20,7 +20,6 @@ from radlens.families.classifier.manifest import TRACED, ClassifierBundle
 from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier, TracedEngine
 from radlens.families.classifier.rows import ClassifierRow, open_row
 from radlens.service.batching import BatchService, Work
-from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.provenance import provenance
 
@@ -74,9 +73,10 @@ class ClassifierService(BatchService):
         name = self.model.members[0].engines["prediction"]
         self.engine = ServingEngine(name, precision, self._refused())
         self._computer = Computer(self.model)
+        self._domain = bundle.domain()
 
     def _open(self, request: Request) -> ClassifierRow:
-        return open_row(request, self._bundle.manifest)
+        return open_row(request, self._bundle.manifest, self._domain)
 
     def _work(self, rows: Sequence[ClassifierRow]) -> Iterator[Work]:
         if rows:
@@ -89,7 +89,7 @@ class ClassifierService(BatchService):
             provenance(stated | self.stated(), row.image, row.settings, row.request.request_id, self._now()),
             _cautions(row),
             manifest,
-            _assessment(row),
+            row.assessment,
         )
 
     def stated(self) -> dict[str, Any]:
@@ -157,13 +157,4 @@ def _cautions(row: ClassifierRow) -> list[str]:
     found = []
     if not row.prepared.has_frame:
         found.append("no breast was found in the image; the whole image was used")
-    return [*found, *_assessment(row).reasons]
-
-
-def _assessment(row: ClassifierRow) -> Assessment:
-    """Return whether the image shows anything to classify.
-
-    Training records of classifiers do not state limits of the images, so only uniform images are refused.
-    """
-    reasons = () if row.prepared.pixels.any() else ("all pixels have one value; there is nothing to see",)
-    return Assessment(not reasons, reasons)
+    return [*found, *row.assessment.reasons]

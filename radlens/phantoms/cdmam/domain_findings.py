@@ -65,8 +65,8 @@ class Findings:
         filter_px: Standard deviation of the filter that correlates the noise of neighbouring pixels, pixels.
         second: Correlation of the noise of pixels two apart, minus that of this filter.
         fine: Noise of single pixels, over that which this filter and the noise over half a millimetre imply.
-        anisotropy: Correlation of the noise of a pixel with that of its neighbour below, minus that with its neighbour to
-            the right.
+        anisotropy: Correlation of the noise of a pixel with that of its neighbour below, minus that with its neighbour
+            to the right.
         large_noise: Noise of means over cells, over that expected from the noise of bins of half a millimetre.
         unevenness: Largest over smallest noise of nine parts.
         quietest_cell: Smallest noise of a cell over that of all cells.

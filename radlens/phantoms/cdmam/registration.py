@@ -182,9 +182,7 @@ def locate(pixels: NDArray[Any], spacing_mm: float | tuple[float, float]) -> Lay
     return found
 
 
-def _upright(
-    pixels: NDArray[Any], layout: Layout, *, is_limited: bool = False
-) -> tuple[Layout, float, float, _Binned]:
+def _upright(pixels: NDArray[Any], layout: Layout, *, is_limited: bool = False) -> tuple[Layout, float, float, _Binned]:
     """Return the layout, its correlations with the coarse and with the fine image, and the coarse image."""
     coarse = _bin(pixels, layout.spacing_mm, _COARSE_MM, is_limited=is_limited)
     found, agreement = _find(coarse, layout)

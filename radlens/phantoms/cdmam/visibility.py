@@ -154,9 +154,7 @@ def _against_larger(
     return (its / usual - implied) / math.hypot(error / usual, _SMALL_ERROR, _SMALL_PER_MM * blur_error)
 
 
-def _weakest_row(
-    seen: NDArray[np.float64], spacing_mm: tuple[float, float], blur: DiskBlur
-) -> tuple[float, float]:
+def _weakest_row(seen: NDArray[np.float64], spacing_mm: tuple[float, float], blur: DiskBlur) -> tuple[float, float]:
     """Return the diameter whose disks are weakest against those larger than 0.3 mm, as ``(deviations, diameter)``.
 
     The deviation is nan if the larger disks are not visible.

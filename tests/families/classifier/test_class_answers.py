@@ -228,7 +228,7 @@ def test_one_member_cannot_disagree(service):
 
 def test_even_images_come_with_a_warning(service):
     """There is nothing to see in them."""
-    _, said = explained(service, pixels=np.full((40, 30), 7, dtype=np.uint16), method="cam")
+    said = fields(answer(service, pixels=np.full((40, 30), 7, dtype=np.uint16), method="cam"))
     assert said["warnings"] == ["all pixels have one value; there is nothing to see"]
     assert fields(answer(service, "predict"))["warnings"] == []
 
