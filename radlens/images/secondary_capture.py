@@ -65,7 +65,7 @@ def secondary_capture(
     with quiet_pydicom():
         result = _build(rgb, source, series_description, provenance)
         if source.dataset is not None:
-            with refusing("patient or study attributes"):
+            with refusing("a DICOM image", "patient or study attributes that cannot be read"):
                 _inherit(result, source.dataset)
         stream = io.BytesIO()
         result.save_as(stream, enforce_file_format=True)
