@@ -44,7 +44,10 @@ def decode_dicom(data: bytes) -> Decoded:
             transfer syntax that is not in `TRANSFER_SYNTAXES`, or has attributes that are wrong or contradict each other.
     """
     with quiet_pydicom():
-        with refusing("a DICOM image", "a header that cannot be read: damaged, or truncated"):
+        # pydicom reads Specific Character Set at once, and fails there if it is not text.
+        with refusing(
+            "a DICOM image", "a header that cannot be read: damaged, truncated, or SpecificCharacterSet is not text"
+        ):
             syntax = _transfer_syntax(data)
             dataset = pydicom.dcmread(io.BytesIO(data))
         if "PixelData" not in dataset:

@@ -133,7 +133,8 @@ def stored_values(dataset: Dataset, module: PixelModule, syntax: str) -> np.ndar
         raise UnreadableImage(f"PixelData must be readable as {name}, got {len(data)} bytes that are damaged") from None
     # The codestreams of the JPEG standards hold values, not cells: the high bit says nothing of them.
     has_cells = not uid.UID(syntax).is_encapsulated or syntax == uid.RLELossless
-    return _values(cells.reshape(module.shape), module, module.high_bit if has_cells else None, _overlay_bits(dataset))
+    cells = cells.reshape(module.shape).astype(cells.dtype.newbyteorder("="), copy=False)
+    return _values(cells, module, module.high_bit if has_cells else None, _overlay_bits(dataset))
 
 
 def _photometric(dataset: Dataset) -> str:
@@ -190,7 +191,7 @@ def _values(cells: np.ndarray, module: PixelModule, high_bit: int | None, overla
     """Take the values out of their cells, and check that nothing else is in these."""
     n_bits, n_cell = module.bits_stored, 8 * cells.dtype.itemsize
     low, high = module.limits
-    unsigned = cells.view(cells.dtype.newbyteorder("=").str.replace("i", "u"))
+    unsigned = cells.view(cells.dtype.str.replace("i", "u"))
     used = int(np.bitwise_or.reduce(unsigned, axis=None)) & ~overlay_bits
     shift = 0 if high_bit is None else high_bit + 1 - n_bits
     if shift or overlay_bits:

@@ -93,7 +93,7 @@ def _pair(attributes: Attributes, keyword: str, notes: list[str]) -> tuple[float
             return None
         numbers = [number for each in found if (number := as_number(each)) is not None]
         if len(found) != 2 or len(numbers) != 2 or not all(math.isfinite(each) and each > 0 for each in numbers):
-            got = described(found) if len(found) != 2 else "other values"
+            got = f"{len(found)} values" if len(found) != 2 else " and ".join(described((each,)) for each in found)
             raise UnreadableImage(f"{keyword} must be 2 positive numbers, got {got}")
     except UnreadableImage as error:
         notes.append(f"{error}; it is not used")
