@@ -1,7 +1,7 @@
 """Values of DICOM attributes, checked: PS3.5 section 6.2; attributes of a frame in functional groups: PS3.3 C.7.6.16.
 
-Hospital files hold attributes that are empty, of another value representation or with several values. Each message names
-the attribute, what is expected and what came. It quotes numbers, but no text, which may identify a patient.
+Hospital files hold attributes that are empty, of another value representation or with several values. Each message
+names the attribute, what is expected and what came. It quotes numbers, but no text, which may identify a patient.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Attributes:
             raise UnreadableImage(f"{keyword} must be {expected}, got {described(found)}")
         return number
 
-    def integer(self, keyword: str, allowed: Collection[int] | None = None, expected: str = "one integer") -> int | None:
+    def integer(
+        self, keyword: str, allowed: Collection[int] | None = None, expected: str = "one integer"
+    ) -> int | None:
         """Return the only value of an attribute as an integer; None if it is missing or empty.
 
         Raises:
@@ -101,8 +103,8 @@ class Attributes:
         """Return the only value of an attribute as an integer.
 
         Raises:
-            UnreadableImage: the attribute is missing or empty, has several values, or one that is not an integer, or not
-                in ``allowed``.
+            UnreadableImage: the attribute is missing or empty, has several values, or one that is not an integer, or
+                not in ``allowed``.
         """
         found = self.integer(keyword, allowed, expected)
         if found is None:

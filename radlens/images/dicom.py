@@ -35,13 +35,14 @@ _FILE_META = 132
 def decode_dicom(data: bytes) -> Decoded:
     """Read a single-frame grey image, apply its modality transformation, and make it attenuation bright.
 
-    Where attenuation is dark (`radlens.images.polarity`), ``value`` becomes ``low + high - value``: the ends of the range
-    that the modality transformation can give. The VOI and presentation transformations are not applied. The spacing is the
-    one at the object (`radlens.images.spacing`).
+    Where attenuation is dark (`radlens.images.polarity`), ``value`` becomes ``low + high - value``: the ends of the
+    range that the modality transformation can give. The VOI and presentation transformations are not applied. The
+    spacing is the one at the object (`radlens.images.spacing`).
 
     Raises:
-        UnreadableImage: the file is not an image, or is truncated, damaged, too large, not grey, has several frames, has a
-            transfer syntax that is not in `TRANSFER_SYNTAXES`, or has attributes that are wrong or contradict each other.
+        UnreadableImage: the file is not an image, or is truncated, damaged, too large, not grey, has several frames,
+            has a transfer syntax that is not in `TRANSFER_SYNTAXES`, or has attributes that are wrong or contradict
+            each other.
     """
     with quiet_pydicom():
         # pydicom reads Specific Character Set at once, and fails there if it is not text.

@@ -82,7 +82,8 @@ def _target_and_filter(dataset: Dataset) -> str | None:
 def _intensity(dataset: Dataset) -> str | None:
     """Return how stored values follow the X-ray intensity at the detector (PS3.3 C.8.11.3.1.2)."""
     relationship = _RELATIONSHIPS.get(_text(dataset, "PixelIntensityRelationship") or "")
-    direction = _DIRECTIONS.get(_number(dataset, "PixelIntensityRelationshipSign"))
+    sign = _number(dataset, "PixelIntensityRelationshipSign")
+    direction = None if sign is None else _DIRECTIONS.get(sign)
     return ", ".join(filter(None, (relationship, direction))) or None
 
 

@@ -26,8 +26,8 @@ class Image:
     Attributes:
         pixels: ``(H, W)`` float32, finite, C-contiguous, in the units of the file (after the modality transformation of
             a DICOM file).
-        spacing_mm: millimetres at the object between the centres of neighbouring rows and of neighbouring columns, where
-            the file states them.
+        spacing_mm: millimetres at the object between the centres of neighbouring rows and of neighbouring columns,
+            where the file states them.
         media_type: one of `MEDIA_TYPES`.
         sha256: hexadecimal digest of the encoded bytes.
         sop_instance_uid: SOP Instance UID of a DICOM file, if valid.

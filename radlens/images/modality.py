@@ -15,17 +15,15 @@ __all__ = ["Modality", "modality"]
 
 
 class Modality(Protocol):
-    """A modality transformation.
-
-    Attributes:
-        rises: whether its values rise with stored values; None if they do both, or neither.
-        limits: smallest and largest value it can give (PS3.4 N.2.1.1).
-    """
+    """A modality transformation."""
 
     @property
-    def rises(self) -> bool | None: ...
+    def rises(self) -> bool | None:
+        """Whether its values rise with stored values; None if they do both, or neither."""
+
     @property
-    def limits(self) -> tuple[float, float]: ...
+    def limits(self) -> tuple[float, float]:
+        """Smallest and largest value it can give (PS3.4 N.2.1.1)."""
 
     def __call__(self, stored: np.ndarray) -> np.ndarray:
         """Return the values of an array of stored values."""
@@ -82,8 +80,8 @@ def modality(dataset: Dataset, stored_limits: tuple[int, int], little_endian: bo
         little_endian: byte order of the file.
 
     Raises:
-        UnreadableImage: slope or intercept is not a finite number, or the slope is 0, or one of them is missing; the table
-            does not fit its descriptor; or there are both.
+        UnreadableImage: slope or intercept is not a finite number, or the slope is 0, or one of them is missing; the
+            table does not fit its descriptor; or there are both.
     """
     rescale = _rescale(dataset, stored_limits)
     tables = items(dataset, "ModalityLUTSequence")
@@ -104,7 +102,7 @@ def _rescale(dataset: Dataset, stored_limits: tuple[int, int]) -> _Rescale | Non
         raise UnreadableImage("RescaleSlope must be a finite number other than 0, got 0")
     if slope is None and intercept is None:
         return None
-    # Readers disagree on half a transformation: some ignore it, some complete it. Only where both give the same is it read.
+    # Of half a transformation, some readers make nothing and others the whole; it is read where both give the same.
     if slope is None and intercept != 0:
         raise UnreadableImage(f"RescaleSlope must be given with RescaleIntercept {intercept:g}, got no value")
     if intercept is None and slope != 1:

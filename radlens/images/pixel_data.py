@@ -1,11 +1,13 @@
 """Stored values of an image with one grey frame: PS3.3 C.7.6.3, PS3.5 section 8 and annex A.
 
-The attributes of the image pixel module are checked first, so that pydicom's decoders get nothing that they do not expect.
+The attributes of the image pixel module are checked first, so that pydicom's decoders get nothing that they do not
+expect.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset, uid
@@ -75,8 +77,8 @@ def pixel_module(dataset: Dataset) -> PixelModule:
     """Check the attributes that say how pixels are stored.
 
     Raises:
-        UnreadableImage: the image is not grey, has several frames or too many pixels, or an attribute is missing or has a
-            value that is not supported.
+        UnreadableImage: the image is not grey, has several frames or too many pixels, or an attribute is missing or has
+            a value that is not supported.
     """
     attributes = Attributes.of_image(dataset)
     n_samples = attributes.required("SamplesPerPixel")
@@ -104,28 +106,29 @@ def stored_values(dataset: Dataset, module: PixelModule, syntax: str) -> np.ndar
         ``(rows, columns)`` integers within ``module.limits``.
 
     Raises:
-        UnreadableImage: the pixel data are missing, truncated, damaged, those of several frames, or do not fit the header.
+        UnreadableImage: the pixel data are missing, truncated, damaged, those of several frames, or do not fit the
+            header.
     """
     data = _complete_pixel_data(dataset, module, syntax)
+    options: dict[str, Any] = {
+        "rows": module.shape[0],
+        "columns": module.shape[1],
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "photometric_interpretation": module.photometric,
+        "bits_allocated": module.bits_allocated,
+        "bits_stored": module.bits_stored,
+        "pixel_representation": int(module.is_signed),
+        "pixel_keyword": "PixelData",
+        "pixel_vr": dataset["PixelData"].VR,
+        "allow_excess_frames": False,
+        # pydicom would shift unused bits out, and make 904 of 5000 in 12 bits.
+        "correct_unused_bits": False,
+    }
     try:
         # raw: as stored; pydicom would otherwise convert colour spaces.
         cells, _ = get_decoder(uid.UID(syntax)).as_array(
-            data,
-            raw=True,
-            decoding_plugin=TRANSFER_SYNTAXES[syntax],
-            rows=module.shape[0],
-            columns=module.shape[1],
-            samples_per_pixel=1,
-            number_of_frames=1,
-            photometric_interpretation=module.photometric,
-            bits_allocated=module.bits_allocated,
-            bits_stored=module.bits_stored,
-            pixel_representation=int(module.is_signed),
-            pixel_keyword="PixelData",
-            pixel_vr=dataset["PixelData"].VR,
-            allow_excess_frames=False,
-            # pydicom shifts unused bits out: it would make 904 of 5000 in 12 bits.
-            correct_unused_bits=False,
+            data, raw=True, decoding_plugin=TRANSFER_SYNTAXES[syntax], **options
         )
     # On damaged bytes the exception of a decoder can be of any type, and its message may quote them.
     except Exception:
@@ -140,9 +143,9 @@ def stored_values(dataset: Dataset, module: PixelModule, syntax: str) -> np.ndar
 def _photometric(dataset: Dataset) -> str:
     found = values(dataset, "PhotometricInterpretation")
     if len(found) != 1 or found[0] not in _MONOCHROME:
-        # Only values that the standard defines are quoted.
-        known = len(found) == 1 and found[0] in list(PhotometricInterpretation)
-        got = found[0] if known else f"{len(found)} values" if len(found) > 1 else "an unknown value" if found else "none"
+        got = f"{len(found)} values" if found else "none"
+        if len(found) == 1:  # only values that the standard defines are quoted
+            got = found[0] if found[0] in list(PhotometricInterpretation) else "an unknown value"
         raise UnreadableImage(f"photometric interpretation must be MONOCHROME1 or MONOCHROME2, got {got}")
     return str(found[0])
 

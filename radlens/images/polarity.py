@@ -2,13 +2,13 @@
 
 Two statements are independent of each other:
 
-- *physical*: Pixel Intensity Relationship Sign says whether stored values rise (1) or fall (-1) with the X-ray intensity
-  at the detector, whether linearly (LIN) or logarithmically (LOG);
+- *physical*: Pixel Intensity Relationship Sign says whether stored values rise (1) or fall (-1) with the X-ray
+  intensity at the detector, whether linearly (LIN) or logarithmically (LOG);
 - *display*: Photometric Interpretation says whether low values are shown white (MONOCHROME1) or black (MONOCHROME2).
   Presentation LUT Shape repeats it: INVERSE belongs to MONOCHROME1, IDENTITY to MONOCHROME2.
 
-The physical statement decides. An image FOR PRESENTATION is made to be looked at with attenuation bright, so both statements
-must agree there; how a raw image would be displayed says nothing. Without a sign, the display decides.
+The physical statement decides. An image FOR PRESENTATION is made to be looked at with attenuation bright, so both
+statements must agree there; how a raw image would be displayed says nothing. Without a sign, the display decides.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def attenuation_dark(dataset: Dataset, photometric: str, rises: bool | None) -> 
     if sign is None:
         if has_odd_shape:
             raise UnreadableImage(f"{odd_shape}, and no PixelIntensityRelationshipSign decides: {_REMEDY}")
-        missing = "the image is FOR PROCESSING without PixelIntensityRelationshipSign; PhotometricInterpretation decides"
+        missing = "the raw image states no PixelIntensityRelationshipSign; PhotometricInterpretation decides"
         return shown_dark, (missing,) if intent == PROCESSING else ()
     if rises is None:
         raise UnreadableImage(

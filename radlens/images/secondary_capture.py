@@ -1,8 +1,8 @@
 """A map as an RGB Secondary Capture, which every DICOM viewer displays: PS3.3 section A.8.1.
 
 ``highdicom`` builds and checks the object. Patient and study attributes are copied afterwards, because its constructor
-rejects, or warns about, values that occur in real headers. Text is written as UTF-8 (PS3.3 C.12.1.1.2), which holds the text of
-every other character set.
+rejects, or warns about, values that occur in real headers. Text is written as UTF-8 (PS3.3 C.12.1.1.2), which holds the
+text of every other character set.
 """
 
 import io

@@ -1,8 +1,8 @@
 """Pixel spacing at the object: PS3.3 section 10.7.1, C.8.11.4 and C.8.7.5.
 
-Imager Pixel Spacing is measured at the detector and never corrected. Pixel Spacing is the spacing in the object if it has
-been corrected or calibrated, and equals Imager Pixel Spacing if not (10.7.1.1). Estimated Radiographic Magnification Factor is
-the distance from source to detector over that from source to object.
+Imager Pixel Spacing is measured at the detector and never corrected. Pixel Spacing is the spacing in the object if it
+has been corrected or calibrated, and equals Imager Pixel Spacing if not (10.7.1.1). Estimated Radiographic
+Magnification Factor is the distance from source to detector over that from source to object.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Spacing:
 def spacing_at_object(dataset: Dataset) -> Spacing:
     """Return the pixel spacing that a header states, at the object.
 
-    It is Pixel Spacing where that differs from the spacing at the detector, or is the only one. Otherwise it is the spacing
-    at the detector (Imager Pixel Spacing, else Nominal Scanned Pixel Spacing) over the magnification.
+    It is Pixel Spacing where that differs from the spacing at the detector, or is the only one. Otherwise it is the
+    spacing at the detector (Imager Pixel Spacing, else Nominal Scanned Pixel Spacing) over the magnification.
     """
     try:
         attributes = Attributes.of_frame(dataset)
         magnification = _magnification(attributes)
     except UnreadableImage as error:
-        return Spacing(notes=(f"{error}; no pixel spacing is read",))
+        return Spacing(notes=(f"{error}: no pixel spacing is read",))
     notes: list[str] = []
     stated = _pair(attributes, "PixelSpacing", notes)
     at_detector = _pair(attributes, "ImagerPixelSpacing", notes) or _pair(
@@ -112,10 +112,9 @@ def _near(first: tuple[float, float], second: tuple[float, float], tolerance: fl
     return all(abs(a / b - 1) <= tolerance for a, b in zip(first, second, strict=True))
 
 
-def _contradiction(
-    stated: tuple[float, float], at_detector: tuple[float, float], magnification: float | None
-) -> str:
+def _contradiction(stated: tuple[float, float], at_detector: tuple[float, float], magnification: float | None) -> str:
     return (
         f"PixelSpacing {stated[0]:g} x {stated[1]:g} mm contradicts the spacing at the detector, {at_detector[0]:g} x "
-        f"{at_detector[1]:g} mm, over EstimatedRadiographicMagnificationFactor {magnification:g}; no pixel spacing is read"
+        f"{at_detector[1]:g} mm, over EstimatedRadiographicMagnificationFactor {magnification:g}: no pixel spacing is "
+        "read"
     )

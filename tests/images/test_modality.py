@@ -39,7 +39,7 @@ def group(**macros):
 
 
 def random_file(rng):
-    """Draw pixels and attributes; return a file, its flat twin without functional groups, and whether it is inverted."""
+    """Draw pixels and attributes; return a file, its twin without functional groups, and whether it is inverted."""
     n_bits = int(rng.integers(1, 17))
     is_signed = bool(rng.integers(2)) and n_bits > 1
     low, high = (-(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1) if is_signed else (0, 2**n_bits - 1)

@@ -43,7 +43,11 @@ def expected(stored, photometric, sign, shape, intent):
 
 @pytest.mark.parametrize(
     ("photometric", "sign", "shape", "intent", "relationship"),
-    list(itertools.product(SHAPES, (None, 1, -1), (None, "IDENTITY", "INVERSE"), (None, RAW, SHOWN), (None, "LIN", "LOG"))),
+    list(
+        itertools.product(
+            SHAPES, (None, 1, -1), (None, "IDENTITY", "INVERSE"), (None, RAW, SHOWN), (None, "LIN", "LOG")
+        )
+    ),
 )
 def test_every_combination_is_read_as_the_standard_defines_it(photometric, sign, shape, intent, relationship):
     """The sign decides; FOR PRESENTATION, the display must agree with it; without a sign, the display decides."""
@@ -78,9 +82,7 @@ def test_one_image_written_in_legal_ways_is_one_image(way):
     """Bit for bit, also when the modality transformation turns the values round itself."""
     stored, photometric, sign, more = FIVE_WAYS[way]
     attributes = {"PresentationIntentType": RAW} | more
-    data = twelve_bits(
-        stored, PhotometricInterpretation=photometric, PixelIntensityRelationshipSign=sign, **attributes
-    )
+    data = twelve_bits(stored, PhotometricInterpretation=photometric, PixelIntensityRelationshipSign=sign, **attributes)
     np.testing.assert_array_equal(read(data).pixels, ATTENUATION)
 
 
@@ -105,9 +107,7 @@ def test_inversion_stays_in_the_range_of_the_modality_table():
     table.add_new("LUTData", "US", [3 * i for i in range(4096)])
     shared = {"PhotometricInterpretation": "MONOCHROME1", "ModalityLUTSequence": [table]}
     for sign in (None, 1):
-        data = twelve_bits(
-            ATTENUATION, **shared, **({} if sign is None else {"PixelIntensityRelationshipSign": sign})
-        )
+        data = twelve_bits(ATTENUATION, **shared, **({} if sign is None else {"PixelIntensityRelationshipSign": sign}))
         np.testing.assert_array_equal(read(data).pixels, 65535 - 3 * ATTENUATION)
 
 
@@ -134,7 +134,7 @@ def test_the_class_of_the_object_tells_its_intent():
     """Where Presentation Intent Type is missing, "for presentation" stands in the SOP class."""
     attributes = {"PixelIntensityRelationshipSign": 1, "PhotometricInterpretation": "MONOCHROME2"}
     shown = uid.DigitalMammographyXRayImageStorageForPresentation
-    with pytest.raises(UnreadableImage, match="PixelIntensityRelationshipSign 1 contradicts .* FOR PRESENTATION"):
+    with pytest.raises(UnreadableImage, match=r"PixelIntensityRelationshipSign 1 contradicts .* FOR PRESENTATION"):
         read(twelve_bits(ATTENUATION, SOPClassUID=shown, **attributes))
     np.testing.assert_array_equal(read(twelve_bits(ATTENUATION, **attributes)).pixels, TOP - ATTENUATION)
 
@@ -154,7 +154,7 @@ def test_what_is_overruled_is_noted():
         "PixelIntensityRelationshipSign decides"
     )
     (note,) = read(twelve_bits(ATTENUATION, PresentationIntentType=RAW)).notes
-    assert note.startswith("the image is FOR PROCESSING without PixelIntensityRelationshipSign")
+    assert note.startswith("the raw image states no PixelIntensityRelationshipSign")
 
 
 @pytest.mark.parametrize(
