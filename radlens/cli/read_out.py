@@ -117,6 +117,7 @@ def read_series(files: Sequence[Path], spacing_mm: float | None = None) -> Serie
             except InvalidInput as error:
                 series.warnings.append(f"{file.name} is left out: {error}")
                 continue
+            series.warnings.extend(f"{file.name}: {note}" for note in image.notes)
             series.hits.append(hits)
             series.images.append(_stated(file, image))
             settings.append(_setting(image))
@@ -132,7 +133,9 @@ def _read(file: Path, spacing_mm: float | None, seen: dict[str, str]) -> tuple[I
     image = read(file.read_bytes())
     spacing = image.spacing_mm if spacing_mm is None else (spacing_mm, spacing_mm)
     if spacing is None:
-        raise InvalidInput("the file must state its pixel spacing, or --spacing must, got neither")
+        raise InvalidInput(
+            "; ".join(["the file must state its pixel spacing, or --spacing must, got neither", *image.notes])
+        )
     digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
     if digest in seen:
         raise InvalidInput(f"it has the same pixels as {seen[digest]}, and an image counts once")

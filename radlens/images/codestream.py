@@ -21,8 +21,9 @@ def require_complete_codestream(frame: bytes, shape: tuple[int, int]) -> None:
     Raises:
         UnreadableImage: the codestream is truncated, or does not state a size, or states another size.
     """
-    # A fragment is padded to an even length (PS3.5 A.4).
-    if not frame.rstrip(b"\0").endswith(_EOI):
+    # A fragment is padded to an even length (PS3.5 A.4): by a zero, or as JPEG allows, by FF before the next marker.
+    # What remains after the strip still ends with D9, so that FF D9 FF counts as an end marker.
+    if not frame.rstrip(b"\0\xff").endswith(_EOI):
         raise UnreadableImage(
             f"compressed pixel data must end with an end marker, got {len(frame)} bytes without one: truncated"
         )

@@ -14,12 +14,15 @@ from pydicom import Dataset
 
 from radlens.images.dicom import quiet_pydicom
 from radlens.images.header import acquired
+from radlens.images.spacing import spacing_at_object
 
 __all__ = ["EXPOSURE", "exposure"]
 
 _MAX_LENGTH = 64
 # Organ Dose and Entrance Dose are in dGy (PS3.3 C.8.7.8); Entrance Dose in mGy is a newer attribute.
 _MGY_PER_DGY = 100.0
+_RELATIONSHIPS = {"LIN": "linear in the X-ray intensity", "LOG": "logarithmic in the X-ray intensity"}
+_DIRECTIONS = {1.0: "higher where more X-rays arrive", -1.0: "higher where fewer X-rays arrive"}
 _INTENTS = {"FOR PROCESSING": "raw (for processing)", "FOR PRESENTATION": "processed (for presentation)"}
 
 
@@ -76,6 +79,14 @@ def _target_and_filter(dataset: Dataset) -> str | None:
     return None if found == [None, None] else " / ".join(each.capitalize() if each else "not stated" for each in found)
 
 
+def _intensity(dataset: Dataset) -> str | None:
+    """Return how stored values follow the X-ray intensity at the detector (PS3.3 C.8.11.3.1.2)."""
+    relationship = _RELATIONSHIPS.get(_text(dataset, "PixelIntensityRelationship") or "")
+    sign = _number(dataset, "PixelIntensityRelationshipSign")
+    direction = None if sign is None else _DIRECTIONS.get(sign)
+    return ", ".join(filter(None, (relationship, direction))) or None
+
+
 def _intent(dataset: Dataset) -> str | None:
     text = _text(dataset, "PresentationIntentType")
     return text and _INTENTS.get(text.upper(), text)
@@ -87,13 +98,21 @@ def _acquired(dataset: Dataset) -> str | None:
 
 
 def _spacing(dataset: Dataset) -> str | None:
-    for keyword, where in (("PixelSpacing", ""), ("ImagerPixelSpacing", " at the detector")):
-        try:
-            down, right = (float(value) for value in _value(dataset, keyword) or ())
-        except (TypeError, ValueError):
-            continue
-        return f"{down:.4g} mm{where}" if down == right else f"{down:.4g} × {right:.4g} mm{where}"
-    return None
+    with quiet_pydicom():
+        found = spacing_at_object(dataset)
+    if found.mm is None:
+        return None
+    if found.at_detector_mm is None:
+        return _millimetres(found.mm)
+    at_detector = f"{_millimetres(found.at_detector_mm)} at the detector"
+    if found.magnification is None:
+        return at_detector
+    return f"{_millimetres(found.mm)} at the object ({at_detector}, magnification {found.magnification:.4g})"
+
+
+def _millimetres(spacing: tuple[float, float]) -> str:
+    down, right = (f"{value:.4g}" for value in spacing)
+    return f"{down} mm" if down == right else f"{down} × {right} mm"
 
 
 EXPOSURE: Mapping[str, Callable[[Dataset], str | None]] = {
@@ -113,6 +132,7 @@ EXPOSURE: Mapping[str, Callable[[Dataset], str | None]] = {
     "Organ dose": _measured("mGy", ("OrganDose", _MGY_PER_DGY)),
     "Acquired": _acquired,
     "Raw or processed": _intent,
+    "Stored values": _intensity,
     "Pixel spacing": _spacing,
 }
 """Functions that read a header, by the name of the result in a report."""

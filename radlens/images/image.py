@@ -26,12 +26,14 @@ class Image:
     Attributes:
         pixels: ``(H, W)`` float32, finite, C-contiguous, in the units of the file (after the modality transformation of
             a DICOM file).
-        spacing_mm: millimetres between the centres of neighbouring rows and of neighbouring columns, where the file
-            states them.
+        spacing_mm: millimetres at the object between the centres of neighbouring rows and of neighbouring columns,
+            where the file states them.
         media_type: one of `MEDIA_TYPES`.
         sha256: hexadecimal digest of the encoded bytes.
         sop_instance_uid: SOP Instance UID of a DICOM file, if valid.
         dataset: header of a DICOM file without its pixel data; derived DICOM objects copy from it.
+        notes: sentences about attributes that were not used, because they are wrong or contradict others; answers
+            repeat them as warnings.
     """
 
     pixels: np.ndarray
@@ -40,6 +42,7 @@ class Image:
     sha256: str
     sop_instance_uid: str | None = None
     dataset: pydicom.Dataset | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Decoded(NamedTuple):
@@ -50,12 +53,14 @@ class Decoded(NamedTuple):
         spacing_mm: row and column spacing in millimetres.
         sop_instance_uid: SOP Instance UID.
         dataset: DICOM header without pixel data.
+        notes: sentences about attributes that were not used.
     """
 
     pixels: np.ndarray
     spacing_mm: tuple[float, float] | None = None
     sop_instance_uid: str | None = None
     dataset: pydicom.Dataset | None = None
+    notes: tuple[str, ...] = ()
 
 
 def require_shape(image: Image, minimum: tuple[int, int] = (250, 250)) -> None:

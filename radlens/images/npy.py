@@ -42,6 +42,6 @@ def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran_order, dtype = reader(stream)
     # The header is a Python literal: its parser can raise an exception of almost any type.
-    except Exception as error:
-        raise UnreadableImage(f"expected a .npy header, got one that cannot be read ({type(error).__name__})") from None
+    except Exception:
+        raise UnreadableImage("expected a .npy header, got one that cannot be read: damaged, or truncated") from None
     return shape, fortran_order, dtype, stream.tell()

@@ -33,9 +33,8 @@ def quiet_pillow(format_name: str) -> Iterator[None]:
         raise
     except PIL.Image.DecompressionBombError:
         raise UnreadableImage(f"image must have 1 to {MAX_PIXELS} pixels, got more") from None
-    except Exception as error:  # on damaged bytes Pillow raises OSError, SyntaxError, struct.error, KeyError and more
-        message = f"expected a complete {format_name}, got one that is truncated or damaged ({type(error).__name__})"
-        raise UnreadableImage(message) from None
+    except Exception:  # on damaged bytes Pillow raises OSError, SyntaxError, struct.error, KeyError and more
+        raise UnreadableImage(f"expected a complete {format_name}, got one that is truncated or damaged") from None
 
 
 def require_single_frame(image: PIL.Image.Image) -> None:

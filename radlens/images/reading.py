@@ -27,8 +27,9 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*")
 def read(data: bytes, content_type: str | None = None) -> Image:
     """Read one grey image.
 
-    A MONOCHROME1 DICOM image is inverted, so that every image is attenuation bright. Values are otherwise those of the
-    file after the modality transformation. Integers of more than 24 bits and 64-bit floats are rounded to float32.
+    A DICOM image whose attenuation is dark is inverted, so that every image is attenuation bright. Values are otherwise
+    those of the file after the modality transformation. Integers of more than 24 bits and 64-bit floats are rounded to
+    float32.
 
     Args:
         data: content of a DICOM Part 10 file, an 8 or 16 bit PNG, an 8 or 16 bit or float TIFF, or a ``.npy`` file.
@@ -52,6 +53,7 @@ def read(data: bytes, content_type: str | None = None) -> Image:
         sha256=hashlib.sha256(data).hexdigest(),
         sop_instance_uid=decoded.sop_instance_uid,
         dataset=decoded.dataset,
+        notes=decoded.notes,
     )
 
 

@@ -1,7 +1,8 @@
 """A map as an RGB Secondary Capture, which every DICOM viewer displays: PS3.3 section A.8.1.
 
 ``highdicom`` builds and checks the object. Patient and study attributes are copied afterwards, because its constructor
-rejects, or warns about, values that occur in real headers.
+rejects, or warns about, values that occur in real headers. Text is written as UTF-8 (PS3.3 C.12.1.1.2), which holds the
+text of every other character set.
 """
 
 import io
@@ -12,10 +13,14 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.datadict import dictionary_VR
+from pydicom.sequence import Sequence
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import STR_VR, VR
 
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidParameter, UnreadableImage
+from radlens.images.attributes import values
 from radlens.images.dicom import quiet_pydicom, refusing
 from radlens.images.image import Image
 
@@ -32,10 +37,15 @@ _SERIES_NUMBER = 990
 _MAX_COMMENT = 10_240
 """Largest number of characters of an LT value, PS3.5 section 6.2."""
 
+_UTF_8 = "ISO_IR 192"
+
 _COPIED = (
-    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge"),
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber"),
-    *("ReferringPhysicianName", "Laterality", "PatientIdentityRemoved", "DeidentificationMethod"),
+    *("PatientName", "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "TypeOfPatientID"),
+    *("OtherPatientIDs", "OtherPatientIDsSequence", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName"),
+    *("PatientBirthDate", "PatientBirthTime", "PatientSex", "PatientAge", "QualityControlSubject"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "TimezoneOffsetFromUTC"),
+    *("AccessionNumber", "IssuerOfAccessionNumberSequence", "ReferringPhysicianName", "Laterality"),
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """Attributes that a derived image inherits: patient, study and history of lossy compression."""
@@ -65,8 +75,7 @@ def secondary_capture(
     with quiet_pydicom():
         result = _build(rgb, source, series_description, provenance)
         if source.dataset is not None:
-            with refusing("patient or study attributes"):
-                _inherit(result, source.dataset)
+            _inherit(result, source.dataset)
         stream = io.BytesIO()
         result.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
@@ -106,6 +115,7 @@ def _build(rgb: np.ndarray, source: Image, series_description: str, provenance: 
         patient_name="Anonymous^",
         patient_orientation=("A", "F"),
         pixel_spacing=_spacing_mm(rgb, source),
+        specific_character_set=_UTF_8,
         contributing_equipment=[_equipment(provenance)],
     )
     result.Laterality = ""  # type 2C: present, and empty where unknown (PS3.3 C.7.3.1)
@@ -135,15 +145,42 @@ def _equipment(provenance: Mapping[str, Any]) -> Any:
 def _inherit(result: pydicom.Dataset, source: pydicom.Dataset) -> None:
     for keyword in _COPIED:
         if keyword in source:
-            setattr(result, keyword, source[keyword].value)
+            with refusing(f"{keyword} to be readable", "bytes that cannot be decoded"):
+                setattr(result, keyword, _decoded(source[keyword], dictionary_VR(keyword)))
     # Real headers also hold an empty orientation; the constructor's value then stays.
-    if len(source.get("PatientOrientation") or ()) == 2:
-        result.PatientOrientation = source.PatientOrientation
-    if "SOPClassUID" in source and "SOPInstanceUID" in source:
+    orientation = values(source, "PatientOrientation")
+    if len(orientation) == 2:
+        result.PatientOrientation = [str(each) for each in orientation]
+    uids = values(source, "SOPClassUID"), values(source, "SOPInstanceUID")
+    if all(len(found) == 1 and isinstance(found[0], str) for found in uids):
         reference = pydicom.Dataset()
-        reference.ReferencedSOPClassUID = source.SOPClassUID
-        reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = (found[0] for found in uids)
         result.SourceImageSequence = [reference]
+
+
+def _decoded(element: pydicom.DataElement, vr: str) -> Any:
+    """Return a value as text, without the character set it was read with: it is written in that of the result.
+
+    Raises:
+        UnreadableImage: a sequence or bytes where there must be text, or the reverse.
+    """
+    if (element.VR == "SQ") != (vr == "SQ") or isinstance(element.value, bytes):
+        expected, got = ("a sequence", "another value") if vr == "SQ" else ("text", "a sequence or bytes")
+        raise UnreadableImage(f"{element.keyword} must be {expected}, got {got}")
+    if vr == "SQ":
+        return Sequence([_decoded_item(item) for item in element.value])
+    if element.value is None:
+        return None
+    return [str(each) for each in element.value] if element.VM > 1 else str(element.value)
+
+
+def _decoded_item(item: pydicom.Dataset) -> pydicom.Dataset:
+    copy = pydicom.Dataset()
+    for element in item:
+        if element.keyword != "SpecificCharacterSet":
+            is_text = element.VR in STR_VR | {VR.SQ}
+            copy.add_new(element.tag, element.VR, _decoded(element, element.VR) if is_text else element.value)
+    return copy
 
 
 def _spacing_mm(rgb: np.ndarray, source: Image) -> tuple[float, float] | None:

@@ -35,6 +35,17 @@ def header(**values):
         ({"PresentationIntentType": "FOR PRESENTATION"}, "Raw or processed", "processed (for presentation)"),
         ({"PixelSpacing": ["0.07", "0.07"]}, "Pixel spacing", "0.07 mm"),
         ({"ImagerPixelSpacing": ["0.07", "0.08"]}, "Pixel spacing", "0.07 × 0.08 mm at the detector"),
+        (
+            {"ImagerPixelSpacing": ["0.07", "0.07"], "EstimatedRadiographicMagnificationFactor": "1.02"},
+            "Pixel spacing",
+            "0.06863 mm at the object (0.07 mm at the detector, magnification 1.02)",
+        ),
+        (
+            {"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1},
+            "Stored values",
+            "logarithmic in the X-ray intensity, higher where fewer X-rays arrive",
+        ),
+        ({"PixelIntensityRelationship": "LIN"}, "Stored values", "linear in the X-ray intensity"),
         ({"DetectorID": "D-7"}, "Detector", "D-7"),
     ],
 )

@@ -161,7 +161,8 @@ class Service(BatchService):
         found = [text for opened in row.opened if (text := spacing_caution(opened))]
         if not row.registered:
             found = cautions(row.image, self._manifest.input)
-        return Context(stated, found, self._manifest.diameters_mm)
+        found += [note for opened in row.opened for note in opened.image.notes]
+        return Context(stated, list(dict.fromkeys(found)), self._manifest.diameters_mm)
 
 
 def _calibration(bundle: Bundle) -> Calibration | None:

@@ -157,4 +157,4 @@ def _cautions(row: ClassifierRow) -> list[str]:
     found = []
     if not row.prepared.has_frame:
         found.append("no breast was found in the image; the whole image was used")
-    return [*found, *row.assessment.reasons]
+    return [*found, *row.image.notes, *row.assessment.reasons]

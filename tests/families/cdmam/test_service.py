@@ -109,6 +109,20 @@ def test_every_answer_says_where_it_comes_from(service, bundle):
     assert PATIENT not in response.body.decode() + str(response.headers)
 
 
+def test_notes_of_a_header_are_warnings(service):
+    """A contradiction that does not stop reading is said in every answer."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(noise())))
+    dataset.ImagerPixelSpacing, dataset.PixelSpacing = [0.07, 0.07], [0.05, 0.05]
+    dataset.EstimatedRadiographicMagnificationFactor = "1.02"
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    for kind in ("predict", "explain"):
+        assert any(
+            "PixelSpacing 0.05 x 0.05 mm contradicts" in said
+            for said in fields(answer(service, kind, data=stream.getvalue()))["warnings"]
+        )
+
+
 def test_warnings_are_told(service):
     """A ``.npy`` file has no spacing."""
     assert fields(answer(service, "predict"))["warnings"] == [

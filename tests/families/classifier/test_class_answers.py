@@ -33,6 +33,17 @@ def prepared(pixels):
     return torch.from_numpy(ModelInput((32, 24)).prepare(pixels).pixels)[None]
 
 
+def test_notes_of_a_header_are_warnings(service):
+    """A contradiction that does not stop reading is said in every answer."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(noise())))
+    dataset.PixelSpacing = [0, 0]
+    stream = io.BytesIO()
+    dataset.save_as(stream)
+    note = "PixelSpacing must be 2 positive numbers, got 0 and 0; it is not used"
+    for kind in ("predict", "explain"):
+        assert fields(answer(service, kind, body=stream.getvalue()))["warnings"] == [note]
+
+
 def test_a_prediction_is_the_networks_own(service):
     """Softmax of the logits of the preprocessed image; the class is the most probable one."""
     found = fields(answer(service, "predict", picture((50, 70))))["prediction"]
