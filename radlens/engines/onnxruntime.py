@@ -2,6 +2,7 @@
 
 import os
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from radlens.engines.base import GraphEngine, Options, register
 from radlens.engines.graph_file import GraphFile
 from radlens.errors import BundleError, MissingDependency
 
-__all__ = ["OnnxRuntimeCudaEngine", "OnnxRuntimeEngine", "OnnxRuntimeTensorRtEngine"]
+__all__ = ["OnnxRuntimeCudaEngine", "OnnxRuntimeEngine", "OnnxRuntimeTensorRtEngine", "cpu_session"]
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 """Distributions of the package ``onnxruntime``; only one of them may be installed."""
@@ -139,6 +140,30 @@ class OnnxRuntimeTensorRtEngine(OnnxRuntimeEngine):
             for spec in self.graph.inputs
         }
         return ",".join(f"{name}:{shape}" for name, shape in shapes.items())
+
+
+def cpu_session(source: Path | bytes, *, optimise: bool = True) -> Any:
+    """Return a session of ONNX Runtime on the CPU that computes a graph as it is, of any inputs.
+
+    Args:
+        source: Path or contents of an ONNX file.
+        optimise: Whether ONNX Runtime may rewrite the graph.
+
+    Raises:
+        BundleError: ONNX Runtime does not open the graph.
+        MissingDependency: ONNX Runtime is not installed.
+    """
+    runtime = _runtime()
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4  # fatal: errors are raised as exceptions as well
+    if not optimise:
+        settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    given = source if isinstance(source, bytes) else str(source)
+    try:
+        return runtime.InferenceSession(given, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the exceptions of ONNX Runtime have no common base class
+        name, reason = "the graph" if isinstance(source, bytes) else source.name, " ".join(str(error).split())[-200:]
+        raise BundleError(f"{name} must be a graph that ONNX Runtime can run, got {reason}") from error
 
 
 def _runtime() -> ModuleType:

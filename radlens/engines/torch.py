@@ -4,6 +4,7 @@ It is slow, but has no further dependencies, and its float64 results are the ref
 supports the operations in :data:`radlens.engines.torch_operations.OPERATIONS`.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import torch
-from onnx import AttributeProto, TensorProto, inliner, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, helper, inliner, numpy_helper
 from torch import Tensor
 
 from radlens.engines.base import GraphEngine, Options, register
 from radlens.engines.golden import Golden, jittered
 from radlens.engines.graph_file import GraphFile
+from radlens.engines.opsets import opset_of, up_to_date
 from radlens.engines.torch_operations import OPERATIONS, Node, Operation, dtype_of
 from radlens.errors import BundleError, MissingDependency
 
-__all__ = ["TorchCudaEngine", "TorchEngine", "golden_values"]
+__all__ = ["Step", "TorchCudaEngine", "TorchEngine", "golden_values"]
+
+log = logging.getLogger(__name__)
 
 _DTYPES = {
     "f64": torch.float64,
@@ -33,8 +37,12 @@ _DTYPES = {
 }
 
 
+_GROUP_NORM = 21
+"""First operator set in which ``GroupNormalization`` is torch's."""
+
+
 @dataclass(frozen=True, eq=False)
-class _Step:
+class Step:
     """A node with its function and its inputs and outputs."""
 
     function: Operation
@@ -54,7 +62,8 @@ class TorchEngine(GraphEngine):
         steps: operations in the order of the graph.
 
     Raises:
-        BundleError: an operation of the graph is not in ``OPERATIONS``; the message names the operation and its node.
+        BundleError: an operation of the graph is not in ``OPERATIONS``, or its operator set is older than 13 and cannot
+            be converted; the message names the operation and its node.
     """
 
     precisions: ClassVar[tuple[str, ...]] = ("f32", "f64", "bf16")
@@ -64,6 +73,7 @@ class TorchEngine(GraphEngine):
         super().__init__(graph, precision, options)
         self._dtype = _DTYPES[precision]
         model = inliner.inline_local_functions(graph.model) if graph.model.functions else graph.model
+        model = _with_known_operations(up_to_date(model, graph.path.name))
         self.constants = {t.name: self._constant(t, graph.path.parent) for t in model.graph.initializer}
         self.steps = list(self._planned(model))
 
@@ -89,7 +99,7 @@ class TorchEngine(GraphEngine):
         return {spec.name: _array(values[spec.name]) for spec in self.graph.outputs}
 
     @staticmethod
-    def take(step: _Step, values: dict[str, Tensor]) -> None:
+    def take(step: Step, values: dict[str, Tensor]) -> None:
         """Compute one operation from the tensors in ``values``, and add its results to them."""
         arguments = [values[name] if name else None for name in step.inputs]
         try:
@@ -118,8 +128,8 @@ class TorchEngine(GraphEngine):
         # Shapes and indices stay on the CPU, where Python reads them.
         return value.to(self.device) if value.is_floating_point() else value
 
-    def _planned(self, model: onnx.ModelProto) -> Iterator[_Step]:
-        opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    def _planned(self, model: onnx.ModelProto) -> Iterator[Step]:
+        opset = opset_of(model)
         nodes = list(model.graph.node)
         keep = {spec.name for spec in self.graph.outputs}
         last = {name: index for index, node in enumerate(nodes) for name in (*node.input, *node.output)}
@@ -142,10 +152,10 @@ class TorchEngine(GraphEngine):
                 continue
             done = {name for name in (*node.input, *node.output) if name and last[name] == index} - keep
             done -= set(self.constants)  # the next run needs them
-            yield _Step(OPERATIONS[node.op_type], parsed, tuple(node.input), tuple(node.output), tuple(done))
+            yield Step(OPERATIONS[node.op_type], parsed, tuple(node.input), tuple(node.output), tuple(done))
 
     def _attribute(self, attribute: AttributeProto) -> Any:
-        value = onnx.helper.get_attribute_value(attribute)
+        value = helper.get_attribute_value(attribute)
         return self._constant(value, self.graph.path.parent) if isinstance(value, TensorProto) else value
 
     def _value(self, node: Node) -> Tensor:
@@ -204,6 +214,28 @@ def golden_values(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
     return Golden.compare(
         inputs, engines["f64"].run(inputs), *(engines["f32"].run(x) for x in (inputs, jittered(inputs)))
     )
+
+
+def _with_known_operations(model: ModelProto) -> ModelProto:
+    """Return a model in which unknown operations are written as others, where the ONNX standard says how."""
+    opset = opset_of(model)
+    other = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")} - {*OPERATIONS, "Constant"}
+    # Before version 21 its scales are those of groups, which torch does not have.
+    other |= {"GroupNormalization"} if opset < _GROUP_NORM else set()
+    if not other.intersection(node.op_type for node in model.graph.node):
+        return model
+    made = ModelProto()
+    made.CopyFrom(model)
+    # The inliner looks for the types of weights among those of values.
+    made.graph.value_info.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+    )
+    try:
+        return inliner.inline_selected_functions(made, [("", name) for name in other], inline_schema_functions=True)
+    except RuntimeError as error:
+        # An operation that needs types or sizes which the file does not state.
+        log.info("unknown operations cannot be written as others: %s", error)
+        return model
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -6,13 +6,15 @@ a list of tensors. Shapes and indices are int64 tensors on the CPU. Semantics ar
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from radlens.engines.opsets import OLD_NEAREST
 from radlens.errors import BundleError
 
 __all__ = ["OPERATIONS", "Node", "Operation"]
@@ -55,8 +57,19 @@ OPERATIONS: dict[str, Operation] = {}
 """Operations that the engine ``torch`` supports, by name in ONNX."""
 
 
-KNOWN_INTS = "known_ints"
-"""Attribute of an integer tensor with its values: the tensor itself cannot be read while torch traces."""
+KNOWN = "known_numbers"
+"""Attribute of a tensor with its values as a list: the tensor itself cannot be read while torch traces."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Integers in place of a tensor of one axis, some of which hold the symbolic size of the batch."""
+
+    numbers: tuple[Any, ...]
+
+    def numel(self) -> int:
+        """Return how many there are."""
+        return len(self.numbers)
 
 
 def operation(*names: str) -> Callable[[Operation], Operation]:
@@ -69,15 +82,18 @@ def operation(*names: str) -> Callable[[Operation], Operation]:
     return add
 
 
-def _ints(tensor: Tensor) -> list[int]:
-    if KNOWN_INTS in tensor.__dict__:
-        return list(tensor.__dict__[KNOWN_INTS])
-    return [int(value) for value in tensor.reshape(-1).tolist()]
+def _numbers(tensor: Tensor | Sizes) -> list[Any]:
+    """Return the values of shapes, axes, scales and fillings, which must be known while torch traces."""
+    if isinstance(tensor, Sizes):
+        return list(tensor.numbers)
+    if KNOWN in tensor.__dict__:
+        return list(tensor.__dict__[KNOWN])
+    return list(tensor.reshape(-1).tolist())
 
 
 def _axes(node: Node, given: Tensor | None) -> list[int] | None:
     """Return the axes, which are an attribute in older operator sets and an input in newer ones."""
-    return node.get("axes") if given is None else _ints(given)
+    return node.get("axes") if given is None else _numbers(given)
 
 
 _ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -226,6 +242,13 @@ def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None 
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 
+@operation("Dropout")
+def _dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None) -> Sequence[Tensor]:
+    if training is not None and bool(training):
+        raise node.unsupported("training_mode")
+    return [x, torch.ones_like(x, dtype=torch.bool)]
+
+
 @operation("Elu")
 def _elu(node: Node, x: Tensor) -> Tensor:
     return F.elu(x, node.get("alpha", 1.0))
@@ -244,6 +267,17 @@ def _thresholded_relu(node: Node, x: Tensor) -> Tensor:
 @operation("LeakyRelu")
 def _leaky_relu(node: Node, x: Tensor) -> Tensor:
     return F.leaky_relu(x, node.get("alpha", 0.01))
+
+
+@operation("Swish")
+def _swish(node: Node, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(node.get("alpha", 1.0) * x)
+
+
+@operation("Shrink")
+def _shrink(node: Node, x: Tensor) -> Tensor:
+    bound, bias = node.get("lambd", 0.5), node.get("bias", 0.0)
+    return torch.where(x < -bound, x + bias, torch.where(x > bound, x - bias, 0))
 
 
 @operation("HardSigmoid")
@@ -369,6 +403,29 @@ def _average_pool(node: Node, x: Tensor) -> Tensor:
     return total / function(_padded(torch.ones_like(x[:1, :1]), before, after, 0.0), kernel, strides)
 
 
+@operation("LpPool")
+def _lp_pool(node: Node, x: Tensor) -> Tensor:
+    p = node.get("p", 2)
+    counting = replace(node, attributes={**node.attributes, "count_include_pad": 1})
+    mean: Tensor = _average_pool(counting, x.abs().pow(p))  # type: ignore[assignment]
+    return (mean * math.prod(node.get("kernel_shape"))).pow(1 / p)
+
+
+@operation("LpNormalization")
+def _lp_norm(node: Node, x: Tensor) -> Tensor:
+    p, axis = node.get("p", 2), node.get("axis", -1)
+    length = x.abs().sum(axis, True) if p == 1 else x.square().sum(axis, True).sqrt()
+    return x / length
+
+
+@operation("LRN")
+def _local_response_norm(node: Node, x: Tensor) -> Tensor:
+    size = node.get("size")
+    if size % 2 == 0:
+        raise node.unsupported("an even size")
+    return F.local_response_norm(x, size, node.get("alpha", 1e-4), node.get("beta", 0.75), node.get("bias", 1.0))
+
+
 @operation("GlobalAveragePool")
 def _global_average_pool(node: Node, x: Tensor) -> Tensor:
     return x.mean(list(range(2, x.ndim)), keepdim=True)
@@ -442,17 +499,20 @@ def _size(node: Node, x: Tensor) -> Tensor:
 def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
     value = node.get("value")
     filling = torch.zeros(1, dtype=node.single) if value is None else value
-    return filling.reshape(()).expand(_ints(shape)).clone()
+    # Where the module is used in float64, its attributes are still float32.
+    filling = filling.to(node.single) if filling.dtype == torch.float32 else filling
+    return filling.reshape(()).expand(_numbers(shape)).clone()
 
 
 @operation("Range")
 def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+    first, end, step = (_numbers(value)[0] for value in (start, limit, delta))
+    return torch.arange(first, end, step, dtype=delta.dtype)
 
 
 @operation("Reshape")
 def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    wanted = _ints(shape)
+    wanted = _numbers(shape)
     # Without allowzero, 0 stands for the size of the input.
     if not node.get("allowzero", 0):
         wanted = [x.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
@@ -461,8 +521,10 @@ def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
 
 @operation("Flatten")
 def _flatten(node: Node, x: Tensor) -> Tensor:
-    axis = node.get("axis", 1) % (x.ndim + 1)
-    return x.reshape(math.prod(x.shape[:axis]), -1)
+    axis = node.get("axis", 1)
+    # An axis may also be the number of axes, behind the last; -1 is the last.
+    axis = axis + x.ndim if axis < 0 else axis
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 @operation("Transpose")
@@ -494,7 +556,7 @@ def _concat(node: Node, *values: Tensor) -> Tensor:
 def _split(node: Node, x: Tensor, sizes: Tensor | None = None) -> Sequence[Tensor]:
     axis = node.get("axis", 0)
     if sizes is not None:
-        return torch.split(x, _ints(sizes), axis)
+        return torch.split(x, _numbers(sizes), axis)
     # All parts have the same size except the last one, which may be smaller.
     return torch.split(x, math.ceil(x.shape[axis] / node.get("num_outputs", node.n_outputs)), axis)
 
@@ -503,9 +565,9 @@ def _split(node: Node, x: Tensor, sizes: Tensor | None = None) -> Sequence[Tenso
 def _slice(
     node: Node, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
 ) -> Tensor:
-    first, last = _ints(starts), _ints(ends)
-    along = list(range(len(first))) if axes is None else _ints(axes)
-    by = [1] * len(first) if steps is None else _ints(steps)
+    first, last = _numbers(starts), _numbers(ends)
+    along = list(range(len(first))) if axes is None else _numbers(axes)
+    by = [1] * len(first) if steps is None else _numbers(steps)
     for axis, start, end, step in zip(along, first, last, by, strict=True):
         places = range(*slice(start, end, step).indices(x.shape[axis]))
         if step > 0:  # torch does not slice with negative steps
@@ -517,18 +579,23 @@ def _slice(
 
 @operation("Pad")
 def _pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
-    sizes = _ints(pads)
-    along = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in _ints(axes)]
+    sizes = _numbers(pads)
+    along = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in _numbers(axes)]
     before, after = [0] * x.ndim, [0] * x.ndim
     for axis, b, a in zip(along, sizes[: len(along)], sizes[len(along) :], strict=True):
         before[axis], after[axis] = b, a
     mode = node.get("mode", "constant")
     if mode == "constant":
-        return _padded(x, before, after, 0.0 if value is None else value.item())
+        return _padded(x, before, after, _filling(value))
     for axis in range(x.ndim):
         places = torch.arange(-before[axis], x.shape[axis] + after[axis])
         x = x.index_select(axis, _inside(places, x.shape[axis], mode).to(x.device))
     return x
+
+
+def _filling(value: Tensor | None) -> float:
+    # An optional input may also be there and be empty.
+    return float(_numbers(value)[0]) if value is not None and value.numel() else 0.0
 
 
 def _inside(places: Tensor, length: int, mode: str) -> Tensor:
@@ -544,12 +611,12 @@ def _inside(places: Tensor, length: int, mode: str) -> Tensor:
 
 @operation("Expand")
 def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(_ints(shape))))
+    return x.expand(torch.broadcast_shapes(x.shape, tuple(_numbers(shape))))
 
 
 @operation("Tile")
 def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
-    return x.repeat(_ints(repeats))
+    return x.repeat(_numbers(repeats))
 
 
 @operation("Gather")
@@ -619,20 +686,21 @@ def _resize(
     node: Node, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
 ) -> Tensor:
     mode = node.get("mode", "nearest")
-    if mode not in ("nearest", "linear") or node.get("antialias", 0) or node.get("exclude_outside", 0):
+    if mode not in ("nearest", "linear", "cubic") or node.get("antialias", 0) or node.get("exclude_outside", 0):
         raise node.unsupported(f"mode {mode}, or antialias or exclude_outside")
     along = node.get("axes") or list(range(x.ndim))
-    wanted = None if sizes is None or not sizes.numel() else _ints(sizes)
+    wanted = None if sizes is None or not sizes.numel() else _numbers(sizes)
     if wanted is not None and node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise node.unsupported("keep_aspect_ratio_policy")
     for index, axis in enumerate(along):
         length = x.shape[axis]
         if wanted is not None:
-            new, scale = wanted[index], wanted[index] / length
+            new, scale = wanted[index], float(np.float32(wanted[index]) / np.float32(length))
         else:
             assert scales is not None, "ONNX requires scales or sizes"
-            scale = float(scales[index])
-            new = math.floor(length * scale)
+            scale = _numbers(scales)[index]
+            # In float32, as ONNX Runtime: 10 pixels by 1.4 are 14, but 13 in float64, where 1.4f is 1.39999998.
+            new = math.floor(np.float32(length) * np.float32(scale))
         if (new, scale) != (length, 1.0):
             x = _resized(node, x, axis % x.ndim, new, scale)
     return x
@@ -643,36 +711,59 @@ def _resized(node: Node, x: Tensor, axis: int, new: int, scale: float) -> Tensor
     length = x.shape[axis]
     at = _coordinates(node, new, length, scale)
     if node.get("mode", "nearest") == "nearest":
-        places = _nearest(node, at).clamp(0, length - 1).long()
+        places = _nearest(node, at, scale).clamp(0, length - 1).long()
         return x.index_select(axis, places.to(x.device))
     low = at.floor()
-    weight = (at - low).to(x).view(-1, *[1] * (x.ndim - axis - 1))
-    below, above = (x.index_select(axis, places.clamp(0, length - 1).long().to(x.device)) for places in (low, low + 1))
-    return below * (1 - weight) + above * weight
+    first, *others = (
+        x.index_select(axis, (low + offset).clamp(0, length - 1).long().to(x.device))
+        * weight.to(x).view(-1, *[1] * (x.ndim - axis - 1))
+        for offset, weight in _weights(node, (at - low).double())
+    )
+    return sum(others, start=first)
+
+
+def _weights(node: Node, t: Tensor) -> list[tuple[int, Tensor]]:
+    """Return weights of the neighbours of a place by their offset, for the fraction ``t`` between the two nearest."""
+    if node.get("mode") == "linear":
+        return [(0, 1 - t), (1, t)]
+    # Keys 1981, "Cubic convolution interpolation for digital image processing".
+    a = node.get("cubic_coeff_a", -0.75)
+
+    def near(d: Tensor) -> Tensor:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Tensor) -> Tensor:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return [(-1, far(t + 1)), (0, near(t)), (1, near(1 - t)), (2, far(2 - t))]
 
 
 def _coordinates(node: Node, new: int, length: int, scale: float) -> Tensor:
-    """Return the coordinate on the old axis of each index of the new one."""
-    places = torch.arange(new, dtype=torch.float64)
+    """Return the coordinate on the old axis of each index of the new one, in float32 as ONNX Runtime rounds it."""
+    places = torch.arange(new, dtype=torch.float32)
     mode = node.get("coordinate_transformation_mode", "half_pixel")
     if mode == "asymmetric":
         return places / scale
     if mode == "half_pixel" or (mode == "pytorch_half_pixel" and new > 1):
         return (places + 0.5) / scale - 0.5
+    if mode == "half_pixel_symmetric":
+        # The image keeps its centre where the new size was rounded.
+        return length / 2 * (1 - new / (scale * length)) + (places + 0.5) / scale - 0.5
     if mode == "pytorch_half_pixel":
         return torch.zeros_like(places)
     if mode == "align_corners":
-        return places * ((length - 1) / max(new - 1, 1))
+        return places * (length - 1) / max(new - 1, 1)
     raise node.unsupported(f"coordinates {mode}")
 
 
-def _nearest(node: Node, at: Tensor) -> Tensor:
+def _nearest(node: Node, at: Tensor, scale: float) -> Tensor:
     mode = node.get("nearest_mode", "round_prefer_floor")
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         "floor": torch.floor,
         "ceil": torch.ceil,
         "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
         "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
+        OLD_NEAREST: torch.ceil if scale < 1 else torch.floor,
     }
     return functions[mode](at)
 

@@ -1,6 +1,7 @@
 """Models of users - torch modules, TorchScript files, ONNX files - as modules that can be compiled.
 
-An ONNX file becomes a module of torch operations, one for each of its nodes. TorchScript is converted to a graph by
+An ONNX file becomes a module of torch operations, one for each of its nodes, which is compared with ONNX Runtime on the
+file (:mod:`radlens.graphs.onnx_file`). TorchScript is converted to a graph by
 torch's converter. Both are then compiled and differentiated like other modules.
 """
 
@@ -8,19 +9,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch._export.converter import TS2EPConverter
 
-from radlens.engines.base import Options
-from radlens.engines.graph_file import GraphFile
-from radlens.engines.torch import TorchEngine
-from radlens.engines.torch_operations import KNOWN_INTS
 from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
+from radlens.graphs.onnx_file import OnnxFile
+from radlens.graphs.onnx_module import OnnxModule
 from radlens.graphs.tracing import quiet
 
-__all__ = ["FORMS", "OnnxModule", "as_module", "form_of"]
+__all__ = ["FORMS", "as_module", "form_of"]
 
 FORMS = ("eager", "torchscript", "onnx")
 """Forms of a model."""
@@ -59,9 +57,10 @@ def as_module(source: Source, images: Tensor) -> nn.Module:
         images: example images ``(b, c, h, w)`` float32, at least 2.
 
     Raises:
-        InvalidInput: the source is not a module or a path, the suffix is unknown, or an ONNX file has several inputs or
-            outputs, or a fixed batch size.
-        BundleError: the file is missing or has another format, or an ONNX file has an unsupported operation.
+        InvalidInput: the source is not a module or a path, the suffix is unknown, or an ONNX file does not map a batch
+            of such images to one output.
+        BundleError: the file is missing or has another format; an ONNX file has an unsupported operation, or ONNX
+            Runtime computes something else from it than the module.
         UnsupportedOperation: a TorchScript file cannot be converted to a graph.
     """
     form = form_of(source)
@@ -73,7 +72,9 @@ def as_module(source: Source, images: Tensor) -> nn.Module:
     path = Path(source)  # type: ignore[arg-type]
     if not path.is_file():
         raise BundleError(f"the model file must exist, got {path.name}, which is missing")
-    return OnnxModule(path) if form == "onnx" else _unscripted(_scripted(path), images)
+    if form == "onnx":
+        return OnnxModule(OnnxFile.read(path, images.numpy()), images)
+    return _unscripted(_scripted(path), images)
 
 
 def _scripted(path: Path) -> nn.Module:
@@ -111,49 +112,3 @@ def _unscripted(scripted: nn.Module, images: Tensor) -> nn.Module:
 
 class _Converted(Exception):
     """Signals that the converter has produced the graph."""
-
-
-class OnnxModule(nn.Module):
-    """An ONNX graph of one input and one output as a torch module, which can be differentiated and compiled.
-
-    Args:
-        path: path of the file.
-
-    Raises:
-        BundleError: the file does not hold a graph, or has an operation that the engine ``torch`` does not support.
-        InvalidInput: the graph has several inputs or outputs, or a fixed batch size.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        try:
-            graph = GraphFile.load(path)
-            engine = TorchEngine(graph, "f32", Options())
-        except onnx.checker.ValidationError as error:
-            raise BundleError(f"{path.name} must be an ONNX file, got one that cannot be read") from error
-        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-            got = f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-            raise InvalidInput(f"an ONNX model must have one input and one output, got {got}")
-        if graph.batch is None:
-            raise InvalidInput(f"an ONNX model must take batches of any size, got input {graph.inputs[0].shape}")
-        self.input_name, self.output_name = graph.inputs[0].name, graph.outputs[0].name
-        self.steps, self._whole = engine.steps, {}
-        self._names: dict[str, str] = {}
-        for number, (name, value) in enumerate(engine.constants.items()):
-            if value.is_floating_point():
-                self._names[name] = f"constant_{number}"
-                self.register_buffer(f"constant_{number}", value)
-            else:
-                # Shapes and indices must not become fake tensors while tracing, so their values are kept as a list.
-                value.__dict__[KNOWN_INTS] = value.reshape(-1).tolist()
-                self._whole[name] = value
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the output for images with the input shape of the graph."""
-        values: dict[str, Any] = {name: getattr(self, buffer) for name, buffer in self._names.items()}
-        values |= self._whole
-        values[self.input_name] = images
-        for step in self.steps:
-            TorchEngine.take(step, values)
-        output: Tensor = values[self.output_name]
-        return output
