@@ -587,7 +587,7 @@ def _pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes:
     mode = node.get("mode", "constant")
     if mode == "constant":
         return _padded(x, before, after, _filling(value))
-    for axis in range(x.ndim):
+    for axis in (k for k in range(x.ndim) if before[k] or after[k]):
         places = torch.arange(-before[axis], x.shape[axis] + after[axis])
         x = x.index_select(axis, _inside(places, x.shape[axis], mode).to(x.device))
     return x
@@ -692,17 +692,19 @@ def _resize(
     wanted = None if sizes is None or not sizes.numel() else _numbers(sizes)
     if wanted is not None and node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise node.unsupported("keep_aspect_ratio_policy")
+    assert wanted is not None or scales is not None, "ONNX requires scales or sizes"
     for index, axis in enumerate(along):
         length = x.shape[axis]
+        # First, since nothing may be computed from the symbolic size of the batch.
+        if (_numbers(scales)[index] == 1 if wanted is None else wanted[index] == length):
+            continue
         if wanted is not None:
             new, scale = wanted[index], float(np.float32(wanted[index]) / np.float32(length))
         else:
-            assert scales is not None, "ONNX requires scales or sizes"
             scale = _numbers(scales)[index]
             # In float32, as ONNX Runtime: 10 pixels by 1.4 are 14, but 13 in float64, where 1.4f is 1.39999998.
             new = math.floor(np.float32(length) * np.float32(scale))
-        if (new, scale) != (length, 1.0):
-            x = _resized(node, x, axis % x.ndim, new, scale)
+        x = _resized(node, x, axis % x.ndim, new, scale)
     return x
 
 

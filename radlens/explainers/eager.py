@@ -30,6 +30,7 @@ class EagerClassifier(Model):
         image_shape: ``(c, h, w)``.
         layer: Path of the module that returns the last feature maps; if None, tracing the module finds them.
         companions: Other networks that questions need, by name.
+        as_is: Whether to explain the outputs of a module that ends in a softmax or sigmoid, and not the logits before it.
 
     Raises:
         InvalidInput: The module fails on images of this shape, or does not map them to logits.
@@ -46,13 +47,17 @@ class EagerClassifier(Model):
         *,
         layer: str | None = None,
         companions: Mapping[str, nn.Module] | None = None,
+        as_is: bool = False,
     ) -> None:
+        from radlens.graphs.logits import logits_of_module
         from radlens.graphs.tracing import evaluating_copy
 
         self.module, self.image_shape, self._layer = evaluating_copy(module), image_shape, layer
         self._companions = dict(companions or {})
         self.dtype = next((value.dtype for value in self.module.parameters()), torch.float32)
         self.n_outputs = self._count_outputs()
+        if not as_is:
+            self.module = logits_of_module(self.module, self._black)
 
     def _count_outputs(self) -> int:
         try:

@@ -18,7 +18,7 @@ from radlens.graphs.onnx_file import OnnxFile
 from radlens.graphs.onnx_module import OnnxModule
 from radlens.graphs.tracing import quiet
 
-__all__ = ["FORMS", "as_module", "form_of"]
+__all__ = ["FORMS", "as_module", "form_of", "read_onnx"]
 
 FORMS = ("eager", "torchscript", "onnx")
 """Forms of a model."""
@@ -69,12 +69,21 @@ def as_module(source: Source, images: Tensor) -> nn.Module:
         return source.eval()
     if isinstance(source, torch.jit.ScriptModule):
         return _unscripted(source.eval(), images)
-    path = Path(source)  # type: ignore[arg-type]
+    if form == "onnx":
+        return OnnxModule(read_onnx(source, images), images)
+    return _unscripted(_scripted(_existing(source)), images)
+
+
+def read_onnx(source: Any, images: Tensor) -> OnnxFile:
+    """Read an ONNX file; arguments and errors are those of :func:`as_module`."""
+    return OnnxFile.read(_existing(source), images.numpy())
+
+
+def _existing(source: Any) -> Path:
+    path = Path(source)
     if not path.is_file():
         raise BundleError(f"the model file must exist, got {path.name}, which is missing")
-    if form == "onnx":
-        return OnnxModule(OnnxFile.read(path, images.numpy()), images)
-    return _unscripted(_scripted(path), images)
+    return path
 
 
 def _scripted(path: Path) -> nn.Module:

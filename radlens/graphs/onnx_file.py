@@ -20,10 +20,13 @@ from radlens.engines.golden import MAX_VALUE_ERROR, relative_error
 from radlens.engines.onnxruntime import cpu_session
 from radlens.errors import BundleError, InvalidInput
 
-__all__ = ["BATCH", "INPUT", "OUTPUT", "OnnxFile", "probes"]
+__all__ = ["BATCH", "INPUT", "IN_LOOP", "OUTPUT", "OnnxFile", "probes"]
 
 INPUT, OUTPUT, BATCH = "images", "output", "batch"
 """Names of the input, the output and the dynamic dimension of every graph of a classifier."""
+
+IN_LOOP = "output_in_loop"
+"""Output of a file of a fixed batch inside the loop over the images."""
 
 _AGREEMENT = 1e-4
 """Largest relative error between two ways to compute one output in float32."""
@@ -62,6 +65,7 @@ class OnnxFile:
         model: Graph ``images (batch, c, h, w) float32 -> output (batch, ...)``.
         layout: Order of the axes of the file's input, ``"NCHW"`` or ``"NHWC"``.
         is_half: Whether the file computes in float16; its graph computes in float32.
+        ending: Softmax or sigmoid that the file ends in and the graph does not; see :mod:`radlens.graphs.logits`.
         obstacle: Reason why the graph cannot be differentiated; None if nothing is known to be in the way.
     """
 
@@ -69,6 +73,7 @@ class OnnxFile:
     model: ModelProto
     layout: str
     is_half: bool = False
+    ending: str | None = None
     obstacle: str | None = None
 
     @classmethod
@@ -114,20 +119,26 @@ class OnnxFile:
     def _session(self) -> Any:
         return cpu_session(self.path)
 
+    @cached_property
+    def _own_session(self) -> Any:
+        return cpu_session(self.model.SerializeToString())
+
     @property
     def tolerance(self) -> float:
         """Relative error that the graph may have against the file: more for a file that computes in float16."""
         return MAX_VALUE_ERROR if self.is_half else _AGREEMENT
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Compute images ``(b, c, h, w)`` with ONNX Runtime from the file itself."""
+        """Compute images ``(b, c, h, w)`` with ONNX Runtime from the file itself, to the end that the graph has."""
+        if self.ending is not None:
+            output: np.ndarray = self._own_session.run([OUTPUT], {INPUT: images})[0]
+            return output
         return _run(self._session, self._given, self.layout, images)
 
     def agrees(self, images: np.ndarray) -> bool:
         """Return whether ONNX Runtime computes the same from the graph as from the file."""
         try:
-            session = cpu_session(self.model.SerializeToString())
-            given = [(x, session.run([OUTPUT], {INPUT: x})[0]) for x in probes(images)]
+            given = [(x, self._own_session.run([OUTPUT], {INPUT: x})[0]) for x in probes(images)]
         except Exception:  # the exceptions of ONNX Runtime have no common base class
             return False
         return all(_equal(found, self.run(x), self.tolerance) for x, found in given)
@@ -374,12 +385,15 @@ def _one_by_one(model: ModelProto, size: int, image: Sequence[int], output: Sequ
     """Return a graph of a dynamic batch that computes one image after another with a graph of a fixed batch."""
     made = ModelProto()
     made.CopyFrom(model)
+    nodes = list(made.graph.node)
+    # The loop has an input and an output of the same names.
+    nodes[0].input[0], nodes[-1].output[0] = "alike", IN_LOOP
     body = helper.make_graph(
         [
             helper.make_node("Reshape", ["one", "shape_of_one"], ["batch_of_one"]),
-            helper.make_node("Concat", ["batch_of_one"] * size, [INPUT], axis=0),
-            *model.graph.node,
-            helper.make_node("Gather", [OUTPUT, "place_of_first"], ["first"], axis=0),
+            helper.make_node("Concat", ["batch_of_one"] * size, ["alike"], axis=0),
+            *nodes,
+            helper.make_node("Gather", [IN_LOOP, "place_of_first"], ["first"], axis=0),
         ],
         "one image",
         [helper.make_tensor_value_info("one", TensorProto.FLOAT, list(map(int, image)))],

@@ -2,19 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
-from radlens.engines.golden import MAP_SIZE, Golden, limit, relative_error
+from radlens.engines.golden import MAP_SIZE, Golden, jittered, limit, relative_error
+from radlens.engines.onnxruntime import cpu_session
+from radlens.engines.torch import golden_values
 from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
 from radlens.graphs import ClassifierGraphs, asks, classifier_graphs
 from radlens.graphs.asks import LOGITS
+from radlens.graphs.compiled import EMBEDDED_LIMIT
+from radlens.graphs.onnx_file import OnnxFile
 
-__all__ = ["ExportReport", "export_classifier", "golden_weights"]
+__all__ = ["ExportReport", "export_black_box", "export_classifier", "golden_weights"]
+
+_FLOAT32_ERROR = 1e-5
+"""Least error of float32 that is assumed where there is no reference in float64."""
 
 N_EXAMPLES = 2
 """Number of images whose outputs are stored with each graph."""
@@ -87,6 +96,49 @@ def export_classifier(
             missing[name] = str(error)
     report("done", len(names), len(names))
     return ExportReport(tuple(errors), missing, errors)
+
+
+def export_black_box(file: OnnxFile, folder: Path, prefix: str, examples: Tensor, reason: str) -> ExportReport:
+    """Write the graph of an ONNX file that has no gradient as ``<prefix>.prediction.onnx``, with its golden values.
+
+    They come from torch in float64 where it computes what ONNX Runtime does, otherwise from ONNX Runtime.
+
+    Args:
+        file: The file.
+        folder: Folder of the files.
+        prefix: Prefix of the file names, such as ``member-0``.
+        examples: Two preprocessed images ``(2, c, h, w)``, float32.
+        reason: Reason why there is no gradient.
+    """
+    path, inputs = folder / f"{prefix}.{asks.PREDICTION}.onnx", {"images": examples.numpy()}
+    onnx.save(file.model, path, save_as_external_data=file.model.ByteSize() > EMBEDDED_LIMIT, location=f"{path.name}.data")
+    expected = file.run(inputs["images"])
+    golden = _of_torch(path, inputs, expected, file.tolerance) or _of_onnxruntime(path, inputs)
+    golden.save(path)
+    missing = {name: reason for name in asks.answerable({}) if name != asks.PREDICTION}
+    (values,) = golden.outputs.values()
+    return ExportReport((asks.PREDICTION,), missing, {asks.PREDICTION: relative_error(expected, values)})
+
+
+def _of_torch(path: Path, inputs: Mapping[str, np.ndarray], expected: np.ndarray, tolerance: float) -> Golden | None:
+    try:
+        golden = golden_values(path, inputs)
+    except BundleError:
+        return None
+    (values,) = golden.outputs.values()
+    return golden if values.shape == expected.shape and relative_error(expected, values) <= tolerance else None
+
+
+def _of_onnxruntime(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
+    plain, optimised = cpu_session(path, optimise=False), cpu_session(path)
+
+    def run(session: Any, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {spec.name: value for spec, value in zip(session.get_outputs(), session.run(None, given), strict=True)}
+
+    golden = Golden.compare(inputs, run(plain, inputs), run(optimised, inputs), run(plain, jittered(inputs)))
+    # The reference is float32 itself.
+    errors = {name: max(error, _FLOAT32_ERROR) for name, error in golden.float32_errors.items()}
+    return replace(golden, float32_errors=errors)
 
 
 class _Forms:

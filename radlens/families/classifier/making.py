@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from radlens.evaluation import model_randomisation
 from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.domain import DOMAIN, LEAST_IMAGES, LEAST_UNSEEN, ImageDomain, fit_domain
-from radlens.families.classifier.export import ExportReport, export_classifier
+from radlens.families.classifier.export import ExportReport, export_black_box, export_classifier
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
+from radlens.graphs import asks
 from radlens.graphs.classifier import classifier_graphs
-from radlens.graphs.forms import as_module, form_of
+from radlens.graphs.forms import as_module, form_of, read_onnx
+from radlens.graphs.logits import logits_of_file, logits_of_module
+from radlens.graphs.onnx_file import OnnxFile
+from radlens.graphs.onnx_module import OnnxModule
 from radlens.graphs.tracing import evaluating_copy
 from radlens.phantoms import mammogram, ultrasound
 
@@ -70,6 +75,9 @@ def bundle_classifier(
 ) -> ClassifierBundle:
     """Create a bundle of one classifier or of an ensemble.
 
+    A softmax or sigmoid at the end of a member is left out. An ONNX file that radlens cannot differentiate is bundled
+    as it is, with the methods that need nothing but predictions.
+
     Args:
         members: modules, or TorchScript or ONNX files; ``docs/models.md`` lists the methods that each form allows.
         folder: folder of the bundle; created if it is missing, otherwise it must be empty.
@@ -90,7 +98,7 @@ def bundle_classifier(
 
     Raises:
         InvalidInput: There are no members, the classes do not fit the outputs, the folder is not empty, or a member
-            does not map images to logits.
+            does not map images to logits and no logits are found in it.
         BundleError: A file cannot be read, or a written form computes other values than the member.
         UnsupportedOperation: The prediction of a member cannot be compiled.
     """
@@ -99,21 +107,16 @@ def bundle_classifier(
     if not members:
         raise InvalidInput("members must be at least one, got none")
     images = _examples(examples, model_input)
-    form, modules = form_of(members[0]), [as_module(member, images) for member in members]
-    n_outputs = _n_outputs(modules[0], images, classes)
+    forms = [form_of(member) for member in members]
+    form = "onnx" if "onnx" in forms else forms[0]
+    opened = [_opened(member, images) for member in members]
+    n_outputs = _n_outputs(opened[0], images, classes)
     exported: list[ExportReport] = []
-    for number, module in enumerate(modules):
-        graphs = classifier_graphs(module, images, n_outputs=n_outputs, layer=layer, companions=companions)
-        exported.append(
-            export_classifier(
-                graphs,
-                folder,
-                f"member-{number}",
-                images,
-                n_outputs,
-                on_progress=partial(_compiling, report, number, len(modules)),
-            )
-        )
+    for number, member in enumerate(opened):
+        progress = partial(_compiling, report, number, len(opened))
+        how: dict[str, Any] = {"n_outputs": n_outputs, "layer": layer, "companions": companions}
+        exported.append(_exported(member, folder, f"member-{number}", images, how, progress))
+    modules = [each.module for each in opened if each.module is not None]
     if form != "onnx":
         write_traced(folder / TRACED, modules, images)
     if domain is not None:
@@ -132,7 +135,7 @@ def bundle_classifier(
         classes=tuple(classes),
         n_outputs=n_outputs,
         input=model_input,
-        n_members=len(modules),
+        n_members=len(opened),
         graphs=names,
         explainers=allowed,
         refused=refused,
@@ -146,6 +149,57 @@ def bundle_classifier(
         defaults=_defaults(model_input),
     )
     return save_classifier(folder, manifest)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A member, without a softmax or sigmoid at its end.
+
+    Attributes:
+        module: Module that can be compiled; None if the member is a file that radlens cannot differentiate.
+        file: ONNX file; None for other members.
+        reason: Reason why there is no module.
+    """
+
+    module: nn.Module | None
+    file: OnnxFile | None = None
+    reason: str = ""
+
+    def outputs(self, images: Tensor) -> Any:
+        """Return what the member computes from images."""
+        if self.module is None:
+            assert self.file is not None, "only a file has no module"
+            return torch.from_numpy(self.file.run(images.numpy()))
+        with torch.no_grad():
+            return self.module.eval()(images)
+
+
+def _opened(member: Source, images: Tensor) -> _Opened:
+    if form_of(member) != "onnx":
+        return _Opened(logits_of_module(as_module(member, images), images))
+    file = logits_of_file(read_onnx(member, images), images.numpy())
+    try:
+        return _Opened(OnnxModule(file, images), file)
+    except BundleError as error:
+        return _Opened(None, file, str(error))
+
+
+def _exported(
+    member: _Opened, folder: Path, prefix: str, images: Tensor, how: Mapping[str, Any], report: Callable[..., None]
+) -> ExportReport:
+    """Write the graphs of a member: those that can be compiled, or the prediction of an ONNX file as it is."""
+    reason = member.reason
+    if member.module is not None:
+        found = export_classifier(
+            classifier_graphs(member.module, images, **how), folder, prefix, images, how["n_outputs"], on_progress=report
+        )
+        if member.file is None or asks.PREDICTION in found.graphs:
+            return found
+        reason = found.missing[asks.PREDICTION]
+    assert member.file is not None, "only a file has no module"
+    return export_black_box(
+        member.file, folder, prefix, images, f"radlens cannot differentiate {member.file.path.name}: {reason}"
+    )
 
 
 class _Members(nn.Module):
@@ -354,9 +408,8 @@ def _examples(examples: np.ndarray | None, model_input: ModelInput) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(examples[:2], dtype=np.float32))
 
 
-def _n_outputs(module: nn.Module, images: Tensor, classes: Sequence[str]) -> int:
-    with torch.no_grad():
-        output = module.eval()(images)
+def _n_outputs(member: _Opened, images: Tensor, classes: Sequence[str]) -> int:
+    output = member.outputs(images)
     if not isinstance(output, Tensor) or output.ndim != 2:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InvalidInput(f"the network must map {tuple(images.shape)} to logits (b, n), got {got}")
