@@ -79,8 +79,8 @@ def command(
 ) -> None:
     """Bundle your own classifier with graphs for every explanation that its form allows, and archive it.
 
-    The network takes images (b, c, h, w) float32 and returns logits (b, n), without softmax or sigmoid. ONNX and
-    TorchScript files allow fewer methods than Python modules; docs/models.md lists them.
+    The network takes images (b, c, h, w) float32 and returns logits (b, n); a softmax or sigmoid at its end is left
+    out. ONNX and TorchScript files allow fewer methods than Python modules; docs/models.md lists them.
     """
     require_word("--name", name)
     require_word("--version", version)

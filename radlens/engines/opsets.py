@@ -15,8 +15,8 @@ OLDEST = 13
 """First operator set whose meaning :mod:`radlens.engines.torch_operations` implements."""
 
 OLD_NEAREST = "simple"
-"""Rounding of ``Resize`` before opset 11 in ONNX Runtime: up where the axis gets shorter, otherwise down. Its name is our
-own; only :mod:`radlens.engines.torch_operations` sees it."""
+"""Rounding of ``Resize`` before opset 11 in ONNX Runtime: up where the axis gets shorter, otherwise down. It is no name
+of ONNX; only :mod:`radlens.engines.torch_operations` sees it."""
 
 _NEW_RESIZE = 11
 """First operator set in which ``Resize`` says how coordinates are computed."""
@@ -42,11 +42,17 @@ def up_to_date(model: ModelProto, name: str) -> ModelProto:
         return model
     try:
         made = version_converter.convert_version(shape_inference.infer_shapes(model), OLDEST)
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except (
+        version_converter.ConvertError,
+        shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise BundleError(
-            f"{name} must be of ONNX operator set {OLDEST} or newer, got {opset}, which cannot be converted ({reason}); "
-            f"export the model again with opset_version=17"
+            f"{name} must be of ONNX operator set {OLDEST} or newer, got {opset}, which cannot be converted "
+            f"({reason}); export the model again with opset_version=17"
         ) from error
     if opset < _NEW_RESIZE:
         _as_before_11(made)

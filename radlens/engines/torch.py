@@ -218,24 +218,31 @@ def golden_values(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
 
 def _with_known_operations(model: ModelProto) -> ModelProto:
     """Return a model in which unknown operations are written as others, where the ONNX standard says how."""
-    opset = opset_of(model)
-    other = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")} - {*OPERATIONS, "Constant"}
-    # Before version 21 its scales are those of groups, which torch does not have.
-    other |= {"GroupNormalization"} if opset < _GROUP_NORM else set()
-    if not other.intersection(node.op_type for node in model.graph.node):
+    other = _unknown(model)
+    if not other:
         return model
-    made = ModelProto()
-    made.CopyFrom(model)
+    typed = ModelProto()
+    typed.CopyFrom(model)
     # The inliner looks for the types of weights among those of values.
-    made.graph.value_info.extend(
+    typed.graph.value_info.extend(
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
     )
     try:
-        return inliner.inline_selected_functions(made, [("", name) for name in other], inline_schema_functions=True)
+        made = inliner.inline_selected_functions(typed, [("", name) for name in other], inline_schema_functions=True)
     except RuntimeError as error:
         # An operation that needs types or sizes which the file does not state.
         log.info("unknown operations cannot be written as others: %s", error)
         return model
+    # An error names the operation of the file, not a part of it.
+    return model if _unknown(made) else made
+
+
+def _unknown(model: ModelProto) -> set[str]:
+    """Return the operations of the standard that a model has and this engine does not."""
+    used = {node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}
+    # Before version 21 its scales are those of groups, which torch does not have.
+    old = {"GroupNormalization"} if opset_of(model) < _GROUP_NORM else set()
+    return used - ({*OPERATIONS, "Constant"} - old)
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""ONNX operations in torch, opset 13 to 22, as used in graphs of radlens and of torch's exporter.
+"""ONNX operations in torch, opset 13 to 22, as used in graphs of radlens and of torch's exporters.
 
 Each function takes the node and its inputs as tensors, with None for a missing optional input, and returns a tensor or
 a list of tensors. Shapes and indices are int64 tensors on the CPU. Semantics are those of the ONNX operator reference.
@@ -692,16 +692,17 @@ def _resize(
     wanted = None if sizes is None or not sizes.numel() else _numbers(sizes)
     if wanted is not None and node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise node.unsupported("keep_aspect_ratio_policy")
-    assert wanted is not None or scales is not None, "ONNX requires scales or sizes"
+    factors = [1.0] * len(along) if scales is None else _numbers(scales)
     for index, axis in enumerate(along):
         length = x.shape[axis]
         # First, since nothing may be computed from the symbolic size of the batch.
-        if (_numbers(scales)[index] == 1 if wanted is None else wanted[index] == length):
+        is_same = factors[index] == 1 if wanted is None else wanted[index] == length
+        if is_same:
             continue
         if wanted is not None:
             new, scale = wanted[index], float(np.float32(wanted[index]) / np.float32(length))
         else:
-            scale = _numbers(scales)[index]
+            scale = factors[index]
             # In float32, as ONNX Runtime: 10 pixels by 1.4 are 14, but 13 in float64, where 1.4f is 1.39999998.
             new = math.floor(np.float32(length) * np.float32(scale))
         x = _resized(node, x, axis % x.ndim, new, scale)

@@ -30,7 +30,8 @@ class EagerClassifier(Model):
         image_shape: ``(c, h, w)``.
         layer: Path of the module that returns the last feature maps; if None, tracing the module finds them.
         companions: Other networks that questions need, by name.
-        as_is: Whether to explain the outputs of a module that ends in a softmax or sigmoid, and not the logits before it.
+        as_is: Whether to explain the outputs of a module that ends in a softmax or sigmoid as they are; by default the
+            logits before it are explained.
 
     Raises:
         InvalidInput: The module fails on images of this shape, or does not map them to logits.

@@ -5,7 +5,8 @@ positive class, since all of them are above zero.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,9 +50,12 @@ _OF_TORCH = {
     **dict.fromkeys((aten._log_softmax, aten.log_softmax), "LogSoftmax"),
     **dict.fromkeys((aten.sigmoid, aten.sigmoid_), "Sigmoid"),
     **dict.fromkeys((aten.view, aten._unsafe_view, aten.reshape, aten.flatten, aten.squeeze, aten.unsqueeze), "shape"),
+    aten.unflatten: "shape",
     **dict.fromkeys((aten.detach, aten.alias, aten.clone, aten._to_copy, aten.contiguous, aten.dropout), "shape"),
     **dict.fromkeys((aten.mean, aten.avg_pool2d, aten.adaptive_avg_pool2d, aten._adaptive_avg_pool2d), "mean"),
-    **dict.fromkeys((aten.addmm, aten.mm, aten.bmm, aten.matmul, aten.linear, aten.convolution, aten.conv2d), "product"),
+    **dict.fromkeys(
+        (aten.addmm, aten.mm, aten.bmm, aten.matmul, aten.linear, aten.convolution, aten.conv2d), "product"
+    ),
     **dict.fromkeys((aten.add, aten.add_), "sum"),
 }
 
@@ -61,7 +65,7 @@ _SMALL = 100_000
 _TOLERANCE = 1e-4
 """Largest relative error of probabilities that are computed from the logits."""
 
-_FUNCTIONS = {"Softmax": nn.Softmax, "LogSoftmax": nn.LogSoftmax, "Sigmoid": nn.Sigmoid}
+_LAYERS = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
 
 
 def logits_of_file(file: OnnxFile, images: np.ndarray) -> OnnxFile:
@@ -194,22 +198,19 @@ class _Recorder(TorchDispatchMode):
         return self._made[id(value)][1] if id(value) in self._made else ("", [])
 
 
-class _results_of_endings:
-    """Context whose value is a list that gets the path and the result of every softmax or sigmoid layer."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._layers = [(n, m) for n, m in module.named_modules() if n and isinstance(m, tuple(_FUNCTIONS.values()))]
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> list[tuple[str, Tensor]]:
-        found: list[tuple[str, Tensor]] = []
-        for path, layer in self._layers:
-            hook = layer.register_forward_hook(lambda _, __, result, path=path: found.append((path, result)))
-            self._handles.append(hook)
-        return found
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
+@contextmanager
+def _results_of_endings(module: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
+    """Yield a list that gets the path and the result of every softmax or sigmoid layer that is called."""
+    found: list[tuple[str, Tensor]] = []
+    layers = [(path, layer) for path, layer in module.named_modules() if path and isinstance(layer, _LAYERS)]
+    handles = [
+        layer.register_forward_hook(lambda _, __, result, path=path: found.append((path, result)))
+        for path, layer in layers
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
             handle.remove()
 
 
@@ -301,5 +302,3 @@ def _require_wide(outputs: Any) -> None:
 
 def _tell(kind: str) -> None:
     log.warning("the network ends in a %s, which is left out: radlens explains the logits before it", kind.lower())
-
-

@@ -223,7 +223,13 @@ def _runnable(path: Path, given: Any, images: np.ndarray) -> tuple[str, np.ndarr
         BundleError: It does not run the file.
         InvalidInput: The file takes images of another shape, or the first axis of its output is not the batch.
     """
-    session, dims = cpu_session(path), _dims(given)
+    dims = _dims(given)
+    try:
+        session = cpu_session(path)
+    except BundleError as error:
+        if given.type.tensor_type.elem_type == TensorProto.FLOAT:
+            raise
+        raise BundleError(f"{error}; export it in float32") from error
     layouts = [name for name in _AXES if _fits(dims, [images.shape[axis] for axis in _AXES[name]])]
     if not layouts:
         raise InvalidInput(
@@ -255,10 +261,11 @@ def _shown(dims: Sequence[int | str]) -> str:
 
 
 def _remedy(dims: Sequence[int | str], images: np.ndarray) -> str:
-    for channels, *sizes in (dims[1:], (dims[3], dims[1], dims[2])):
-        if channels in (1, 3) or isinstance(channels, str):
-            shape = "x".join(str(size) if isinstance(size, int) else str(n) for size, n in zip(sizes, images.shape[2:]))
-            return f"bundle it with --channels {channels if isinstance(channels, int) else images.shape[1]} --shape {shape}"
+    for order in ((1, 2, 3), (3, 1, 2)):
+        given = zip((dims[axis] for axis in order), images.shape[1:], strict=True)
+        channels, *size = (wanted if isinstance(wanted, int) else own for wanted, own in given)
+        if channels in (1, 3):
+            return f"bundle it with --channels {channels} --shape {size[0]}x{size[1]}"
     return "export it for images of 1 or 3 channels"
 
 
@@ -369,7 +376,9 @@ def _with_dynamic_batch(model: ModelProto, size: int) -> ModelProto:
     made = ModelProto()
     made.CopyFrom(model)
     known = {tensor.name: tensor for tensor in made.graph.initializer}
-    known |= {n.output[0]: a.t for n in made.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    known |= {
+        n.output[0]: a.t for n in made.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+    }
     for place, node in enumerate(made.graph.node):
         if node.op_type != "Reshape" or node.input[1] not in known:
             continue

@@ -56,7 +56,9 @@ class OnnxModule(nn.Module):
         self._names: dict[str, str] = {}
         self._whole: dict[str, Tensor] = {}
         used = {name for step in self.steps for name in step.inputs} | {OUTPUT}
-        read = {step.inputs[k] for step in self.steps for k in _READ.get(step.node.operation, ()) if k < len(step.inputs)}
+        read = {
+            step.inputs[k] for step in self.steps for k in _READ.get(step.node.operation, ()) if k < len(step.inputs)
+        }
         for number, (name, value) in enumerate(found.constants.items()):
             if name not in used:
                 continue
@@ -147,7 +149,8 @@ def _known(engine: TorchEngine) -> set[str]:
 
 def _values(engine: TorchEngine, known: set[str], images: Tensor) -> dict[str, Tensor]:
     """Run the graph, and return the values of ``known``."""
-    values, found = {**engine.constants, INPUT: images}, {}
+    values = {**engine.constants, INPUT: images}
+    found: dict[str, Tensor] = {}
     with torch.no_grad():
         for step in engine.steps:
             done = replace(step, done=())
@@ -160,7 +163,7 @@ def _values(engine: TorchEngine, known: set[str], images: Tensor) -> dict[str, T
 
 def _growing(values: Sequence[Tensor]) -> _Growing | None:
     """Return integers that grow linearly with the batch; None for other values."""
-    first, second, third = values
+    first = values[0]
     if first.dtype.is_floating_point or first.ndim > 1 or len({value.shape for value in values}) > 1:
         return None
     a, b, c = (value.long().reshape(-1) for value in values)

@@ -362,7 +362,7 @@ def test_where_torch_cannot_stand_in_engines_are_taken_as_they_are(alone, monkey
     weights, limit = {}, None
     node = helper.make_node("Identity", ["x"], ["y"])
     if reason == "unknown operation":
-        node = helper.make_node("Shrink", ["x"], ["y"], name="shrink")
+        node = helper.make_node("Hardmax", ["x"], ["y"], name="hardmax")
     if reason == "not finite":
         node, weights = helper.make_node("Div", ["x", "zero"], ["y"]), {"zero": np.zeros(1, np.float32)}
     if reason == "memory":

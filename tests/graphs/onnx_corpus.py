@@ -78,7 +78,12 @@ _NORM = {"s": _f(1, 2), "t": _f(-1, 0.5), "m": _f(0.3, -2), "v": _f(4, 0.5)}
 OPERATORS = [
     Operator("Clip, ReLU6", (7, 8, 9, 10), [N("Clip", ["x"], ["y"], min=0.0, max=6.0)]),
     Operator("Clip from below", (7, 10), [N("Clip", ["x"], ["y"], min=-1.0)]),
-    Operator("Clip by inputs", (11, 12, 13, 20), [N("Clip", ["x", "a", "b"], ["y"])], {"a": np.float32(0), "b": np.float32(6)}),
+    Operator(
+        "Clip by inputs",
+        (11, 12, 13, 20),
+        [N("Clip", ["x", "a", "b"], ["y"])],
+        {"a": np.float32(0), "b": np.float32(6)},
+    ),
     Operator("Clip from above by an input", (11, 13, 18), [N("Clip", ["x", "", "b"], ["y"])], {"b": np.float32(2)}),
     Operator("Softmax of all behind axis 1", (7, 9, 11, 12), [N("Softmax", ["x"], ["y"])]),
     Operator("Softmax of axis 2", (8, 11, 12), [N("Softmax", ["x"], ["y"], axis=2)]),
@@ -88,12 +93,26 @@ OPERATORS = [
     Operator("Split evenly", (7, 11, 13), [N("Split", ["x"], ["a", "y"], axis=1)], channels=4),
     Operator("Split by input", (13, 18), [N("Split", ["x", "p"], ["a", "y"], axis=1)], {"p": _i(1, 3)}, channels=4),
     Operator("Split, unequal parts", (18, 20), [N("Split", ["x"], ["a", "b", "y"], axis=3, num_outputs=3)]),
-    Operator("Squeeze and Unsqueeze", (7, 11, 12), [N("Unsqueeze", ["x"], ["a"], axes=[1, 4]), N("Squeeze", ["a"], ["y"], axes=[1])]),
+    Operator(
+        "Squeeze and Unsqueeze",
+        (7, 11, 12),
+        [N("Unsqueeze", ["x"], ["a"], axes=[1, 4]), N("Squeeze", ["a"], ["y"], axes=[1])],
+    ),
     Operator("Pad by attribute", (7, 9, 10), [N("Pad", ["x"], ["y"], pads=[0, 0, 1, 2, 0, 0, 0, 3], value=1.5)]),
     Operator("Pad by reflection", (7, 9, 10), [N("Pad", ["x"], ["y"], pads=[0, 0, 1, 2, 0, 0, 0, 3], mode="reflect")]),
     Operator("Pad by the edge", (8, 10), [N("Pad", ["x"], ["y"], pads=[0, 0, 1, 2, 0, 0, 0, 3], mode="edge")]),
-    Operator("Pad by input", (11, 13, 18, 19), [N("Pad", ["x", "p", "v"], ["y"])], {"p": _i(0, 0, 1, 2, 0, 0, 0, -3), "v": np.float32(2)}),
-    Operator("Pad of two axes", (18, 20), [N("Pad", ["x", "p", "", "a"], ["y"], mode="reflect")], {"p": _i(1, 2, 0, 3), "a": _i(-2, -1)}),
+    Operator(
+        "Pad by input",
+        (11, 13, 18, 19),
+        [N("Pad", ["x", "p", "v"], ["y"])],
+        {"p": _i(0, 0, 1, 2, 0, 0, 0, -3), "v": np.float32(2)},
+    ),
+    Operator(
+        "Pad of two axes",
+        (18, 20),
+        [N("Pad", ["x", "p", "", "a"], ["y"], mode="reflect")],
+        {"p": _i(1, 2, 0, 3), "a": _i(-2, -1)},
+    ),
     Operator("Slice by attribute", (7, 9), [N("Slice", ["x"], ["y"], axes=[2, 3], starts=[1, -4], ends=[100, -1])]),
     Operator("Slice without axes", (7, 9), [N("Slice", ["x"], ["y"], starts=[0, 1], ends=[100, 2])]),
     Operator(
@@ -129,32 +148,83 @@ OPERATORS = [
                 N("Shape", ["x"], ["n"]),
                 N("Slice", ["n", "a", "b"], ["m"]),
                 N("Concat", ["m", "z"], ["k"], axis=0),
-                N("Resize", ["x", "r", "r", "k"], ["y"], nearest_mode=rounding, coordinate_transformation_mode="asymmetric"),
+                N(
+                    "Resize",
+                    ["x", "r", "r", "k"],
+                    ["y"],
+                    nearest_mode=rounding,
+                    coordinate_transformation_mode="asymmetric",
+                ),
             ],
             {"z": _i(13, 15), "r": _f(), "a": _i(0), "b": _i(2)},
         )
         for rounding in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
     ),
-    Operator("Resize of two axes", (18, 19, 20), [N("Resize", ["x", "", "s"], ["y"], axes=[2, 3], mode="linear")], {"s": _f(1.4, 0.5)}),
+    Operator(
+        "Resize of two axes",
+        (18, 19, 20),
+        [N("Resize", ["x", "", "s"], ["y"], axes=[2, 3], mode="linear")],
+        {"s": _f(1.4, 0.5)},
+    ),
     Operator("Flatten", (7, 9, 11, 13, 21), [N("Flatten", ["x"], ["y"])]),
-    *(Operator(f"Flatten axis {axis}", (11, 13), [N("Flatten", ["x"], ["y"], axis=axis)]) for axis in (-3, -2, -1, 0, 2, 4)),
+    *(
+        Operator(f"Flatten axis {axis}", (11, 13), [N("Flatten", ["x"], ["y"], axis=axis)])
+        for axis in (-3, -2, -1, 0, 2, 4)
+    ),
     Operator("Flatten axis 3", (7, 9), [N("Flatten", ["x"], ["y"], axis=3)]),
     Operator("BatchNormalization", (7, 9, 14, 15), [N("BatchNormalization", ["x", "s", "t", "m", "v"], ["y"])], _NORM),
-    Operator("InstanceNormalization", (7, 13), [N("InstanceNormalization", ["x", "s", "t"], ["y"])], {k: _NORM[k] for k in "st"}),
+    Operator(
+        "InstanceNormalization",
+        (7, 13),
+        [N("InstanceNormalization", ["x", "s", "t"], ["y"])],
+        {k: _NORM[k] for k in "st"},
+    ),
     Operator("LayerNormalization", (17, 20), [N("LayerNormalization", ["x", "s"], ["y"])], {"s": _normal(10)}),
-    Operator("GroupNormalization, scales of channels", (21, 22), [N("GroupNormalization", ["x", "s", "t"], ["y"], num_groups=2)], {"s": _normal(4), "t": _normal(4)}, channels=4),
-    Operator("GroupNormalization, scales of groups", (18, 20), [N("GroupNormalization", ["x", "s", "t"], ["y"], num_groups=2)], {k: _NORM[k] for k in "st"}, channels=4),
-    Operator("Softmax in the middle", (11, 12), [N("Relu", ["x"], ["a"]), N("Softmax", ["a"], ["b"], axis=3), N("Mul", ["b", "x"], ["y"])]),
+    Operator(
+        "GroupNormalization, scales of channels",
+        (21, 22),
+        [N("GroupNormalization", ["x", "s", "t"], ["y"], num_groups=2)],
+        {"s": _normal(4), "t": _normal(4)},
+        channels=4,
+    ),
+    Operator(
+        "GroupNormalization, scales of groups",
+        (18, 20),
+        [N("GroupNormalization", ["x", "s", "t"], ["y"], num_groups=2)],
+        {k: _NORM[k] for k in "st"},
+        channels=4,
+    ),
+    Operator(
+        "Softmax in the middle",
+        (11, 12),
+        [N("Relu", ["x"], ["a"]), N("Softmax", ["a"], ["b"], axis=3), N("Mul", ["b", "x"], ["y"])],
+    ),
     Operator("Swish", (24,), [N("Swish", ["x"], ["y"])]),
     Operator("RMSNormalization", (23,), [N("RMSNormalization", ["x", "s"], ["y"])], {"s": _normal(10)}),
     Operator("MeanVarianceNormalization", (9, 13), [N("MeanVarianceNormalization", ["x"], ["y"], axes=[2, 3])]),
     Operator("LRN", (7, 13), [N("LRN", ["x"], ["y"], size=3, alpha=0.1, beta=0.75, bias=2.0)], channels=5),
     Operator("LpPool", (7, 11, 18), [N("LpPool", ["x"], ["y"], kernel_shape=[2, 3], strides=[2, 1], p=2)]),
     Operator("LpNormalization", (7, 13), [N("LpNormalization", ["x"], ["y"], axis=1)]),
-    Operator("AveragePool", (7, 10, 11, 19), [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 0, 1, 2], strides=[2, 2])]),
-    Operator("AveragePool with its border", (7, 11), [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)]),
-    Operator("MaxPool up to the end", (10, 12), [N("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)]),
-    Operator("MaxPool, same size", (7, 11), [N("MaxPool", ["x"], ["y"], kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_UPPER")]),
+    Operator(
+        "AveragePool",
+        (7, 10, 11, 19),
+        [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 0, 1, 2], strides=[2, 2])],
+    ),
+    Operator(
+        "AveragePool with its border",
+        (7, 11),
+        [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)],
+    ),
+    Operator(
+        "MaxPool up to the end",
+        (10, 12),
+        [N("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)],
+    ),
+    Operator(
+        "MaxPool, same size",
+        (7, 11),
+        [N("MaxPool", ["x"], ["y"], kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_UPPER")],
+    ),
     Operator("ReduceMean by attribute", (7, 11, 13, 17), [N("ReduceMean", ["x"], ["y"], axes=[2, 3])]),
     Operator("ReduceMean by input", (18, 20), [N("ReduceMean", ["x", "a"], ["y"], keepdims=0)], {"a": _i(2, -1)}),
     Operator("ReduceSum by attribute", (7, 11, 12), [N("ReduceSum", ["x"], ["y"], axes=[2], keepdims=0)]),
@@ -163,16 +233,72 @@ OPERATORS = [
     Operator("TopK by attribute", (7, 9), [N("TopK", ["x"], ["y", "i"], axis=3, k=3)]),
     Operator("TopK by input", (10, 11), [N("TopK", ["x", "k"], ["y", "i"], axis=3)], {"k": _i(3)}),
     Operator("PRelu", (7, 9, 16), [N("PRelu", ["x", "s"], ["y"])], {"s": _normal(2, 1, 1)}),
-    Operator("LeakyRelu, HardSigmoid, Elu", (7, 13), [N("LeakyRelu", ["x"], ["a"], alpha=0.3), N("HardSigmoid", ["a"], ["b"], alpha=0.1), N("Elu", ["b"], ["y"])]),
-    Operator("Conv and its transpose", (7, 11), [N("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]), N("ConvTranspose", ["a", "u"], ["y"], strides=[2, 2], output_padding=[1, 1])], {"w": _normal(3, 2, 3, 3), "u": _normal(3, 2, 3, 3)}),
-    Operator("Gemm", (7, 9, 11, 13), [N("Flatten", ["x"], ["a"]), N("Gemm", ["a", "w", "c"], ["y"], transB=1, alpha=0.5)], {"w": _normal(3, 180), "c": _normal(3)}),
-    Operator("MatMul and broadcast", (7, 13), [N("MatMul", ["x", "w"], ["a"]), N("Add", ["a", "c"], ["y"])], {"w": _normal(10, 4), "c": _normal(4)}),
-    Operator("Max, Min, Sum, Mean", (8, 13), [N("Max", ["x", "c"], ["a"]), N("Min", ["a", "x", "d"], ["e"]), N("Mean", ["e", "x"], ["f"]), N("Sum", ["f", "x", "c"], ["y"])], {"c": _f(0.5), "d": _f(2)}),
-    Operator("Transpose and Concat", (7, 13), [N("Transpose", ["x"], ["a"], perm=[0, 1, 3, 2]), N("Transpose", ["a"], ["b"], perm=[0, 1, 3, 2]), N("Concat", ["x", "b"], ["y"], axis=1)]),
+    Operator(
+        "LeakyRelu, HardSigmoid, Elu",
+        (7, 13),
+        [N("LeakyRelu", ["x"], ["a"], alpha=0.3), N("HardSigmoid", ["a"], ["b"], alpha=0.1), N("Elu", ["b"], ["y"])],
+    ),
+    Operator(
+        "Conv and its transpose",
+        (7, 11),
+        [
+            N("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+            N("ConvTranspose", ["a", "u"], ["y"], strides=[2, 2], output_padding=[1, 1]),
+        ],
+        {"w": _normal(3, 2, 3, 3), "u": _normal(3, 2, 3, 3)},
+    ),
+    Operator(
+        "Gemm",
+        (7, 9, 11, 13),
+        [N("Flatten", ["x"], ["a"]), N("Gemm", ["a", "w", "c"], ["y"], transB=1, alpha=0.5)],
+        {"w": _normal(3, 180), "c": _normal(3)},
+    ),
+    Operator(
+        "MatMul and broadcast",
+        (7, 13),
+        [N("MatMul", ["x", "w"], ["a"]), N("Add", ["a", "c"], ["y"])],
+        {"w": _normal(10, 4), "c": _normal(4)},
+    ),
+    Operator(
+        "Max, Min, Sum, Mean",
+        (8, 13),
+        [
+            N("Max", ["x", "c"], ["a"]),
+            N("Min", ["a", "x", "d"], ["e"]),
+            N("Mean", ["e", "x"], ["f"]),
+            N("Sum", ["f", "x", "c"], ["y"]),
+        ],
+        {"c": _f(0.5), "d": _f(2)},
+    ),
+    Operator(
+        "Transpose and Concat",
+        (7, 13),
+        [
+            N("Transpose", ["x"], ["a"], perm=[0, 1, 3, 2]),
+            N("Transpose", ["a"], ["b"], perm=[0, 1, 3, 2]),
+            N("Concat", ["x", "b"], ["y"], axis=1),
+        ],
+    ),
     Operator("DepthToSpace", (7, 11, 13), [N("DepthToSpace", ["x"], ["y"], blocksize=2)], channels=8),
-    Operator("DepthToSpace, columns first", (11, 13), [N("DepthToSpace", ["x"], ["y"], blocksize=2, mode="CRD")], channels=8),
-    Operator("Expand, Where, Greater", (9, 13), [N("Greater", ["x", "c"], ["g"]), N("Expand", ["d", "z"], ["e"]), N("Where", ["g", "x", "e"], ["y"])], {"c": _f(0), "d": _f(1, 2).reshape(2, 1, 1), "z": _i(2, 9, 10)}),
-    Operator("Cast and Pow", (7, 9, 13), [N("Cast", ["x"], ["i"], to=TensorProto.INT32), N("Cast", ["i"], ["f"], to=TensorProto.FLOAT), N("Pow", ["f", "p"], ["y"])], {"p": _f(2)}),
+    Operator(
+        "DepthToSpace, columns first", (11, 13), [N("DepthToSpace", ["x"], ["y"], blocksize=2, mode="CRD")], channels=8
+    ),
+    Operator(
+        "Expand, Where, Greater",
+        (9, 13),
+        [N("Greater", ["x", "c"], ["g"]), N("Expand", ["d", "z"], ["e"]), N("Where", ["g", "x", "e"], ["y"])],
+        {"c": _f(0), "d": _f(1, 2).reshape(2, 1, 1), "z": _i(2, 9, 10)},
+    ),
+    Operator(
+        "Cast and Pow",
+        (7, 9, 13),
+        [
+            N("Cast", ["x"], ["i"], to=TensorProto.INT32),
+            N("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+            N("Pow", ["f", "p"], ["y"]),
+        ],
+        {"p": _f(2)},
+    ),
     Operator("Gather backwards", (11, 13), [N("Gather", ["x", "i"], ["y"], axis=1)], {"i": _i(-1, 0)}),
     Operator("Mish and HardSwish", (18, 22), [N("Mish", ["x"], ["a"]), N("HardSwish", ["a"], ["y"])]),
     Operator("Gelu", (20,), [N("Gelu", ["x"], ["y"], approximate="tanh")]),
@@ -256,7 +382,10 @@ class Transformer(nn.Module):
         self.patches, self.token = nn.Conv2d(1, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
         self.places = nn.Parameter(torch.randn(1, 17, 8))
         self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
-        self.mlp, self.head = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)), nn.Linear(8, 3)
+        self.mlp, self.head = (
+            nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)),
+            nn.Linear(8, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return three logits."""
@@ -304,7 +433,9 @@ def images(n: int, seed: int = 0) -> Tensor:
     return torch.randn(n, 1, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2
 
 
-def export(module: nn.Module, path: Path, exporter: str, opset: int, *, fixed: bool = False, example: Tensor | None = None) -> Path:
+def export(
+    module: nn.Module, path: Path, exporter: str, opset: int, *, fixed: bool = False, example: Tensor | None = None
+) -> Path:
     """Write a module as ONNX.
 
     Args:
@@ -333,10 +464,10 @@ def silence() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
+        nowhere = io.StringIO()
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 

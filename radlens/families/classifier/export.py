@@ -111,7 +111,9 @@ def export_black_box(file: OnnxFile, folder: Path, prefix: str, examples: Tensor
         reason: Reason why there is no gradient.
     """
     path, inputs = folder / f"{prefix}.{asks.PREDICTION}.onnx", {"images": examples.numpy()}
-    onnx.save(file.model, path, save_as_external_data=file.model.ByteSize() > EMBEDDED_LIMIT, location=f"{path.name}.data")
+    onnx.save(
+        file.model, path, save_as_external_data=file.model.ByteSize() > EMBEDDED_LIMIT, location=f"{path.name}.data"
+    )
     expected = file.run(inputs["images"])
     golden = _of_torch(path, inputs, expected, file.tolerance) or _of_onnxruntime(path, inputs)
     golden.save(path)

@@ -191,7 +191,12 @@ def _exported(
     reason = member.reason
     if member.module is not None:
         found = export_classifier(
-            classifier_graphs(member.module, images, **how), folder, prefix, images, how["n_outputs"], on_progress=report
+            classifier_graphs(member.module, images, **how),
+            folder,
+            prefix,
+            images,
+            how["n_outputs"],
+            on_progress=report,
         )
         if member.file is None or asks.PREDICTION in found.graphs:
             return found
