@@ -204,6 +204,7 @@ OPERATORS = [
     Operator("MeanVarianceNormalization", (9, 13), [N("MeanVarianceNormalization", ["x"], ["y"], axes=[2, 3])]),
     Operator("LRN", (7, 13), [N("LRN", ["x"], ["y"], size=3, alpha=0.1, beta=0.75, bias=2.0)], channels=5),
     Operator("LpPool", (7, 11, 18), [N("LpPool", ["x"], ["y"], kernel_shape=[2, 3], strides=[2, 1], p=2)]),
+    Operator("LpNormalization, p = 1", (13,), [N("LpNormalization", ["x"], ["y"], axis=1, p=1)]),
     Operator("LpNormalization", (7, 13), [N("LpNormalization", ["x"], ["y"], axis=1)]),
     Operator(
         "AveragePool",

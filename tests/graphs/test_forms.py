@@ -77,7 +77,7 @@ def written(path, nodes, *, inputs=("x",), batch="b"):
     given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in inputs]
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
     graph = helper.make_graph(nodes, "g", given, [output])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
     return path
 
 
