@@ -25,7 +25,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
 from radlens.evaluation.wrong_images import OTHER_OBJECTS, WRONG_IMAGES
-from radlens.families.classifier.domain import fit_domain
+from radlens.families.classifier.domain import ImageDomain, fit_domain
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run
 from radlens.families.classifier.training_data import ImageSet, open_set
 from radlens.phantoms import mammogram, ultrasound
@@ -114,7 +114,7 @@ def _normalised(maps: np.ndarray) -> np.ndarray:
     return maps / np.maximum(np.linalg.norm(maps, axis=1, keepdims=True), 1e-12)
 
 
-def scores_of(domain, others: Others, images: np.ndarray) -> dict[str, np.ndarray]:
+def scores_of(domain: ImageDomain, others: Others, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return all scores of preprocessed images by name."""
     return {OURS: np.array([domain.score(image) for image in images])} | others(images)
 

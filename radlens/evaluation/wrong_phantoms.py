@@ -882,6 +882,11 @@ def _lettered(source: Source) -> Pixels:
     return shown
 
 
+@_right("spacing stated 0.2 % too large")
+def _hardly_large(source: Source) -> tuple[Pixels, tuple[float, float]]:
+    return source.pixels, (1.002 * source.spacing_mm, 1.002 * source.spacing_mm)
+
+
 @_right("oblong pixels")
 def _oblong(source: Source) -> tuple[Pixels, tuple[float, float]]:
     spacing = (source.spacing_mm, 1.2 * source.spacing_mm if source.spacing_mm < 0.08 else 0.8 * source.spacing_mm)

@@ -113,6 +113,16 @@ def test_pixels_must_be_finite():
         cdmam.locate(np.full((300, 300), np.nan), 1.0)
 
 
+@pytest.mark.parametrize(("error", "is_fitted"), [(-0.004, True), (0.0005, True), (0.00005, False)])
+def test_spacing_is_that_of_the_grid(error, is_fitted):
+    """A header may round it; the grid knows it. Deviations that move no disk are left alone."""
+    layout = cdmam.Layout.with_margin(1, SPACING_MM, shift_mm=(1.0, -0.7), rotation_deg=0.8)
+    image = cdmam.simulate(cdmam.SCENARIOS["2"], layout, seed=5)
+    found = find(image.pixels, SPACING_MM * (1 + error)).layout
+    assert found.spacing_mm[0] == pytest.approx(SPACING_MM if is_fitted else SPACING_MM * (1 + error), rel=2e-4)
+    assert misplaced_mm(found, layout) < 0.1
+
+
 @pytest.mark.parametrize("beside", [0.0, 4095.0])
 @pytest.mark.parametrize("search", [cdmam.locate, lambda pixels, step: find(pixels, step).layout])
 def test_edges_beside_the_plate_do_not_move_the_phantom(beside, search):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ __all__ = ["USUAL_SPACING_MM", "OpenedImage", "PhantomOpener", "spacing_caution"
 
 USUAL_SPACING_MM = 0.07
 """Pixel spacing, mm, of an image that states no spacing and whose lines do not reveal it."""
+
+_SPACING_ERROR = 5e-4
+"""Relative difference between stated and fitted pixel spacing that is worth a warning."""
 
 _KEPT = 2
 """Number of opened images that are cached for the next requests; each takes 40 MB."""
@@ -118,7 +122,15 @@ def spacing_of(image: Image) -> tuple[float, float]:
 
 
 def spacing_caution(opened: OpenedImage) -> str | None:
-    """Return a warning if the image does not state its pixel spacing."""
-    if opened.image.spacing_mm is not None or opened.spacing_mm is None:
+    """Return a warning if the image does not state its pixel spacing, or if the grid has another size at it."""
+    if opened.phantom is None or opened.spacing_mm is None:
         return None
-    return f"the image states no pixel spacing; the grid of the phantom fits {opened.spacing_mm[0]:.4f} mm"
+    fitted = math.sqrt(math.prod(opened.phantom.layout.spacing_mm))
+    if opened.image.spacing_mm is not None:
+        stated = math.sqrt(math.prod(opened.image.spacing_mm))
+        if abs(fitted / stated - 1) < _SPACING_ERROR:
+            return None
+        return (
+            f"the image states pixels of {stated:.5f} mm; {fitted:.5f} mm are used, which the grid of the phantom fits"
+        )
+    return f"the image states no pixel spacing; the grid of the phantom fits {fitted:.4f} mm"

@@ -31,6 +31,9 @@ __all__ = ["DOMAIN", "FEATURES", "LEAST_IMAGES", "LEAST_UNSEEN", "ImageDomain", 
 DOMAIN = "domain.npz"
 """File of the domain in a bundle."""
 
+Images = Sequence[NDArray[Any]] | NDArray[Any]
+"""Images ``(c, h, w)``, in a sequence or in one array ``(n, c, h, w)``."""
+
 LEAST_IMAGES = 200
 """Fewest images from which a domain is fitted: a covariance needs more images than numbers."""
 
@@ -68,10 +71,11 @@ FEATURES: tuple[str, ...] = tuple(name for _, name in _names())
 _KINDS: tuple[str, ...] = tuple(dict.fromkeys(kind for kind, _ in _names()))
 """Kinds of numbers, in words for a message."""
 
-_OF_KIND: tuple[NDArray[np.intp], ...] = tuple(
-    np.array([index for index, (its, _) in enumerate(_names()) if its == kind]) for kind in _KINDS
+_PARTS: tuple[NDArray[np.intp], ...] = (
+    *(np.array([index for index, (its, _) in enumerate(_names()) if its == kind]) for kind in _KINDS),
+    np.arange(len(FEATURES)),
 )
-"""Indices of the numbers of each kind."""
+"""Indices of the numbers of each kind, and of all numbers."""
 
 
 def features(image: NDArray[Any]) -> NDArray[np.float64]:
@@ -185,7 +189,7 @@ class ImageDomain:
                 found = cls(
                     mean=stored["mean"],
                     spread=stored["spread"],
-                    precisions=tuple(stored[f"precision_{k}"] for k in range(len(_KINDS) + 1)),
+                    precisions=tuple(stored[f"precision_{k}"] for k in range(len(_PARTS))),
                     usual=stored["usual"],
                     limit=float(stored["limit"]),
                     n_images=int(stored["n_images"]),
@@ -198,8 +202,8 @@ class ImageDomain:
 
 
 def fit_domain(
-    training: Sequence[NDArray[Any]],
-    unseen: Sequence[NDArray[Any]],
+    training: Images,
+    unseen: Images,
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageDomain:
@@ -221,7 +225,7 @@ def fit_domain(
     known, others = measured[: len(training)], measured[len(training) :]
     mean, spread = known.mean(axis=0), np.maximum(known.std(axis=0), _FLOOR)
     scaled = (known - mean) / spread
-    precisions = tuple(_precision(scaled[:, kind]) for kind in (*_OF_KIND, slice(None)))
+    precisions = tuple(_precision(scaled[:, kind]) for kind in _PARTS)
     logs = np.log([_distances((each - mean) / spread, precisions) for each in others])
     usual = np.stack([logs.mean(axis=0), logs.std(axis=0, ddof=1)], axis=1)
     scores = ((logs - usual[:, 0]) / usual[:, 1]).max(axis=1)
@@ -238,14 +242,12 @@ def _precision(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _distances(deviations: NDArray[np.float64], precisions: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Return the Mahalanobis distance of each kind of numbers and of all, over the root of their number."""
-    parts = [deviations[kind] for kind in (*_OF_KIND, slice(None))]
+    parts = [deviations[kind] for kind in _PARTS]
     squares = [part @ precision @ part / len(part) for part, precision in zip(parts, precisions, strict=True)]
     return np.sqrt(np.maximum(squares, _FLOOR))
 
 
-def _measured(
-    sets: Iterable[Sequence[NDArray[Any]]], on_progress: Callable[[int, int], None] | None
-) -> NDArray[np.float64]:
+def _measured(sets: Iterable[Images], on_progress: Callable[[int, int], None] | None) -> NDArray[np.float64]:
     images = [(each, k) for each in sets for k in range(len(each))]
     found = np.empty((len(images), len(FEATURES)))
     for done, (its, k) in enumerate(images):

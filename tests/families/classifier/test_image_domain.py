@@ -74,7 +74,7 @@ def test_score_is_the_largest_excess_of_a_mahalanobis_distance(scans, fitted):
     image = scans[2][0]
     deviations = (features(image) - fitted.mean) / fitted.spread
     excesses = []
-    for number, kind in enumerate((*module._OF_KIND, np.arange(len(FEATURES)))):
+    for number, kind in enumerate(module._PARTS):
         square = sum(
             deviations[i] * fitted.precisions[number][a, b] * deviations[j]
             for a, i in enumerate(kind)
