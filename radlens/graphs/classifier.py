@@ -32,7 +32,7 @@ def classifier_graphs(
     *,
     n_outputs: int,
     layer: str | None = None,
-    as_captum: bool = True,
+    as_captum: bool = False,
     companions: Mapping[str, nn.Module] | None = None,
 ) -> "ClassifierGraphs":
     """Make the graphs of a classifier; each is compiled when it is first asked for.
@@ -45,7 +45,8 @@ def classifier_graphs(
         n_outputs: logits of an image; with 1 the two classes are the signs.
         layer: qualified path of the layer whose output are the feature maps, such as ``layer4``; None for the last
             ``(b, k, h, w)`` of more than one pixel that everything passes on its way to the score.
-        as_captum: compute DeepLIFT as Captum does, not as the paper: see :mod:`radlens.graphs.deep_lift`.
+        as_captum: compute DeepLIFT as Captum does, whose maps do not add up to the change of the score; see
+            :mod:`radlens.graphs.captum_deep_lift`.
         companions: other networks that questions need, by name; see :class:`radlens.graphs.asks.AskSpec`.
 
     Raises:
@@ -96,7 +97,7 @@ class ClassifierGraphs:
         n_outputs: int,
         *,
         layer: str | None = None,
-        as_captum: bool = True,
+        as_captum: bool = False,
         companions: Mapping[str, nn.Module] | None = None,
     ) -> Self:
         """Make the graphs of copies of ``module`` and its companions in evaluation mode, without a look at shapes."""

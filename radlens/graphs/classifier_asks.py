@@ -108,7 +108,7 @@ def _features(graphs: ClassifierGraphs, images: Tensor, weights: Tensor) -> Answ
 
 
 def _deep_lift(graphs: ClassifierGraphs, images: Tensor, baselines: Tensor, weights: Tensor) -> Answer:
-    if not graphs.captum_sees_all:
+    if not graphs.as_captum or not graphs.captum_sees_all:
         return (graphs["deep_lift"](images, baselines, weights)[1],)
     from captum.attr import DeepLift
 
