@@ -20,6 +20,10 @@ __all__ = ["Randomisation", "model_randomisation"]
 
 _SSIM_WINDOW = 7
 
+LEAST_SPREAD = 0.02
+"""Standard deviation of new values for a parameter that is 0 everywhere, as vision transformers initialise tokens and
+positions. For a parameter with another constant value it is that value."""
+
 
 @dataclass(frozen=True, eq=False)
 class Randomisation:
@@ -56,8 +60,10 @@ def model_randomisation(
     """Randomise the layers one after another from the output to the input, and compare each map with the original one.
 
     A layer is any module with direct parameters. It is reset with its ``reset_parameters``, which also clears the
-    running statistics of a batch norm. Layers are taken in reverse order of definition. Neither ``network``, which
-    is copied, nor the global random state is changed.
+    running statistics of a batch norm. Parameters that this does not set, as those of attention, tokens, positions,
+    scales of layers, and all of scripted and traced modules, are drawn from the normal distribution with the mean and
+    the standard deviation of their values; see :data:`LEAST_SPREAD` for constant ones. Layers are taken in reverse
+    order of definition. Neither ``network``, which is copied, nor the global random state is changed.
 
     Args:
         network: the network, in the mode (training or evaluation) in which it is explained.
@@ -72,7 +78,7 @@ def model_randomisation(
     Raises:
         InvalidParameter: there are fewer than two points.
         InvalidInput: the network has no parameters, or the maps have another shape or values that are not finite.
-        UnsupportedOperation: a layer has parameters but no ``reset_parameters``, as in scripted and traced modules.
+        UnsupportedOperation: a layer has parameters of whole numbers, as quantised ones, which are not drawn.
         MissingDependency: scikit-image is not installed.
     """
     changing = deepcopy(network)
@@ -83,7 +89,7 @@ def model_randomisation(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for place, layer in enumerate(layers.values()):
-            layer.reset_parameters()
+            _reset(layer)
             if place not in compared:
                 continue
             rows.append(_similarities(original, _maps(explain, changing, images, seed)))
@@ -112,10 +118,36 @@ def _layers(network: nn.Module) -> dict[str, Any]:
     if not layers:
         raise InvalidInput("network must have parameters, got none")
     for name, module in layers.items():
-        if not callable(getattr(module, "reset_parameters", None)):
-            kind = type(module).__name__
-            raise UnsupportedOperation(f"layer {name or 'network'} ({kind}) has parameters but no reset_parameters")
+        for key, value in module.named_parameters(recurse=False):
+            if not value.is_floating_point():
+                raise UnsupportedOperation(
+                    f"parameters must be of a floating point type, got {value.dtype} in {key} of layer "
+                    f"{name or 'network'}"
+                )
     return layers
+
+
+def _reset(layer: nn.Module) -> None:
+    """Give every direct parameter of a layer a new random value."""
+    parameters = list(layer.parameters(recurse=False))
+    trained = [value.detach().clone() for value in parameters]
+    reset = getattr(layer, "reset_parameters", None)
+    with torch.no_grad():
+        if callable(reset):
+            # NaN marks the parameters that the layer does not set itself.
+            for value in parameters:
+                value.fill_(torch.nan)
+            reset()
+        for value, before in zip(parameters, trained, strict=True):
+            if not callable(reset) or value.isnan().any():
+                value.copy_(_drawn_like(before))
+
+
+def _drawn_like(values: Tensor) -> Tensor:
+    """Return values from the normal distribution with the mean and the spread of ``values``."""
+    mean = float(values.double().mean())
+    spread = float(values.double().std(correction=0)) or abs(mean) or LEAST_SPREAD
+    return torch.randn(values.shape, device=values.device).to(values.dtype) * spread + mean
 
 
 def _maps(explain: Callable[[nn.Module, Tensor], Tensor], network: nn.Module, images: Tensor, seed: int) -> np.ndarray:

@@ -19,11 +19,11 @@ from radlens.graphs import asks
 from radlens.graphs.captum_layers import captum_sees_all
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.differentiate import depends_on, needed_for
-from radlens.graphs.gradient import KNOWN, check_custom_functions, complete, prepare, results
+from radlens.graphs.gradient import EXACT_TYPES, KNOWN, check_custom_functions, complete, prepare, results
 from radlens.graphs.rules import RULES
 from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole
 
-__all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps"]
+__all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps", "outputs_of"]
 
 
 def classifier_graphs(
@@ -39,7 +39,8 @@ def classifier_graphs(
 
     Args:
         module: maps images ``(b, c, h, w)`` to logits ``(b, n_outputs)``; compiled as it is in evaluation mode, with
-            the weights it has when the first graph is compiled, and left untouched.
+            the weights it has when the first graph is compiled, and left untouched. Weights in float16 or bfloat16 are
+            converted to float32.
         example_images: float32 or float64; shape and type matter, and where the module has autograd functions of its
             own, values.
         n_outputs: logits of an image; with 1 the two classes are the signs.
@@ -53,9 +54,9 @@ def classifier_graphs(
         InvalidInput: the images, the output of the module or of the layer have other shapes.
         InvalidParameter: unknown layer, or one that is not used exactly once.
     """
-    if example_images.ndim != 4 or not len(example_images) or not example_images.is_floating_point():
+    if example_images.ndim != 4 or not len(example_images) or example_images.dtype not in EXACT_TYPES:
         got = f"{example_images.dtype} of {tuple(example_images.shape)}"
-        raise InvalidInput(f"example_images must be floating point of shape (b, c, h, w), got {got}")
+        raise InvalidInput(f"example_images must be float32 or float64 of shape (b, c, h, w), got {got}")
     graphs = ClassifierGraphs.of(
         module, example_images, n_outputs, layer=layer, as_captum=as_captum, companions=companions
     )
@@ -244,14 +245,14 @@ class _Weighted(nn.Module):
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         """Map images ``(b, c, h, w)`` and weights ``(b, n)`` to logits ``(b, n)``, score ``(b,)`` and feature maps."""
         images, weights = inputs
-        with _outputs_of(self.module, self.layer) as maps:
+        with outputs_of(self.module, self.layer) as maps:
             output = self.module(images)
         return [output, (output * weights).sum(1), *maps]
 
 
 @contextmanager
-def _outputs_of(module: nn.Module, layer: str | None) -> Iterator[list[Any]]:
-    """Yield a list that gets what a layer of ``module`` returns, each time it is called."""
+def outputs_of(module: nn.Module, layer: str | None) -> Iterator[list[Any]]:
+    """Yield a list that gets what a layer of ``module`` returns, each time it is called, as it was returned."""
     maps: list[Any] = []
     if layer is None:
         yield maps
@@ -270,7 +271,7 @@ def _outputs_of(module: nn.Module, layer: str | None) -> Iterator[list[Any]]:
 
 
 def _check_shapes(weighted: _Weighted, images: Tensor, n_outputs: int) -> None:
-    with torch.no_grad(), _outputs_of(weighted.module, weighted.layer) as maps:
+    with torch.no_grad(), outputs_of(weighted.module, weighted.layer) as maps:
         output = weighted.module(images.clone())
     if not (isinstance(output, Tensor) and output.shape == (len(images), n_outputs)):
         raise InvalidInput(

@@ -72,7 +72,8 @@ def gradient_graph(
     is autograd's: ReLU has the derivative zero at zero, and the first of equal maxima gets the gradient.
 
     Args:
-        module: module of supported operations (``docs/graphs.md``), float32 or float64.
+        module: module of supported operations (``docs/graphs.md``), float32 or float64; one in float16 or bfloat16 is
+            converted to float32.
         example_inputs: one tensor for each input, batch first; only shapes and types matter.
         score: function that maps the module's output to one number per sample, ``(b,)``.
         wrt: index of the input that the score is differentiated by.
@@ -180,6 +181,10 @@ _PYTHON = (operator.getitem, operator.mul, operator.add, operator.sub, operator.
 """Python operators that occur in graphs, on sizes and on the results of operations with several results."""
 
 
+EXACT_TYPES = (torch.float32, torch.float64)
+"""Types in which gradients are computed; those of half precision are too coarse."""
+
+
 def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
     if not isinstance(examples, tuple) or not examples or not all(isinstance(x, Tensor) for x in examples):
         raise InvalidInput(f"example_inputs must be a tuple of tensors, got {type(examples).__name__}")
@@ -188,8 +193,8 @@ def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
         raise InvalidInput(f"example_inputs must share a batch of at least 1 as first axis, got {shapes}")
     if not 0 <= wrt < len(examples):
         raise InvalidInput(f"wrt must be from 0 to {len(examples) - 1}, got {wrt}")
-    if not examples[wrt].is_floating_point():
-        raise InvalidInput(f"input {wrt} must be of a floating point type, got {examples[wrt].dtype}")
+    if examples[wrt].dtype not in EXACT_TYPES:
+        raise InvalidInput(f"input {wrt} must be float32 or float64, got {examples[wrt].dtype}")
 
 
 def _check_score(graph_module: fx.GraphModule) -> None:

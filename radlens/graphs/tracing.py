@@ -68,7 +68,14 @@ class _Scored(nn.Module):
 
 
 def evaluating_copy(module: nn.Module) -> nn.Module:
-    """Copy ``module`` in evaluation mode; the copy shares the tensors of ``module``."""
+    """Copy ``module`` in evaluation mode.
+
+    The copy shares the tensors of ``module``, unless some of them are float16, bfloat16 or shorter: then all are copied
+    and converted to float32.
+    """
+    if any(_is_short(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        with quiet():
+            return deepcopy(module).float().eval()
     # deepcopy takes objects in memo for copied already.
     memo: dict[int, Any] = {}
     for part in module.modules():
@@ -76,6 +83,10 @@ def evaluating_copy(module: nn.Module) -> nn.Module:
             memo.update({id(value): value for value in values.values() if isinstance(value, Tensor)})
     with quiet():
         return deepcopy(module, memo).eval()
+
+
+def _is_short(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
 
 
 def own_constants(graph_module: fx.GraphModule, module: nn.Module) -> None:

@@ -89,7 +89,7 @@ def bundle_classifier(
     if not members:
         raise InvalidInput("members must be at least one, got none")
     images = _examples(examples, model_input)
-    form, modules = form_of(members[0]), [as_module(member, images) for member in members]
+    form, modules = form_of(members[0]), [evaluating_copy(as_module(member, images)) for member in members]
     n_outputs = _n_outputs(modules[0], images, classes)
     exported: list[ExportReport] = []
     for number, module in enumerate(modules):
@@ -145,7 +145,8 @@ class _Members(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        return torch.stack([member(images) for member in self.members], dim=1)
+        # Copies, because the first layer of a member may change its input in place.
+        return torch.stack([member(images.clone()) for member in self.members], dim=1)
 
 
 def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
@@ -319,7 +320,7 @@ def _examples(examples: np.ndarray | None, model_input: ModelInput) -> Tensor:
 
 def _n_outputs(module: nn.Module, images: Tensor, classes: Sequence[str]) -> int:
     with torch.no_grad():
-        output = module.eval()(images)
+        output = module.eval()(images.clone())
     if not isinstance(output, Tensor) or output.ndim != 2:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InvalidInput(f"the network must map {tuple(images.shape)} to logits (b, n), got {got}")
