@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
@@ -187,12 +188,22 @@ def _without_fused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+class _DataAsDetach(TorchFunctionMode):
+    """Reads ``x.data`` as ``x.detach()``: ``torch.export`` takes it for a constant, as in MONAI's ResNet shortcut A."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
 def _exported(whole: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     stand_ins = tuple(stand_in(x, x.device) for x in inputs)
     with ExitStack() as stack:
         path = stack.enter_context(_layer_path(whole.get_submodule("module")))
         stack.enter_context(quiet())
         stack.enter_context(_without_fused_attention())
+        stack.enter_context(_DataAsDetach())
         # torch.no_grad blocks are recorded only where they change the mode.
         stack.enter_context(torch.enable_grad())
         try:
