@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -19,9 +20,11 @@ from radlens.graphs import asks
 from radlens.graphs.captum_layers import captum_sees_all
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.differentiate import depends_on, needed_for
-from radlens.graphs.gradient import EXACT_TYPES, KNOWN, check_custom_functions, complete, prepare, results
+from radlens.graphs.gradient import KNOWN, check_custom_functions, complete, prepare, results
+from radlens.graphs.precision import EXACT_TYPES, copied
 from radlens.graphs.rules import RULES
 from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole
+from radlens.graphs.writing import N_EXAMPLES, GraphWriter
 
 __all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps", "outputs_of"]
 
@@ -127,7 +130,7 @@ class ClassifierGraphs:
         return self._compiled[name]
 
     def build(self, name: str) -> CompiledGraph:
-        """Compile a graph without keeping it; else as ``graphs[name]``."""
+        """Compile a graph without keeping it, else as ``graphs[name]``; the network is traced for the first one only."""
         asked = asks.spec(name)
         self.require_companions(asked)
         return asked.compile(self)
@@ -142,8 +145,15 @@ class ClassifierGraphs:
         _check_shapes(self._weighted, self._images, self.n_outputs)
 
     def to_onnx(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`; raises what ``[name]`` does."""
-        self[name].to_onnx(path)
+        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`, and golden values of random images.
+
+        Raises:
+            InvalidParameter: there is no graph of that name.
+            UnsupportedOperation: the network cannot be compiled; the message names the operation and the layer.
+            BundleError: the compiled graph computes something else than the network.
+        """
+        images = torch.randn(N_EXAMPLES, *self._images.shape[1:], generator=torch.Generator().manual_seed(0))
+        GraphWriter(self, images.to(self._images.dtype)).write(name, Path(path))
 
     def examples(self, name: str) -> list[Tensor]:
         """Return an example of each input of a graph, in order, at least 2 rows each."""
@@ -166,7 +176,7 @@ class ClassifierGraphs:
         Raises:
             UnsupportedOperation: The network cannot be compiled.
         """
-        module = _copied(self._traced)
+        module = copied(self._traced)
         prepare(module, split_pools=split_pools)
         output, score, *maps = results(module)
         images = module.graph.find_nodes(op="placeholder")[0]
@@ -309,12 +319,3 @@ def last_feature_maps(graph: fx.Graph, images: fx.Node, score: fx.Node) -> fx.No
 
 def _is_maps(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] * value.shape[3] > 1
-
-
-def _copied(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy whose graph can be changed; the constants are shared."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    copy = fx.GraphModule(module, graph)
-    copy.meta.update(module.meta)
-    return copy

@@ -18,6 +18,7 @@ from radlens.errors import InvalidInput, UnsupportedOperation
 from radlens.graphs import passes
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.differentiate import append_gradient, name_of
+from radlens.graphs.precision import EXACT_TYPES
 from radlens.graphs.rules import RULES
 from radlens.graphs.rules.activations import guided_relu
 from radlens.graphs.tracing import evaluating_copy, layer_of, own_constants, trace
@@ -179,10 +180,6 @@ def _check_supported(graph_module: fx.GraphModule) -> None:
 
 _PYTHON = (operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv)
 """Python operators that occur in graphs, on sizes and on the results of operations with several results."""
-
-
-EXACT_TYPES = (torch.float32, torch.float64)
-"""Types in which gradients are computed; those of half precision are too coarse."""
 
 
 def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
