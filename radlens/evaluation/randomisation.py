@@ -4,7 +4,7 @@ A method whose map stays the same when random weights replace those of the netwo
 learned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency, UnsupportedOperation
 from radlens.extras import install
 
-__all__ = ["Randomisation", "model_randomisation"]
+__all__ = ["Randomisation", "model_randomisation", "model_randomisations"]
 
 _SSIM_WINDOW = 7
 
@@ -81,23 +81,72 @@ def model_randomisation(
         UnsupportedOperation: a layer has parameters of whole numbers, as quantised ones, which are not drawn.
         MissingDependency: scikit-image is not installed.
     """
+    only = {"": explain}
+    return model_randomisations(network, only, images, n_points=n_points, seed=seed, on_progress=on_progress)[""]
+
+
+def model_randomisations(
+    network: nn.Module,
+    methods: Mapping[str, Callable[[Any, Tensor], Tensor]],
+    images: Tensor,
+    *,
+    view: Callable[[nn.Module], Any] = lambda network: network,
+    skip: tuple[type[Exception], ...] = (),
+    n_points: int | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Randomisation]:
+    """Do what :func:`model_randomisation` does for several methods, which share the randomised networks.
+
+    Args:
+        network: the network.
+        methods: functions from what ``view`` returns and images to maps, by name.
+        images: ``(b, c, h, w)``.
+        view: prepares the network for all methods, once at each depth.
+        skip: errors of a method that leave it out.
+        n_points: number of depths.
+        seed: seed of the new weights.
+        on_progress: called as ``on_progress(done, total)`` after each comparison of a method.
+
+    Returns:
+        The result of each method by name; it does not depend on the other methods.
+
+    Raises:
+        InvalidParameter, InvalidInput, UnsupportedOperation, MissingDependency: as :func:`model_randomisation`.
+    """
     changing = deepcopy(network)
     layers = _layers(changing)
     compared = _compared(len(layers), n_points)
-    original = _maps(explain, changing, images, seed)
-    rows = []
+    report = on_progress or (lambda done, total: None)
+    rows: dict[str, list[Any]] = {name: [] for name in methods}
+    original: dict[str, np.ndarray] = {}
+
+    def explained(name: str, seen: Any) -> np.ndarray | None:
+        try:
+            return _maps(methods[name], seen, images, seed)
+        except skip:
+            rows.pop(name)
+            return None
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        seen = view(changing)
+        for name in methods:
+            if (found := explained(name, seen)) is not None:
+                original[name] = found
+        done = 0
         for place, layer in enumerate(layers.values()):
             _reset(layer)
             if place not in compared:
                 continue
-            rows.append(_similarities(original, _maps(explain, changing, images, seed)))
-            if on_progress:
-                on_progress(len(rows), len(compared))
-    spearman, absolute, ssim = np.moveaxis(np.array(rows), 2, 0)
+            seen = view(changing)
+            for name in tuple(rows):
+                if (found := explained(name, seen)) is not None:
+                    rows[name].append(_similarities(original[name], found))
+                done += 1
+                report(done, len(compared) * len(rows))
     names = tuple(name for place, name in enumerate(layers) if place in compared)
-    return Randomisation(names, spearman, absolute, ssim)
+    return {name: Randomisation(names, *np.moveaxis(np.array(values), 2, 0)) for name, values in rows.items()}
 
 
 def _compared(n_layers: int, n_points: int | None) -> frozenset[int]:
@@ -150,7 +199,7 @@ def _drawn_like(values: Tensor) -> Tensor:
     return torch.randn(values.shape, device=values.device).to(values.dtype) * spread + mean
 
 
-def _maps(explain: Callable[[nn.Module, Tensor], Tensor], network: nn.Module, images: Tensor, seed: int) -> np.ndarray:
+def _maps(explain: Callable[[Any, Tensor], Tensor], network: Any, images: Tensor, seed: int) -> np.ndarray:
     # The fork gives sampling methods the same samples every time, and keeps their draws from changing the new weights.
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -56,6 +56,7 @@ class EagerClassifier(Model):
 
         self.module, self.image_shape, self._layer = evaluating_copy(module), image_shape, layer
         self._companions, self._as_captum = dict(companions or {}), as_captum
+        self._traced_like: EagerClassifier | None = None
         self.dtype = next((value.dtype for value in self.module.parameters()), torch.float32)
         self.n_outputs = self._count_outputs()
 
@@ -83,6 +84,8 @@ class EagerClassifier(Model):
     def _graphs(self) -> "ClassifierGraphs":
         from radlens.graphs import ClassifierGraphs
 
+        if self._traced_like is not None:
+            return self._traced_like._graphs.with_weights(self.module)
         return ClassifierGraphs.of(
             self.module,
             self._black,
@@ -91,6 +94,14 @@ class EagerClassifier(Model):
             as_captum=self._as_captum,
             companions=self._companions,
         )
+
+    def with_weights(self, module: nn.Module) -> "EagerClassifier":
+        """Return the model of a module of the same structure with other weights; where it is traced, it is so once."""
+        found = EagerClassifier(
+            module, self.image_shape, layer=self._layer, companions=self._companions, as_captum=self._as_captum
+        )
+        found._traced_like = self
+        return found
 
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         from radlens.graphs import asks

@@ -58,9 +58,7 @@ class CaptumBackward:
         twins: node of the baseline's copy for each node of the image's copy.
     """
 
-    def __init__(
-        self, recorder: Recorder, rules: Rules, active: set[fx.Node], twins: dict[fx.Node, fx.Node]
-    ) -> None:
+    def __init__(self, recorder: Recorder, rules: Rules, active: set[fx.Node], twins: dict[fx.Node, fx.Node]) -> None:
         self.recorder, self.rules, self.active, self.twins = recorder, rules, active, twins
         known = {node for node in active if node.target in _RULES}
         self.rescaled = {node for node in known if _is_rescaled(node, active)}

@@ -115,9 +115,7 @@ def root_of_squares(rule: Rule, other: Other, g: Any, y: Any, x: Any, *rest: Any
     before = other(y)
     ends = y + before
     whole = torch.where(ends == 0, 1.0, ends)
-    (here, *_), (there, *_) = (
-        rule(g * end / whole, end, x_of, *rest) for end, x_of in ((y, x), (before, other(x)))
-    )
+    (here, *_), (there, *_) = (rule(g * end / whole, end, x_of, *rest) for end, x_of in ((y, x), (before, other(x))))
     return (here + there,)
 
 

@@ -23,7 +23,7 @@ from radlens.graphs.differentiate import depends_on, needed_for
 from radlens.graphs.gradient import KNOWN, check_custom_functions, complete, prepare, results
 from radlens.graphs.precision import EXACT_TYPES, copied
 from radlens.graphs.rules import RULES
-from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole
+from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole, with_weights
 from radlens.graphs.writing import N_EXAMPLES, GraphWriter
 
 __all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps", "outputs_of"]
@@ -107,6 +107,19 @@ class ClassifierGraphs:
         """Make the graphs of copies of ``module`` and its companions in evaluation mode, without a look at shapes."""
         copies = {name: evaluating_copy(companion) for name, companion in (companions or {}).items()}
         return cls(_Weighted(evaluating_copy(module), layer), images.detach(), n_outputs, as_captum, copies)
+
+    def with_weights(self, module: nn.Module) -> Self:
+        """Return the graphs of a network of the same structure with other weights, which is not traced again."""
+        found = type(self)(
+            _Weighted(evaluating_copy(module), self.layer),
+            self._images,
+            self.n_outputs,
+            self.as_captum,
+            self.companions,
+        )
+        # Overrides the cached property.
+        found.__dict__["_traced"] = with_weights(self._traced, found._weighted)
+        return found
 
     @property
     def module(self) -> nn.Module:

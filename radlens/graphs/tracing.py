@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
+from radlens.graphs.precision import copied
 
 __all__ = [
     "Traced",
@@ -31,6 +32,7 @@ __all__ = [
     "stand_in",
     "trace",
     "trace_whole",
+    "with_weights",
 ]
 
 aten = torch.ops.aten
@@ -135,6 +137,24 @@ def trace_whole(
     with quiet(), torch.no_grad():
         program = program.run_decompositions(table)
     return _with_constants(program)
+
+
+_TARGETS = "targets"
+"""Key in the ``meta`` of a traced module: path of the parameter or buffer of the module behind each constant."""
+
+
+def with_weights(graph_module: fx.GraphModule, whole: nn.Module) -> fx.GraphModule:
+    """Return a graph of :func:`trace_whole` for a module of the same structure with other weights."""
+    found = copied(graph_module)
+    known = {
+        **dict(whole.named_parameters(remove_duplicate=False)),
+        **dict(whole.named_buffers(remove_duplicate=False)),
+    }
+    for name, target in graph_module.meta[_TARGETS].items():
+        # Constants that the forward itself makes have no target in the module.
+        if target in known:
+            setattr(found, name, known[target].detach().clone())
+    return found
 
 
 def stand_in(x: Tensor, device: torch.device) -> Tensor:
@@ -265,6 +285,8 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
     module = fx.GraphModule(nn.Module(), program.graph)
     graph = module.graph
     specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
+    targets: dict[str, str] = {}
+    module.meta[_TARGETS] = targets
     for node in list(graph.nodes):
         if node.op != "placeholder" or specs[node.name].kind == InputKind.USER_INPUT:
             continue
@@ -273,6 +295,7 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
         tensor = program.constants[specs[node.name].target] if tensor is None else tensor
         name = f"constant_{node.name}"
         module.register_buffer(name, tensor.detach())
+        targets[name] = str(specs[node.name].target)
         with graph.inserting_before(node):
             constant = graph.get_attr(name)
         constant.meta = dict(node.meta)

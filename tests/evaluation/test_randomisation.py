@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from torch import nn
 
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency, UnsupportedOperation
-from radlens.evaluation import model_randomisation
+from radlens.evaluation import model_randomisation, model_randomisations
 
 
 @pytest.fixture
@@ -71,6 +71,39 @@ def test_fewer_points_are_rows_of_the_whole(network, images):
     assert model_randomisation(network, gradient, images, n_points=9, seed=3).layers == whole.layers
     with pytest.raises(InvalidParameter, match="n_points must be at least 2, got 1"):
         model_randomisation(network, gradient, images, n_points=1)
+
+
+def test_several_methods_share_the_randomised_networks(network, images):
+    """Each gets what it gets alone, also one that draws samples; one that fails is left out."""
+
+    def failing(net, x):
+        raise UnsupportedOperation("no")
+
+    methods = {
+        "noisy": lambda net, x: gradient(net[0], x + torch.randn(x.shape)),
+        "failing": lambda net, x: failing(net, x),
+        "gradient": lambda net, x: gradient(net[0], x),
+    }
+    views, seen = [], []
+
+    def view(net):
+        views.append(net)
+        return [net]
+
+    found = model_randomisations(
+        network, methods, images, view=view, skip=(UnsupportedOperation,), on_progress=lambda *at: seen.append(at)
+    )
+    assert list(found) == ["noisy", "gradient"]
+    # The network itself, and after each of three layers.
+    assert len(views) == 4
+    assert seen == [(k, 6) for k in range(1, 7)]
+    for name, result in found.items():
+        alone = model_randomisation(network, lambda net, x, name=name: methods[name]([net], x), images)
+        assert result.layers == alone.layers
+        for measure in ("spearman", "spearman_absolute", "ssim"):
+            np.testing.assert_array_equal(getattr(result, measure), getattr(alone, measure))
+    with pytest.raises(UnsupportedOperation, match="no"):
+        model_randomisations(network, methods, images, view=view)
 
 
 def test_a_method_that_ignores_the_network_is_caught(network, images):

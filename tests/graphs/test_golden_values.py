@@ -73,7 +73,9 @@ def test_a_damaged_file_without_golden_values_is_what_it_is(tmp_path):
 def test_graphs_of_a_classifier_are_written_with_golden_values(name, tmp_path):
     """Also one by one, from examples without values."""
     path = tmp_path / "graph.onnx"
-    single = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 9 * 11, 2)).eval()
+    single = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 9 * 11, 2)
+    ).eval()
     classifier_graphs(single, torch.zeros(1, 1, 20, 24), n_outputs=2).to_onnx(name, path)
     golden = Golden.load(path)
     x = torch.from_numpy(golden.inputs["images"]).double()

@@ -1,5 +1,6 @@
 """Creation of a classifier bundle: graphs with golden values, the methods they allow, and a test of these methods."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from radlens.bundles.torchscript import save_traced
 from radlens.datasets.model_input import ModelInput
 from radlens.engines.golden import relative_error
 from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
-from radlens.evaluation import model_randomisation
+from radlens.evaluation import model_randomisations
 from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.export import ExportReport, export_classifier
@@ -27,6 +28,8 @@ from radlens.graphs.tracing import evaluating_copy
 from radlens.phantoms import mammogram, ultrasound
 
 __all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record", "write_traced"]
+
+log = logging.getLogger(__name__)
 
 Source = nn.Module | str | os.PathLike[str]
 
@@ -111,7 +114,9 @@ def bundle_classifier(
     if "prediction" not in names:
         raise UnsupportedOperation(f"the network must be one that can be compiled: {missing['prediction']}")
     paths = {graph: folder / f"member-0.{graph}.onnx" for graph in names}
-    classifier = GraphClassifier(paths, n_outputs, model_input.image_shape)
+    # torch opens graphs at once; measuring every engine would take longer than the test of a method.
+    classifier = GraphClassifier(paths, n_outputs, model_input.image_shape, engine="torch")
+    report("trying methods", 0, 1)
     allowed, refused = allowed_methods(classifier, images[:1], names, missing)
     can_randomise = randomise and form == "eager"
     manifest = ClassifierManifest(
@@ -273,26 +278,29 @@ def randomisation_record(
     report = on_progress or (lambda stage, done, total: None)
     layer = layer or ("features" if hasattr(module, "features") else None)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    targets = explainers.predicted(EagerClassifier(module, shape).outputs(images))
-    found: dict[str, Any] = {}
-    for number, name in enumerate(methods):
-        report("randomising", number, len(methods))
-        method = explainers.create(name).quicker()
+    model = EagerClassifier(module, shape, layer=layer, companions=companions)
+    targets = explainers.predicted(model.outputs(images))
 
-        def explain(network: nn.Module, batch: Tensor, method: Any = method) -> Tensor:
-            return method.attribute(EagerClassifier(network, shape, layer=layer, companions=companions), batch, targets)
+    def explain(method: Explainer, randomised: EagerClassifier, batch: Tensor) -> Tensor:
+        return method.attribute(randomised, batch, targets)
 
-        try:
-            measured = model_randomisation(module, explain, images, n_points=N_DEPTHS)
-        except RadlensError:
-            continue
-        found[name] = {
-            "layers": list(measured.layers),
-            "spearman": _means(measured.spearman),
-            "ssim": _means(measured.ssim),
-        }
-    report("randomising", len(methods), len(methods))
-    return found
+    try:
+        measured = model_randomisations(
+            module,
+            {name: partial(explain, explainers.create(name).quicker()) for name in methods},
+            images,
+            view=model.with_weights,
+            skip=(RadlensError,),
+            n_points=N_DEPTHS,
+            on_progress=partial(report, "randomising"),
+        )
+    except RadlensError as error:
+        log.warning("the network is not randomised: %s", error)
+        return {}
+    return {
+        name: {"layers": list(each.layers), "spearman": _means(each.spearman), "ssim": _means(each.ssim)}
+        for name, each in measured.items()
+    }
 
 
 def _means(values: np.ndarray) -> list[float | None]:
