@@ -23,8 +23,8 @@ class EagerClassifier(Model):
     """A torch module under autograd; guided backpropagation is Captum's where it sees every layer.
 
     It is slower than exported graphs but needs no export, which suits models that are explained once, such as
-    randomised ones. It computes with a copy in evaluation mode that shares the weights of the module. Weights in float16
-    or bfloat16 are converted to float32, because gradients in half precision are too coarse to explain anything.
+    randomised ones. It computes with a copy in evaluation mode that shares the weights of the module. Weights in
+    float16 or bfloat16 are converted to float32, because gradients in half precision are too coarse.
 
     Args:
         module: Maps ``(b, c, h, w)`` to logits ``(b, n)``.

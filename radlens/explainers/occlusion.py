@@ -29,8 +29,8 @@ class Occlusion(Explainer):
     """Occlude a square in all channels, and assign the change of the score to the pixels of the square.
 
     Squares start at every ``stride``-th row and column until the image is covered; the border of the image clips them.
-    A pixel that several squares cover gets the mean of their changes. Maps are in units of the score, and equal those of
-    Captum's ``Occlusion``.
+    A pixel that several squares cover gets the mean of their changes. Maps are in units of the score, and equal those
+    of Captum's ``Occlusion``.
 
     Args:
         window: side of the square in pixels, at least 1; a larger one than the image occludes the whole image. The

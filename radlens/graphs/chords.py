@@ -1,7 +1,7 @@
 """Rules of DeepLIFT: the chord between an image and its baseline in place of the tangent at the image.
 
-Each rule returns multipliers ``m`` of the inputs of an operation whose products with the changes of the inputs add up to
-that of the output: ``sum(m * (x - x')) == g * (y - y')`` for the multiplier ``g`` of the output, with ``'`` for the
+Each rule returns multipliers ``m`` of the inputs of an operation, whose products with the changes of the inputs add up
+to that of the output: ``sum(m * (x - x')) == g * (y - y')`` for the multiplier ``g`` of the output, with ``'`` for the
 baseline. This is summation to delta (Shrikumar et al. 2017, eq. (1)) for one operation; by the chain rule (eq. (3)) it
 holds for a network of such operations.
 

@@ -143,7 +143,7 @@ class ClassifierGraphs:
         return self._compiled[name]
 
     def build(self, name: str) -> CompiledGraph:
-        """Compile a graph without keeping it, else as ``graphs[name]``; the network is traced for the first one only."""
+        """Compile a graph without keeping it, else as ``graphs[name]``; the network is traced only once for all."""
         asked = asks.spec(name)
         self.require_companions(asked)
         return asked.compile(self)
@@ -158,7 +158,7 @@ class ClassifierGraphs:
         _check_shapes(self._weighted, self._images, self.n_outputs)
 
     def to_onnx(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`, and golden values of random images.
+        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`, with golden values beside it.
 
         Raises:
             InvalidParameter: there is no graph of that name.

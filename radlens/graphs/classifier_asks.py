@@ -115,7 +115,7 @@ def _score(graphs: ClassifierGraphs, images: Tensor, weights: Tensor) -> Tensor:
 
 
 def _outputs(graphs: ClassifierGraphs, images: Tensor) -> Tensor:
-    # A copy, because the first layer may change its input in place. A squeeze may take the axis of a batch of one along.
+    # A copy, because the first layer may change its input in place; a squeeze may remove the axis of a batch of one.
     found: Tensor = graphs.module(images.clone()).reshape(len(images), -1)
     return found
 

@@ -1,4 +1,4 @@
-"""ONNX files of a classifier's graphs, each with golden values from torch in float64 (:mod:`radlens.engines.golden`)."""
+"""ONNX files of a classifier's graphs, each with golden values from torch in float64."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ def test_without_golden_values_torch_in_float64_stands_in(alone, monkeypatch, ca
         caplog.clear()
         assert engines.open(alone).name == "torch"
         assert "engine openvino is refused: map must be within 1.0e-02 of the golden values" in caplog.text
-    with pytest.raises(BundleError, match="map must be within 1.0e-02 of the golden values"):
+    with pytest.raises(BundleError, match=r"map must be within 1.0e-02 of the golden values"):
         engines.open(alone, "openvino")
     assert engines.open(alone, "torch").name == "torch"
 

@@ -178,7 +178,7 @@ def test_graphs_of_half_precision_are_those_of_float32():
     images = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(half.float()(images)[:, 0].sum(), images)
     torch.testing.assert_close(graph(x, torch.eye(3)[:1].expand(2, -1))[1], expected)
-    with pytest.raises(InvalidInput, match="example_images must be float32 or float64 .*, got torch.float16"):
+    with pytest.raises(InvalidInput, match=r"example_images must be float32 or float64 .*, got torch.float16"):
         classifier_graphs(small().half(), x.half(), n_outputs=3)
-    with pytest.raises(InvalidInput, match="input 0 must be float32 or float64, got torch.bfloat16"):
+    with pytest.raises(InvalidInput, match=r"input 0 must be float32 or float64, got torch.bfloat16"):
         gradient_graph(small().bfloat16(), (x.bfloat16(),), lambda logits: logits[:, 0])

@@ -114,7 +114,7 @@ def test_maps_are_complete(name):
 
 
 def drawn(seed: int) -> nn.Module:
-    """Return a random network of convolutions, rectifiers and max pooling, whose windows overlap more often than not."""
+    """Return a random network of convolutions, rectifiers and max pooling, whose windows may overlap."""
     torch.manual_seed(seed)
     choose = np.random.default_rng(seed)
     layers: list[nn.Module] = []

@@ -49,7 +49,7 @@ def test_a_gradient_graph_is_written_with_what_autograd_computes_in_float64(tmp_
         assert engines.open(path, engine).name == engine
     damaged(path)
     for engine in (*ENGINES, "auto"):
-        with pytest.raises(BundleError, match="must be within .* of the golden values, got"):
+        with pytest.raises(BundleError, match=r"must be within .* of the golden values, got"):
             engines.open(path, engine)
 
 
@@ -84,7 +84,7 @@ def test_graphs_of_a_classifier_are_written_with_golden_values(name, tmp_path):
     assert relative(golden.outputs["output"], expected) < 1e-6
     engines.open(path, "onnxruntime")
     damaged(path)
-    with pytest.raises(BundleError, match="must be within .* of the golden values, got"):
+    with pytest.raises(BundleError, match=r"must be within .* of the golden values, got"):
         engines.open(path, "onnxruntime")
 
 
@@ -114,7 +114,7 @@ def test_inputs_are_positive_where_others_have_no_output(tmp_path):
     path = tmp_path / "graph.onnx"
     forward_graph(Lambda(torch.log), (torch.zeros(1, 3),)).to_onnx(path)
     assert (Golden.load(path).inputs["input_0"] > 0).all()
-    with pytest.raises(InvalidInput, match="outputs must be finite for random inputs, .*, got NaN or infinity"):
+    with pytest.raises(InvalidInput, match=r"outputs must be finite for random inputs, .*, got NaN or infinity"):
         forward_graph(Lambda(lambda x: torch.log(x - 9)), (torch.zeros(1, 3),)).to_onnx(tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
 

@@ -43,8 +43,8 @@ def export_classifier(
 ) -> ExportReport:
     """Write ``<prefix>.<name>.onnx`` and ``<prefix>.<name>.golden.npz`` for every graph that can be compiled.
 
-    The golden values of prediction and gradient come from the module with autograd in float64, those of other graphs from
-    the same graphs in float64.
+    The golden values of prediction and gradient come from the module with autograd in float64, those of other graphs
+    from the same graphs in float64.
 
     Args:
         source: module in float32, or its graphs from :func:`radlens.graphs.classifier_graphs`.
