@@ -140,7 +140,7 @@ def _image(model: str) -> Any:
 def _write_graphs(model: str, folder: Path) -> dict[str, Any]:
     from radlens.graphs import asks, classifier_graphs
 
-    graphs = classifier_graphs(_network(model), _image(model), n_outputs=2)
+    graphs = classifier_graphs(_network(model), _image(model), n_outputs=2, as_captum=True)
     for name in asks.answerable({}):
         graphs.to_onnx(name, _graph(model, folder, name))
     return {}

@@ -178,12 +178,13 @@ def choose(
 
     Args:
         candidates: engines to choose from.
-        golden: golden values that the chosen engine must reproduce, at every call; None to skip this check.
+        golden: golden values that the chosen engine must reproduce, at every call; None if ``stand_in`` computes them.
         samples: function that returns inputs of a given batch size for the measurement; None to choose the first engine
             that passes, without a measurement.
         limit: largest number of bytes that the engine may use.
         key: everything that the result depends on besides the machine.
-        stand_in: function that computes golden values for the measurement if ``golden`` is None.
+        stand_in: function that computes golden values if ``golden`` is None; the engine is not checked if it returns
+            None, too.
         refused: reasons for engines that were refused before, by name.
         again: whether to measure even if there is a cached result.
         on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.
@@ -191,7 +192,7 @@ def choose(
     Raises:
         BundleError: no engine opens the graph and passes the check.
     """
-    before = dict(refused or {})
+    before, golden = dict(refused or {}), golden or stand_in()
     for name, reason in before.items():
         log.warning("engine %s is refused: %s", name, reason)
     if samples is None:
@@ -204,7 +205,7 @@ def choose(
         calibration = None if again else _load(file)
         if calibration is None or not calibration.covers(candidates, limit):
             report = on_progress or (lambda engine, batch_size: None)
-            calibration = _measure(candidates, golden or stand_in(), samples, limit, report)
+            calibration = _measure(candidates, golden, samples, limit, report)
             _save(file, calibration)
     return _first_passing(calibration, candidates, golden, limit, before)
 

@@ -38,10 +38,10 @@ def open(
 ) -> BatchEngine:
     """Open an ONNX file.
 
-    If the file ``<stem>.golden.npz`` exists beside the graph, the engine must reproduce its golden values, see
+    The engine must reproduce the golden values in the file ``<stem>.golden.npz`` beside the graph, see
     :mod:`radlens.engines.golden`; if an engine does not, ``"auto"`` logs the reason and continues with the next one.
-    Without that file, ``"auto"`` compares each engine that it measures with torch in float64, to 1 %, and an engine
-    given by name is not checked.
+    Without that file, the engine is compared with torch in float64 on a random input, to 1 %. Where torch does not know
+    an operation or memory does not suffice, the graph is opened unchecked, and the log says so.
 
     Args:
         path: path of the graph.
@@ -143,7 +143,7 @@ def calibrated(
         limit: largest number of bytes that the engine may use.
         key: everything that the result depends on besides golden values, threads, engines and the machine.
         n_threads: number of threads of a CPU engine; None for torch's.
-        stand_in: function that computes golden values for the measurement if there are none beside the graph.
+        stand_in: function that computes golden values if there are none beside the graph.
         refused: reasons for engines that were refused before, by name.
         again: whether to measure even if there is a cached result.
         on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.
@@ -216,7 +216,7 @@ def _named(graph: GraphFile, name: str, precision: str, options: Options, limit:
     needed = memory.footprint(graph, kind.overhead)
     if needed is not None:
         opened.batch_size = min(opened.batch_size, needed.largest_batch(limit))
-    golden = Golden.load(graph.path)
+    golden = Golden.load(graph.path) or _stand_in(graph, limit)
     if golden is not None:
         golden.check(opened)
     return opened
@@ -232,6 +232,8 @@ def _stand_in(graph: GraphFile, limit: int) -> Golden | None:
     # Twice the estimate, because it is for float32.
     samples, needed = _samples(graph), memory.footprint(graph, TorchEngine.overhead)
     if samples is None or (needed is not None and 2 * needed.peak(1) > limit):
+        reason = "its inputs have unknown sizes" if samples is None else "float64 needs more memory than the limit"
+        log.info("%s is opened unchecked: %s", graph.path.name, reason)
         return None
     try:
         golden = golden_values(graph.path, samples(None, 1))
@@ -239,6 +241,7 @@ def _stand_in(graph: GraphFile, limit: int) -> Golden | None:
         log.info("%s is opened unchecked: %s", graph.path.name, error)
         return None
     if not all(np.isfinite(value).all() for value in golden.outputs.values()):
+        log.info("%s is opened unchecked: its outputs for a random input are not finite", graph.path.name)
         return None
     # An engine with another order of sums may switch a ReLU that torch's float32 did not switch.
     return replace(golden, float32_errors={name: max(e, STAND_IN_ERROR) for name, e in golden.float32_errors.items()})

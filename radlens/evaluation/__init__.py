@@ -68,7 +68,7 @@ if TYPE_CHECKING:
         pointing_hits,
         pointing_table,
     )
-    from radlens.evaluation.randomisation import Randomisation, model_randomisation
+    from radlens.evaluation.randomisation import Randomisation, model_randomisation, model_randomisations
 else:
     __getattr__ = lazily(__name__)
 
@@ -121,6 +121,7 @@ __all__ = [
     "merge_boxes",
     "merged_box",
     "model_randomisation",
+    "model_randomisations",
     "pointing_hits",
     "pointing_table",
     "region_boxes",

@@ -4,7 +4,7 @@ A method whose map stays the same when random weights replace those of the netwo
 learned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from radlens.errors import InvalidInput, InvalidParameter, MissingDependency, UnsupportedOperation
 from radlens.extras import install
 
-__all__ = ["Randomisation", "model_randomisation"]
+__all__ = ["Randomisation", "model_randomisation", "model_randomisations"]
 
 _SSIM_WINDOW = 7
+
+LEAST_SPREAD = 0.02
+"""Standard deviation of new values for a parameter that is 0 everywhere, as vision transformers initialise tokens and
+positions. For a parameter with another constant value it is that value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +60,10 @@ def model_randomisation(
     """Randomise the layers one after another from the output to the input, and compare each map with the original one.
 
     A layer is any module with direct parameters. It is reset with its ``reset_parameters``, which also clears the
-    running statistics of a batch norm. Layers are taken in reverse order of definition. Neither ``network``, which
-    is copied, nor the global random state is changed.
+    running statistics of a batch norm. Parameters that this does not set, as those of attention, tokens, positions,
+    scales of layers, and all of scripted and traced modules, are drawn from the normal distribution with the mean and
+    the standard deviation of their values; see :data:`LEAST_SPREAD` for constant ones. Layers are taken in reverse
+    order of definition. Neither ``network``, which is copied, nor the global random state is changed.
 
     Args:
         network: the network, in the mode (training or evaluation) in which it is explained.
@@ -72,26 +78,75 @@ def model_randomisation(
     Raises:
         InvalidParameter: there are fewer than two points.
         InvalidInput: the network has no parameters, or the maps have another shape or values that are not finite.
-        UnsupportedOperation: a layer has parameters but no ``reset_parameters``, as in scripted and traced modules.
+        UnsupportedOperation: a layer has parameters of whole numbers, as quantised ones, which are not drawn.
         MissingDependency: scikit-image is not installed.
+    """
+    only = {"": explain}
+    return model_randomisations(network, only, images, n_points=n_points, seed=seed, on_progress=on_progress)[""]
+
+
+def model_randomisations(
+    network: nn.Module,
+    methods: Mapping[str, Callable[[Any, Tensor], Tensor]],
+    images: Tensor,
+    *,
+    view: Callable[[nn.Module], Any] = lambda network: network,
+    skip: tuple[type[Exception], ...] = (),
+    n_points: int | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Randomisation]:
+    """Do what :func:`model_randomisation` does for several methods, which share the randomised networks.
+
+    Args:
+        network: the network.
+        methods: functions from what ``view`` returns and images to maps, by name.
+        images: ``(b, c, h, w)``.
+        view: prepares the network for all methods, once at each depth.
+        skip: errors of a method that leave it out.
+        n_points: number of depths.
+        seed: seed of the new weights.
+        on_progress: called as ``on_progress(done, total)`` after each comparison of a method.
+
+    Returns:
+        The result of each method by name; it does not depend on the other methods.
+
+    Raises:
+        InvalidParameter, InvalidInput, UnsupportedOperation, MissingDependency: as :func:`model_randomisation`.
     """
     changing = deepcopy(network)
     layers = _layers(changing)
     compared = _compared(len(layers), n_points)
-    original = _maps(explain, changing, images, seed)
-    rows = []
+    report = on_progress or (lambda done, total: None)
+    rows: dict[str, list[Any]] = {name: [] for name in methods}
+    original: dict[str, np.ndarray] = {}
+
+    def explained(name: str, seen: Any) -> np.ndarray | None:
+        try:
+            return _maps(methods[name], seen, images, seed)
+        except skip:
+            rows.pop(name)
+            return None
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        seen = view(changing)
+        for name in methods:
+            if (found := explained(name, seen)) is not None:
+                original[name] = found
+        done = 0
         for place, layer in enumerate(layers.values()):
-            layer.reset_parameters()
+            _reset(layer)
             if place not in compared:
                 continue
-            rows.append(_similarities(original, _maps(explain, changing, images, seed)))
-            if on_progress:
-                on_progress(len(rows), len(compared))
-    spearman, absolute, ssim = np.moveaxis(np.array(rows), 2, 0)
+            seen = view(changing)
+            for name in tuple(rows):
+                if (found := explained(name, seen)) is not None:
+                    rows[name].append(_similarities(original[name], found))
+                done += 1
+                report(done, len(compared) * len(rows))
     names = tuple(name for place, name in enumerate(layers) if place in compared)
-    return Randomisation(names, spearman, absolute, ssim)
+    return {name: Randomisation(names, *np.moveaxis(np.array(values), 2, 0)) for name, values in rows.items()}
 
 
 def _compared(n_layers: int, n_points: int | None) -> frozenset[int]:
@@ -112,13 +167,39 @@ def _layers(network: nn.Module) -> dict[str, Any]:
     if not layers:
         raise InvalidInput("network must have parameters, got none")
     for name, module in layers.items():
-        if not callable(getattr(module, "reset_parameters", None)):
-            kind = type(module).__name__
-            raise UnsupportedOperation(f"layer {name or 'network'} ({kind}) has parameters but no reset_parameters")
+        for key, value in module.named_parameters(recurse=False):
+            if not value.is_floating_point():
+                raise UnsupportedOperation(
+                    f"parameters must be of a floating point type, got {value.dtype} in {key} of layer "
+                    f"{name or 'network'}"
+                )
     return layers
 
 
-def _maps(explain: Callable[[nn.Module, Tensor], Tensor], network: nn.Module, images: Tensor, seed: int) -> np.ndarray:
+def _reset(layer: nn.Module) -> None:
+    """Give every direct parameter of a layer a new random value."""
+    parameters = list(layer.parameters(recurse=False))
+    trained = [value.detach().clone() for value in parameters]
+    reset = getattr(layer, "reset_parameters", None)
+    with torch.no_grad():
+        if callable(reset):
+            # NaN marks the parameters that the layer does not set itself.
+            for value in parameters:
+                value.fill_(torch.nan)
+            reset()
+        for value, before in zip(parameters, trained, strict=True):
+            if not callable(reset) or value.isnan().any():
+                value.copy_(_drawn_like(before))
+
+
+def _drawn_like(values: Tensor) -> Tensor:
+    """Return values from the normal distribution with the mean and the spread of ``values``."""
+    mean = float(values.double().mean())
+    spread = float(values.double().std(correction=0)) or abs(mean) or LEAST_SPREAD
+    return torch.randn(values.shape, device=values.device).to(values.dtype) * spread + mean
+
+
+def _maps(explain: Callable[[Any, Tensor], Tensor], network: Any, images: Tensor, seed: int) -> np.ndarray:
     # The fork gives sampling methods the same samples every time, and keeps their draws from changing the new weights.
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -118,7 +118,8 @@ class Explainer(ABC):
     ) -> list[Attribution]:
         """Return one attribution per image; arguments and errors are those of :meth:`attribute`."""
         # Under inference_mode autograd records nothing, even inside enable_grad.
-        with torch.inference_mode(False), torch.no_grad():
+        # Under autocast it would compute in half precision.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
             asked, images = _checked(model, images)
             classes = _classes(asked, images, targets)
             numbers = [None] * len(images) if classes is None else classes.tolist()

@@ -91,5 +91,6 @@ def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _enlarged(coarse: Tensor, image: Tensor) -> Tensor:
-    size = image.shape[1:]
-    return F.interpolate(coarse[None, None], size=size, mode="bilinear", align_corners=False)[0].to(image.dtype)
+    """Interpolate a map ``(h', w')`` to the grid of an image ``(c, h, w)``; every channel gets the same map."""
+    found = F.interpolate(coarse[None, None], size=image.shape[1:], mode="bilinear", align_corners=False)[0]
+    return found.expand(image.shape).to(image.dtype)

@@ -1,4 +1,4 @@
-"""DeepLIFT, rescale rule: Shrikumar et al. 2017, section 3.5.1, as used by Sam Millan 2023, section 3.2.4."""
+"""DeepLIFT, rescale rule: Shrikumar et al. 2017, section 3.5, as used by Sam Millan 2023, section 3.2.4."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -17,6 +17,10 @@ __all__ = ["DeepLift"]
 @dataclass(frozen=True)
 class DeepLift(Explainer):
     """Attribute the difference between the scores of the image and of a baseline to the pixels, in units of the score.
+
+    The values of a map add up to this difference (summation to delta, eq. (1)), also behind max pooling, gates and
+    attention; Captum's do not. :mod:`radlens.graphs.chords` states the rules. Captum's maps are an option of
+    :func:`radlens.graphs.classifier_graphs` and :class:`radlens.explainers.eager.EagerClassifier`.
 
     Args:
         baseline: value of every pixel of the baseline image, in the units of the preprocessed image.

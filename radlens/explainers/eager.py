@@ -20,10 +20,11 @@ EAGER_BATCH = 16
 
 
 class EagerClassifier(Model):
-    """A torch module under autograd; guided backpropagation and DeepLIFT are Captum's where it sees every layer.
+    """A torch module under autograd; guided backpropagation is Captum's where it sees every layer.
 
     It is slower than exported graphs but needs no export, which suits models that are explained once, such as
-    randomised ones. It computes with a copy in evaluation mode that shares the weights of the module.
+    randomised ones. It computes with a copy in evaluation mode that shares the weights of the module. Weights in
+    float16 or bfloat16 are converted to float32, because gradients in half precision are too coarse.
 
     Args:
         module: Maps ``(b, c, h, w)`` to logits ``(b, n)``.
@@ -32,9 +33,12 @@ class EagerClassifier(Model):
         companions: Other networks that questions need, by name.
         as_is: Whether to explain the outputs of a module that ends in a softmax or sigmoid as they are; by default the
             logits before it are explained.
+        as_captum: Compute DeepLIFT as Captum does, whose maps do not add up to the change of the score; see
+            :mod:`radlens.graphs.captum_deep_lift`.
 
     Raises:
-        InvalidInput: The module fails on images of this shape, or does not map them to logits.
+        InvalidInput: The module fails on images of this shape, does not map them to logits, or computes in half
+            precision although its weights are float32.
         InvalidParameter: The module has no layer of this path.
     """
 
@@ -49,12 +53,14 @@ class EagerClassifier(Model):
         layer: str | None = None,
         companions: Mapping[str, nn.Module] | None = None,
         as_is: bool = False,
+        as_captum: bool = False,
     ) -> None:
         from radlens.graphs.logits import logits_of_module
         from radlens.graphs.tracing import evaluating_copy
 
         self.module, self.image_shape, self._layer = evaluating_copy(module), image_shape, layer
-        self._companions = dict(companions or {})
+        self._companions, self._as_captum = dict(companions or {}), as_captum
+        self._traced_like: EagerClassifier | None = None
         self.dtype = next((value.dtype for value in self.module.parameters()), torch.float32)
         self.n_outputs = self._count_outputs()
         if not as_is:
@@ -69,6 +75,11 @@ class EagerClassifier(Model):
         if not isinstance(found, Tensor) or found.ndim != 2:
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InvalidInput(f"model must map images to logits (b, n), got {got}")
+        if found.dtype != self.dtype:
+            raise InvalidInput(
+                f"model must compute in {self.dtype}, the type of its weights, got logits in {found.dtype}; "
+                "convert it with .float() and remove autocast from its forward"
+            )
         return found.shape[1]
 
     @property
@@ -79,9 +90,24 @@ class EagerClassifier(Model):
     def _graphs(self) -> "ClassifierGraphs":
         from radlens.graphs import ClassifierGraphs
 
+        if self._traced_like is not None:
+            return self._traced_like._graphs.with_weights(self.module)
         return ClassifierGraphs.of(
-            self.module, self._black, self.n_outputs, layer=self._layer, companions=self._companions
+            self.module,
+            self._black,
+            self.n_outputs,
+            layer=self._layer,
+            as_captum=self._as_captum,
+            companions=self._companions,
         )
+
+    def with_weights(self, module: nn.Module) -> "EagerClassifier":
+        """Return the model of a module of the same structure with other weights; where it is traced, it is so once."""
+        found = EagerClassifier(
+            module, self.image_shape, layer=self._layer, companions=self._companions, as_captum=self._as_captum
+        )
+        found._traced_like = self
+        return found
 
     def _answer(self, name: str, targets: Tensor | None, arrays: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         from radlens.graphs import asks

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from radlens.errors import InvalidParameter
 from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.ranges import Finite, ImagesPerCall, Whole
 from radlens.explainers.work import Ask, Work, images_per_call
@@ -28,13 +29,13 @@ class Occlusion(Explainer):
     """Occlude a square in all channels, and assign the change of the score to the pixels of the square.
 
     Squares start at every ``stride``-th row and column until the image is covered; the border of the image clips them.
-    A pixel that several squares cover gets the mean of their changes, a pixel that no square covers gets 0. Maps are in
-    units of the score, and equal those of Captum's ``Occlusion``.
+    A pixel that several squares cover gets the mean of their changes. Maps are in units of the score, and equal those
+    of Captum's ``Occlusion``.
 
     Args:
         window: side of the square in pixels, at least 1; a larger one than the image occludes the whole image. The
             default is that of Sam Millan 2023 for whole mammograms.
-        stride: distance of neighbouring squares in pixels, at least 1.
+        stride: distance of neighbouring squares in pixels, from 1 to ``window``, so that no pixel is left out.
         baseline: value of occluded pixels, in the units of the preprocessed image.
         effect: ``"drop"`` for positive values where occlusion lowers the score, ``"rise"`` for the opposite sign.
         internal_batch_size: occluded copies computed together; chosen from the size of the image if None.
@@ -50,6 +51,12 @@ class Occlusion(Explainer):
     meaning: ClassVar[str] = "by how much the {score} {effect}s when the pixel's surroundings are covered"
     per_channel: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("score",)
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        if self.stride > self.window:
+            raise InvalidParameter(f"stride must be at most window, {self.window}, got {self.stride}")
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`."""
@@ -68,7 +75,7 @@ class Occlusion(Explainer):
             for change, (rows, columns) in zip(reference - scores, batch, strict=True):
                 total[:, rows, columns] += change
                 count[rows, columns] += 1
-        drop = total / count.clamp(min=1)
+        drop = total / count
         return Attribution(drop if self.effect == "drop" else -drop)
 
     def _count(self, length: int) -> int:

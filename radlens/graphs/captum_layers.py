@@ -37,7 +37,8 @@ def captum_sees_all(module: nn.Module, images: Tensor) -> bool:
     hooks = [layer.register_forward_hook(lambda layer, *_: calls.update([layer])) for layer in layers]
     try:
         with torch.no_grad(), _Operations() as operations:
-            module(images)
+            # A copy, because the first layer may change its input in place.
+            module(images.clone())
     finally:
         for hook in hooks:
             hook.remove()

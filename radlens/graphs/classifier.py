@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -20,10 +21,12 @@ from radlens.graphs.captum_layers import captum_sees_all
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.differentiate import depends_on, needed_for
 from radlens.graphs.gradient import KNOWN, check_custom_functions, complete, prepare, results
+from radlens.graphs.precision import EXACT_TYPES, copied
 from radlens.graphs.rules import RULES
-from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole
+from radlens.graphs.tracing import evaluating_copy, own_constants, trace_whole, with_weights
+from radlens.graphs.writing import N_EXAMPLES, GraphWriter
 
-__all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps"]
+__all__ = ["ClassifierGraphs", "classifier_graphs", "last_feature_maps", "outputs_of"]
 
 
 def classifier_graphs(
@@ -32,29 +35,31 @@ def classifier_graphs(
     *,
     n_outputs: int,
     layer: str | None = None,
-    as_captum: bool = True,
+    as_captum: bool = False,
     companions: Mapping[str, nn.Module] | None = None,
 ) -> "ClassifierGraphs":
     """Make the graphs of a classifier; each is compiled when it is first asked for.
 
     Args:
         module: maps images ``(b, c, h, w)`` to logits ``(b, n_outputs)``; compiled as it is in evaluation mode, with
-            the weights it has when the first graph is compiled, and left untouched.
+            the weights it has when the first graph is compiled, and left untouched. Weights in float16 or bfloat16 are
+            converted to float32.
         example_images: float32 or float64; shape and type matter, and where the module has autograd functions of its
             own, values.
         n_outputs: logits of an image; with 1 the two classes are the signs.
         layer: qualified path of the layer whose output are the feature maps, such as ``layer4``; None for the last
             ``(b, k, h, w)`` of more than one pixel that everything passes on its way to the score.
-        as_captum: compute DeepLIFT as Captum does, not as the paper: see :mod:`radlens.graphs.deep_lift`.
+        as_captum: compute DeepLIFT as Captum does, whose maps do not add up to the change of the score; see
+            :mod:`radlens.graphs.captum_deep_lift`.
         companions: other networks that questions need, by name; see :class:`radlens.graphs.asks.AskSpec`.
 
     Raises:
         InvalidInput: the images, the output of the module or of the layer have other shapes.
         InvalidParameter: unknown layer, or one that is not used exactly once.
     """
-    if example_images.ndim != 4 or not len(example_images) or not example_images.is_floating_point():
+    if example_images.ndim != 4 or not len(example_images) or example_images.dtype not in EXACT_TYPES:
         got = f"{example_images.dtype} of {tuple(example_images.shape)}"
-        raise InvalidInput(f"example_images must be floating point of shape (b, c, h, w), got {got}")
+        raise InvalidInput(f"example_images must be float32 or float64 of shape (b, c, h, w), got {got}")
     graphs = ClassifierGraphs.of(
         module, example_images, n_outputs, layer=layer, as_captum=as_captum, companions=companions
     )
@@ -96,12 +101,25 @@ class ClassifierGraphs:
         n_outputs: int,
         *,
         layer: str | None = None,
-        as_captum: bool = True,
+        as_captum: bool = False,
         companions: Mapping[str, nn.Module] | None = None,
     ) -> Self:
         """Make the graphs of copies of ``module`` and its companions in evaluation mode, without a look at shapes."""
         copies = {name: evaluating_copy(companion) for name, companion in (companions or {}).items()}
         return cls(_Weighted(evaluating_copy(module), layer), images.detach(), n_outputs, as_captum, copies)
+
+    def with_weights(self, module: nn.Module) -> Self:
+        """Return the graphs of a network of the same structure with other weights, which is not traced again."""
+        found = type(self)(
+            _Weighted(evaluating_copy(module), self.layer),
+            self._images,
+            self.n_outputs,
+            self.as_captum,
+            self.companions,
+        )
+        # Overrides the cached property.
+        found.__dict__["_traced"] = with_weights(self._traced, found._weighted)
+        return found
 
     @property
     def module(self) -> nn.Module:
@@ -125,7 +143,7 @@ class ClassifierGraphs:
         return self._compiled[name]
 
     def build(self, name: str) -> CompiledGraph:
-        """Compile a graph without keeping it; else as ``graphs[name]``."""
+        """Compile a graph without keeping it, else as ``graphs[name]``; the network is traced only once for all."""
         asked = asks.spec(name)
         self.require_companions(asked)
         return asked.compile(self)
@@ -140,8 +158,15 @@ class ClassifierGraphs:
         _check_shapes(self._weighted, self._images, self.n_outputs)
 
     def to_onnx(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`; raises what ``[name]`` does."""
-        self[name].to_onnx(path)
+        """Write a graph as ONNX with a dynamic batch and the names of its `AskSpec`, with golden values beside it.
+
+        Raises:
+            InvalidParameter: there is no graph of that name.
+            UnsupportedOperation: the network cannot be compiled; the message names the operation and the layer.
+            BundleError: the compiled graph computes something else than the network.
+        """
+        images = torch.randn(N_EXAMPLES, *self._images.shape[1:], generator=torch.Generator().manual_seed(0))
+        GraphWriter(self, images.to(self._images.dtype)).write(name, Path(path))
 
     def examples(self, name: str) -> list[Tensor]:
         """Return an example of each input of a graph, in order, at least 2 rows each."""
@@ -164,7 +189,7 @@ class ClassifierGraphs:
         Raises:
             UnsupportedOperation: The network cannot be compiled.
         """
-        module = _copied(self._traced)
+        module = copied(self._traced)
         prepare(module, split_pools=split_pools)
         output, score, *maps = results(module)
         images = module.graph.find_nodes(op="placeholder")[0]
@@ -243,14 +268,14 @@ class _Weighted(nn.Module):
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         """Map images ``(b, c, h, w)`` and weights ``(b, n)`` to logits ``(b, n)``, score ``(b,)`` and feature maps."""
         images, weights = inputs
-        with _outputs_of(self.module, self.layer) as maps:
+        with outputs_of(self.module, self.layer) as maps:
             output = self.module(images)
         return [output, (output * weights).sum(1), *maps]
 
 
 @contextmanager
-def _outputs_of(module: nn.Module, layer: str | None) -> Iterator[list[Any]]:
-    """Yield a list that gets what a layer of ``module`` returns, each time it is called."""
+def outputs_of(module: nn.Module, layer: str | None) -> Iterator[list[Any]]:
+    """Yield a list that gets what a layer of ``module`` returns, each time it is called, as it was returned."""
     maps: list[Any] = []
     if layer is None:
         yield maps
@@ -269,7 +294,7 @@ def _outputs_of(module: nn.Module, layer: str | None) -> Iterator[list[Any]]:
 
 
 def _check_shapes(weighted: _Weighted, images: Tensor, n_outputs: int) -> None:
-    with torch.no_grad(), _outputs_of(weighted.module, weighted.layer) as maps:
+    with torch.no_grad(), outputs_of(weighted.module, weighted.layer) as maps:
         output = weighted.module(images.clone())
     if not (isinstance(output, Tensor) and output.shape == (len(images), n_outputs)):
         raise InvalidInput(
@@ -307,12 +332,3 @@ def last_feature_maps(graph: fx.Graph, images: fx.Node, score: fx.Node) -> fx.No
 
 def _is_maps(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] * value.shape[3] > 1
-
-
-def _copied(module: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy whose graph can be changed; the constants are shared."""
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
-    copy = fx.GraphModule(module, graph)
-    copy.meta.update(module.meta)
-    return copy

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from radlens.errors import UnsupportedOperation
 from radlens.graphs.asks import PREDICTION, Answer, AskSpec, register
-from radlens.graphs.classifier import ClassifierGraphs, Nodes
+from radlens.graphs.classifier import ClassifierGraphs, Nodes, outputs_of
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.deep_lift import append_deep_lift
 from radlens.graphs.differentiate import append_gradient
@@ -96,19 +96,14 @@ def _guided(graphs: ClassifierGraphs, images: Tensor, weights: Tensor) -> Answer
 def _features(graphs: ClassifierGraphs, images: Tensor, weights: Tensor) -> Answer:
     if graphs.layer is None:
         return graphs["features"](images, weights)[1:]
-    kept: list[Tensor] = []
-    hook = graphs.module.get_submodule(graphs.layer).register_forward_hook(lambda _, __, output: kept.append(output))
-    try:
-        with torch.enable_grad():
-            score = _score(graphs, images.detach().requires_grad_(), weights).sum()
-            (gradient,) = torch.autograd.grad(score, kept[0])
-    finally:
-        hook.remove()
+    with torch.enable_grad(), outputs_of(graphs.module, graphs.layer) as kept:
+        score = _score(graphs, images.detach().requires_grad_(), weights).sum()
+        (gradient,) = torch.autograd.grad(score, kept[0])
     return kept[0].detach(), gradient
 
 
 def _deep_lift(graphs: ClassifierGraphs, images: Tensor, baselines: Tensor, weights: Tensor) -> Answer:
-    if not graphs.captum_sees_all:
+    if not graphs.as_captum or not graphs.captum_sees_all:
         return (graphs["deep_lift"](images, baselines, weights)[1],)
     from captum.attr import DeepLift
 
@@ -120,8 +115,8 @@ def _score(graphs: ClassifierGraphs, images: Tensor, weights: Tensor) -> Tensor:
 
 
 def _outputs(graphs: ClassifierGraphs, images: Tensor) -> Tensor:
-    # A squeeze in the network may take the axis of a batch of one along.
-    found: Tensor = graphs.module(images).reshape(len(images), -1)
+    # A copy, because the first layer may change its input in place; a squeeze may remove the axis of a batch of one.
+    found: Tensor = graphs.module(images.clone()).reshape(len(images), -1)
     return found
 
 
@@ -143,7 +138,8 @@ class _Scored(nn.Module):
         self.module = module
 
     def forward(self, images: Tensor, weights: Tensor) -> Tensor:
-        return (self.module(images) * weights).sum(dim=1)
+        # A copy, because the first layer may change its input in place.
+        return (self.module(images.clone()) * weights).sum(dim=1)
 
 
 def _side_by_side(answers: Sequence[Answer]) -> Answer:

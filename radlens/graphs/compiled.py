@@ -1,13 +1,17 @@
 """A compiled graph, which can be called on tensors and exported to ONNX, without autograd."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from radlens.engines.golden import Golden
 from radlens.errors import InvalidInput
+from radlens.graphs.precision import EXACT_TYPES, in_type
 from radlens.graphs.tracing import dynamic_batch, quiet, stand_in
 from radlens.graphs.turned_kernels import store_kernels_once
 
@@ -15,6 +19,9 @@ __all__ = ["CompiledGraph"]
 
 OPSET = 20
 """ONNX operator set of the graphs."""
+
+_N_GOLDEN = 2
+"""Number of samples of golden values."""
 
 EMBEDDED_LIMIT = 1_500_000_000
 """Largest size in bytes of weights stored in the ONNX file itself, since a protobuf is limited to 2 GiB."""
@@ -39,8 +46,8 @@ class CompiledGraph(nn.Module):
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
-        # Tensors on "meta" have shape and type, but no memory.
-        self.examples = tuple(x.detach().to("meta") for x in examples)
+        # Tensors on "meta" have shape and type, but no memory. Whole numbers may be indices: golden values need some.
+        self.examples = tuple(x.detach().to("meta") if x.is_floating_point() else x.detach() for x in examples)
         self.input_names, self.output_names = list(input_names), list(output_names)
         self.eval()
 
@@ -58,12 +65,44 @@ class CompiledGraph(nn.Module):
         """Return the same graph with other names of its inputs and outputs in ONNX, in their order."""
         return CompiledGraph(self.graph_module, self.examples, input_names, output_names)
 
-    def to_onnx(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as ONNX, opset 20, with a dynamic batch.
+    def in_type(self, dtype: torch.dtype) -> "CompiledGraph":
+        """Return the same graph in float32 or float64."""
+        examples = [x.to(dtype) if x.dtype in EXACT_TYPES else x for x in self.examples]
+        return CompiledGraph(in_type(self.graph_module, dtype), examples, self.input_names, self.output_names)
+
+    def golden(self) -> Golden:
+        """Compute golden values for random inputs: outputs of the graph in float64, and the errors of float32.
+
+        Raises:
+            InvalidInput: the outputs are not finite for inputs from the normal distribution, nor for those of 0 to 1.
+        """
+        generator = np.random.default_rng(0)
+        draws: tuple[Callable[..., np.ndarray], ...] = (generator.standard_normal, generator.random)
+        for draw in draws:
+            inputs = {name: _drawn(x, draw) for name, x in zip(self.input_names, self.examples, strict=True)}
+            golden = Golden.measure(self._computed, inputs, self.output_names)
+            if all(np.isfinite(value).all() for value in golden.outputs.values()):
+                return golden
+        raise InvalidInput("outputs must be finite for random inputs, which golden values need, got NaN or infinity")
+
+    def _computed(self, dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        return self.in_type(dtype)(*(inputs[name] for name in self.input_names))
+
+    def to_onnx(self, path: str | os.PathLike[str], golden: Golden | None = None) -> None:
+        """Write the graph as ONNX, opset 20, with a dynamic batch, and golden values beside it.
 
         Kernels that are used forward and backward are stored once. Weights of more than 1.5 GB are stored in the
         external file ``<path>.data``.
+
+        Args:
+            path: path of the file.
+            golden: golden values; those of :meth:`golden` by default. Engines must reproduce them when they open the
+                file.
+
+        Raises:
+            InvalidInput: there are no golden values, because the graph is not finite for random inputs.
         """
+        golden = golden or self.golden()
         size = sum(buffer.numel() * buffer.element_size() for buffer in self.graph_module.buffers())
         with torch.no_grad(), quiet():
             program = torch.onnx.export(
@@ -79,9 +118,17 @@ class CompiledGraph(nn.Module):
             assert program is not None, "the exporter returns a program if it is not given a path"
             store_kernels_once(program.model)
             program.save(path, external_data=size > EMBEDDED_LIMIT)
+        golden.save(Path(path))
 
     def _device(self) -> torch.device:
         return next((buffer.device for buffer in self.graph_module.buffers()), torch.device("cpu"))
+
+
+def _drawn(example: Tensor, draw: Callable[..., np.ndarray]) -> np.ndarray:
+    """Return two rows of random numbers in the type of an example; of whole numbers, the first rows of the example."""
+    if not example.is_floating_point():
+        return np.resize(example.cpu().numpy(), (_N_GOLDEN, *example.shape[1:]))
+    return draw((_N_GOLDEN, *example.shape[1:])).astype(str(example.dtype).removeprefix("torch."))
 
 
 def _check_like(inputs: Sequence[Tensor], examples: Sequence[Tensor]) -> None:

@@ -12,7 +12,7 @@ from radlens.graphs.recording import Recorder, Value, is_static, sizes
 from radlens.graphs.rules.registry import Rule
 from radlens.graphs.tracing import layer_of
 
-__all__ = ["append_gradient", "depends_on", "name_of", "needed_for", "pass_on", "positional", "summed_to"]
+__all__ = ["append_gradient", "backward", "depends_on", "name_of", "needed_for", "pass_on", "positional", "summed_to"]
 
 aten = torch.ops.aten
 
@@ -40,13 +40,18 @@ def append_gradient(module: fx.GraphModule, score: fx.Node, wrt: fx.Node, rules:
         raise InvalidInput("the score must depend on the input that it is differentiated by, got one that does not")
     recorder = Recorder(module)
     with recorder.before(module.graph.output_node(), score):
-        gradients: dict[fx.Node, Any] = {score: aten.ones_like.default(recorder.proxy(score))}
-        for node in reversed(list(module.graph.nodes)):
-            if node in active and node is not wrt and node in gradients:
-                recorder.origin = node
-                pass_on(recorder, node, gradients, active, rules)
-        gradient: fx.Node = gradients[wrt].node
+        gradient: fx.Node = backward(recorder, score, wrt, active, rules).node
     return gradient
+
+
+def backward(recorder: Recorder, score: fx.Node, wrt: fx.Node, active: set[fx.Node], rules: Rules) -> Any:
+    """Record the backward pass from ``score`` to ``wrt`` through the ``active`` nodes, and return its last value."""
+    gradients: dict[fx.Node, Any] = {score: aten.ones_like.default(recorder.proxy(score))}
+    for node in reversed(list(recorder.graph.nodes)):
+        if node in active and node is not wrt and node in gradients:
+            recorder.origin = node
+            pass_on(recorder, node, gradients, active, rules)
+    return gradients[wrt]
 
 
 def depends_on(graph: fx.Graph, source: fx.Node, rules: Rules) -> set[fx.Node]:

@@ -18,6 +18,7 @@ from radlens.errors import InvalidInput, UnsupportedOperation
 from radlens.graphs import passes
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.differentiate import append_gradient, name_of
+from radlens.graphs.precision import EXACT_TYPES
 from radlens.graphs.rules import RULES
 from radlens.graphs.rules.activations import guided_relu
 from radlens.graphs.tracing import evaluating_copy, layer_of, own_constants, trace
@@ -72,7 +73,8 @@ def gradient_graph(
     is autograd's: ReLU has the derivative zero at zero, and the first of equal maxima gets the gradient.
 
     Args:
-        module: module of supported operations (``docs/graphs.md``), float32 or float64.
+        module: module of supported operations (``docs/graphs.md``), float32 or float64; one in float16 or bfloat16 is
+            converted to float32.
         example_inputs: one tensor for each input, batch first; only shapes and types matter.
         score: function that maps the module's output to one number per sample, ``(b,)``.
         wrt: index of the input that the score is differentiated by.
@@ -188,8 +190,8 @@ def _check_examples(examples: tuple[Tensor, ...], wrt: int) -> None:
         raise InvalidInput(f"example_inputs must share a batch of at least 1 as first axis, got {shapes}")
     if not 0 <= wrt < len(examples):
         raise InvalidInput(f"wrt must be from 0 to {len(examples) - 1}, got {wrt}")
-    if not examples[wrt].is_floating_point():
-        raise InvalidInput(f"input {wrt} must be of a floating point type, got {examples[wrt].dtype}")
+    if examples[wrt].dtype not in EXACT_TYPES:
+        raise InvalidInput(f"input {wrt} must be float32 or float64, got {examples[wrt].dtype}")
 
 
 def _check_score(graph_module: fx.GraphModule) -> None:

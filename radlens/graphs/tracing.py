@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, default_decompositions
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from radlens.errors import InvalidInput, UnsupportedOperation
+from radlens.graphs.precision import copied
 
 __all__ = [
     "Traced",
@@ -30,6 +32,7 @@ __all__ = [
     "stand_in",
     "trace",
     "trace_whole",
+    "with_weights",
 ]
 
 aten = torch.ops.aten
@@ -68,7 +71,14 @@ class _Scored(nn.Module):
 
 
 def evaluating_copy(module: nn.Module) -> nn.Module:
-    """Copy ``module`` in evaluation mode; the copy shares the tensors of ``module``."""
+    """Copy ``module`` in evaluation mode.
+
+    The copy shares the tensors of ``module``, unless some of them are float16, bfloat16 or shorter: then all are copied
+    and converted to float32.
+    """
+    if any(_is_short(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        with quiet():
+            return deepcopy(module).float().eval()
     # deepcopy takes objects in memo for copied already.
     memo: dict[int, Any] = {}
     for part in module.modules():
@@ -76,6 +86,10 @@ def evaluating_copy(module: nn.Module) -> nn.Module:
             memo.update({id(value): value for value in values.values() if isinstance(value, Tensor)})
     with quiet():
         return deepcopy(module, memo).eval()
+
+
+def _is_short(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
 
 
 def own_constants(graph_module: fx.GraphModule, module: nn.Module) -> None:
@@ -123,6 +137,24 @@ def trace_whole(
     with quiet(), torch.no_grad():
         program = program.run_decompositions(table)
     return _with_constants(program)
+
+
+_TARGETS = "targets"
+"""Key in the ``meta`` of a traced module: path of the parameter or buffer of the module behind each constant."""
+
+
+def with_weights(graph_module: fx.GraphModule, whole: nn.Module) -> fx.GraphModule:
+    """Return a graph of :func:`trace_whole` for a module of the same structure with other weights."""
+    found = copied(graph_module)
+    known = {
+        **dict(whole.named_parameters(remove_duplicate=False)),
+        **dict(whole.named_buffers(remove_duplicate=False)),
+    }
+    for name, target in graph_module.meta[_TARGETS].items():
+        # Constants that the forward itself makes have no target in the module.
+        if target in known:
+            setattr(found, name, known[target].detach().clone())
+    return found
 
 
 def stand_in(x: Tensor, device: torch.device) -> Tensor:
@@ -176,12 +208,22 @@ def _without_fused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+class _DataAsDetach(TorchFunctionMode):
+    """Reads ``x.data`` as ``x.detach()``: ``torch.export`` takes it for a constant, as in MONAI's ResNet shortcut A."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
 def _exported(whole: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     stand_ins = tuple(stand_in(x, x.device) for x in inputs)
     with ExitStack() as stack:
         path = stack.enter_context(_layer_path(whole.get_submodule("module")))
         stack.enter_context(quiet())
         stack.enter_context(_without_fused_attention())
+        stack.enter_context(_DataAsDetach())
         # torch.no_grad blocks are recorded only where they change the mode.
         stack.enter_context(torch.enable_grad())
         try:
@@ -243,6 +285,8 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
     module = fx.GraphModule(nn.Module(), program.graph)
     graph = module.graph
     specs = {spec.arg.name: spec for spec in signature.input_specs if hasattr(spec.arg, "name")}
+    targets: dict[str, str] = {}
+    module.meta[_TARGETS] = targets
     for node in list(graph.nodes):
         if node.op != "placeholder" or specs[node.name].kind == InputKind.USER_INPUT:
             continue
@@ -251,6 +295,7 @@ def _with_constants(program: ExportedProgram) -> fx.GraphModule:
         tensor = program.constants[specs[node.name].target] if tensor is None else tensor
         name = f"constant_{node.name}"
         module.register_buffer(name, tensor.detach())
+        targets[name] = str(specs[node.name].target)
         with graph.inserting_before(node):
             constant = graph.get_attr(name)
         constant.meta = dict(node.meta)

@@ -59,7 +59,8 @@ class MapParameters:
         n_steps: number of gradients on the path of OMIG (L).
         path_length: length of the path (c).
         zscore: threshold of the Z-score (t).
-        stride: distance between the squares of occlusion, in pixels of a sample; each square is 10 pixels wide.
+        stride: distance between the squares of occlusion, in pixels of a sample; each square is 10 pixels wide, and
+            at least as wide as they are apart.
         seed: seed of the samples.
     """
 
@@ -76,7 +77,12 @@ class MapParameters:
 
     def explainers(self) -> tuple[Explainer, ...]:
         """Return the explainers of `METHODS`."""
-        return Occlusion(_WINDOW, self.stride, effect="rise"), Sensitivity(), self.omig()
+        return Occlusion(self.window, self.stride, effect="rise"), Sensitivity(), self.omig()
+
+    @property
+    def window(self) -> int:
+        """Side of the squares of occlusion, in pixels of a sample."""
+        return max(_WINDOW, self.stride)
 
     def text(self, *names: str, **changes: Any) -> str:
         """Return parameters as a sentence for a caption.
@@ -90,7 +96,7 @@ class MapParameters:
             "L": f"L = {self.n_steps}",
             "t": f"t = {self.zscore:g}",
             "N": f"N = {self.n_samples} samples",
-            "occlusion": f"squares of {_WINDOW} × {_WINDOW} pixels of the sample, {self.stride} pixels apart",
+            "occlusion": f"squares of {self.window} × {self.window} pixels of the sample, {self.stride} pixels apart",
             "seed": f"seed {self.seed}",
         }
         given = {"N": "N = {} samples"}

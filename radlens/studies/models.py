@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from radlens.datasets import ModelInput
+from radlens.engines.golden import golden_file
 from radlens.errors import RadlensError
 from radlens.explainers import Model, get, names, probabilities
 from radlens.explainers.eager import EagerClassifier
@@ -220,10 +221,11 @@ def _graphs(
 
 
 def _write(graphs: Any, name: str, file: Path) -> None:
-    """Write a graph atomically, so that an interruption does not leave a partial file."""
+    """Write a graph atomically, so that an interruption does not leave a partial file; its golden values come first."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.{os.getpid()}.part")
     graphs.to_onnx(name, beside)
+    golden_file(beside).replace(golden_file(file))
     beside.replace(file)
 
 

@@ -17,9 +17,10 @@ from zoo import Lambda
 from radlens import engines
 from radlens.engines.golden import Golden
 from radlens.errors import BundleError, InvalidInput, InvalidParameter
-from radlens.families.classifier.export import export_classifier, golden_weights
+from radlens.families.classifier.export import export_classifier
 from radlens.graphs import classifier_graphs, turned_kernels
 from radlens.graphs.turned_kernels import store_kernels_once
+from radlens.graphs.writing import golden_weights
 
 
 def test_a_graph_is_written_with_its_golden_values(tmp_path, monkeypatch):

@@ -196,3 +196,43 @@ def test_an_unknown_graph_is_refused():
     """The names are listed."""
     with pytest.raises(InvalidParameter, match=r"graph must be one of prediction, gradient, .*, got 'hessian'"):
         graphs("plain")["hessian"]
+
+
+def test_graphs_of_other_weights_are_not_traced_again(monkeypatch):
+    """They are those of the other network, batch norms and all; the first graphs stay as they were."""
+    first, x = network("resnet"), images("resnet")
+    traced = classifier_graphs(first, x[:1], n_outputs=3)
+    before = traced["gradient"](x, weights("resnet"))
+    other = deepcopy(first)
+    for value in (*other.parameters(), *other.buffers()):
+        if value.is_floating_point():
+            value.mul_(1.1).add_(0.01)
+    expected = classifier_graphs(other, x[:1], n_outputs=3)["gradient"](x, weights("resnet"))
+    monkeypatch.setattr("radlens.graphs.classifier.trace_whole", None)
+    found = traced.with_weights(other)["gradient"](x, weights("resnet"))
+    for ours, theirs, old in zip(found, expected, before, strict=True):
+        assert torch.equal(ours, theirs)
+        assert not torch.equal(ours, old)
+    assert torch.equal(traced["gradient"](x, weights("resnet"))[1], before[1])
+    assert torch.equal(traced.build("gradient")(x, weights("resnet"))[1], before[1])
+
+
+def test_networks_that_read_data_are_compiled():
+    """``x.data`` is ``x.detach()``, as in the shortcut of MONAI's older ResNets: no gradient passes."""
+
+    class Shortcut(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 3, 3, padding=1)
+
+        def forward(self, x):
+            around = torch.cat([x.data, torch.zeros(x.size(0), 2, *x.shape[2:], dtype=x.dtype)], 1)
+            return ((self.conv(x) + around).relu() * 2).mean((2, 3))
+
+    torch.manual_seed(0)
+    module, x = Shortcut().double(), torch.randn(2, 1, 6, 5, dtype=torch.float64)
+    w = torch.randn(2, 3, dtype=torch.float64)
+    output, gradient = classifier_graphs(module, x, n_outputs=3)["gradient"](x, w)
+    expected = autograd(module, (x,), lambda y: (y * w).sum(1))
+    assert relative(output, expected[0]) < 1e-12
+    assert relative(gradient, expected[1]) < 1e-12

@@ -267,7 +267,7 @@ def test_what_cannot_be_compiled_is_refused_by_operation_and_layer(module, messa
         ((torch.zeros(0, 3),), first, 0, "must share a batch of at least 1"),
         ((torch.zeros(1, 3), torch.zeros(2, 3)), first, 0, "must share a batch of at least 1"),
         ((torch.zeros(1, 3),), first, 1, "wrt must be from 0 to 0, got 1"),
-        ((torch.zeros(1, 3, dtype=torch.long),), first, 0, "input 0 must be of a floating point type, got torch.int64"),
+        ((torch.zeros(1, 3, dtype=torch.long),), first, 0, "input 0 must be float32 or float64, got torch.int64"),
         ((torch.zeros(2, 3),), lambda y: y, 0, r"must have shape \(2,\), got \(2, 3\)"),
         ((torch.zeros(3, 3),), lambda y: y.sum(0), 0, r"the score must have shape \(b,\), got \(3,\)"),
         ((torch.zeros(2, 3),), lambda y: 1.0, 0, r"must have shape \(2,\), got float"),

@@ -1,7 +1,6 @@
 """Export of the graphs of a classifier, each with golden values from torch in float64."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,19 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from radlens.engines.golden import MAP_SIZE, Golden, jittered, limit, relative_error
+from radlens.engines.golden import Golden, jittered, relative_error
 from radlens.engines.onnxruntime import cpu_session
 from radlens.engines.torch import golden_values
 from radlens.errors import BundleError, InvalidInput, UnsupportedOperation
 from radlens.graphs import ClassifierGraphs, asks, classifier_graphs
-from radlens.graphs.asks import LOGITS
 from radlens.graphs.compiled import EMBEDDED_LIMIT
 from radlens.graphs.onnx_file import OnnxFile
+from radlens.graphs.writing import N_EXAMPLES, GraphWriter
 
-__all__ = ["ExportReport", "export_black_box", "export_classifier", "golden_weights"]
+__all__ = ["ExportReport", "export_black_box", "export_classifier"]
 
 _FLOAT32_ERROR = 1e-5
 """Least error of float32 that is assumed where there is no reference in float64."""
-
-N_EXAMPLES = 2
-"""Number of images whose outputs are stored with each graph."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -58,8 +54,8 @@ def export_classifier(
 ) -> ExportReport:
     """Write ``<prefix>.<name>.onnx`` and ``<prefix>.<name>.golden.npz`` for every graph that can be compiled.
 
-    The golden values of prediction and gradient come from the module with autograd, those of other graphs from the same
-    graphs compiled in float64.
+    The golden values of prediction and gradient come from the module with autograd in float64, those of other graphs
+    from the same graphs in float64.
 
     Args:
         source: module in float32, or its graphs from :func:`radlens.graphs.classifier_graphs`.
@@ -85,13 +81,13 @@ def export_classifier(
     names = asks.answerable(graphs.companions) if names is None else tuple(names)
     for name in names:
         asks.spec(name)
-    forms = _Forms(graphs, examples, n_outputs)
+    writer = GraphWriter(graphs, examples)
     missing: dict[str, str] = {}
     errors: dict[str, float] = {}
     for done, name in enumerate(names):
         report(name, done, len(names))
         try:
-            errors[name] = forms.write(name, folder / f"{prefix}.{name}.onnx")
+            errors[name] = writer.write(name, folder / f"{prefix}.{name}.onnx")
         except UnsupportedOperation as error:
             missing[name] = str(error)
     report("done", len(names), len(names))
@@ -141,70 +137,3 @@ def _of_onnxruntime(path: Path, inputs: Mapping[str, np.ndarray]) -> Golden:
     # The reference is float32 itself.
     errors = {name: max(error, _FLOAT32_ERROR) for name, error in golden.float32_errors.items()}
     return replace(golden, float32_errors=errors)
-
-
-class _Forms:
-    """A classifier in float32 and float64, eager and compiled."""
-
-    def __init__(self, graphs: ClassifierGraphs, examples: Tensor, n_outputs: int) -> None:
-        exact = classifier_graphs(
-            deepcopy(graphs.module).double(),
-            examples.double(),
-            n_outputs=n_outputs,
-            layer=graphs.layer,
-            as_captum=graphs.as_captum,
-            companions={name: deepcopy(each).double() for name, each in graphs.companions.items()},
-        )
-        self._graphs = {torch.float32: graphs, torch.float64: exact}
-        self._inputs = {"images": examples, "weights": golden_weights(n_outputs)}
-
-    def write(self, name: str, path: Path) -> float:
-        """Write a graph and its golden values, and return the error of the graph in float32.
-
-        Raises:
-            UnsupportedOperation: The graph cannot be compiled.
-            BundleError: The outputs of the compiled graph differ from those of the module.
-        """
-        graph = self._graphs[torch.float32].build(name)
-        given = self._inputs | {
-            each: example(self._inputs["images"]) for each, example in asks.spec(name).examples.items()
-        }
-        inputs = {each: given[each].numpy() for each in graph.input_names}
-        golden = Golden.measure(lambda dtype, arrays: self._reference(name, dtype, arrays), inputs, graph.output_names)
-        values = zip(graph.output_names, _one_by_one(graph, [given[n] for n in graph.input_names]), strict=True)
-        errors = {output: relative_error(value, golden.outputs[output]) for output, value in values}
-        for output, error in errors.items():
-            allowed = limit("f32", golden.float32_errors[output], is_map=golden.outputs[output][0].size >= MAP_SIZE)
-            if not error <= allowed:
-                raise BundleError(f"{output} of graph {name} must be within {allowed:.1e} of float64, got {error:.1e}")
-        graph.to_onnx(path)
-        golden.save(path)
-        return max(errors.values())
-
-    def _reference(self, name: str, dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        graphs, asked = self._graphs[dtype], asks.spec(name)
-        arrays = [inputs[each] for each in asked.inputs]
-        if asked.golden == "compiled":
-            return _one_by_one(graphs.build(name), arrays)
-
-        def compute(*parts: Tensor) -> Sequence[Tensor]:
-            found = dict(zip(asked.answers, asked.eager(graphs, *parts), strict=True))
-            if LOGITS not in found and LOGITS in asked.outputs:
-                (found[LOGITS],) = asks.spec(asks.PREDICTION).eager(graphs, parts[asked.inputs.index("images")])
-            return [found[each] for each in asked.outputs]
-
-        return _one_by_one(compute, arrays)
-
-
-def _one_by_one(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Compute outputs image by image, because batches of large images in float64 take gigabytes."""
-    parts = [function(*(value[k : k + 1] for value in inputs)) for k in range(len(inputs[0]))]
-    return [torch.cat(output) for output in zip(*parts, strict=True)]
-
-
-def golden_weights(n_outputs: int) -> Tensor:
-    """Return the class weights of two scores: of two random classes, or of both signs of a single logit."""
-    if n_outputs == 1:
-        return torch.tensor([[1.0], [-1.0]])
-    classes = np.random.default_rng(0).permutation(n_outputs)[:N_EXAMPLES]
-    return torch.nn.functional.one_hot(torch.from_numpy(classes), n_outputs).float()

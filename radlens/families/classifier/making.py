@@ -17,7 +17,7 @@ from radlens.bundles.torchscript import save_traced
 from radlens.datasets.model_input import ModelInput
 from radlens.engines.golden import relative_error
 from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
-from radlens.evaluation import model_randomisation
+from radlens.evaluation import model_randomisations
 from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.domain import DOMAIN, LEAST_IMAGES, LEAST_UNSEEN, ImageDomain, fit_domain
@@ -126,7 +126,9 @@ def bundle_classifier(
     if "prediction" not in names:
         raise UnsupportedOperation(f"the network must be one that can be compiled: {missing['prediction']}")
     paths = {graph: folder / f"member-0.{graph}.onnx" for graph in names}
-    classifier = GraphClassifier(paths, n_outputs, model_input.image_shape)
+    # torch opens graphs at once; measuring every engine would take longer than the test of a method.
+    classifier = GraphClassifier(paths, n_outputs, model_input.image_shape, engine="torch")
+    report("trying methods", 0, 1)
     allowed, refused = allowed_methods(classifier, images[:1], names, missing)
     can_randomise = randomise and form == "eager"
     manifest = ClassifierManifest(
@@ -171,12 +173,12 @@ class _Opened:
             assert self.file is not None, "only a file has no module"
             return torch.from_numpy(self.file.run(images.numpy()))
         with torch.no_grad():
-            return self.module.eval()(images)
+            return self.module.eval()(images.clone())
 
 
 def _opened(member: Source, images: Tensor) -> _Opened:
     if form_of(member) != "onnx":
-        return _Opened(logits_of_module(as_module(member, images), images))
+        return _Opened(logits_of_module(evaluating_copy(as_module(member, images)), images))
     file = logits_of_file(read_onnx(member, images), images.numpy())
     try:
         return _Opened(OnnxModule(file, images), file)
@@ -216,7 +218,8 @@ class _Members(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        return torch.stack([member(images) for member in self.members], dim=1)
+        # Copies, because the first layer of a member may change its input in place.
+        return torch.stack([member(images.clone()) for member in self.members], dim=1)
 
 
 def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
@@ -368,26 +371,29 @@ def randomisation_record(
     report = on_progress or (lambda stage, done, total: None)
     layer = layer or ("features" if hasattr(module, "features") else None)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
-    targets = explainers.predicted(EagerClassifier(module, shape).outputs(images))
-    found: dict[str, Any] = {}
-    for number, name in enumerate(methods):
-        report("randomising", number, len(methods))
-        method = explainers.create(name).quicker()
+    model = EagerClassifier(module, shape, layer=layer, companions=companions)
+    targets = explainers.predicted(model.outputs(images))
 
-        def explain(network: nn.Module, batch: Tensor, method: Any = method) -> Tensor:
-            return method.attribute(EagerClassifier(network, shape, layer=layer, companions=companions), batch, targets)
+    def explain(method: Explainer, randomised: EagerClassifier, batch: Tensor) -> Tensor:
+        return method.attribute(randomised, batch, targets)
 
-        try:
-            measured = model_randomisation(module, explain, images, n_points=N_DEPTHS)
-        except RadlensError:
-            continue
-        found[name] = {
-            "layers": list(measured.layers),
-            "spearman": _means(measured.spearman),
-            "ssim": _means(measured.ssim),
-        }
-    report("randomising", len(methods), len(methods))
-    return found
+    try:
+        measured = model_randomisations(
+            module,
+            {name: partial(explain, explainers.create(name).quicker()) for name in methods},
+            images,
+            view=model.with_weights,
+            skip=(RadlensError,),
+            n_points=N_DEPTHS,
+            on_progress=partial(report, "randomising"),
+        )
+    except RadlensError as error:
+        log.warning("the network is not randomised: %s", error)
+        return {}
+    return {
+        name: {"layers": list(each.layers), "spearman": _means(each.spearman), "ssim": _means(each.ssim)}
+        for name, each in measured.items()
+    }
 
 
 def _means(values: np.ndarray) -> list[float | None]:

@@ -93,7 +93,7 @@ def test_an_image_without_a_phantom_gets_no_verdict(service):
 
 def test_every_answer_says_where_it_comes_from(service, bundle):
     """All that is needed to repeat it; the header says the same as the body."""
-    response = answer(service, data=dicom(noise()), seed="7", method="occlusion", stride="125")
+    response = answer(service, data=dicom(noise()), seed="7", method="occlusion", window="125", stride="125")
     stated = fields(response)["provenance"]
     assert json.loads(response.headers[PROVENANCE]) == stated
     assert response.headers[PROVENANCE].isascii()
@@ -101,7 +101,7 @@ def test_every_answer_says_where_it_comes_from(service, bundle):
     assert (stated["engine"], stated["precision"], stated["request_id"]) == ("torch", "f32", "id")
     sampling = {"sampler": "stratified", "seed": 7, "n_samples": 1, "start": 0, "normalize": "paper"}
     assert stated["sampling"] == sampling
-    assert stated["explainer"] == {"method": "occlusion", "parameters": {"window": 10, "stride": 125}}
+    assert stated["explainer"] == {"method": "occlusion", "parameters": {"window": 125, "stride": 125}}
     assert stated["input"]["sop_instance_uid"] == "1.2.3.1"
     assert len(stated["input"]["sha256"]) == 64
     assert set(stated["libraries"]) >= {"radlens", "python", "torch", "onnxruntime", "numpy"}

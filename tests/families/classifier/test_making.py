@@ -136,15 +136,16 @@ def test_cam_is_refused_where_the_head_is_none():
     assert refused == {"cam": "cam must be given a network of global average pooling and one dense layer"}
 
 
-def test_a_network_that_cannot_be_randomised_has_no_record():
-    """Layers without reset_parameters."""
+def test_a_raw_parameter_is_randomised_with_its_network():
+    """It belongs to no layer: the network itself comes last, after all its layers."""
 
-    class Fixed(Network):
+    class Scaled(Network):
         def __init__(self):
             super().__init__(0)
             self.scale = nn.Parameter(torch.ones(1))
 
-    assert randomisation_record(Fixed(), ("saliency",), torch.randn(1, 1, 24, 20), None) == {}
+    found = randomisation_record(Scaled(), ("saliency",), torch.randn(1, 1, 24, 20), None)
+    assert found["saliency"]["layers"] == ["head", "features.3", "features.0", ""]
 
 
 @pytest.mark.parametrize(

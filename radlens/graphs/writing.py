@@ -1,0 +1,115 @@
+"""ONNX files of a classifier's graphs, each with golden values from torch in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.engines.golden import MAP_SIZE, Golden, limit, relative_error
+from radlens.errors import BundleError
+from radlens.graphs import asks
+from radlens.graphs.asks import LOGITS
+
+if TYPE_CHECKING:
+    from radlens.graphs.classifier import ClassifierGraphs
+    from radlens.graphs.compiled import CompiledGraph
+
+__all__ = ["N_EXAMPLES", "GraphWriter", "golden_weights"]
+
+N_EXAMPLES = 2
+"""Number of images whose outputs are stored with each graph."""
+
+
+class GraphWriter:
+    """Writes graphs with golden values.
+
+    The golden values of graphs whose question says ``golden="eager"`` come from the network itself under autograd, so
+    that they check the compiler as well; those of others come from the graph.
+
+    Args:
+        graphs: graphs of the classifier.
+        images: two images of its type, ``(2, c, h, w)``.
+    """
+
+    def __init__(self, graphs: ClassifierGraphs, images: Tensor) -> None:
+        self._graphs, self._exact = graphs, {images.dtype: graphs}
+        self._inputs = {"images": images, "weights": golden_weights(graphs.n_outputs).to(images.dtype)}
+
+    def write(self, name: str, path: Path) -> float:
+        """Write a graph and its golden values, and return the largest relative error of its outputs in float32.
+
+        Raises:
+            UnsupportedOperation: The graph cannot be compiled.
+            BundleError: The outputs of the compiled graph differ from those of the module.
+        """
+        graph = self._graphs.build(name)
+        asked = asks.spec(name)
+        given = self._inputs | {each: make(self._inputs["images"]) for each, make in asked.examples.items()}
+        inputs = {each: given[each].numpy() for each in graph.input_names}
+        golden = Golden.measure(
+            lambda dtype, arrays: self._reference(name, graph, dtype, arrays), inputs, graph.output_names
+        )
+        errors = dict(golden.float32_errors)
+        if asked.golden == "eager":
+            found = zip(graph.output_names, one_by_one(graph, [given[n] for n in graph.input_names]), strict=True)
+            errors = {output: relative_error(value, golden.outputs[output]) for output, value in found}
+            _check(name, errors, golden)
+        graph.to_onnx(path, golden)
+        return max(errors.values())
+
+    def _reference(
+        self, name: str, graph: CompiledGraph, dtype: torch.dtype, inputs: Mapping[str, Tensor]
+    ) -> Sequence[Tensor]:
+        asked = asks.spec(name)
+        arrays = [inputs[each] for each in asked.inputs]
+        if asked.golden == "compiled":
+            return one_by_one(graph.in_type(dtype), arrays)
+        graphs = self._in_type(dtype)
+
+        def compute(*parts: Tensor) -> Sequence[Tensor]:
+            found = dict(zip(asked.answers, asked.eager(graphs, *parts), strict=True))
+            if LOGITS not in found and LOGITS in asked.outputs:
+                (found[LOGITS],) = asks.spec(asks.PREDICTION).eager(graphs, parts[asked.inputs.index("images")])
+            return [found[each] for each in asked.outputs]
+
+        return one_by_one(compute, arrays)
+
+    def _in_type(self, dtype: torch.dtype) -> ClassifierGraphs:
+        if dtype not in self._exact:
+            graphs = self._graphs
+            self._exact[dtype] = type(graphs).of(
+                deepcopy(graphs.module).to(dtype),
+                self._inputs["images"].to(dtype),
+                graphs.n_outputs,
+                layer=graphs.layer,
+                as_captum=graphs.as_captum,
+                companions={name: deepcopy(each).to(dtype) for name, each in graphs.companions.items()},
+            )
+        return self._exact[dtype]
+
+
+def _check(name: str, errors: Mapping[str, float], golden: Golden) -> None:
+    for output, error in errors.items():
+        allowed = limit("f32", golden.float32_errors[output], is_map=golden.outputs[output][0].size >= MAP_SIZE)
+        if not error <= allowed:
+            raise BundleError(f"{output} of graph {name} must be within {allowed:.1e} of float64, got {error:.1e}")
+
+
+def one_by_one(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Compute outputs image by image, because batches of large images in float64 take gigabytes."""
+    parts = [function(*(value[k : k + 1] for value in inputs)) for k in range(len(inputs[0]))]
+    return [torch.cat(output) for output in zip(*parts, strict=True)]
+
+
+def golden_weights(n_outputs: int) -> Tensor:
+    """Return the class weights of two scores: of two random classes, or of both signs of a single logit."""
+    if n_outputs == 1:
+        return torch.tensor([[1.0], [-1.0]])
+    classes = np.random.default_rng(0).permutation(n_outputs)[:N_EXAMPLES]
+    return torch.nn.functional.one_hot(torch.from_numpy(classes), n_outputs).float()
