@@ -29,11 +29,13 @@ def test_shares_are_those_of_the_drawn_lesions():
 
 
 def test_independent_features_separate_as_theory_says():
-    """Without correlation, two equal binary features have the AUC of the sum of two Bernoulli variables, within 0.01."""
+    """Without correlation, two equal binary features have the AUC of two Bernoulli variables, within 0.01."""
     odds = {name: {"no": (0.8, 0.3), "yes": (0.2, 0.7)} for name in "ab"}
     rng = np.random.default_rng(0)
-    sums = [[[draw_features(rng, odds, flag, 0.0)[n] == "yes" for n in "ab"] for _ in range(6000)] for flag in (0, 1)]
-    benign, malignant = (np.sum(each, axis=1) for each in sums)
+    benign, malignant = (
+        np.array([list(draw_features(rng, odds, flag, 0.0).values()).count("yes") for _ in range(6000)])
+        for flag in (False, True)
+    )
     area = np.mean(malignant[:, None] > benign) + 0.5 * np.mean(malignant[:, None] == benign)
     share = [[math.comb(2, k) * p**k * (1 - p) ** (2 - k) for k in range(3)] for p in (0.2, 0.7)]
     expected = sum(share[1][i] * share[0][j] * ((i > j) + 0.5 * (i == j)) for i in range(3) for j in range(3))
@@ -44,7 +46,8 @@ def test_correlation_keeps_the_shares_and_couples_the_features():
     """With a correlation of 0.9, shares stay, and two features agree far more often than by chance."""
     odds = {name: {"no": (0.8, 0.3), "yes": (0.2, 0.7)} for name in "ab"}
     rng = np.random.default_rng(0)
-    drawn = np.array([[draw_features(rng, odds, False, 0.9)[n] == "yes" for n in "ab"] for _ in range(6000)])
+    found = [draw_features(rng, odds, False, 0.9) for _ in range(6000)]
+    drawn = np.array([[each[name] == "yes" for name in "ab"] for each in found])
     np.testing.assert_allclose(drawn.mean(axis=0), 0.2, atol=0.02)
     assert (drawn[:, 0] == drawn[:, 1]).mean() > 0.85
 

@@ -134,6 +134,7 @@ def simulate(
     density: str = "B",
     lesions: Sequence[Lesion] = (),
     spacing_mm: float | tuple[float, float] | None = None,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> Mammogram:
     """Simulate a whole mammogram; the breast fills the field, the chest wall is at the left edge for laterality L.
@@ -148,6 +149,7 @@ def simulate(
         density: "A" (fat) to "D" (extremely dense).
         lesions: up to 8 lesions; each is placed inside the breast, outside the muscle and apart from the others.
         spacing_mm: one number or (row, column), mm; by default the image is 233 mm high.
+        removed: leave the lesions out: the same image of the healthy breast.
         seed: the same arguments give the same image.
 
     Raises:
@@ -167,7 +169,8 @@ def simulate(
     shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
     places = _places(shapes, anatomy, window, lesions)
     tissue = draw_tissue(rng, anatomy, window, density)
-    findings = [_add(shapes, lesion, window, place, tissue) for lesion, place in zip(lesions, places, strict=True)]
+    shown = [] if removed else list(zip(lesions, places, strict=True))
+    findings = [_add(shapes, lesion, window, place, tissue) for lesion, place in shown]
     pixels = expose(exposure, tissue.attenuation, tissue.breast)
     breast, muscle = tissue.breast, tissue.muscle
     if laterality == "R":
@@ -183,6 +186,7 @@ def simulate_patch(
     image_shape: Sequence[int] = (224, 224),
     density: str = "B",
     spacing_mm: float | tuple[float, float] = PATCH_SPACING_MM,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> Patch:
     """Simulate a patch of a breast with a lesion in the middle, or with normal tissue.
@@ -195,6 +199,7 @@ def simulate_patch(
         image_shape: (height, width), at least 32 each.
         density: "A" (fat) to "D" (extremely dense).
         spacing_mm: one number or (row, column), mm.
+        removed: leave the lesion out: the healthy tissue of the same place.
         seed: the same arguments give the same patch.
 
     Raises:
@@ -218,7 +223,7 @@ def simulate_patch(
     shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
     tissue = draw_tissue(rng, anatomy, window, density)
     finding = None
-    if lesion is not None:
+    if lesion is not None and not removed:
         finding = _add(shapes, lesion, window, centre, tissue)
     return Patch(expose(exposure, tissue.attenuation, tissue.breast), tissue.breast, finding, density, spacing, seed)
 

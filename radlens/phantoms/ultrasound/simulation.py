@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,7 @@ def simulate(
     spacing_mm: float | tuple[float, float] | None = None,
     scanner: Scanner | None = None,
     gain: float | None = None,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> UltrasoundImage:
     """Simulate a B-mode image of a breast with or without a mass.
@@ -78,6 +80,7 @@ def simulate(
         scanner: resolution and settings; drawn at random when not given.
         gain: grey levels added to the logarithmic echo, as in the ``gain`` of another image; by default such that the
             mean pixel value is ``scanner.brightness``.
+        removed: leave the mass out: the healthy tissue of the same image, at the gain of the image with the mass.
         seed: the same arguments give the same image.
 
     Raises:
@@ -96,8 +99,12 @@ def simulate(
         centre = _place(rng, mass, (shape[0] * spacing[0], shape[1] * spacing[1]), layers.gland_mm)
         drawn = draw_mass(rng, mass, echo, spacing, centre)
         echo, mask, changed = drawn.echo_db, drawn.mask, drawn.changed
-    received = envelope(speckle, np.maximum(echo, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
+    received = envelope(deepcopy(speckle), np.maximum(echo, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
     pixels, gain = compress(received, spacing, scanner, gain)
+    if removed:
+        healthy = envelope(speckle, np.maximum(layers.echo_db, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
+        pixels, _ = compress(healthy, spacing, scanner, gain)
+        mass, mask, changed = None, np.zeros(shape, dtype=bool), {}
     box = tight_box(mask) if mass is not None else None
     return UltrasoundImage(pixels, mask, box, layers.index, mass, scanner, spacing, seed, changed, gain)
 
