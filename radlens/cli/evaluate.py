@@ -18,12 +18,14 @@ EPILOG = examples(
     "radlens evaluate runs/busi --data busi --root /data/Dataset_BUSI_with_GT -o evaluation/",
     "radlens evaluate model_store/bundles/patches-1.0 --simulated 20 --methods saliency,cam --measures iou -o e/",
     "radlens evaluate model_store/bundles/cdmam-1.0 --causal --phantoms 20 --per-group 100 -o causal/",
+    "radlens evaluate model_store/bundles/ultrasound-1.0 --causal --simulated 100",
     "radlens evaluate model_store/bundles/cdmam-1.0 --domain --phantoms 200 -o domain/",
 )
 
 _IMAGES = "Images"
 _BOXES = "Boxes"
 _FAITHFULNESS = "Faithfulness"
+_CAUSES = "Causes"
 _PHANTOMS = "Phantom models"
 
 
@@ -123,8 +125,9 @@ def command(
         bool,
         typer.Option(
             "--causal",
-            rich_help_panel=_PHANTOMS,
-            help="Measure how the curve depends on disks, noise, grid, position and other causes.",
+            rich_help_panel=_CAUSES,
+            help="Phantom models: measure how the curve depends on disks, noise, grid, position and other causes. "
+            "Classifiers: measure how the score changes when the lesions of --simulated images are removed.",
         ),
     ] = False,
     domain: Annotated[
@@ -187,13 +190,19 @@ def command(
     The command writes index.html, results.json, tables as CSV, pictures as PNG, and the folder work. If it was
     interrupted, the same command continues from there.
 
-    With --causal, the command simulates new phantoms, changes one cause at a time, and prints each quantity with its
-    required range; -o writes causal.json and the readings so far, from which the same command continues.
+    With --causal and a phantom model, the command simulates new phantoms, changes one cause at a time, and prints each
+    quantity with its required range; -o writes causal.json and the readings so far, from which the same command
+    continues. With --causal and a classifier of simulated images, it removes the lesions of new images, and healthy
+    tissue of the same size, and prints how often and by how much the score of malignancy falls.
 
     With --domain, the model gets unseen images of the training range, of which it may refuse 1 %, and many kinds of
     wrong images, all of which it must refuse; -o writes domain.json and the judgements so far.
     """
-    if causal:
+    if causal and _is_classifier(model):
+        from radlens.cli.evaluate_lesions import evaluate_lesions
+
+        evaluate_lesions(model, output, n=simulated, seed=seed, engine=engine, task=task)
+    elif causal:
         from radlens.cli.evaluate_causal import evaluate_causal
 
         evaluate_causal(
@@ -243,6 +252,19 @@ def command(
         files = studies.evaluate(opened, source, output, plan, on_progress=report)
     _print_results(json.loads(files[1].read_text(encoding="utf-8")))
     note(f"wrote {files[0]} and {len(files) - 1} more files in {output}")
+
+
+def _is_classifier(folder: Path) -> bool:
+    """Return whether a folder holds a bundle or a run of classifiers; damaged files are reported on opening."""
+    from radlens.wire import CLASSIFICATION
+
+    for name in ("bundle.json", "training.json"):
+        if (folder / name).is_file():
+            try:
+                return bool(json.loads((folder / name).read_text(encoding="utf-8")).get("task") == CLASSIFICATION)
+            except (ValueError, AttributeError):
+                return False
+    return False
 
 
 def _opened(folder: Path, output: Path, engine: str, report: Any) -> Any:
