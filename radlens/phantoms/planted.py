@@ -97,7 +97,7 @@ def _shadow(cause: str, seed: Seed) -> tuple[Draw, NDArray[np.bool_]]:
 
 def _margin(cause: str, seed: Seed) -> tuple[Draw, NDArray[np.bool_]]:
     rng = generator(seed)
-    mass, density = mammogram.sample_lesion(rng, bool(rng.integers(2)), 0.0), str(rng.choice(mammogram.DENSITIES[:3]))
+    mass, density = mammogram.sample_lesion(rng, bool(rng.integers(2)), 0.0), str(rng.choice(mammogram.DENSITIES[:2]))
     assert isinstance(mass, mammogram.Mass), "no lesion is a cluster of calcifications"
     patches = [
         mammogram.simulate_patch(

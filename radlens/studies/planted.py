@@ -47,6 +47,9 @@ _SCALE = {"ultrasound": (80.0, 50.0), "mammogram": (1500.0, 900.0)}
 """Pixel values that become 0 and 1: fixed, since scaling by the image would carry the cause to every pixel."""
 
 _TRAINING, _TEST = 1, 2
+_MORE = {"margin": 2}
+"""Factor of images and epochs: thin lines in textured tissue are harder to learn than the other causes."""
+
 _BATCH = 32
 _LEARNING_RATE = 4e-3
 
@@ -59,8 +62,8 @@ class PlantedOptions:
         causes: names among `radlens.phantoms.planted.CAUSES`.
         methods: names of methods; None for all that explain classes.
         n_networks: classifiers for each cause, at least 1.
-        n_training: training images of a classifier, at least 32.
-        epochs: passes over the training images, at least 1.
+        n_training: training images of a classifier, at least 32; twice as many for the margin.
+        epochs: passes over the training images, at least 1; twice as many for the margin.
         n_test: test images of a classifier, half of them positive, at least 4.
         n_explained: explained images of a classifier, at least 1: the first positive ones that it recognises.
         seed: seed of images and weights.
@@ -172,7 +175,7 @@ class _Study:
             ran=lambda: {
                 "Images": f"simulated, {SIDE}x{SIDE} pixels",
                 "Networks": f"{self.options.n_networks} for each cause: four convolutions, global average pooling",
-                "Training": f"{self.options.n_training} images, {self.options.epochs} epochs",
+                "Training": f"{self.options.n_training} images, {self.options.epochs} epochs; twice as much for the margin",
             },
             provenance=lambda: {"options": asdict(self.options)},
             how_to_read=planted_blocks.READING,
@@ -258,15 +261,16 @@ def _measure_network(cause: str, number: int, options: PlantedOptions, report: P
 
 
 def _trained(cause: str, number: int, options: PlantedOptions, report: Progress) -> nn.Module:
-    images = _drawn(cause, (options.seed, number, _TRAINING), options.n_training)
+    n, epochs = (_MORE.get(cause, 1) * value for value in (options.n_training, options.epochs))
+    images = _drawn(cause, (options.seed, number, _TRAINING), n)
     inputs = _tensor(cause, [image.pixels for image in images])
     labels = torch.tensor([int(image.positive) for image in images])
     network = ClassifierNetwork(SmallFeatures(), nn.Linear(64, 2))
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
-    n_steps = options.epochs * -(-len(labels) // _BATCH)
+    n_steps = epochs * -(-len(labels) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_LEARNING_RATE, total_steps=n_steps)
-    for epoch in range(options.epochs):
-        report(f"training, {cause}, network {number + 1}", epoch, options.epochs)
+    for epoch in range(epochs):
+        report(f"training, {cause}, network {number + 1}", epoch, epochs)
         for chosen in torch.randperm(len(labels)).split(_BATCH):
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(inputs[chosen]), labels[chosen]).backward()
