@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidParameter, TrainingError
 from radlens.evaluation.baselines import BASELINES, baseline_map, compare_with_baselines
 from radlens.evaluation.classification import roc_curve
 from radlens.evaluation.planted import evidence_share, peak_hits, wilson
@@ -115,6 +115,9 @@ def reproduce_planted(
 
     Returns:
         The files that were written, the page first.
+
+    Raises:
+        TrainingError: the classifiers of a cause recognise no positive image.
     """
     study = _Study(folder, options or PlantedOptions(), on_progress or (lambda *_: None))
     files = write_study(folder, study.report(), study.chapters())
@@ -175,7 +178,7 @@ class _Study:
             ran=lambda: {
                 "Images": f"simulated, {SIDE}x{SIDE} pixels",
                 "Networks": f"{self.options.n_networks} for each cause: four convolutions, global average pooling",
-                "Training": f"{self.options.n_training} images, {self.options.epochs} epochs; twice as much for the margin",
+                "Training": f"{self.options.n_training} images, {self.options.epochs} epochs; margin: twice each",
             },
             provenance=lambda: {"options": asdict(self.options)},
             how_to_read=planted_blocks.READING,
@@ -303,7 +306,7 @@ def _summary(parts: Sequence[_Measured]) -> dict[str, Any]:
     shares = {name: np.concatenate([part.shares[name] for part in parts]) for name in parts[0].shares}
     n = len(next(iter(hits.values())))
     if n == 0:
-        raise InvalidParameter("classifiers must recognise at least one positive image, got none; train them longer")
+        raise TrainingError("classifiers must recognise at least one positive image, got none; train them longer")
     compared = compare_with_baselines(
         {name: values for name, values in hits.items() if name not in BASELINES},
         {name: hits[name] for name in BASELINES},

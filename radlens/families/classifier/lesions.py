@@ -89,7 +89,9 @@ def _draws(task: str, model_input: ModelInput, p_calcifications: float) -> Calla
 
     def breast(seed: tuple[int, ...]) -> _Pair:
         how: dict[str, Any] = {"image_shape": shape, "p_calcifications": p_calcifications, "seed": seed}
-        make: Callable[..., Any] = mammogram.sample if task == "mammograms" else mammogram.sample_patch
+        make: Callable[..., Any] = mammogram.sample
+        if task == "patches":
+            make, how["spacing_mm"] = mammogram.sample_patch, mammogram.PATCH_SPACING_MM
         image, healthy = make("malignant", **how), make("malignant", removed=True, **how).pixels
         return image.pixels, healthy, without_piece(healthy, image.lesion_mask, image.breast, same_depth=False)
 
