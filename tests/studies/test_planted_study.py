@@ -79,15 +79,15 @@ def test_numbers_are_counted_over_all_networks() -> None:
     assert cam["p"] == 0.5  # one image differs from the baseline: either sign
 
 
-def test_training_lowers_the_loss_of_the_marker() -> None:
-    """With the options of the study, a network of a few steps tells marked images from others better than chance."""
-    options = PlantedOptions(n_training=96, epochs=6)
-    network = study._trained("marker", 0, options, lambda *_: None)
-    images = study._drawn("marker", (0, 0, 1), 96)
+def test_training_learns_the_density() -> None:
+    """A network of a few steps tells dense breasts from fatty ones better than chance, whose loss is 0.69."""
+    options = PlantedOptions(n_training=96, epochs=8)
+    network = study._trained("density", 0, options, lambda *_: None)
+    images = study._drawn("density", (0, 0, 1), 96)
     with torch.no_grad():
-        logits = network(study._tensor("marker", [image.pixels for image in images]))
+        logits = network(study._tensor("density", [image.pixels for image in images]))
     labels = torch.tensor([int(image.positive) for image in images])
-    assert nn.functional.cross_entropy(logits, labels) < 0.65
+    assert nn.functional.cross_entropy(logits, labels) < 0.5
 
 
 @pytest.mark.parametrize(
