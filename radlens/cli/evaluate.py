@@ -291,7 +291,41 @@ def _print_results(results: dict[str, Any]) -> None:
             (name, *(f"{found[name]:.3g}" if name in found else "-" for found in columns.values()))
             for name in results["maps"]["parameters"]
         ]
+        rows += _baselines(results, columns)
         table(["method", *columns], rows, title="Maps")
+        for measure, found in (("mean IoU", results.get("iou")), ("pointing", results.get("pointing"))):
+            if measure in columns and found is not None:
+                note(f"{measure}: {_better(found)}")
+
+
+def _baselines(results: dict[str, Any], columns: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
+    """Return a row for each map that knows no network, with dashes where it is not measured."""
+    from radlens.evaluation.baselines import BASELINES
+
+    known = {
+        "mean IoU": results.get("iou", {}).get("baselines", {}),
+        "pointing": {name: of["any"] for name, of in results.get("pointing", {}).get("baselines", {}).items()},
+    }
+    if not any(known[name] for name in known if name in columns):
+        return []
+    return [
+        (
+            f"baseline: {title}",
+            *(f"{known[each][name]:.3g}" if name in known.get(each, {}) else "-" for each in columns),
+        )
+        for name, title in BASELINES.items()
+    ]
+
+
+def _better(found: dict[str, Any]) -> str:
+    """Return which methods are better than the best baseline."""
+    from radlens.evaluation.baselines import BASELINES
+
+    tested = found["better_than_best_baseline"]
+    tested = tested.get("any", tested)
+    better = [name for name, p in tested["p"].items() if p < 0.05]
+    best, names = BASELINES[tested["baseline"]], ", ".join(better) or "none"
+    return f"better than the best baseline ({best}), p < 0.05 corrected: {names}"
 
 
 _CLASSIFICATION = {"auc": "AUC", "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity"}

@@ -37,6 +37,10 @@ def test_a_run_is_measured(run: Callable[..., Any], run_folder: Path) -> None:
     (saliency,) = [line for line in printed if line[:1] == ["saliency"]]
     deleted = found["faithfulness"]["methods"]["saliency"]["deletion"]
     assert saliency[1:3] == [f"{found['iou']['mean_iou']['saliency']:.3g}", f"{sum(deleted) / len(deleted):.3g}"]
+    assert ["baseline:", "image", "as", "map", f"{found['iou']['baselines']['image']:.3g}"] in [
+        line[:5] for line in printed
+    ]
+    assert "mean IoU: better than the best baseline" in result.stderr
     assert found["iou"]["rule"] == {"quantile": 0.9, "opening": None}
     assert found["classification"]["n_positive"] == found["classification"]["n_negative"] == 2
     assert set(found["maps"]["parameters"]) == {"saliency", "cam"}
