@@ -47,10 +47,10 @@ BYRA_READING: tuple[str, ...] = (
     ),
     _MEANING,
     "Pointing game: a map hits a region if its largest or its smallest value (or both) is inside. The three regions "
-    "cover a large part of the image, so that maps that know no network often hit them as well: compare with the "
-    'columns "Two random pixels", "Image as map" and "Centre of the image". Rates do not add up to the last row, '
-    "because the two extremes can hit two regions, and the ring and the region below overlap. Only correctly "
-    "classified images count, as in the paper.",
+    "cover a large part of the image, so that two random pixels often hit them as well, and so do the image itself and "
+    'the centre, which know no network: compare with the columns "Two random pixels", "Image as map" and "Centre of '
+    'the image". Rates do not add up to the last row, because the two extremes can hit two regions, and the ring and '
+    "the region below overlap. Only correctly classified images count, as in the paper.",
     "A class activation map has few pixels and is stretched to the size of the image: the position of its extremes is "
     "accurate to about one of its cells, not to a pixel.",
     _FAITHFULNESS,
