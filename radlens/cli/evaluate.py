@@ -287,12 +287,12 @@ def _print_results(results: dict[str, Any]) -> None:
         table(["measure", "value", "95 % interval"], rows, title="Classification")
     columns = {title: found for title, found in _of_methods(results).items() if found}
     if columns:
-        rows = [
+        lines: list[tuple[str, ...]] = [
             (name, *(f"{found[name]:.3g}" if name in found else "-" for found in columns.values()))
             for name in results["maps"]["parameters"]
         ]
-        rows += _baselines(results, columns)
-        table(["method", *columns], rows, title="Maps")
+        lines += _baselines(results, columns)
+        table(["method", *columns], lines, title="Maps")
         for measure, found in (("mean IoU", results.get("iou")), ("pointing", results.get("pointing"))):
             if measure in columns and found is not None:
                 note(f"{measure}: {_better(found)}")
