@@ -21,7 +21,7 @@ FIGURE = Path(__file__).with_name("phantoms.png")
 def mammograms() -> list[tuple[str, Any, float]]:
     """Return title, image and white level of whole mammograms and patches."""
     spiculated, cluster = (
-        mammogram.Mass("spiculated", 22.0, 1.1),
+        mammogram.Mass("irregular", 22.0, 1.1, "spiculated"),
         mammogram.Calcifications("pleomorphic", 14.0, 26, 3.0),
     )
     return [
@@ -36,7 +36,11 @@ def mammograms() -> list[tuple[str, Any, float]]:
             mammogram.simulate_patch(mammogram.Mass("lobulated", 17.0), density="C", seed=3),
             3600.0,
         ),
-        ("patch: spiculated mass", mammogram.simulate_patch(mammogram.Mass("spiculated", 15.0, 1.1), seed=30), 3600.0),
+        (
+            "patch: spiculated mass",
+            mammogram.simulate_patch(mammogram.Mass("irregular", 15.0, 1.1, "spiculated"), seed=30),
+            3600.0,
+        ),
         ("patch: calcifications", mammogram.simulate_patch(cluster, density="B", seed=32), 3600.0),
         ("patch: normal tissue", mammogram.simulate_patch(density="C", seed=5), 3600.0),
     ]
@@ -45,12 +49,12 @@ def mammograms() -> list[tuple[str, Any, float]]:
 def ultrasounds() -> list[tuple[str, Any, float]]:
     """Return title, image and white level of ultrasound images."""
     benign, malignant = (
-        ultrasound.Mass(False, 16.0, 9.0, -14.0, "enhancement"),
-        ultrasound.Mass(True, 10, 13, -15, "shadow"),
+        ultrasound.Mass(False, 16.0, 9.0, -14.0, "enhancement", rim="capsule"),
+        ultrasound.Mass(True, 10, 13, -15, "shadow", "irregular", "spiculated", "halo", "heterogeneous"),
     )
     cyst, combined = (
         ultrasound.Mass(False, 12.0, 8.0, -36.0, "enhancement"),
-        ultrasound.Mass(True, 13, 10, -13, "combined"),
+        ultrasound.Mass(True, 13, 10, -13, "combined", "irregular", "indistinct", "none", "heterogeneous", True),
     )
     cases: list[tuple[str, ultrasound.Mass | None, int]] = [
         ("normal breast", None, 2),

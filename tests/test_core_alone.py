@@ -43,6 +43,7 @@ COMMANDS = (
         "parity",
         "engines",
         "methods",
+        "overlap",
         "serve",
         "predict",
         "read-out",

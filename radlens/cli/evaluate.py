@@ -18,12 +18,14 @@ EPILOG = examples(
     "radlens evaluate runs/busi --data busi --root /data/Dataset_BUSI_with_GT -o evaluation/",
     "radlens evaluate model_store/bundles/patches-1.0 --simulated 20 --methods saliency,cam --measures iou -o e/",
     "radlens evaluate model_store/bundles/cdmam-1.0 --causal --phantoms 20 --per-group 100 -o causal/",
+    "radlens evaluate model_store/bundles/ultrasound-1.0 --causal --simulated 100",
     "radlens evaluate model_store/bundles/cdmam-1.0 --domain --phantoms 200 -o domain/",
 )
 
 _IMAGES = "Images"
 _BOXES = "Boxes"
 _FAITHFULNESS = "Faithfulness"
+_CAUSES = "Causes"
 _PHANTOMS = "Phantom models"
 
 
@@ -123,8 +125,9 @@ def command(
         bool,
         typer.Option(
             "--causal",
-            rich_help_panel=_PHANTOMS,
-            help="Measure how the curve depends on disks, noise, grid, position and other causes.",
+            rich_help_panel=_CAUSES,
+            help="Phantom models: measure how the curve depends on disks, noise, grid, position and other causes. "
+            "Classifiers: measure how the score changes when the lesions of --simulated images are removed.",
         ),
     ] = False,
     domain: Annotated[
@@ -187,13 +190,19 @@ def command(
     The command writes index.html, results.json, tables as CSV, pictures as PNG, and the folder work. If it was
     interrupted, the same command continues from there.
 
-    With --causal, the command simulates new phantoms, changes one cause at a time, and prints each quantity with its
-    required range; -o writes causal.json and the readings so far, from which the same command continues.
+    With --causal and a phantom model, the command simulates new phantoms, changes one cause at a time, and prints each
+    quantity with its required range; -o writes causal.json and the readings so far, from which the same command
+    continues. With --causal and a classifier of simulated images, it removes the lesions of new images, and healthy
+    tissue of the same size, and prints how often and by how much the score of malignancy falls.
 
     With --domain, the model gets unseen images of the training range, of which it may refuse 1 %, and many kinds of
     wrong images, all of which it must refuse; -o writes domain.json and the judgements so far.
     """
-    if causal:
+    if causal and _is_classifier(model):
+        from radlens.cli.evaluate_lesions import evaluate_lesions
+
+        evaluate_lesions(model, output, n=simulated, seed=seed, engine=engine, task=task)
+    elif causal:
         from radlens.cli.evaluate_causal import evaluate_causal
 
         evaluate_causal(
@@ -245,6 +254,19 @@ def command(
     note(f"wrote {files[0]} and {len(files) - 1} more files in {output}")
 
 
+def _is_classifier(folder: Path) -> bool:
+    """Return whether a folder holds a bundle or a run of classifiers; damaged files are reported on opening."""
+    from radlens.wire import CLASSIFICATION
+
+    for name in ("bundle.json", "training.json"):
+        if (folder / name).is_file():
+            try:
+                return bool(json.loads((folder / name).read_text(encoding="utf-8")).get("task") == CLASSIFICATION)
+            except (ValueError, AttributeError):
+                return False
+    return False
+
+
 def _opened(folder: Path, output: Path, engine: str, report: Any) -> Any:
     from radlens import studies
 
@@ -265,11 +287,45 @@ def _print_results(results: dict[str, Any]) -> None:
         table(["measure", "value", "95 % interval"], rows, title="Classification")
     columns = {title: found for title, found in _of_methods(results).items() if found}
     if columns:
-        rows = [
+        lines: list[tuple[str, ...]] = [
             (name, *(f"{found[name]:.3g}" if name in found else "-" for found in columns.values()))
             for name in results["maps"]["parameters"]
         ]
-        table(["method", *columns], rows, title="Maps")
+        lines += _baselines(results, columns)
+        table(["method", *columns], lines, title="Maps")
+        for measure, found in (("mean IoU", results.get("iou")), ("pointing", results.get("pointing"))):
+            if measure in columns and found is not None:
+                note(f"{measure}: {_better(found)}")
+
+
+def _baselines(results: dict[str, Any], columns: dict[str, dict[str, float]]) -> list[tuple[str, ...]]:
+    """Return a row for each map that knows no network, with dashes where it is not measured."""
+    from radlens.evaluation.baselines import BASELINES
+
+    known = {
+        "mean IoU": results.get("iou", {}).get("baselines", {}),
+        "pointing": {name: of["any"] for name, of in results.get("pointing", {}).get("baselines", {}).items()},
+    }
+    if not any(known[name] for name in known if name in columns):
+        return []
+    return [
+        (
+            f"baseline: {title}",
+            *(f"{known[each][name]:.3g}" if name in known.get(each, {}) else "-" for each in columns),
+        )
+        for name, title in BASELINES.items()
+    ]
+
+
+def _better(found: dict[str, Any]) -> str:
+    """Return which methods are better than the best baseline."""
+    from radlens.evaluation.baselines import BASELINES
+
+    tested = found["better_than_best_baseline"]
+    tested = tested.get("any", tested)
+    better = [name for name, p in tested["p"].items() if p < 0.05]
+    best, names = BASELINES[tested["baseline"]], ", ".join(better) or "none"
+    return f"better than the best baseline ({best}), p < 0.05 corrected: {names}"
 
 
 _CLASSIFICATION = {"auc": "AUC", "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity"}

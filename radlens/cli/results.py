@@ -64,6 +64,8 @@ def print_trust(answer: dict[str, Any]) -> None:
             else [("convergence delta", f"{delta:.3g}", "the map's sum minus the change of the score")]
         ),
         *_randomised(card["randomisation"]),
+        *_planted(card.get("planted_causes")),
+        *_causal(card.get("causal")),
     ]
     table(["measure", "value", "meaning"], rows, title="Trust card", console=err)
 
@@ -77,3 +79,26 @@ def _randomised(stored: dict[str, Any] | None) -> list[tuple[str, str, str]]:
         for name, values in measures.items()
         if values
     ]
+
+
+def _planted(known: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Return rows for what is known of the method: how often it pointed at planted causes."""
+    return [
+        (
+            f"planted cause, {cause}",
+            f"{found['n_hits']} of {found['n']}",
+            f"{found['low']:.0%} to {found['high']:.0%} of maps of the method point at it, "
+            f"{found['best_baseline_rate']:.0%} of the best baseline's ({found['best_baseline']})",
+        )
+        for cause, found in (known or {}).get("causes", {}).items()
+    ]
+
+
+def _causal(record: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Return a row for the causal record of the model."""
+    if not record:
+        return []
+    lesion, control = record["lesion"], record["control"]
+    beside = f"; {control['fall']:.2f} without healthy tissue" if control else ""
+    said = f"images whose score fell without the lesion, by {lesion['fall']:.2f} log-odds on average{beside}"
+    return [("lesion removed", f"{lesion['n_lowered']} of {lesion['n']}", said)]

@@ -18,9 +18,11 @@ __all__ = [
     "AMANOVA_PARAMETERS",
     "BYRA_CITATION",
     "BYRA_CLASSIFICATION",
+    "BYRA_DATA",
     "BYRA_DATASET",
     "BYRA_POINTING",
     "SAM_MILLAN_CITATION",
+    "SAM_MILLAN_DATA",
     "SAM_MILLAN_DATASETS",
     "SAM_MILLAN_IOU",
     "SAM_MILLAN_IOU_NOTE",
@@ -122,6 +124,9 @@ AMANOVA_COVERAGE: Mapping[str, Published] = {
 
 _ICEBERG, _RSNA, _HOLOGIC = "OMI-DB, Iceberg Selection (patches)", "RSNA 2022 subset", "OMI-DB, Hologic subset"
 
+SAM_MILLAN_DATA = "patients of OMI-DB and RSNA 2022"
+"""Data of the thesis, for the heads of columns."""
+
 SAM_MILLAN_DATASETS: tuple[ClassCounts, ...] = (
     ClassCounts(_ICEBERG, "non-malignant", 3045, 763, 3808),
     ClassCounts(_ICEBERG, "malignant", 3045, 763, 3808),
@@ -156,6 +161,9 @@ SAM_MILLAN_IOU_NOTE = (
     "names the two best methods and the two worst."
 )
 """Reason why studies show no published IoU."""
+
+BYRA_DATA = "patients with 272 masses"
+"""Data of the ultrasound paper, for the heads of columns."""
 
 BYRA_DATASET: Mapping[str, Published] = {
     "masses": Published(272, None, "Materials and methods, Dataset"),

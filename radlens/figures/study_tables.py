@@ -6,12 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from radlens.evaluation.baselines import BASELINES, Comparison, verdict
 from radlens.evaluation.boxes import iou_summary
 from radlens.evaluation.classification import Classification, Estimate
 from radlens.evaluation.pointing import ANY_REGION, RegionHits
 from radlens.evaluation.published import (
     BYRA_CLASSIFICATION,
+    BYRA_DATA,
     BYRA_POINTING,
+    SAM_MILLAN_DATA,
     SAM_MILLAN_DATASETS,
     SAM_MILLAN_IOU,
     SAM_MILLAN_IOU_NOTE,
@@ -95,17 +98,38 @@ def models_table(ours: Sequence[ModelResult]) -> Table:
         + [(model.network, model.measure) for model in SAM_MILLAN_MODELS]
     )
     rows = [row for network, measure in networks for row in _model_rows(network, measure, ours)]
-    columns = ("Network", "Data here", "Measure", "Here", "95 % interval", "Paper", "Data of the paper")
-    note = "The paper reports results on the validation part of its data; it has no test part."
+    columns = (
+        "Network",
+        "Data here",
+        "Measure",
+        "Here, on the data named",
+        "95 % interval",
+        f"Paper, {SAM_MILLAN_DATA}",
+        "Data of the paper",
+    )
+    note = (
+        "The paper reports results on the validation part of its data; it has no test part. Numbers on different data "
+        "do not compare networks."
+    )
     return Table("Classification", columns, rows, note, published=(5, 6))
 
 
-def iou_table(ious: Mapping[str, ArrayLike], n_without_box: Mapping[str, int] | None = None) -> Table:
+def iou_table(
+    ious: Mapping[str, ArrayLike],
+    n_without_box: Mapping[str, int] | None = None,
+    *,
+    data: str = "this data",
+    baselines: Mapping[str, ArrayLike] | None = None,
+    compared: Comparison | None = None,
+) -> Table:
     """Return the numbers behind Figs. 5 and 6 of the thesis, the best method first.
 
     Args:
         ious: ``(n,)`` in [0, 1] per method, one per image; 0 for an image without a box.
         n_without_box: number of images without a box per method; None if not counted.
+        data: name of the images.
+        baselines: ``(n,)`` IoUs by baseline of `radlens.evaluation.baselines`, rows below the methods.
+        compared: comparison of the methods with the best baseline.
 
     Raises:
         InvalidInput: a shape is wrong, there are no values, or an IoU is outside [0, 1].
@@ -118,14 +142,33 @@ def iou_table(ious: Mapping[str, ArrayLike], n_without_box: Mapping[str, int] | 
         without = n_without_box[name] if n_without_box else None
         mean = f"{summary.mean:.3f} ± {summary.std:.3f}"
         place = SAM_MILLAN_IOU.get(name, "not in the paper")
-        rows.append((method_title(name), summary.n, mean, f"{summary.median:.3f}", *reached, without, rank, place))
+        better = compared.stated(name) if compared else None
+        numbers = (summary.n, mean, f"{summary.median:.3f}", *reached, without, better, rank)
+        rows.append((method_title(name), *numbers, place))
+    for name, each in (baselines or {}).items():
+        summary, values = iou_summary(each), np.asarray(each)
+        reached = (f"{np.mean(values >= level):.0%}" for level in _LEVELS)
+        mean = f"{summary.mean:.3f} ± {summary.std:.3f}"
+        numbers = (summary.n, mean, f"{summary.median:.3f}", *reached, None, None, None)
+        rows.append((f"baseline: {BASELINES[name]}", *numbers, None))
     levels = (f"IoU ≥ {level:g}" for level in _LEVELS)
-    columns = ("Method", "Images", "Mean IoU ± SD", "Median", *levels, "No box", "Rank here", "Rank in the paper")
-    return Table("IoU of boxes from maps with the true boxes", columns, rows, SAM_MILLAN_IOU_NOTE, published=(8,))
+    columns = (
+        "Method",
+        "Images",
+        "Mean IoU ± SD",
+        "Median",
+        *levels,
+        "No box",
+        "Better than the best baseline",
+        f"Rank here, {data}",
+        "Rank in the paper, patients of OMI-DB",
+    )
+    note = SAM_MILLAN_IOU_NOTE + (f" {compared.note}" if compared else "")
+    return Table("IoU of boxes from maps with the true boxes", columns, rows, note, published=(9,))
 
 
-def classification_table(found: Classification) -> Table:
-    """Return our classification measures beside Table 1 of Byra et al."""
+def classification_table(found: Classification, *, data: str = "this data") -> Table:
+    """Return our classification measures, of the images ``data``, beside Table 1 of Byra et al."""
     rows = [
         (title, *_estimate(getattr(found, name)), _published(BYRA_CLASSIFICATION[name]))
         for name, title in _MEASURES.items()
@@ -135,7 +178,8 @@ def classification_table(found: Classification) -> Table:
         "the point of the ROC curve nearest to the upper left corner. Intervals are from a bootstrap over cases; the "
         "paper does not define its ±."
     )
-    return Table("Classification", ("Measure", "Here", "95 % interval", "Paper, Table 1"), rows, note, published=(3,))
+    columns = ("Measure", f"Here, {data}", "95 % interval", f"Paper, Table 1, {BYRA_DATA}")
+    return Table("Classification", columns, rows, note, published=(3,))
 
 
 def chance_hits(regions: Sequence[Mapping[str, ArrayLike]]) -> dict[str, float]:
@@ -155,17 +199,49 @@ def chance_hits(regions: Sequence[Mapping[str, ArrayLike]]) -> dict[str, float]:
     return {name: float(np.mean([1 - (1 - case[name].mean()) ** 2 for case in cases])) for name in cases[0]}
 
 
-def pointing_hits_table(found: Mapping[str, RegionHits], by_chance: Mapping[str, float] | None = None) -> Table:
+def pointing_hits_table(
+    found: Mapping[str, RegionHits],
+    by_chance: Mapping[str, float] | None = None,
+    *,
+    data: str = "this data",
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+    p_values: Mapping[str, float] | None = None,
+) -> Table:
     """Return our pointing game, with 95 % Wilson intervals, beside Table 2 of Byra et al.
 
     Args:
         found: rows from `radlens.evaluation.pointing_table`.
         by_chance: probabilities from `chance_hits`; None leaves dashes.
+        data: name of the images.
+        baselines: rates by baseline and region, of maps that know no network; None leaves dashes.
+        p_values: p-value against the best baseline by region, corrected for the number of regions; None leaves dashes.
     """
-    rows = [_pointing_row(name, hits, by_chance or {}) for name, hits in found.items()]
-    columns = ("Region", "Hits", "Cases", "Here", "95 % interval", "Two random pixels", "Paper, Table 2")
-    note = "Correctly classified cases only. In a hit, the largest or the smallest value of the map is in the region."
-    return Table("Pointing game", columns, rows, note, published=(6,))
+    known, p_values = baselines or {}, p_values or {}
+    rows = []
+    for name, hits in found.items():
+        *first, paper = _pointing_row(name, hits, by_chance or {})
+        rates = (f"{known[each][name]:.0%}" if each in known else None for each in ("image", "centre"))
+        better = verdict(p_values[name]) if name in p_values else None
+        rows.append((*first, *rates, better, paper))
+    columns = (
+        "Region",
+        "Hits",
+        "Cases",
+        f"Here, {data}",
+        "95 % interval",
+        "Two random pixels",
+        "Image as map",
+        "Centre of the image",
+        "Better than the best baseline",
+        f"Paper, Table 2, {BYRA_DATA}",
+    )
+    note = (
+        "Correctly classified cases only. In a hit, the largest or the smallest value of the map is in the region. The "
+        "baselines know no network: two random pixels, the blurred image itself, and a map that is highest in the "
+        "middle. p: one-sided paired permutation test against the best of them in each region, corrected for "
+        f"{len(p_values) or len(found)} regions by Holm's procedure."
+    )
+    return Table("Pointing game", columns, rows, note, published=(9,))
 
 
 def faithfulness_table(found: Mapping[str, FaithfulnessScores], *, score: str = "probability") -> Table:

@@ -33,7 +33,9 @@ SAM_MILLAN_READING: tuple[str, ...] = (
     "Boxes: a map is dilated, pixels above a quantile are kept, small spots are removed, and one box is drawn around "
     "the rest. IoU is the area of the intersection with the true box over that of the union: 1 if they are equal, 0 "
     "if they do not touch or there is no box. It depends on the quantile, which the thesis does not state, as much "
-    "as on the map. It therefore compares methods under one rule; it is not a measure of detection.",
+    "as on the map. It therefore compares methods under one rule; it is not a measure of detection. Baselines know no "
+    "network: the blurred image itself, the centre of the image, random maps. A method that is not better than the "
+    "best of them has not shown that its map depends on what the network learned.",
     _FAITHFULNESS,
 )
 """Paragraphs for the study of Sam Millan 2023."""
@@ -45,9 +47,10 @@ BYRA_READING: tuple[str, ...] = (
     ),
     _MEANING,
     "Pointing game: a map hits a region if its largest or its smallest value (or both) is inside. The three regions "
-    "cover a large part of the image, so that two random pixels often hit them as well: compare with the column "
-    '"Two random pixels". Rates do not add up to the last row, because the two extremes can hit two regions, and the '
-    "ring and the region below overlap. Only correctly classified images count, as in the paper.",
+    "cover a large part of the image, so that two random pixels often hit them as well, and so do the image itself and "
+    'the centre, which know no network: compare with the columns "Two random pixels", "Image as map" and "Centre of '
+    'the image". Rates do not add up to the last row, because the two extremes can hit two regions, and the ring and '
+    "the region below overlap. Only correctly classified images count, as in the paper.",
     "A class activation map has few pixels and is stretched to the size of the image: the position of its extremes is "
     "accurate to about one of its cells, not to a pixel.",
     _FAITHFULNESS,

@@ -10,6 +10,7 @@ from radlens.studies.faithfulness import Effort, Faithfulness, MethodFaithfulnes
 from radlens.studies.localisation import BoxRule, Localisation, measure_localisation
 from radlens.studies.maps import MapSet, explain_cases, methods_of, score_cases, targets_of
 from radlens.studies.models import StudyModel, bundle_model, class_methods, is_bundle, run_model
+from radlens.studies.planted import PlantedOptions, reproduce_planted
 from radlens.studies.pointing_game import PointingGame, measure_pointing, regions_of
 from radlens.studies.randomisation import RandomisationCheck, check_randomisation, stored_randomisation
 from radlens.studies.reproduction import StudyOptions
@@ -29,6 +30,7 @@ __all__ = [
     "MapSet",
     "MethodFaithfulness",
     "Plan",
+    "PlantedOptions",
     "PointingGame",
     "RandomisationCheck",
     "Store",
@@ -50,6 +52,7 @@ __all__ = [
     "regions_of",
     "reproduce_amanova",
     "reproduce_byra",
+    "reproduce_planted",
     "reproduce_sam_millan",
     "run_model",
     "score_cases",

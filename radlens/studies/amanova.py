@@ -346,7 +346,7 @@ class _Amanova:
 
     def _coverage(self, results: dict[str, Any]) -> Written:
         rows: list[Sequence[Cell]] = []
-        columns = ["Test images", "Paper"]
+        columns = ["Test images", "Paper, its phantoms and networks"]
         for recipe in self.recipes:
             columns += [f"{_TITLES[recipe.name]}, {where}".capitalize() for where in ("here", "training record")]
         for group in GROUPS:

@@ -8,6 +8,7 @@ from scipy import stats
 
 from radlens import explainers
 from radlens.evaluation import ANY_REGION, DILATION, Classification, Estimate, Randomisation, classification_measures
+from radlens.evaluation.baselines import BASELINES
 from radlens.figures import (
     ExplainedImage,
     FaithfulnessScores,
@@ -130,11 +131,12 @@ def box_steps_picture(
     return PictureBlock(title, save_small(figure), caption)
 
 
-def localisation_blocks(found: Localisation, *, labels: Sequence[str] = ("", "")) -> list[Block]:
+def localisation_blocks(found: Localisation, *, data: str, labels: Sequence[str] = ("", "")) -> list[Block]:
     """Return the box plots, the curves and the numbers behind them.
 
     Args:
         found: measured localisation.
+        data: name of the images.
         labels: prefixes of the titles of the two figures, such as "Fig. 5: ".
     """
     n = len(found.indices)
@@ -156,25 +158,28 @@ def localisation_blocks(found: Localisation, *, labels: Sequence[str] = ("", "")
             "Fraction of the images whose box has at least this IoU with the true box; the area under a curve is the "
             "mean IoU.",
         ),
-        iou_table(found.ious, found.n_without_box),
+        iou_table(found.ious, found.n_without_box, data=data, baselines=found.baselines, compared=found.compared),
     ]
 
 
 def pointing_methods_table(game: PointingGame) -> Table:
-    """Return the hit rates of all methods and those of random pixels."""
-    regions = list(game.by_chance)
+    """Return the hit rates of all methods and of the baselines, and whether methods are better than these."""
+    regions, compared = list(game.by_chance), game.compared[ANY_REGION]
     rows: list[Sequence[Cell]] = [
-        (method_title(name), *(f"{table[region].rate:.0%}" for region in regions))
+        (method_title(name), *(f"{table[region].rate:.0%}" for region in regions), compared.stated(name))
         for name, table in game.tables.items()
     ]
-    rows.append(("two random pixels", *(f"{game.by_chance[region]:.0%}" for region in regions)))
+    for name, rates in game.baselines.items():
+        title = "two random pixels" if name == "random" else BASELINES[name]
+        rows.append((f"baseline: {title}", *(f"{rates[region]:.0%}" for region in regions), None))
     titles = {"mass": "Mass", "peritumoral": "Peritumoral", "below": "Below", ANY_REGION: "At least one"}
     note = (
         f"{len(game.indices)} correctly classified images; {game.n_wrong} misclassified images are left out"
         + (f", and {game.n_left_out} without an outline or a pixel spacing" if game.n_left_out else "")
-        + "."
+        + f". {compared.note} The test is of hits in at least one region."
     )
-    return Table("Pointing game of every method", ("Method", *(titles.get(name, name) for name in regions)), rows, note)
+    columns = ("Method", *(titles.get(name, name) for name in regions), "Better than the best baseline")
+    return Table("Pointing game of every method", columns, rows, note)
 
 
 def pointing_picture(

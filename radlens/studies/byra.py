@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from radlens.evaluation import ANY_REGION
-from radlens.evaluation.published import BYRA_CITATION, BYRA_CLASSIFICATION, BYRA_DATASET
+from radlens.evaluation.baselines import holm
+from radlens.evaluation.published import BYRA_CITATION, BYRA_CLASSIFICATION, BYRA_DATA, BYRA_DATASET
 from radlens.figures import (
     BYRA_READING,
     OperatingPoint,
@@ -23,7 +24,7 @@ from radlens.figures import (
     save_small,
 )
 from radlens.figures.study_page import Cell
-from radlens.studies import blocks
+from radlens.studies import blocks, planted_blocks
 from radlens.studies.evaluation import Examined, classification_results, default_parameters, pointing_results
 from radlens.studies.maps import MapSet, explain_cases, method_parameters, methods_of, targets_of
 from radlens.studies.output import Chapter, StudyReport, Written, write_study
@@ -94,6 +95,7 @@ class _Byra:
             Chapter("Table 2: pointing game", "pointing", self._pointing),
             Chapter("Fig. 4: maps and regions", "examples", self._examples),
             Chapter("Beyond the paper: the pointing game of other methods", "other-methods", self._others),
+            Chapter("Beyond the paper: planted causes", "planted", self._planted),
             Chapter("Beyond the paper: faithfulness and randomisation", "faithfulness", self._faithfulness),
             Chapter("Time", "time", self.bench.time),
         ]
@@ -101,6 +103,10 @@ class _Byra:
     @property
     def examined(self) -> Examined:
         return self.bench.examined(MODEL)
+
+    @property
+    def _data(self) -> str:
+        return self.examined.cases.source.title
 
     @cached_property
     def maps(self) -> MapSet:
@@ -165,7 +171,7 @@ class _Byra:
             published=published,
         )
         caption = "The paper shows no curve; the star is the point of its Table 1."
-        return "", [classification_table(found), PictureBlock("ROC curve", save_small(curve), caption)]
+        return "", [classification_table(found, data=self._data), PictureBlock("ROC curve", save_small(curve), caption)]
 
     def _pointing(self, results: dict[str, Any]) -> Written:
         if self.game is None:
@@ -177,7 +183,15 @@ class _Byra:
         )
         if self.game.n_left_out:
             text += f" {self.game.n_left_out} images have no outline or no pixel spacing."
-        return text, [pointing_hits_table(self.game.tables[METHOD], self.game.by_chance)]
+        p_values = holm({region: found.p[METHOD] for region, found in self.game.compared.items()})
+        table = pointing_hits_table(
+            self.game.tables[METHOD],
+            self.game.by_chance,
+            data=self._data,
+            baselines=self.game.baselines,
+            p_values=p_values,
+        )
+        return text, [table]
 
     def _examples(self, results: dict[str, Any]) -> Written:
         if self.game is None:
@@ -215,6 +229,9 @@ class _Byra:
             f"{len(self.other_maps.targets)} test images."
         )
         return text, [blocks.pointing_methods_table(self.other_game), picture]
+
+    def _planted(self, results: dict[str, Any]) -> Written:
+        return planted_blocks.chapter(results)
 
     def _faithfulness(self, results: dict[str, Any]) -> Written:
         preset = self.bench.options.preset
@@ -274,4 +291,5 @@ def _images_table(images: Mapping[str, Any]) -> Table:
         f"Here: images, {images['source']}. Paper: masses, two scans of each; its training stopped when the loss on "
         "the test set no longer fell, here the validation set decides."
     )
-    return Table("Data set", ("Images", "Here", "Paper"), rows, note, published=(2,))
+    columns = ("Images", f"Here, {images['source']}", f"Paper, {BYRA_DATA}")
+    return Table("Data set", columns, rows, note, published=(2,))

@@ -334,7 +334,7 @@ class _Evaluation:
         steps = blocks.box_steps_picture(
             self.maps, found.indices[0], best, found.rule, title="From a map to its box", caption=method_title(best)
         )
-        return "", [steps, *blocks.localisation_blocks(found)]
+        return "", [steps, *blocks.localisation_blocks(found, data=self.source.title)]
 
     def _pointing(self, results: dict[str, Any]) -> Written:
         if self.source.task != "ultrasound":
@@ -418,6 +418,8 @@ def localisation_results(found: Localisation) -> dict[str, Any]:
         "images": [i + 1 for i in found.indices],
         "n_without_box": found.n_without_box,
         "mean_iou": {name: float(values.mean()) for name, values in found.ious.items()},
+        "baselines": {name: float(values.mean()) for name, values in found.baselines.items()},
+        "better_than_best_baseline": {"baseline": found.compared.best, "p": found.compared.p},
         "iou": found.ious,
         "boxes": {name: list(boxes) for name, boxes in found.boxes.items()},
     }
@@ -426,7 +428,16 @@ def localisation_results(found: Localisation) -> dict[str, Any]:
 def pointing_results(game: PointingGame) -> dict[str, Any]:
     """Return the hits as JSON values."""
     tables = {name: {region: hits._asdict() for region, hits in table.items()} for name, table in game.tables.items()}
-    return {"n_wrong": game.n_wrong, "n_left_out": game.n_left_out, "by_chance": game.by_chance, "tables": tables}
+    return {
+        "n_wrong": game.n_wrong,
+        "n_left_out": game.n_left_out,
+        "by_chance": game.by_chance,
+        "tables": tables,
+        "baselines": game.baselines,
+        "better_than_best_baseline": {
+            region: {"baseline": found.best, "p": found.p} for region, found in game.compared.items()
+        },
+    }
 
 
 def faithfulness_results(found: Faithfulness) -> dict[str, Any]:

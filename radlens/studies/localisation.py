@@ -8,9 +8,13 @@ import numpy as np
 
 from radlens.errors import InvalidParameter
 from radlens.evaluation import DILATION, QUANTILE, Box, iou, merge_boxes, merged_box
+from radlens.evaluation.baselines import BASELINES, Comparison, baseline_map, compare_with_baselines
 from radlens.studies.maps import MapSet
 
 __all__ = ["UNDILATED", "BoxRule", "Localisation", "box_of", "measure_localisation"]
+
+N_RANDOM = 8
+"""Number of random maps of each image whose mean IoU is the baseline "random"."""
 
 UNDILATED = ("lime", "shap")
 """Methods whose maps the thesis does not dilate, because superpixels are large enough (section 3.2.4)."""
@@ -54,6 +58,8 @@ class Localisation:
         boxes: boxes by method, one for each image; None without a remaining region.
         ious: ``(n,)`` IoUs by method with the smallest box around all true ones; 0 without a remaining region.
         n_several: number of images with more than one true box.
+        baselines: ``(n,)`` IoUs of the boxes of maps that know no network, by baseline; "random" is a mean over maps.
+        compared: whether each method is better than the best baseline.
     """
 
     rule: BoxRule
@@ -61,6 +67,8 @@ class Localisation:
     boxes: Mapping[str, Sequence[Box | None]]
     ious: Mapping[str, np.ndarray]
     n_several: int
+    baselines: Mapping[str, np.ndarray]
+    compared: Comparison
 
     @property
     def n_without_box(self) -> dict[str, int]:
@@ -93,4 +101,19 @@ def measure_localisation(maps: MapSet, indices: Sequence[int], rule: BoxRule | N
         name: np.array([iou(box, merge_boxes(true)) for box, true in zip(found, truth.values(), strict=True)])
         for name, found in boxes.items()
     }
-    return Localisation(rule, list(truth), boxes, ious, sum(len(true) > 1 for true in truth.values()))
+    baselines = {
+        name: np.array([_baseline_iou(maps, name, i, rule, merge_boxes(true)) for i, true in truth.items()])
+        for name in BASELINES
+    }
+    n_several = sum(len(true) > 1 for true in truth.values())
+    compared = compare_with_baselines(ious, baselines)
+    return Localisation(rule, list(truth), boxes, ious, n_several, baselines, compared)
+
+
+def _baseline_iou(maps: MapSet, name: str, index: int, rule: BoxRule, truth: Box | None) -> float:
+    """Return the IoU of the box of a baseline, whose map is smooth and not dilated; of "random", the mean of some."""
+    pixels, dark = maps.cases[index].sample.pixels, maps.model.task == "ultrasound"
+    how = {**rule.of(name), "dilation": 1}
+    seeds = range(N_RANDOM) if name == "random" else (0,)
+    drawn = (baseline_map(name, pixels, dark=dark, seed=1000 * index + seed) for seed in seeds)
+    return float(np.mean([iou(merged_box(values, **how), truth) for values in drawn]))

@@ -25,7 +25,7 @@ from radlens.figures import (
     save_small,
 )
 from radlens.figures.study_page import Table
-from radlens.studies import blocks
+from radlens.studies import blocks, planted_blocks
 from radlens.studies.evaluation import Examined, classification_results, localisation_results
 from radlens.studies.localisation import Localisation, measure_localisation
 from radlens.studies.maps import MapSet, explain_cases, method_parameters, methods_of, targets_of
@@ -130,6 +130,7 @@ class _SamMillan:
             Chapter("Figs. 8 to 11: true positives of highest probability", "highest-tp", self._highest),
             Chapter("Figs. A.12 to A.15: true positives of lowest probability", "lowest-tp", self._lowest),
             Chapter("Figs. A.16 to A.19: false negatives", "fn", self._missed),
+            Chapter("Beyond the thesis: planted causes", "planted", self._planted),
             Chapter("Beyond the thesis: faithfulness and randomisation", "faithfulness", self._faithfulness),
             Chapter("Time", "time", self.bench.time),
         ]
@@ -267,7 +268,9 @@ class _SamMillan:
             f"The first {len(self.localisation.indices)} of the {n_positive} malignant test mammograms, whatever their "
             "prediction; the malignant class is explained."
         )
-        return text, blocks.localisation_blocks(self.localisation, labels=("Fig. 5: ", "Fig. 6: "))
+        return text, blocks.localisation_blocks(
+            self.localisation, data=self.whole.cases.source.title, labels=("Fig. 5: ", "Fig. 6: ")
+        )
 
     def _diffusion(self, results: dict[str, Any]) -> Written:
         text = (
@@ -322,6 +325,9 @@ class _SamMillan:
             for number, methods in zip(pair, (_FIRST, _SECOND), strict=True)
         ]
         return text, drawn
+
+    def _planted(self, results: dict[str, Any]) -> Written:
+        return planted_blocks.chapter(results)
 
     def _faithfulness(self, results: dict[str, Any]) -> Written:
         preset = self.bench.options.preset

@@ -37,6 +37,10 @@ def test_a_run_is_measured(run: Callable[..., Any], run_folder: Path) -> None:
     (saliency,) = [line for line in printed if line[:1] == ["saliency"]]
     deleted = found["faithfulness"]["methods"]["saliency"]["deletion"]
     assert saliency[1:3] == [f"{found['iou']['mean_iou']['saliency']:.3g}", f"{sum(deleted) / len(deleted):.3g}"]
+    assert ["baseline:", "image", "as", "map", f"{found['iou']['baselines']['image']:.3g}"] in [
+        line[:5] for line in printed
+    ]
+    assert "mean IoU: better than the best baseline" in result.stderr
     assert found["iou"]["rule"] == {"quantile": 0.9, "opening": None}
     assert found["classification"]["n_positive"] == found["classification"]["n_negative"] == 2
     assert set(found["maps"]["parameters"]) == {"saliency", "cam"}
@@ -68,3 +72,30 @@ def test_a_folder_without_a_model(run: Callable[..., Any], tmp_path: Path) -> No
     result = run("evaluate", tmp_path, "-o", "out")
     assert result.exit_code == 6
     assert "a finished training run must hold training.json" in " ".join(result.stderr.split())
+
+
+def test_the_effect_of_removing_lesions_is_printed(run: Callable[..., Any], run_folder: Path) -> None:
+    """Of a run of a classifier: lesion and healthy tissue, and the record as JSON."""
+    result = run("evaluate", run_folder, "--causal", "--simulated", 4, "-o", "causal")
+    assert result.exit_code == 0, result.stderr
+    assert "measured on 4 new images" in result.stderr
+    record = json.loads(Path("causal/causal.json").read_text())
+    assert record["lesion"]["n"] == 4
+    assert f"{record['lesion']['n_lowered']} of 4" in result.stdout
+    assert "healthy tissue" in result.stdout
+
+
+def test_a_bundle_holds_its_causal_record(run: Callable[..., Any], run_folder: Path) -> None:
+    """The export of a run on simulated images measures and prints it; the evaluation prints it beside its own."""
+    result = run("export", run_folder, "--name", "small")
+    assert result.exit_code == 0, result.stderr
+    assert "Causal record" in result.stdout
+    bundle = Path("model_store/bundles/small-1.0")
+    stored = json.loads((bundle / "bundle.json").read_text())["training"]["causal"]
+    assert stored["lesion"]["n"] == 24
+    assert stored["task"] == "ultrasound"
+    result = run("evaluate", bundle, "--causal", "--simulated", 2, "--engine", "onnxruntime")
+    assert result.exit_code == 0, result.stderr
+    assert "record of the bundle, 24 images" in result.stderr
+    assert f"{stored['lesion']['n_lowered']} of 24" in result.stdout
+    assert "measured again on 2 new images" in result.stderr

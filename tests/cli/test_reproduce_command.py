@@ -110,3 +110,21 @@ def test_errors_of_the_study_are_one_line(run: Callable[..., Any], monkeypatch: 
     result = run("reproduce", "byra", "-o", "out")
     assert result.exit_code == 6
     assert "the folder holds a run of another recipe" in " ".join(result.stderr.split())
+
+
+def test_planted_causes_have_no_data_set(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The study runs with its own options; those of the papers' studies are refused."""
+    calls: list[Path] = []
+
+    def reproduce(folder: Path, *, on_progress: Any) -> list[Path]:
+        calls.append(folder)
+        return [folder / "index.html", folder / "results.json", folder / "planted_record.py"]
+
+    monkeypatch.setattr("radlens.studies.reproduce_planted", reproduce)
+    result = run("reproduce", "planted", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert "wrote out/index.html and 2 more files" in result.stderr
+    refused = run("reproduce", "planted", "-o", "out", "--cases", 3)
+    assert refused.exit_code == 2
+    assert "do not apply to planted" in refused.stderr
+    assert calls == [Path("out")]

@@ -9,6 +9,7 @@ import pytest
 
 from radlens.errors import InvalidInput
 from radlens.evaluation import Classification, Estimate, RegionHits, breast_regions
+from radlens.evaluation.baselines import compare_with_baselines
 from radlens.evaluation.published import BYRA_CITATION, SAM_MILLAN_CITATION, SAM_MILLAN_MODELS, ClassCounts
 from radlens.figures import (
     BYRA_READING,
@@ -251,10 +252,11 @@ def test_methods_are_ranked_by_their_iou():
     """Beside the place that the thesis gives them; it prints no numbers, and the table says so."""
     ious = {"lime": [0.0, 0.2], "integrated_gradients": [0.5, 0.7], "mine": [0.05, 0.1]}
     table = iou_table(ious, {"lime": 1, "integrated_gradients": 0, "mine": 0})
-    assert table.rows[0] == ("Integrated gradients", 2, "0.600 ± 0.100", "0.600", "100%", "100%", 0, 1, "highest")
+    assert table.rows[0] == ("Integrated gradients", 2, "0.600 ± 0.100", "0.600", "100%", "100%", 0, None, 1, "highest")
     assert [row[0] for row in table.rows] == ["Integrated gradients", "LIME", "mine"]
     assert [row[-1] for row in table.rows[1:]] == ["one of the two lowest", "not in the paper"]
     assert "prints no IoU as a number" in table.note
+    assert table.columns[-2:] == ("Rank here, this data", "Rank in the paper, patients of OMI-DB")
     assert iou_table(ious).rows[0][6] is None
 
 
@@ -274,9 +276,29 @@ def test_the_pointing_game_of_byra_stands_beside_ours():
     centre, half = (0.8 + 1.96**2 / 20) / (1 + 1.96**2 / 10), 1.96 * np.sqrt(0.016 + 1.96**2 / 400) / (1 + 1.96**2 / 10)
     table = pointing_hits_table({"mass": RegionHits(8, 10, 0.8), "any": RegionHits(9, 10, 0.9)}, {"mass": 0.125})
     interval = f"{centre - half:.0%} to {centre + half:.0%}"
-    assert table.rows[0] == ("Breast mass region", 8, 10, "80%", interval, "12%", "34%")
+    assert table.rows[0] == ("Breast mass region", 8, 10, "80%", interval, "12%", None, None, None, "34%")
     assert table.rows[1][0] == "At least one of these"
-    assert table.rows[1][5:] == (None, "71%")
+    assert table.rows[1][5:] == (None, None, None, None, "71%")
+
+
+def test_baselines_stand_in_the_tables_of_localisation():
+    """Rows below the methods, or columns beside the regions, with the p-value of the test against the best."""
+    ious, others = {"cam": [0.5, 0.7, 0.6]}, {"image": [0.1, 0.2, 0.3], "random": [0.0, 0.0, 0.1]}
+    compared = compare_with_baselines(ious, others)
+    table = iou_table(ious, data="simulated mammograms", baselines=others, compared=compared)
+    assert [row[0] for row in table.rows[1:]] == ["baseline: image as map", "baseline: random map"]
+    assert table.rows[0][7] == "no (p = 0.125)"  # one of eight sign patterns
+    assert table.columns[8] == "Rank here, simulated mammograms"
+    assert "image as map" in table.note
+    hits = pointing_hits_table(
+        {"any": RegionHits(9, 10, 0.9)},
+        data="simulated images",
+        baselines={"image": {"any": 0.8}, "centre": {"any": 0.3}},
+        p_values={"any": 0.0004},
+    )
+    assert hits.rows[0][6:9] == ("80%", "30%", "yes (p < 0.001)")
+    assert hits.columns[3] == "Here, simulated images"
+    assert hits.columns[-1] == "Paper, Table 2, patients with 272 masses"
 
 
 def test_chance_is_that_of_two_random_pixels():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -10,8 +11,9 @@ from radlens.errors import InvalidParameter
 from radlens.phantoms import fields, mammogram
 
 SMALL = (256, 128)
-MASSES = [mammogram.Mass(shape, 20.0, 1.0) for shape in mammogram.MASS_SHAPES]
-CLUSTERS = [mammogram.Calcifications(shape, 14.0) for shape in mammogram.CALCIFICATION_SHAPES]
+MASSES = [mammogram.Mass(shape, 20.0, 1.0) for shape in mammogram.MASS_SHAPES[:3]]
+MASSES.append(mammogram.Mass("irregular", 20.0, 1.0, "spiculated", malignant=True))
+CLUSTERS = [mammogram.Calcifications("round", 14.0), mammogram.Calcifications("pleomorphic", 14.0, malignant=True)]
 
 
 def auc(first, second):
@@ -111,7 +113,7 @@ def test_truth_agrees_with_the_pixels(lesion):
     assert finding.box == (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)
     assert image.breast[finding.mask].all()
     assert not image.muscle[finding.mask].any()
-    assert finding.malignant == image.malignant == (lesion.shape in ("spiculated", "pleomorphic"))
+    assert finding.malignant == image.malignant == lesion.malignant
     np.testing.assert_array_equal(image.lesion_mask, finding.mask)
     gain = image.pixels - healthy.pixels
     assert gain[finding.mask].mean() > 20 * abs(gain[~binary_dilation(finding.mask, iterations=60)].mean())
@@ -212,25 +214,55 @@ def test_mean_brightness_does_not_tell_malignant_from_normal_images():
     assert auc(*means) < 0.7
 
 
-def test_shape_tells_benign_from_malignant():
-    """A network can learn it: outlines of malignant masses fill their convex surroundings less, AUC above 0.9."""
-    solidity = {}
+@pytest.mark.parametrize(
+    ("p_calcifications", "odds"), [(0.0, mammogram.MASS_ODDS), (1.0, mammogram.CALCIFICATION_ODDS)]
+)
+def test_features_have_their_shares(p_calcifications, odds):
+    """Of 1500 lesions of each class, each level has its share within four standard errors; sizes are alike."""
+    size = {}
     for malignant in (False, True):
         rng = np.random.default_rng(5)
-        masses = [mammogram.sample_lesion(rng, malignant, 0.0) for _ in range(25)]
-        solidity[malignant] = []
-        for seed, mass in enumerate(masses):
-            mask = mammogram.simulate_patch(mass, seed=seed).lesion_mask
-            edge = np.abs(np.diff(mask.astype(int), axis=0)).sum() + np.abs(np.diff(mask.astype(int), axis=1)).sum()
-            solidity[malignant].append(mask.sum() / edge**2)
-    assert auc(solidity[True], solidity[False]) > 0.9
+        lesions = [mammogram.sample_lesion(rng, malignant, p_calcifications) for _ in range(1500)]
+        size[malignant] = [lesion.diameter_mm for lesion in lesions]
+        assert all(lesion.malignant == malignant for lesion in lesions)
+        for feature, levels in odds.items():
+            for level, shares in levels.items():
+                share = np.mean([_level(lesion, feature) == level for lesion in lesions])
+                assert share == pytest.approx(shares[malignant], abs=4 * np.sqrt(0.25 / 1500))
+                assert min(shares) > 0.005
+    assert auc(size[False], size[True]) < 0.55
 
 
-def test_size_and_contrast_do_not_depend_on_the_class():
-    """With the same random numbers, benign and malignant clusters differ in their shape alone."""
-    benign, malignant = (mammogram.sample_lesion(np.random.default_rng(2), flag, 1.0) for flag in (False, True))
-    assert (benign.diameter_mm, benign.n, benign.contrast) == (malignant.diameter_mm, malignant.n, malignant.contrast)
-    assert (benign.shape, malignant.shape) == ("round", "pleomorphic")
+def _level(lesion, feature):
+    if feature == "density":
+        return "high" if lesion.contrast > 0.95 else "equal or low"
+    level = lesion.features[feature]
+    return "smooth" if level in mammogram.MASS_SHAPES[:3] and isinstance(lesion, mammogram.Mass) else level
+
+
+@pytest.mark.parametrize("lesion", MASSES[-1:] + CLUSTERS)
+def test_pixels_depend_on_features_and_not_on_the_label(lesion):
+    """A lesion that is called malignant has the pixels of the same lesion that is called benign."""
+    patches = [mammogram.simulate_patch(replace(lesion, malignant=flag), seed=3) for flag in (False, True)]
+    np.testing.assert_array_equal(patches[0].pixels, patches[1].pixels)
+    assert [patch.malignant for patch in patches] == [False, True]
+
+
+@pytest.mark.parametrize("laterality", "LR")
+def test_the_record_names_the_pixels_of_each_feature(laterality):
+    """Without spicules the recorded pixels get darker and the others stay; a healthy breast differs at the lesion."""
+    make = partial(mammogram.simulate, (512, 256), laterality=laterality, seed=8)
+    image, smooth, healthy = make(lesions=[MASSES[3]]), make(lesions=[replace(MASSES[3], margin="indistinct")]), make()
+    changed = image.findings[0].changed
+    assert set(changed) == {"mass", "margin", "spicules"}
+    assert set(smooth.findings[0].changed) == {"mass", "margin"}
+    loss = image.pixels - smooth.pixels
+    assert loss[changed["spicules"]].min() > 0
+    # 0.01 of attenuation are 47 grey levels at the highest gain.
+    assert np.abs(loss[~changed["spicules"]]).max() < 48
+    touched = np.any(list(changed.values()), axis=0)
+    # Below the limit, mass and spicules may add up.
+    assert np.abs(image.pixels - healthy.pixels)[~touched].max() < 95
 
 
 def test_batches_are_ready_for_training():
@@ -273,9 +305,14 @@ def test_random_fields_have_unit_variance(stretch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mammogram.Mass("star"), r"shape must be one of round, oval, lobulated, spiculated, got 'star'"),
+        (lambda: mammogram.Mass("star"), r"shape must be one of round, oval, lobulated, irregular, got 'star'"),
         (lambda: mammogram.Mass(diameter_mm=0.5), r"diameter_mm must be between 1 and 80, got 0.5"),
         (lambda: mammogram.Mass(contrast=0), r"contrast must be between 0.05 and 3, got 0"),
+        (
+            lambda: mammogram.Mass(margin="soft"),
+            r"margin must be one of circumscribed, indistinct, spiculated, got 'soft'",
+        ),
+        (lambda: mammogram.Calcifications(distribution="star"), r"distribution must be one of grouped, linear, got"),
         (lambda: mammogram.Calcifications("dust"), r"shape must be one of round, pleomorphic, got 'dust'"),
         (lambda: mammogram.Calcifications(n=0), r"n must be between 1 and 200, got 0"),
         (lambda: mammogram.Calcifications(diameter_mm=99), r"diameter_mm must be between 1 and 80, got 99"),

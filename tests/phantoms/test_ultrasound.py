@@ -1,15 +1,17 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 from scipy.stats import mannwhitneyu
 
 from radlens.errors import InvalidParameter
 from radlens.phantoms import ultrasound
 from radlens.phantoms.ultrasound.speckle import compress, envelope
 
-BENIGN = ultrasound.Mass(False, 14.0, 9.0, -14.0, "none")
-MALIGNANT = ultrasound.Mass(True, 10.0, 12.0, -14.0, "none")
+BENIGN = ultrasound.Mass(False, 14.0, 9.0, -14.0, "none", rim="capsule")
+MALIGNANT = ultrasound.Mass(True, 10.0, 12.0, -14.0, "none", "irregular", "spiculated", "halo", "heterogeneous", True)
 PLAIN = ultrasound.Scanner(n_looks=3)
 
 
@@ -77,8 +79,9 @@ def test_compression_is_logarithmic():
     """A tenth of the amplitude is 20 dB darker: 20 / 60 of 255 grey levels, rounded."""
     echo = np.ones((40, 40), dtype=np.float32)
     echo[:, 20:] = 0.1
-    pixels = compress(echo, (0.1, 0.1), ultrasound.Scanner(dynamic_range_db=60.0, brightness=100.0))
+    pixels, gain = compress(echo, (0.1, 0.1), ultrasound.Scanner(dynamic_range_db=60.0, brightness=100.0))
     assert pixels[0, 0] - pixels[0, 30] == pytest.approx(85, abs=1)
+    assert pixels[0, 0] == pytest.approx(gain, abs=0.5)
 
 
 @pytest.mark.parametrize("mass", [BENIGN, MALIGNANT], ids=["benign", "malignant"])
@@ -118,12 +121,12 @@ def test_without_a_mass_there_is_no_truth():
     assert not image.malignant
 
 
-@pytest.mark.parametrize("malignant", [False, True])
-def test_posterior_features_show_below_the_mass(malignant):
+@pytest.mark.parametrize("margin", ["circumscribed", "spiculated"])
+def test_posterior_features_show_below_the_mass(margin):
     """Against the same mass without: enhancement is brighter below, shadow darker, combined both side by side."""
     below = {}
     for posterior in ultrasound.POSTERIOR:
-        mass = ultrasound.Mass(malignant, 14.0, 8.0, -14.0, posterior)
+        mass = ultrasound.Mass(False, 14.0, 8.0, -14.0, posterior, margin=margin)
         image = ultrasound.simulate(mass, scanner=PLAIN, seed=3)
         assert image.box is not None
         x0, _, x1, y1 = image.box
@@ -137,27 +140,70 @@ def test_posterior_features_show_below_the_mass(malignant):
     assert np.ptp(below["combined"][1:]) > np.ptp(below["none"][1:]) + 10
 
 
-def test_malignant_masses_are_irregular_and_more_often_tall():
-    """Of 60 each: most benign masses are wider than tall, most malignant ones not; areas are alike."""
-    ratio, area = {}, {}
+def test_features_have_the_shares_of_the_literature():
+    """Of 1500 masses of each class, each level has its share within four standard errors; areas are alike."""
+    area = {}
     for malignant in (False, True):
         rng = np.random.default_rng(7)
-        masses = [ultrasound.sample_mass(rng, malignant) for _ in range(60)]
-        ratio[malignant] = np.array([mass.width_mm / mass.height_mm for mass in masses])
+        masses = [ultrasound.sample_mass(rng, malignant) for _ in range(1500)]
         area[malignant] = [mass.width_mm * mass.height_mm for mass in masses]
-    assert (ratio[False] > 1).mean() > 0.8
-    assert 0.5 < (ratio[True] < 1.1).mean() < 0.9
-    assert auc(area[False], area[True]) < 0.65
+        solid = [mass for mass in masses if mass.echo_db > -30]
+        assert len(solid) == 1500 if malignant else 0.03 < 1 - len(solid) / 1500 < 0.09
+        for feature, levels in ultrasound.ODDS.items():
+            for level, shares in levels.items():
+                share = np.mean([mass.features[feature] == level for mass in solid])
+                assert share == pytest.approx(shares[malignant], abs=4 * np.sqrt(0.25 / len(solid)))
+    assert auc(area[False], area[True]) < 0.55
 
 
-def test_outlines_tell_benign_from_malignant():
-    """A network can learn it: area over squared length of the outline, AUC above 0.9 over 25 images each."""
-    compact = {}
-    for name in ("benign", "malignant"):
-        masks = [ultrasound.sample(name, image_shape=(160, 160), seed=seed).mask.astype(int) for seed in range(25)]
-        edges = [np.abs(np.diff(mask, axis=0)).sum() + np.abs(np.diff(mask, axis=1)).sum() for mask in masks]
-        compact[name] = [mask.sum() / edge**2 for mask, edge in zip(masks, edges, strict=True)]
-    assert auc(compact["benign"], compact["malignant"]) > 0.9
+@pytest.mark.parametrize("feature", list(ultrasound.ODDS))
+def test_no_level_of_a_feature_gives_the_class_away(feature):
+    """Each level occurs in both classes."""
+    for share_benign, share_malignant in ultrasound.ODDS[feature].values():
+        assert min(share_benign, share_malignant) > 0.005
+
+
+def test_pixels_depend_on_features_and_not_on_the_label():
+    """A mass that is called malignant has the pixels of the same mass that is called benign."""
+    masses = [replace(MALIGNANT, malignant=flag) for flag in (False, True)]
+    first, second = (ultrasound.simulate(mass, seed=3) for mass in masses)
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert (first.malignant, second.malignant) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("mass", "feature", "without"),
+    [
+        (MALIGNANT, "spicules", {"margin": "indistinct"}),
+        (MALIGNANT, "rim", {"rim": "none"}),
+        (MALIGNANT, "calcifications", {"calcifications": False}),
+        (BENIGN, "rim", {"rim": "none"}),
+        (replace(MALIGNANT, posterior="shadow"), "posterior", {"posterior": "none"}),
+        (replace(BENIGN, posterior="enhancement"), "posterior", {"posterior": "none"}),
+    ],
+)
+def test_the_record_names_the_pixels_of_each_feature(mass, feature, without):
+    """Without a feature, at the same gain, the recorded pixels change and pixels 2 mm away do not."""
+    image = ultrasound.simulate(mass, scanner=PLAIN, seed=5)
+    other = ultrasound.simulate(replace(mass, **without), scanner=PLAIN, gain=image.gain, seed=5)
+    change = np.abs(image.pixels - other.pixels)
+    assert feature in image.changed
+    assert feature not in other.changed
+    where = image.changed[feature]
+    far = ~binary_dilation(where, iterations=12)
+    assert change[where].mean() > 8
+    # Below the limit of 2 dB, which are 9 grey levels of this scanner, a feature fades out.
+    assert change[far].mean() < 0.5
+
+
+def test_at_the_same_gain_only_the_mass_and_its_features_differ_from_healthy_tissue():
+    """Far from every recorded pixel, the image without the mass is the same."""
+    image = ultrasound.simulate(MALIGNANT, scanner=PLAIN, seed=6)
+    healthy = ultrasound.simulate(scanner=PLAIN, gain=image.gain, seed=6)
+    touched = image.mask | np.any(list(image.changed.values()), axis=0)
+    far = ~binary_dilation(touched, iterations=12)
+    assert np.abs(image.pixels - healthy.pixels)[far].mean() < 0.1
+    assert np.abs(image.pixels - healthy.pixels)[image.mask].mean() > 30
 
 
 @pytest.mark.parametrize(("first", "second"), [("normal", "benign"), ("normal", "malignant"), ("benign", "malignant")])
@@ -212,6 +258,10 @@ def test_batches_are_ready_for_training():
         (lambda: ultrasound.Mass(height_mm=61), r"height_mm must be between 1 and 60, got 61"),
         (lambda: ultrasound.Mass(echo_db=0), r"echo_db must be between -45 and -3, got 0"),
         (lambda: ultrasound.Mass(posterior="bright"), r"posterior must be one of none, enhancement, shadow, combined"),
+        (lambda: ultrasound.Mass(shape="round"), r"shape must be one of oval, irregular, got 'round'"),
+        (lambda: ultrasound.Mass(margin="sharp"), r"margin must be one of circumscribed, indistinct, spiculated"),
+        (lambda: ultrasound.Mass(rim="ring"), r"rim must be one of none, capsule, halo, got 'ring'"),
+        (lambda: ultrasound.Mass(texture="mixed"), r"texture must be one of homogeneous, heterogeneous, got 'mixed'"),
         (lambda: ultrasound.Scanner(axial_mm=0), r"axial_mm must be between 0.02 and 2, got 0"),
         (lambda: ultrasound.Scanner(lateral_mm=9), r"lateral_mm must be between 0.02 and 5, got 9"),
         (lambda: ultrasound.Scanner(focus_mm=-1), r"focus_mm must be between 0 and 200, got -1"),

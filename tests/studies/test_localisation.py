@@ -7,6 +7,7 @@ import pytest
 
 from radlens.errors import InvalidParameter
 from radlens.evaluation import iou, merge_boxes, merged_box
+from radlens.evaluation.baselines import baseline_map
 from radlens.studies import BoxRule, CaseSet, MapSet, Store, StudyModel, measure_localisation, methods_of
 from radlens.studies.localisation import box_of
 
@@ -64,3 +65,17 @@ def test_images_without_boxes_are_left_out(maps: Given, cases: CaseSet) -> None:
     found = measure_localisation(replace(maps, cases=mixed), [1, 2, 3])
     assert found is not None
     assert list(found.indices) == [3]
+
+
+def test_baselines_are_boxes_of_maps_that_know_no_network(maps: Given, cases: CaseSet) -> None:
+    """Image and centre equal the boxes made by hand, undilated; dark pixels are high in ultrasound."""
+    found = measure_localisation(maps, [1, 3, 5])
+    assert found is not None
+    assert set(found.baselines) == {"image", "centre", "random"}
+    for place, i in enumerate((1, 3, 5)):
+        for name in ("image", "centre"):
+            guess = baseline_map(name, cases[i].sample.pixels, dark=True)
+            expected = iou(merged_box(guess, dilation=1), merge_boxes(cases[i].boxes))
+            assert found.baselines[name][place] == expected
+    assert found.compared.best == max(found.baselines, key=lambda name: found.baselines[name].mean())
+    assert set(found.compared.p) == {"saliency", "lime"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from radlens.evaluation import ANY_REGION, breast_regions, pointing_hits
+from radlens.evaluation.baselines import baseline_map
 from radlens.studies import CaseSet, MapSet, Store, StudyModel, measure_pointing, methods_of, regions_of
 
 
@@ -54,3 +55,22 @@ def test_images_without_outline_or_spacing_are_left_out(maps: Given, cases: Case
     assert game.n_left_out == 4
     assert measure_pointing(some, range(4), np.ones(6, dtype=bool)) is None
     assert measure_pointing(maps, range(6), np.zeros(6, dtype=bool)) is None
+
+
+def test_baselines_play_the_same_game(maps: Given, cases: CaseSet) -> None:
+    """Image and centre by hand; random pixels are those of the column; methods are tested in each region."""
+    game = measure_pointing(maps, range(6), np.ones(6, dtype=bool), ring_mm=3.0)
+    assert game is not None
+    for name in ("image", "centre"):
+        hits = [
+            pointing_hits(
+                baseline_map(name, case.sample.pixels), breast_regions(case.mask, case.sample.spacing_mm, 3.0)
+            )
+            for case in cases
+        ]
+        for region in ("mass", "peritumoral", "below"):
+            assert game.baselines[name][region] == np.mean([each[region] for each in hits])
+        assert game.baselines[name][ANY_REGION] == np.mean([any(each.values()) for each in hits])
+    assert game.baselines["random"] == pytest.approx(game.by_chance)
+    assert set(game.compared) == set(game.by_chance)
+    assert all(0 < found.p["cam"] <= 1 for found in game.compared.values())

@@ -83,12 +83,16 @@ def test_byra_is_trained_interrupted_and_finished(tmp_path: Path) -> None:
         "34%",
         "71%",
         "Two random pixels",
+        "Image as map",
+        "Better than the best baseline",
+        "Here, simulated breast ultrasound images",
+        "Paper, Table 2, patients with 272 masses",
     ):
         assert part in page
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == [
         *("images", "regions", "classification", "pointing", "examples"),
-        *("other-methods", "faithfulness", "time"),
+        *("other-methods", "planted", "faithfulness", "time"),
     ]
     counted = results["pointing"]["tables"]["cam"]["any"]["n_cases"] + results["pointing"]["n_wrong"]
     assert counted == N_TEST

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from radlens.errors import NotAssessable
+from radlens.evaluation.planted import known_of
 from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.rows import ClassifierRow
@@ -134,7 +135,11 @@ def _with_findings(row: ClassifierRow, found: ClassExplanation, context: ClassCo
 
 def _trust(found: ClassExplanation, method: str, manifest: ClassifierManifest) -> dict[str, Any]:
     assert found.trust is not None, "the request asked for a trust card"
-    return found.trust.stated() | {"randomisation": manifest.randomisation.get(method)}
+    return found.trust.stated() | {
+        "randomisation": manifest.randomisation.get(method),
+        "planted_causes": known_of(method),
+        "causal": manifest.training.get("causal"),
+    }
 
 
 def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.domain import DOMAIN, LEAST_IMAGES, LEAST_UNSEEN, ImageDomain, fit_domain
 from radlens.families.classifier.export import ExportReport, export_black_box, export_classifier
+from radlens.families.classifier.lesions import CAUSAL, lesion_record
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
 from radlens.graphs import asks
@@ -32,6 +33,9 @@ from radlens.graphs.onnx_file import OnnxFile
 from radlens.graphs.onnx_module import OnnxModule
 from radlens.graphs.tracing import evaluating_copy
 from radlens.phantoms import mammogram, ultrasound
+
+if TYPE_CHECKING:
+    from radlens.families.classifier.training import TrainedClassifier
 
 __all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record", "write_traced"]
 
@@ -243,12 +247,17 @@ def bundle_run(
 ) -> ClassifierBundle:
     """Create a bundle of a finished training run, with one simulated image of each class as example.
 
+    The bundle of a run on simulated images holds its causal record: the effect of removing lesions.
+
     Raises:
         TrainingError: The folder does not hold a finished run of a classifier.
     """
     from radlens.families.classifier.training import load_classifier_run
 
     trained = load_classifier_run(run)
+    record = trained.record
+    if CAUSAL not in record and record["data"] is None:
+        record = {**record, CAUSAL: _lesion_record(trained, on_progress)}
     return bundle_classifier(
         trained.members,
         folder,
@@ -257,8 +266,26 @@ def bundle_run(
         classes=trained.classes,
         model_input=trained.model_input,
         examples=_drawn(trained.classes, trained.model_input),
-        training=trained.record,
+        training=record,
         domain=_domain(run, trained.model_input, on_progress),
+        on_progress=on_progress,
+    )
+
+
+def _lesion_record(trained: "TrainedClassifier", on_progress: Progress | None) -> dict[str, Any]:
+    preset = trained.record["preset"]
+    members = [EagerClassifier(network, trained.model_input.image_shape) for network in trained.members]
+
+    def probabilities(images: Tensor) -> Tensor:
+        found = torch.stack([explainers.probabilities(member.outputs(images)) for member in members])
+        return found.mean(dim=0)
+
+    return lesion_record(
+        probabilities,
+        1,
+        preset["task"],
+        trained.model_input,
+        p_calcifications=preset["p_calcifications"],
         on_progress=on_progress,
     )
 

@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from radlens.families.base import Table
 
-__all__ = ["bundle_tables", "prediction_tables", "record_tables"]
+__all__ = ["bundle_tables", "causal_tables", "prediction_tables", "record_tables"]
 
 
 def prediction_tables(answer: Mapping[str, Any]) -> list[Table | str]:
@@ -38,11 +38,30 @@ def record_tables(record: Mapping[str, Any]) -> list[Table | str]:
     return [Table(f"{title} that no member has seen", ("measure", "value", "95 % interval"), rows, below)]
 
 
+def causal_tables(record: Mapping[str, Any] | None) -> list[Table | str]:
+    """Return the causal record as a table; empty without one."""
+    if record is None:
+        return []
+    columns = ("removed", "score fell", "95 % interval", "fall of the log-odds (95 % interval)")
+    rows = []
+    for key, name in (("lesion", "malignant lesion"), ("control", "healthy tissue of the same size")):
+        found = record[key]
+        if found is None:
+            rows.append((name, "not possible", "-", "-"))
+            continue
+        interval = f"{found['low']:.0%} to {found['high']:.0%}"
+        fall = f"{found['fall']:.2f} ({found['fall_low']:.2f} to {found['fall_high']:.2f})"
+        rows.append((name, f"{found['n_lowered']} of {found['n']}", interval, fall))
+    below = "no control" if record["p"] is None else f"larger fall without the lesion: p = {record['p']:.4g}"
+    return [Table("Causal record: removing a lesion from simulated images", columns, rows, below)]
+
+
 def bundle_tables(parity: Mapping[str, Any], manifest: Any) -> list[Table | str]:
     """Return the errors of the graphs, and the methods that the graphs allow."""
     rows = [(member, graph, f"{error:.1e}") for member, errors in parity.items() for graph, error in errors.items()]
     return [
         Table("Graphs in float32 against float64", ("member", "graph", "relative error"), rows),
+        *causal_tables(manifest.training.get("causal")),
         f"methods: {', '.join(manifest.explainers)}",
         *(f"not {method}: {escape(reason)}" for method, reason in manifest.refused.items()),
     ]

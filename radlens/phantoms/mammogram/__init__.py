@@ -3,7 +3,11 @@
 from radlens.phantoms.batches import CLASSES, Batch
 from radlens.phantoms.mammogram.anatomy import DENSITIES, LATERALITIES, VIEWS
 from radlens.phantoms.mammogram.lesions import (
+    CALCIFICATION_ODDS,
     CALCIFICATION_SHAPES,
+    DISTRIBUTIONS,
+    MARGINS,
+    MASS_ODDS,
     MASS_SHAPES,
     Calcifications,
     Lesion,
@@ -22,11 +26,15 @@ from radlens.phantoms.mammogram.simulation import (
 )
 
 __all__ = [
+    "CALCIFICATION_ODDS",
     "CALCIFICATION_SHAPES",
     "CLASSES",
     "DENSITIES",
+    "DISTRIBUTIONS",
     "FIELD_HEIGHT_MM",
     "LATERALITIES",
+    "MARGINS",
+    "MASS_ODDS",
     "MASS_SHAPES",
     "PATCH_SPACING_MM",
     "VIEWS",

@@ -22,6 +22,7 @@ def sample(
     image_shape: Sequence[int] = (1024, 512),
     spacing_mm: float | tuple[float, float] | None = None,
     p_calcifications: float = 0.3,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> Mammogram:
     """Draw a whole mammogram of a class with random view, laterality, density and lesions.
@@ -33,6 +34,7 @@ def sample(
         image_shape: (height, width), at least 32 each.
         spacing_mm: one number or (row, column), mm; by default the image is 233 mm high.
         p_calcifications: probability that a lesion is a cluster of calcifications and not a mass, 0..1.
+        removed: leave the lesions out, as in `simulate`.
         seed: the same arguments give the same image.
 
     Raises:
@@ -52,6 +54,7 @@ def sample(
         density=density,
         lesions=[] if category == "normal" else lesions,
         spacing_mm=spacing_mm,
+        removed=removed,
         seed=seed,
     )
 
@@ -62,6 +65,7 @@ def sample_patch(
     image_shape: Sequence[int] = (224, 224),
     spacing_mm: float | tuple[float, float] = PATCH_SPACING_MM,
     p_calcifications: float = 0.3,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> Patch:
     """Draw a patch of a class with random density and lesion; arguments as in `sample`.
@@ -76,7 +80,9 @@ def sample_patch(
     lesion: Lesion | None = sample_lesion(rng, category == "malignant", p_calcifications)
     if category == "normal":
         lesion = None
-    return simulate_patch(lesion, image_shape=image_shape, density=density, spacing_mm=spacing_mm, seed=seed)
+    return simulate_patch(
+        lesion, image_shape=image_shape, density=density, spacing_mm=spacing_mm, removed=removed, seed=seed
+    )
 
 
 def batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from radlens.errors import InvalidParameter
 from radlens.phantoms.fields import Box, Seed, check_choice, check_shape, generator, pair, tight_box
 from radlens.phantoms.mammogram.anatomy import DENSITIES, LATERALITIES, VIEWS, Anatomy, sample_anatomy
 from radlens.phantoms.mammogram.lesions import Lesion, draw_lesion
-from radlens.phantoms.mammogram.tissue import Window, draw_tissue, expose
+from radlens.phantoms.mammogram.tissue import Tissue, Window, draw_tissue, expose
 
 __all__ = ["FIELD_HEIGHT_MM", "PATCH_SPACING_MM", "Finding", "Mammogram", "Patch", "simulate", "simulate_patch"]
 
@@ -39,11 +39,13 @@ class Finding:
         lesion: the lesion.
         mask: (H, W) bool, true inside the outline of a mass without its spicules, or inside the hull of calcifications.
         box: smallest box around the mask, ``(x0, y0, x1, y1)`` in pixels, half open.
+        changed: (H, W) bool by feature: pixels that the feature changed, as in `lesions.Drawn`.
     """
 
     lesion: Lesion
     mask: NDArray[np.bool_]
     box: Box
+    changed: Mapping[str, NDArray[np.bool_]]
 
     @property
     def malignant(self) -> bool:
@@ -132,6 +134,7 @@ def simulate(
     density: str = "B",
     lesions: Sequence[Lesion] = (),
     spacing_mm: float | tuple[float, float] | None = None,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> Mammogram:
     """Simulate a whole mammogram; the breast fills the field, the chest wall is at the left edge for laterality L.
@@ -146,6 +149,7 @@ def simulate(
         density: "A" (fat) to "D" (extremely dense).
         lesions: up to 8 lesions; each is placed inside the breast, outside the muscle and apart from the others.
         spacing_mm: one number or (row, column), mm; by default the image is 233 mm high.
+        removed: leave the lesions out: the same image of the healthy breast.
         seed: the same arguments give the same image.
 
     Raises:
@@ -165,16 +169,15 @@ def simulate(
     shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
     places = _places(shapes, anatomy, window, lesions)
     tissue = draw_tissue(rng, anatomy, window, density)
-    masks = []
-    for lesion, place in zip(lesions, places, strict=True):
-        masks.append(_add(shapes, lesion, window, place, tissue.attenuation, tissue.gland, tissue.breast))
+    shown = [] if removed else list(zip(lesions, places, strict=True))
+    findings = [_add(shapes, lesion, window, place, tissue) for lesion, place in shown]
     pixels = expose(exposure, tissue.attenuation, tissue.breast)
     breast, muscle = tissue.breast, tissue.muscle
     if laterality == "R":
         pixels = np.ascontiguousarray(pixels[:, ::-1])
-        breast, muscle, *masks = (np.ascontiguousarray(mask[:, ::-1]) for mask in (breast, muscle, *masks))
-    findings = tuple(Finding(lesion, mask, tight_box(mask)) for lesion, mask in zip(lesions, masks, strict=True))
-    return Mammogram(pixels, breast, muscle, findings, view, laterality, density, spacing, seed)
+        breast, muscle = _mirrored(breast), _mirrored(muscle)
+        findings = [_finding(each.lesion, each.mask, each.changed, _mirrored) for each in findings]
+    return Mammogram(pixels, breast, muscle, tuple(findings), view, laterality, density, spacing, seed)
 
 
 def simulate_patch(
@@ -183,6 +186,7 @@ def simulate_patch(
     image_shape: Sequence[int] = (224, 224),
     density: str = "B",
     spacing_mm: float | tuple[float, float] = PATCH_SPACING_MM,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> Patch:
     """Simulate a patch of a breast with a lesion in the middle, or with normal tissue.
@@ -195,6 +199,7 @@ def simulate_patch(
         image_shape: (height, width), at least 32 each.
         density: "A" (fat) to "D" (extremely dense).
         spacing_mm: one number or (row, column), mm.
+        removed: leave the lesion out: the healthy tissue of the same place.
         seed: the same arguments give the same patch.
 
     Raises:
@@ -218,9 +223,8 @@ def simulate_patch(
     shapes, exposure = (np.random.default_rng(part) for part in rng.integers(2**63, size=2))
     tissue = draw_tissue(rng, anatomy, window, density)
     finding = None
-    if lesion is not None:
-        mask = _add(shapes, lesion, window, centre, tissue.attenuation, tissue.gland, tissue.breast)
-        finding = Finding(lesion, mask, tight_box(mask))
+    if lesion is not None and not removed:
+        finding = _add(shapes, lesion, window, centre, tissue)
     return Patch(expose(exposure, tissue.attenuation, tissue.breast), tissue.breast, finding, density, spacing, seed)
 
 
@@ -273,17 +277,30 @@ def _place(
 
 
 def _add(
-    rng: np.random.Generator,
+    rng: np.random.Generator, lesion: Lesion, window: Window, centre_mm: tuple[float, float], tissue: Tissue
+) -> Finding:
+    """Add a lesion to the attenuation of the tissue, in place."""
+    drawn = draw_lesion(rng, lesion, window, centre_mm, tissue.gland)
+    tissue.attenuation[drawn.part] += drawn.added
+
+    def whole(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        found = np.zeros(window.image_shape, dtype=bool)
+        found[drawn.part] = mask & tissue.breast[drawn.part]
+        return found
+
+    return _finding(lesion, drawn.mask, drawn.changed, whole)
+
+
+def _mirrored(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.ascontiguousarray(mask[:, ::-1])
+
+
+def _finding(
     lesion: Lesion,
-    window: Window,
-    centre_mm: tuple[float, float],
-    attenuation: NDArray[np.float32],
-    gland: NDArray[np.float32],
-    breast: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """Add a lesion to the attenuation and return its mask."""
-    drawn = draw_lesion(rng, lesion, window, centre_mm, gland)
-    attenuation[drawn.part] += drawn.added
-    mask = np.zeros(window.image_shape, dtype=bool)
-    mask[drawn.part] = drawn.mask & breast[drawn.part]
-    return mask
+    mask: NDArray[np.bool_],
+    changed: Mapping[str, NDArray[np.bool_]],
+    move: Callable[[NDArray[np.bool_]], NDArray[np.bool_]],
+) -> Finding:
+    """Return the finding whose masks are those given, moved to the grid of the image."""
+    moved = move(mask)
+    return Finding(lesion, moved, tight_box(moved), {name: move(pixels) for name, pixels in changed.items()})

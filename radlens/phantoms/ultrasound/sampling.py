@@ -17,6 +17,7 @@ def sample(
     *,
     image_shape: Sequence[int] = (224, 224),
     spacing_mm: float | tuple[float, float] | None = None,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> UltrasoundImage:
     """Draw an image of a class with random mass, tissue and scanner.
@@ -25,6 +26,7 @@ def sample(
         category: "normal", "benign" or "malignant".
         image_shape: (height, width), at least 32 each.
         spacing_mm: one number or (row, column), mm; by default the image is 38 mm wide and its pixels are square.
+        removed: leave the mass out, as in `simulate`.
         seed: the same arguments give the same image.
 
     Raises:
@@ -32,7 +34,7 @@ def sample(
     """
     check_choice("category", category, CLASSES)
     mass = None if category == "normal" else sample_mass(generator(seed), category == "malignant")
-    return simulate(mass, image_shape=image_shape, spacing_mm=spacing_mm, seed=seed)
+    return simulate(mass, image_shape=image_shape, spacing_mm=spacing_mm, removed=removed, seed=seed)
 
 
 def batches(

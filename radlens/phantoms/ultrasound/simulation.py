@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,8 @@ class UltrasoundImage:
         scanner: resolution and settings of the scanner.
         spacing_mm: (row, column) distance between pixels, mm.
         seed: seed of the image.
+        changed: (H, W) bool by feature: pixels that the feature changed, as in `DrawnMass`; empty without a mass.
+        gain: grey levels that the operator's gain added to the logarithmic echo.
     """
 
     pixels: NDArray[np.float32]
@@ -46,6 +49,8 @@ class UltrasoundImage:
     scanner: Scanner
     spacing_mm: tuple[float, float]
     seed: Seed
+    changed: Mapping[str, NDArray[np.bool_]]
+    gain: float
 
     @property
     def malignant(self) -> bool:
@@ -59,17 +64,23 @@ def simulate(
     image_shape: Sequence[int] = (224, 224),
     spacing_mm: float | tuple[float, float] | None = None,
     scanner: Scanner | None = None,
+    gain: float | None = None,
+    removed: bool = False,
     seed: Seed = 0,
 ) -> UltrasoundImage:
     """Simulate a B-mode image of a breast with or without a mass.
 
-    With the same seed, the image without a mass shows the same tissue at another gain.
+    With the same seed, the image without a mass shows the same tissue at another gain; with the same ``gain`` too, only
+    the pixels of the mass and of its features differ.
 
     Args:
         mass: the mass, placed at random in the gland, or as close to it as it fits; None for normal tissue.
         image_shape: (height, width), at least 32 each.
         spacing_mm: one number or (row, column), mm; by default the image is 38 mm wide and its pixels are square.
         scanner: resolution and settings; drawn at random when not given.
+        gain: grey levels added to the logarithmic echo, as in the ``gain`` of another image; by default such that the
+            mean pixel value is ``scanner.brightness``.
+        removed: leave the mass out: the healthy tissue of the same image, at the gain of the image with the mass.
         seed: the same arguments give the same image.
 
     Raises:
@@ -83,13 +94,19 @@ def simulate(
     # A separate generator: the number of draws for the mass varies and must not change the speckle.
     speckle = np.random.default_rng(rng.integers(2**63))
     echo, mask = layers.echo_db, np.zeros(shape, dtype=bool)
+    changed: Mapping[str, NDArray[np.bool_]] = {}
     if mass is not None:
         centre = _place(rng, mass, (shape[0] * spacing[0], shape[1] * spacing[1]), layers.gland_mm)
-        echo, mask = draw_mass(rng, mass, echo, spacing, centre)
-    received = envelope(speckle, np.maximum(echo, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
-    pixels = compress(received, spacing, scanner)
+        drawn = draw_mass(rng, mass, echo, spacing, centre)
+        echo, mask, changed = drawn.echo_db, drawn.mask, drawn.changed
+    received = envelope(deepcopy(speckle), np.maximum(echo, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
+    pixels, gain = compress(received, spacing, scanner, gain)
+    if removed:
+        healthy = envelope(speckle, np.maximum(layers.echo_db, np.float32(_NOISE_FLOOR_DB)), spacing, scanner)
+        pixels, _ = compress(healthy, spacing, scanner, gain)
+        mass, mask, changed = None, np.zeros(shape, dtype=bool), {}
     box = tight_box(mask) if mass is not None else None
-    return UltrasoundImage(pixels, mask, box, layers.index, mass, scanner, spacing, seed)
+    return UltrasoundImage(pixels, mask, box, layers.index, mass, scanner, spacing, seed, changed, gain)
 
 
 def _place(

@@ -124,15 +124,19 @@ def _unit_energy(sigma_px: float) -> NDArray[np.float32]:
     return (weights / math.sqrt(np.sum(weights**2))).astype(np.float32)
 
 
-def compress(echo: NDArray[np.float32], spacing_mm: tuple[float, float], scanner: Scanner) -> NDArray[np.float32]:
-    """Log-compress an envelope to integer pixel values 0..255 with mean ``scanner.brightness``.
+def compress(
+    echo: NDArray[np.float32], spacing_mm: tuple[float, float], scanner: Scanner, gain: float | None = None
+) -> tuple[NDArray[np.float32], float]:
+    """Log-compress an envelope to integer pixel values 0..255, and return them with the gain in grey levels.
 
-    The gain is found by iteration, because clipping moves the mean by an amount that differs from image to image.
+    Unless given, the gain makes the mean ``scanner.brightness``. It is found by iteration, because clipping moves the
+    mean by an amount that differs from image to image.
     """
     depth = (np.arange(echo.shape[0], dtype=np.float32) + 0.5) * np.float32(spacing_mm[0])
     level = 20 * np.log10(np.maximum(echo, np.float32(1e-6))) + np.float32(scanner.tgc_db_per_mm) * depth[:, None]
     values = level * np.float32(255 / scanner.dynamic_range_db)
-    gain = scanner.brightness - float(values.mean())
-    for _ in range(8):
-        gain += scanner.brightness - float(np.clip(values + np.float32(gain), 0, 255).mean())
-    return np.rint(np.clip(values + np.float32(gain), 0, 255))
+    if gain is None:
+        gain = scanner.brightness - float(values.mean())
+        for _ in range(8):
+            gain += scanner.brightness - float(np.clip(values + np.float32(gain), 0, 255).mean())
+    return np.rint(np.clip(values + np.float32(gain), 0, 255)), gain

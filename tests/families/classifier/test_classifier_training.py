@@ -236,15 +236,18 @@ def test_variation_differs_from_image_to_image():
 def test_a_low_auc_is_explained():
     """Overfitting, and stopping too early, each in a sentence; nothing for a good one."""
 
-    def note(auc, training_loss, validation_loss):
+    def note(auc, training_loss, validation_loss, task="patches"):
         losses = {"phase": "training", "training_loss": training_loss, "validation_loss": validation_loss}
         evaluation, images = {"auc": {"value": auc}}, {"training": {"n": 40}}
-        return classifier._note({"evaluation": evaluation, "epochs": [[losses] * 3], "images": images})
+        recipe = {"preset": {"task": task}, "data": None}
+        return classifier._note({"evaluation": evaluation, "epochs": [[losses] * 3], "images": images, **recipe})
 
     assert note(0.9, 0.1, 1.0) == ""
     assert "is 0.850, below 0.9: " in note(0.85, 0.1, 1.0)
     assert "it knows its 40 images by heart" in note(0.85, 0.1, 1.0)
     assert "after 3 epochs of 40 images" in note(0.85, 0.6, 0.65)
+    assert "overlap" not in note(0.85, 0.6, 0.65)
+    assert "all true features reaches 0.90" in note(0.85, 0.6, 0.65, task="ultrasound")
 
 
 def test_networks_start_from_imagenet_weights(folder, tmp_path):

@@ -10,6 +10,7 @@ from small_classifier import class_methods
 from torch import nn
 
 from radlens import explainers
+from radlens.evaluation.planted import known_of
 from radlens.explainers import Attribution, probabilities
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.trust import N_STEPS, trust_card
@@ -94,6 +95,8 @@ def test_every_method_can_be_trusted_or_not(eager_service, method):
         "infidelity_of_no_map",
         "meaning",
         "randomisation",
+        "planted_causes",
+        "causal",
     }
     assert 0 <= trust["deletion"] <= 1
     assert 0 <= trust["insertion"] <= 1
@@ -131,3 +134,17 @@ def test_the_card_of_members_is_that_of_their_mean(pair):
     cards = [explained(pair, members=members, **parameters)[1]["trust"] for members in ("mean", "each")]
     for name in ("deletion", "insertion", "infidelity"):
         assert cards[0][name] == pytest.approx(cards[1][name], rel=1e-3)
+
+
+def test_what_is_known_of_the_method_on_planted_causes_is_on_the_card(service):
+    """Hits with interval by cause, the same for every bundle, and the command that measured them."""
+    _, said = explained(service, method="cam", trust="true")
+    assert said["trust"]["planted_causes"] == known_of("cam")
+
+
+def test_the_bundles_causal_record_is_on_the_card(eager_service):
+    """Of the model, whatever the method; None if it was not measured."""
+    record = {"lesion": {"n": 24, "n_lowered": 23}}
+    for training, expected in (({"causal": record}, record), ({}, None)):
+        _, said = explained(eager_service(training=training), method="cam", trust="true")
+        assert said["trust"]["causal"] == expected
