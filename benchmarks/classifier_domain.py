@@ -15,6 +15,7 @@ of each score is the value that 0.5 % of the validation images exceed. Besides t
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,7 @@ from sklearn.metrics import roc_auc_score
 from radlens.evaluation.wrong_images import OTHER_OBJECTS, WRONG_IMAGES
 from radlens.families.classifier.domain import ImageDomain, fit_domain
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run
-from radlens.families.classifier.training_data import ImageSet, open_set
-from radlens.phantoms import mammogram, ultrasound
+from radlens.families.classifier.training_data import ImageSet, open_set, simulate_image
 
 OURS = "radlens"
 OWN = {"ultrasound": "an ultrasound image", "mammograms": "a mammogram", "patches": None}
@@ -146,13 +146,10 @@ def wrong_images(trained: TrainedClassifier, n: int) -> dict[str, np.ndarray]:
     return found
 
 
-def right_image(trained: TrainedClassifier, task: str, k: int) -> np.ndarray:
+def right_image(trained: TrainedClassifier, task: Any, k: int) -> np.ndarray:
     """Return an image of the training kind that no part of a run has."""
-    name, shape = trained.classes[k % 2], trained.model_input.shape
-    if task == "ultrasound":
-        return ultrasound.sample(name, image_shape=shape, seed=(2_026, k)).pixels
-    draw = mammogram.sample if task == "mammograms" else mammogram.sample_patch
-    return draw(name, image_shape=shape, seed=(2_026, k)).pixels
+    share = trained.record["preset"]["p_calcifications"]
+    return simulate_image(task, trained.model_input, trained.classes[k % 2], (2_026, k), p_calcifications=share)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,8 @@ def command(
     tissue of the same size, and prints how often and by how much the score of malignancy falls.
 
     With --domain, the model gets unseen images of the training range, of which it may refuse 1 %, and many kinds of
-    wrong images, all of which it must refuse; -o writes domain.json and the judgements so far.
+    wrong images, all of which it must refuse; -o writes domain.json, and of a phantom model the judgements so far. The
+    bundle of a classifier gets --simulated images of its own kind.
     """
     if causal and _is_classifier(model):
         from radlens.cli.evaluate_lesions import evaluate_lesions
@@ -216,7 +217,11 @@ def command(
             n_workers=workers,
             is_kept=keep,
         )
-    if domain:
+    if domain and _is_classifier(model):
+        from radlens.cli.evaluate_image_domain import evaluate_image_domain
+
+        evaluate_image_domain(model, output, n=simulated, n_each=per_group or 2, seed=seed, task=task)
+    elif domain:
         from radlens.cli.evaluate_domain import evaluate_domain
 
         evaluate_domain(model, output, n_trained=phantoms, n_each=per_group or 2, seed=seed, spacing_mm=spacing)

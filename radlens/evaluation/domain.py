@@ -20,7 +20,7 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.kept import Kept
 from radlens.evaluation.wrong_phantoms import RIGHT, WRONG, Made, Source
 
-__all__ = ["MAX_REFUSED", "TRAINED", "Assess", "DomainRecord", "Judgement", "Kind", "domain_record"]
+__all__ = ["MAX_REFUSED", "TRAINED", "Assess", "DomainRecord", "Judgement", "Kind", "counted", "domain_record"]
 
 MAX_REFUSED = 0.01
 """Largest accepted fraction of refused images among unseen images of the training range."""
@@ -222,7 +222,11 @@ def _source_seed(seed: int, k: int) -> int:
 
 
 def _kind(found: Mapping[_Task, Judgement], side: str, name: str) -> Kind:
-    its = [judgement for task, judgement in found.items() if (task.side, task.kind) == (side, name)]
+    return counted([judgement for task, judgement in found.items() if (task.side, task.kind) == (side, name)])
+
+
+def counted(its: Sequence[Judgement]) -> Kind:
+    """Return how many images of one kind were refused, and why."""
     refused = [judgement for judgement in its if not judgement.assessable]
     reasons = Counter(_general(judgement.reasons) for judgement in refused)
     return Kind(len(its), len(refused), dict(reasons.most_common()))

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
+from radlens.errors import InvalidParameter
+from radlens.evaluation.domain import DomainRecord, Judgement, counted
 from radlens.phantoms import cdmam, mammogram, ultrasound
 
-__all__ = ["OTHER_OBJECTS", "WRONG_IMAGES", "Draw"]
+__all__ = ["OTHER_OBJECTS", "WRONG_IMAGES", "Draw", "image_domain_record"]
 
 Pixels = NDArray[Any]
 Draw = Callable[[np.random.Generator, Pixels], Pixels]
@@ -51,8 +53,8 @@ def _text(rng: np.random.Generator, right: Pixels) -> Pixels:
     return np.asarray(page, np.float32)
 
 
-def chest_film(rng: np.random.Generator, right: Pixels) -> Pixels:
-    """Return a drawing of a chest radiograph: two dark lungs with vessels and ribs, a bright heart and spine."""
+def _chest_film(rng: np.random.Generator, right: Pixels) -> Pixels:
+    """A drawing of a chest radiograph: two dark lungs with vessels and ribs, a bright heart and spine."""
     down, across = np.mgrid[-1 : 1 : _SHAPE[0] * 1j, -1 : 1 : _SHAPE[1] * 1j]
     film = np.full(_SHAPE, 0.7)
     for side in (-1, 1):
@@ -92,7 +94,7 @@ WRONG_IMAGES: dict[str, Draw] = {
     "a blank exposure": _blank,
     "a ramp": _ramp,
     "a page of text": _text,
-    "a chest film": chest_film,
+    "a chest film": _chest_film,
     "twice too large": _twice,
     "inverted": _inverted,
     "out of focus": _blurred,
@@ -113,3 +115,48 @@ OTHER_OBJECTS: dict[str, Draw] = {
     ),
 }
 """Objects of which a classifier judges one at most."""
+
+
+def image_domain_record(
+    assess: Callable[[Pixels], Judgement],
+    draw: Callable[[int], Pixels],
+    *,
+    own: str | None,
+    n: int,
+    n_each: int,
+    seed: int = 0,
+    on_progress: Callable[[str, float, float], None] | None = None,
+) -> DomainRecord:
+    """Measure which images of the training kind a classifier refuses, and which wrong images it judges.
+
+    Args:
+        assess: the model's decision about pixels ``(H, W)``.
+        draw: an unseen image of the training kind ``(H, W)``, by number.
+        own: the object in `OTHER_OBJECTS` that the model is made for; None if there is none.
+        n: number of images of the training kind, at least 1.
+        n_each: number of images of each wrong kind, at least 1.
+        seed: seed of the wrong images.
+        on_progress: called as ``on_progress(stage, done, total)``, in images.
+
+    Raises:
+        InvalidParameter: there are too few images.
+    """
+    for name, value in (("n", n), ("n_each", n_each)):
+        if value < 1:
+            raise InvalidParameter(f"{name} must be at least 1, got {value}")
+    report = on_progress or (lambda stage, done, total: None)
+    kinds = WRONG_IMAGES | {name: make for name, make in OTHER_OBJECTS.items() if name != own}
+    total, done = n + n_each * len(kinds), 0
+
+    def judged(pixels: Pixels) -> Judgement:
+        nonlocal done
+        done += 1
+        report("judging images", done, total)
+        return assess(np.ascontiguousarray(pixels))
+
+    trained = counted([judged(draw(k)) for k in range(n)])
+    wrong = {
+        name: counted([judged(make(np.random.default_rng([seed, k]), draw(n + k))) for k in range(n_each)])
+        for name, make in kinds.items()
+    }
+    return DomainRecord(trained=trained, right={}, wrong=wrong, seed=seed)

@@ -19,7 +19,7 @@ from radlens.families.classifier.recipes import ClassifierPreset, Task
 from radlens.phantoms import mammogram, ultrasound
 from radlens.pools import process_pool
 
-__all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data"]
+__all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data", "simulate_image"]
 
 PARTS = ("training", "validation", "test")
 """Sets without common images, and for a data set without common patients."""
@@ -186,21 +186,34 @@ def _draw(
     """Simulate one image; negative and positive ones alternate."""
     label = seed[-1] % 2
     category = preset.classes[label] if task == preset.task else ("normal", "malignant")[label]
-    pixels = _simulate(preset, task, network, category, spacing_mm, seed)
+    pixels = simulate_image(
+        task, network, category, seed, p_calcifications=preset.p_calcifications, spacing_mm=spacing_mm
+    )
     return [(network.prepare(pixels).pixels.astype(_DTYPE), label)]
 
 
-def _simulate(
-    preset: ClassifierPreset,
+def simulate_image(
     task: Task,
     network: ModelInput,
     category: str,
-    spacing_mm: float | None,
     seed: tuple[int, ...],
+    *,
+    p_calcifications: float,
+    spacing_mm: float | None = None,
 ) -> np.ndarray:
+    """Return the pixels ``(H, W)`` of a simulated image of a class.
+
+    Args:
+        task: kind of image.
+        network: input of the network, which has the shape of the image.
+        category: class.
+        seed: seed of the image.
+        p_calcifications: probability that a mammographic lesion is a cluster of calcifications.
+        spacing_mm: pixel spacing of a patch; None for that of the simulator.
+    """
     if task == "ultrasound":
         return ultrasound.sample(category, image_shape=network.shape, seed=seed).pixels
-    options: dict[str, Any] = {"image_shape": network.shape, "p_calcifications": preset.p_calcifications, "seed": seed}
+    options: dict[str, Any] = {"image_shape": network.shape, "p_calcifications": p_calcifications, "seed": seed}
     if task == "mammograms":
         return mammogram.sample(category, **options).pixels
     return mammogram.sample_patch(category, spacing_mm=spacing_mm or mammogram.PATCH_SPACING_MM, **options).pixels

@@ -1,0 +1,81 @@
+"""``radlens evaluate --domain`` of a classifier."""
+
+import json
+
+import pytest
+from small_classifier import make_classifier
+
+from radlens.datasets import ModelInput
+from radlens.families.classifier.domain import fit_domain
+from radlens.families.classifier.training_data import simulate_image
+
+SHAPE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def domain():
+    """The domain of small ultrasound images."""
+    given = ModelInput(SHAPE)
+    images = [
+        given.prepare(
+            simulate_image("ultrasound", given, ("benign", "malignant")[k % 2], (7, k), p_calcifications=0.3)
+        ).pixels
+        for k in range(400)
+    ]
+    return fit_domain(images[:320], images[320:])
+
+
+def test_both_sides_are_printed_and_written(run, tmp_path, domain):
+    """Unseen images, wrong images by kind, the share of each, and a file."""
+    training = {"preset": {"task": "ultrasound", "p_calcifications": 0.3}}
+    bundle = make_classifier(
+        tmp_path / "bundle",
+        n_outputs=2,
+        shape=SHAPE,
+        graphs=(),
+        domain=domain,
+        training=training,
+        classes=("benign", "malignant"),
+        explainers=(),
+        refused={},
+    )
+    result = run("evaluate", bundle.path, "--domain", "--simulated", "30", "--per-group", "2", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "domain.json").read_text())
+    assert record["model"] == bundle.bundle_hash
+    assert record["trained"]["n"] == 30
+    assert record["trained"]["refused"] <= 2
+    assert "an ultrasound image" not in record["wrong"]
+    judged = [name for name, kind in record["wrong"].items() if kind["refused"] < kind["n"]]
+    # At 64 pixels, an inverted image can look like one.
+    assert set(judged) <= {"inverted"}
+    assert "a chest film" in result.stdout
+    assert "unseen images of the training range are refused" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("known", "training", "message"),
+    [
+        (False, {"preset": {"task": "ultrasound"}}, "--domain needs a bundle that knows its training images"),
+        (
+            True,
+            {},
+            "--domain needs images that radlens simulates, of task ultrasound, mammograms, patches; got no task",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_named(run, tmp_path, domain, known, training, message):
+    """A bundle of other images, and one that knows none."""
+    bundle = make_classifier(
+        tmp_path / "bundle",
+        n_outputs=2,
+        shape=SHAPE,
+        graphs=(),
+        domain=domain if known else None,
+        training=training,
+        explainers=(),
+        refused={},
+    )
+    result = run("evaluate", bundle.path, "--domain", "--simulated", "2")
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
