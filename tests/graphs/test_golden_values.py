@@ -96,7 +96,7 @@ def test_graphs_in_float64_have_golden_values(tmp_path):
     assert golden.inputs["input_0"].dtype == np.float64
     assert 0 < golden.float32_errors["gradient"] < 1e-3
     # ONNX Runtime has no convolution in float64.
-    engines.open(path, "torch")
+    engines.open(path, "torch", "f64")
 
 
 def test_whole_numbers_are_those_of_the_examples(tmp_path):

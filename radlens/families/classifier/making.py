@@ -51,6 +51,15 @@ _TRACED_ERROR = 1e-4
 N_DEPTHS = 4
 """Number of depths to which a network is randomised for the record of a bundle."""
 
+_RECORDED: Mapping[str, Mapping[str, Any]] = {
+    "integrated_gradients": {"n_steps": 8},
+    "smooth_grad": {"n_draws": 5},
+    "lime": {"n_evaluations": 40, "n_segments": 16},
+    "shap": {"n_evaluations": 40, "n_segments": 16},
+}
+"""Parameters of slow methods in the record of randomisation, which needs maps of five networks by every method. Fewer
+superpixels keep the fits of LIME and SHAP determined with fewer evaluations."""
+
 _WHOLE_IMAGE = 512
 """Shorter side, pixels, from which an image is a whole mammogram and gets the occlusion window of Sam Millan 2023."""
 
@@ -381,7 +390,7 @@ def randomisation_record(
 ) -> dict[str, Any]:
     """Measure how the maps of each method change when weights are randomised from the output down.
 
-    Methods that fail on this network are left out.
+    Methods that fail on this network are left out; slow ones are computed with fewer evaluations.
 
     Args:
         module: network.
@@ -407,7 +416,7 @@ def randomisation_record(
     try:
         measured = model_randomisations(
             module,
-            {name: partial(explain, explainers.create(name).quicker()) for name in methods},
+            {name: partial(explain, _recorded(name, min(shape[1:]))) for name in methods},
             images,
             view=model.with_weights,
             skip=(RadlensError,),
@@ -421,6 +430,13 @@ def randomisation_record(
         name: {"layers": list(each.layers), "spearman": _means(each.spearman), "ssim": _means(each.ssim)}
         for name, each in measured.items()
     }
+
+
+def _recorded(name: str, side: int) -> Explainer:
+    """Return a method with the parameters of the record, for images with a shorter side of ``side`` pixels."""
+    square = max(1, side // 5)
+    squares = {"occlusion": {"window": square, "stride": square}}
+    return explainers.create(name, **{**_RECORDED, **squares}.get(name, {}))
 
 
 def _means(values: np.ndarray) -> list[float | None]:

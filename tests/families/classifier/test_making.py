@@ -136,16 +136,22 @@ def test_cam_is_refused_where_the_head_is_none():
     assert refused == {"cam": "cam must be given a network of global average pooling and one dense layer"}
 
 
-def test_a_raw_parameter_is_randomised_with_its_network():
-    """It belongs to no layer: the network itself comes last, after all its layers."""
+def test_a_network_that_cannot_be_randomised_has_no_record():
+    """It has no parameters; one with a parameter outside its layers has a record."""
 
     class Scaled(Network):
         def __init__(self):
             super().__init__(0)
             self.scale = nn.Parameter(torch.ones(1))
 
-    found = randomisation_record(Scaled(), ("saliency",), torch.randn(1, 1, 24, 20), None)
-    assert found["saliency"]["layers"] == ["head", "features.3", "features.0", ""]
+    images = torch.randn(1, 1, 24, 20)
+    record = randomisation_record(Scaled(), ("saliency", "occlusion"), images, None)
+    assert [record[name]["layers"] for name in ("saliency", "occlusion")] == [
+        ["head", "features.3", "features.0", ""]
+    ] * 2
+    assert None not in record["occlusion"]["spearman"]
+    mean = nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten())
+    assert randomisation_record(mean, ("saliency",), images, None) == {}
 
 
 @pytest.mark.parametrize(
