@@ -249,11 +249,15 @@ def test_the_record_of_a_bundle_is_not_kept_in_it(run: Callable[..., Any], bundl
     assert "--keep needs a training run, whose next export holds the record; got a bundle" in result.stderr
 
 
-def test_classifiers_have_no_causes(run: Callable[..., Any], classifier: ClassifierBundle) -> None:
-    """One line and the exit code of bundles."""
+def test_causes_of_classifiers_need_images_that_can_be_simulated(
+    run: Callable[..., Any], classifier: ClassifierBundle
+) -> None:
+    """A bundle from elsewhere states no task."""
     result = run("evaluate", classifier.path, *SMALL)
-    assert result.exit_code == 3
-    assert "--causal needs a contrast-detail model, got one of task classification" in " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    assert "--causal needs a model of malignant lesions whose images radlens simulates" in " ".join(
+        result.stderr.split()
+    )
 
 
 def test_a_classifier_needs_a_folder(run: Callable[..., Any], classifier: ClassifierBundle) -> None:
