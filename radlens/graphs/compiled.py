@@ -1,7 +1,7 @@
 """A compiled graph, which can be called on tensors and exported to ONNX, without autograd."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class CompiledGraph(nn.Module):
         raise InvalidInput("outputs must be finite for random inputs, which golden values need, got NaN or infinity")
 
     def _computed(self, dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        return self.in_type(dtype)(*(inputs[name] for name in self.input_names))
+        return list(_leaves(self.in_type(dtype)(*(inputs[name] for name in self.input_names))))
 
     def to_onnx(self, path: str | os.PathLike[str], golden: Golden | None = None) -> None:
         """Write the graph as ONNX, opset 20, with a dynamic batch, and golden values beside it.
@@ -124,6 +124,15 @@ class CompiledGraph(nn.Module):
 
     def _device(self) -> torch.device:
         return next((buffer.device for buffer in self.graph_module.buffers()), torch.device("cpu"))
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors of nested tuples: a module may return some, and a file names each."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        else:
+            yield from _leaves(value)
 
 
 def _drawn(example: Tensor, draw: Callable[..., np.ndarray]) -> np.ndarray:
