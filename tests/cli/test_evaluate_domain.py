@@ -55,11 +55,11 @@ def test_both_sides_are_printed_and_written(
     assert again.stdout == result.stdout
 
 
-def test_classifier_is_refused(run: Callable[..., Any], classifier: ClassifierBundle) -> None:
-    """Its domain is another matter."""
+def test_a_classifier_must_know_its_images(run: Callable[..., Any], classifier: ClassifierBundle) -> None:
+    """A bundle without training images has no domain to measure."""
     result = run("evaluate", classifier.path, *SMALL)
-    assert result.exit_code == 3
-    assert "--domain needs a contrast-detail model, got one of task classification" in " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    assert "--domain needs a bundle that knows its training images" in " ".join(result.stderr.split())
 
 
 def test_image_is_handed_on_whole(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
