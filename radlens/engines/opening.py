@@ -143,7 +143,7 @@ def calibrated(
         limit: largest number of bytes that the engine may use.
         key: everything that the result depends on besides golden values, threads, engines and the machine.
         n_threads: number of threads of a CPU engine; None for torch's.
-        stand_in: function that computes golden values if there are none beside the graph.
+        stand_in: function that computes golden values if no file beside the graph holds them.
         refused: reasons for engines that were refused before, by name.
         again: whether to measure even if there is a cached result.
         on_progress: callback ``on_progress(engine, batch_size)`` before each measurement.

@@ -103,7 +103,7 @@ def region_boxes(regions: ArrayLike) -> list[Box]:
 
 
 def merge_boxes(boxes: Sequence[Box]) -> Box | None:
-    """Return the smallest box around all boxes, None if there are none (section 3.2.5, step 4)."""
+    """Return the smallest box around all boxes, None without boxes (section 3.2.5, step 4)."""
     if not len(boxes):
         return None
     x0, y0, x1, y1 = zip(*boxes, strict=True)

@@ -35,15 +35,20 @@ def test_operators_of_every_opset_are_what_onnx_runtime_computes(operator, tmp_p
             np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", corpus.NETWORKS)
-@pytest.mark.parametrize(("exporter", "opset"), corpus.EXPORTS)
+EXPORTED = [
+    (name, exporter, opset)
+    for exporter, opset in corpus.EXPORTS
+    for name in corpus.NETWORKS
+    # Attention is an operation of the old exporter from opset 14 on.
+    if not (name == "Transformer" and exporter == "old" and opset < 14)
+]
+
+
+@pytest.mark.parametrize(("name", "exporter", "opset"), EXPORTED)
 def test_files_with_shape_arithmetic_are_the_network(name, exporter, opset, tmp_path):
     """From both exporters of torch, for batches of any size."""
-    network, path = corpus.network(name), tmp_path / "model.onnx"
-    try:
-        corpus.export(network, path, exporter, opset)
-    except Exception as error:  # the exporter has no common class of errors
-        pytest.skip(f"torch does not export it: {type(error).__name__}")
+    network = corpus.network(name)
+    path = corpus.export(network, tmp_path / "model.onnx", exporter, opset)
     module = as_module(path, corpus.images(2))
     for n in (1, 3, 7):
         images = corpus.images(n, seed=n)

@@ -36,7 +36,7 @@ def lowering(*operations: torch._ops.OpOverload) -> Callable[[Lowering], Lowerin
 
 
 def lower(module: fx.GraphModule) -> None:
-    """Replace the operations of LOWERINGS until there are none left; lowerings may use other lowered operations.
+    """Replace the operations of LOWERINGS until all are replaced; lowerings may use other lowered operations.
 
     Raises:
         UnsupportedOperation: a form of an operation is not supported; the message names the operation and the layer.
