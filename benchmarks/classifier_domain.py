@@ -27,8 +27,9 @@ from sklearn.metrics import roc_auc_score
 
 from radlens.evaluation.wrong_images import OTHER_OBJECTS, WRONG_IMAGES
 from radlens.families.classifier.domain import ImageDomain, fit_domain
+from radlens.families.classifier.making import N_DRAWN, N_UNSEEN
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run
-from radlens.families.classifier.training_data import ImageSet, open_set, simulate_image
+from radlens.families.classifier.training_data import ImageSet, native_images, open_set, simulate_image
 
 OURS = "radlens"
 OWN = {"ultrasound": "an ultrasound image", "mammograms": "a mammogram", "patches": None}
@@ -52,13 +53,31 @@ def main() -> None:
         name: open_set(options.run / "data", name, shape).images[:MOST] for name in ("training", "validation", "test")
     }
     labels = open_set(options.run / "data", "training", shape).labels[:MOST]
-    domain = fit_domain(parts["training"], parts["validation"])
+    preset = trained.record["preset"]
+    seen = native_images(
+        preset["task"],
+        trained.model_input,
+        trained.classes,
+        N_DRAWN + N_UNSEEN,
+        p_calcifications=preset["p_calcifications"],
+        seed=1,
+    )
+    domain = fit_domain(seen[:N_DRAWN], seen[N_DRAWN:])
+    parts["finer"] = np.stack(
+        [
+            trained.model_input.prepare(right_image(trained, preset["task"], 10_000 + k, scale=2.5)).pixels
+            for k in range(options.each)
+        ]
+    )
     others = Others(trained, ImageSet(parts["training"], labels))
     wrong = wrong_images(trained, options.each)
     known = {name: scores_of(domain, others, parts[name]) for name in ("validation", "test")}
     limits = {name: float(np.quantile(found, 1 - REFUSED)) for name, found in known["validation"].items()}
     limits[OURS] = domain.limit
     rows = [row("unseen images of the training kind", known["test"], known["test"], limits)]
+    rows.append(
+        row("the same, pixels 2.5 times as fine", scores_of(domain, others, parts["finer"]), known["test"], limits)
+    )
     for kind, images in track(wrong.items(), "scoring wrong images"):
         rows.append(row(kind, scores_of(domain, others, images), known["test"], limits))
     names = list(limits)
@@ -146,10 +165,10 @@ def wrong_images(trained: TrainedClassifier, n: int) -> dict[str, np.ndarray]:
     return found
 
 
-def right_image(trained: TrainedClassifier, task: Any, k: int) -> np.ndarray:
+def right_image(trained: TrainedClassifier, task: Any, k: int, scale: float = 1.0) -> np.ndarray:
     """Return an image of the training kind that no part of a run has."""
-    share = trained.record["preset"]["p_calcifications"]
-    return simulate_image(task, trained.model_input, trained.classes[k % 2], (2_026, k), p_calcifications=share)
+    share, name = trained.record["preset"]["p_calcifications"], trained.classes[k % 2]
+    return simulate_image(task, trained.model_input, name, (2_026, k), p_calcifications=share, scale=scale)
 
 
 if __name__ == "__main__":

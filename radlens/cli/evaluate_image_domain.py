@@ -17,6 +17,9 @@ __all__ = ["evaluate_image_domain"]
 _OWN = {"ultrasound": "an ultrasound image", "mammograms": "a mammogram", "patches": None}
 """The object that models of each task are made for."""
 
+_SCALES = (1.0, 1.4, 2.5)
+"""Resolutions of the unseen images over that of the network, as of several detectors."""
+
 _SEED = 20_261_128
 """Seed of the unseen images, which no training has."""
 
@@ -60,7 +63,8 @@ def evaluate_image_domain(
 
     def draw(k: int) -> NDArray[Any]:
         category = bundle.manifest.classes[k % 2]
-        return simulate_image(kind, given, category, (_SEED, seed, k), p_calcifications=share)
+        scale = _SCALES[k // 2 % len(_SCALES)]
+        return simulate_image(kind, given, category, (_SEED, seed, k), p_calcifications=share, scale=scale)
 
     def assess(pixels: NDArray[Any]) -> Judgement:
         found = known.assess(given.prepare(pixels).pixels)

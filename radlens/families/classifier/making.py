@@ -37,6 +37,9 @@ from radlens.phantoms import mammogram, ultrasound
 if TYPE_CHECKING:
     from radlens.families.classifier.training import TrainedClassifier
 
+if TYPE_CHECKING:
+    from radlens.families.classifier.training import TrainedClassifier
+
 __all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record", "write_traced"]
 
 log = logging.getLogger(__name__)
@@ -63,8 +66,14 @@ superpixels keep the fits of LIME and SHAP determined with fewer evaluations."""
 _WHOLE_IMAGE = 512
 """Shorter side, pixels, from which an image is a whole mammogram and gets the occlusion window of Sam Millan 2023."""
 
+N_DRAWN, N_UNSEEN = 640, 200
+"""Number of simulated images that describe the domain, and of others that set its limit."""
+
+_DOMAIN_SEED = 78
+"""Seed of these images; training uses other seeds."""
+
 _MOST_IMAGES = 2000
-"""Most images of each part that describe the domain."""
+"""Most images of each part of a data set that describe the domain."""
 
 _EXAMPLE_SEED = 77
 """Seed of the images that check the graphs; training uses other seeds."""
@@ -276,7 +285,7 @@ def bundle_run(
         model_input=trained.model_input,
         examples=_drawn(trained.classes, trained.model_input),
         training=record,
-        domain=_domain(run, trained.model_input, on_progress),
+        domain=_domain(run, trained, on_progress),
         on_progress=on_progress,
     )
 
@@ -299,15 +308,31 @@ def _lesion_record(trained: "TrainedClassifier", on_progress: Progress | None) -
     )
 
 
-def _domain(run: Path, model_input: ModelInput, on_progress: Progress | None) -> ImageDomain | None:
-    """Return the domain of the images of a run; None if its images were deleted or are too few."""
-    from radlens.families.classifier.training_data import open_set
+def _domain(run: Path, trained: "TrainedClassifier", on_progress: Progress | None) -> ImageDomain | None:
+    """Return the domain of the images of a run; None if they were deleted or are too few.
+
+    The images of a data set have passed the preprocessing, from the resolutions of their detectors. Simulated ones were
+    drawn on the grid of the network, so that others are drawn here.
+    """
+    from radlens.families.classifier.training_data import native_images, open_set
 
     report = on_progress or (lambda stage, done, total: None)
-    try:
-        training, unseen = (
-            open_set(run / "data", part, model_input.image_shape) for part in ("training", "validation")
+    preset, given = trained.record["preset"], trained.model_input
+    if trained.record["data"] is None:
+        drawn = native_images(
+            preset["task"],
+            given,
+            trained.classes,
+            N_DRAWN + N_UNSEEN,
+            p_calcifications=preset["p_calcifications"],
+            seed=_DOMAIN_SEED,
+            n_workers=len(os.sched_getaffinity(0)),
+            on_progress=report,
         )
+        return fit_domain(drawn[:N_DRAWN], drawn[N_DRAWN:], on_progress=partial(report, "measuring images"))
+    try:
+        training = open_set(run / "data", "training", given.image_shape)
+        unseen = open_set(run / "data", "validation", given.image_shape)
     except FileNotFoundError:
         log.warning("the run has no images any more, so the bundle cannot tell which images are not of their kind")
         return None

@@ -4,7 +4,7 @@ They are stored in memory-mapped files in half precision, 16 bits per pixel, so 
 disk and little memory. Three digits of a standardised pixel are far more precise than its noise.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,17 @@ from radlens.families.classifier.recipes import ClassifierPreset, Task
 from radlens.phantoms import mammogram, ultrasound
 from radlens.pools import process_pool
 
-__all__ = ["PARTS", "TASK_DATA", "ImageSet", "build_sets", "classes_of", "open_set", "require_data", "simulate_image"]
+__all__ = [
+    "PARTS",
+    "TASK_DATA",
+    "ImageSet",
+    "build_sets",
+    "classes_of",
+    "native_images",
+    "open_set",
+    "require_data",
+    "simulate_image",
+]
 
 PARTS = ("training", "validation", "test")
 """Sets without common images, and for a data set without common patients."""
@@ -200,6 +210,7 @@ def simulate_image(
     *,
     p_calcifications: float,
     spacing_mm: float | None = None,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Return the pixels ``(H, W)`` of a simulated image of a class.
 
@@ -209,14 +220,65 @@ def simulate_image(
         category: class.
         seed: seed of the image.
         p_calcifications: probability that a mammographic lesion is a cluster of calcifications.
-        spacing_mm: pixel spacing of a patch; None for that of the simulator.
+        spacing_mm: pixel spacing of a patch, before ``scale``; None for that of the simulator.
+        scale: rows and columns over those of the network, for the same field of view.
     """
+    shape = tuple(round(size * scale) for size in network.shape)
     if task == "ultrasound":
-        return ultrasound.sample(category, image_shape=network.shape, seed=seed).pixels
-    options: dict[str, Any] = {"image_shape": network.shape, "p_calcifications": p_calcifications, "seed": seed}
+        return ultrasound.sample(category, image_shape=shape, seed=seed).pixels
+    options: dict[str, Any] = {"image_shape": shape, "p_calcifications": p_calcifications, "seed": seed}
     if task == "mammograms":
         return mammogram.sample(category, **options).pixels
-    return mammogram.sample_patch(category, spacing_mm=spacing_mm or mammogram.PATCH_SPACING_MM, **options).pixels
+    return mammogram.sample_patch(
+        category, spacing_mm=(spacing_mm or mammogram.PATCH_SPACING_MM) / scale, **options
+    ).pixels
+
+
+NATIVE_SCALES = (1.0, 1.25, 1.5, 2.0)
+"""Sizes of detectors' images over that of the network, with which `native_images` are drawn in turn."""
+
+
+def native_images(
+    task: Task,
+    network: ModelInput,
+    classes: Sequence[str],
+    n: int,
+    *,
+    p_calcifications: float,
+    seed: int,
+    n_workers: int = 2,
+    on_progress: Progress | None = None,
+) -> np.ndarray:
+    """Return simulated images as the network gets them from detectors of several resolutions.
+
+    The images of a training are drawn on the grid of the network. An image from a detector has finer pixels, and its
+    preprocessing averages them, which makes its fine structures fainter.
+
+    Args:
+        task: kind of image.
+        network: preprocessing.
+        classes: names of the two classes, which alternate.
+        n: number of images.
+        p_calcifications: probability that a mammographic lesion is a cluster of calcifications.
+        seed: seed of the images.
+        n_workers: number of processes.
+        on_progress: callback ``on_progress(stage, done, total)``.
+
+    Returns:
+        ``(n, c, h, w)`` float16.
+    """
+    report = on_progress or (lambda stage, done, total: None)
+    jobs: list[Job] = [partial(_draw_native, task, network, classes, p_calcifications, (seed, k)) for k in range(n)]
+    with _mapping(n_workers) as run:
+        return np.stack([image for image, _ in _reported(run(jobs), "drawing images", n, report)])
+
+
+def _draw_native(
+    task: Task, network: ModelInput, classes: Sequence[str], p_calcifications: float, seed: tuple[int, int]
+) -> list[Labelled]:
+    label, scale = seed[1] % 2, NATIVE_SCALES[seed[1] // 2 % len(NATIVE_SCALES)]
+    pixels = simulate_image(task, network, classes[label], seed, p_calcifications=p_calcifications, scale=scale)
+    return [(network.prepare(pixels).pixels.astype(_DTYPE), label)]
 
 
 def _recorded(preset: ClassifierPreset, data: str, root: str | Path) -> dict[str, list[Job]]:

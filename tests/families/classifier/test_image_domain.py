@@ -13,23 +13,28 @@ from radlens.datasets import ModelInput
 from radlens.errors import BundleError, InvalidInput
 from radlens.families.classifier import domain as module
 from radlens.families.classifier.domain import FEATURES, LEAST_IMAGES, LEAST_UNSEEN, ImageDomain, features, fit_domain
+from radlens.families.classifier.training_data import native_images, simulate_image
 from radlens.images import to_npy
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram
 
 SHAPE = (64, 64)
 INPUT = ModelInput(SHAPE)
 N_TRAINING, N_UNSEEN, N_TESTED = 260, 80, 100
 
 
-def scan(k):
-    """An ultrasound image of the training kind."""
-    return ultrasound.sample(("benign", "malignant")[k % 2], image_shape=SHAPE, seed=(91, k)).pixels
+CLASSES = ("benign", "malignant")
+
+
+def scan(k, scale=1.0):
+    """An ultrasound image of the training kind, of a detector with other pixels than the network."""
+    return simulate_image("ultrasound", INPUT, CLASSES[k % 2], (91, k), p_calcifications=0.3, scale=scale)
 
 
 @pytest.fixture(scope="module")
 def scans():
     """Preprocessed images for the fit, for the limit, and of neither."""
-    images = [INPUT.prepare(scan(k)).pixels for k in range(N_TRAINING + N_UNSEEN + N_TESTED)]
+    n = N_TRAINING + N_UNSEEN + N_TESTED
+    images = native_images("ultrasound", INPUT, CLASSES, n, p_calcifications=0.3, seed=5, n_workers=1)
     return images[:N_TRAINING], images[N_TRAINING : N_TRAINING + N_UNSEEN], images[N_TRAINING + N_UNSEEN :]
 
 
@@ -88,6 +93,21 @@ def test_score_is_the_largest_excess_of_a_mahalanobis_distance(scans, fitted):
 def test_images_of_the_training_kind_are_judged(scans, fitted):
     """At most 1 % is the aim; of a hundred, two more are chance."""
     assert sum(not fitted.assess(image).assessable for image in scans[2]) <= 3
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.25, 1.7, 3.0])
+def test_the_resolution_of_the_detector_does_not_matter(fitted, scale):
+    """The same object in more pixels is the same image for the network, but for its finest structures."""
+    scores = [fitted.score(INPUT.prepare(scan(k, scale)).pixels) for k in range(20)]
+    assert sum(score > fitted.limit for score in scores) <= 1
+
+
+def test_images_of_the_grid_alone_would_refuse_finer_ones():
+    """What the drawn resolutions are for: without them most finer images are refused."""
+    grid = [INPUT.prepare(scan(k)).pixels for k in range(N_TRAINING + N_UNSEEN)]
+    narrow = fit_domain(grid[:N_TRAINING], grid[N_TRAINING:])
+    finer = [narrow.score(INPUT.prepare(scan(1000 + k, 2.0)).pixels) for k in range(20)]
+    assert np.mean(np.array(finer) > narrow.limit) > 0.5
 
 
 WRONG = {
