@@ -20,6 +20,7 @@ __all__ = [
     "CDC",
     "CLASSIFICATION",
     "ENCODING",
+    "INPAINTING",
     "JSON",
     "NDJSON",
     "PARAMETER_PREFIX",
@@ -29,7 +30,7 @@ __all__ = [
     "array_to_json",
 ]
 
-CDC, CLASSIFICATION = "cdmam-cdc", "classification"
+CDC, CLASSIFICATION, INPAINTING = "cdmam-cdc", "classification", "inpainting"
 """Tasks, one for each family of models; values of ``"task"`` in bundles, training records and responses."""
 
 ABLATION = "ablation"

@@ -1,8 +1,8 @@
 """Mammograms cropped to the breast and mirrored to one side: Sam Millan 2023, section 3.2.1.
 
 In the thesis, images are thresholded, connected components give the bounding box of the breast, the background outside
-it is cropped, and images are flipped so that all look like left breasts. The threshold is not published;
-`BREAST_FRACTION` was chosen for radlens. All functions are pure; boxes are mapped to the crop and back exactly.
+it is cropped, and images are flipped so that all look like left breasts. All
+functions are pure; boxes are mapped to the crop and back exactly.
 """
 
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from radlens.datasets.case import Box, Laterality, Sample
 from radlens.errors import InvalidInput
+from radlens.images.breast import BREAST_FRACTION, breast_region
 
 __all__ = [
     "BREAST_FRACTION",
@@ -32,12 +32,6 @@ __all__ = [
 ]
 
 Side = Literal["left", "right"]
-
-BREAST_FRACTION = 0.05
-"""Threshold of the breast as a fraction of the range of pixel values; common for RSNA 2022, not from the thesis."""
-
-_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
-"""Connectivity over edges and corners, the default of OpenCV's ``connectedComponents``."""
 
 
 @dataclass(frozen=True)
@@ -79,34 +73,6 @@ class Frame:
         if self.flipped:
             return right - x1, y0 + top, right - x0, y1 + top
         return x0 + left, y0 + top, x1 + left, y1 + top
-
-
-def breast_region(pixels: np.ndarray, *, fraction: float = BREAST_FRACTION) -> np.ndarray:
-    """Return the largest connected region of bright pixels as ``(h, w)`` bool.
-
-    A pixel is bright above ``minimum + fraction * (maximum - minimum)``; regions connect over corners.
-
-    Args:
-        pixels: ``(h, w)``, attenuation bright.
-        fraction: at least 0 and below 1.
-
-    Raises:
-        InvalidInput: the fraction is out of range, the pixels are not finite or not ``(h, w)``, or all pixels have one
-            value, so that there is no region.
-    """
-    if not 0 <= fraction < 1:
-        raise InvalidInput(f"fraction must be at least 0 and below 1, got {fraction}")
-    if pixels.ndim != 2 or not pixels.size:
-        raise InvalidInput(f"pixels must be (h, w) with at least one pixel, got shape {pixels.shape}")
-    low, high = float(pixels.min()), float(pixels.max())
-    if not np.isfinite((low, high)).all():
-        raise InvalidInput("pixels must be finite, got NaN or infinity")
-    if low == high:
-        raise InvalidInput("expected a breast on a darker background, got pixels of one value: no region")
-    regions, _ = ndimage.label(pixels > low + fraction * (high - low), structure=_EIGHT_NEIGHBOURS)
-    sizes = np.bincount(regions.ravel())
-    sizes[0] = 0  # region 0 is the background
-    return regions == sizes.argmax()
 
 
 def chest_side(region: np.ndarray) -> Side:

@@ -4,6 +4,7 @@ import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.explainers.base import Attribution, Explainer, create, get, names, register
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
+from radlens.explainers.counterfactual import Counterfactual
 from radlens.explainers.deep_lift import DeepLift
 from radlens.explainers.eager import EagerClassifier
 from radlens.explainers.integrated_gradients import IntegratedGradients
@@ -24,6 +25,7 @@ __all__ = [
     "Attribution",
     "Cam",
     "Checkpoint",
+    "Counterfactual",
     "DeepLift",
     "EagerClassifier",
     "Explainer",

@@ -26,11 +26,13 @@ class Attribution:
         delta: Convergence delta: the sum of the map minus ``score(image) - score(baseline)``, in units of the score;
             None for methods whose maps need not sum to that difference.
         pictures: Further results by name, such as the inpainted image, ``(c, h, w)`` float32 each.
+        numbers: Further results as JSON values by name, such as the score before and after a change.
     """
 
     map: Tensor
     delta: float | None = None
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Explainer(ABC):

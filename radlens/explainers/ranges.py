@@ -22,6 +22,7 @@ __all__ = [
     "Positive",
     "Range",
     "Seed",
+    "Share",
     "Whole",
     "check",
     "ranges_of",
@@ -86,6 +87,17 @@ class Positive(Finite):
     def objection(self, value: Any) -> str | None:
         """See `Range`."""
         return None if super().objection(value) is None and value > 0 else "positive and finite"
+
+
+@dataclass(frozen=True)
+class Share(Finite):
+    """Numbers above 0 and below 1."""
+
+    most: float = 1.0
+
+    def objection(self, value: Any) -> str | None:
+        """See `Range`."""
+        return super().objection(value) or (None if 0 < value < 1 else "above 0 and below 1")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from radlens import explainers
 from radlens.errors import InvalidParameter
-from radlens.explainers.ranges import Finite, Flag, NotNegative, OneOf, Positive, Range, Whole, ranges_of
+from radlens.explainers.ranges import Finite, Flag, NotNegative, OneOf, Positive, Range, Share, Whole, ranges_of
 from radlens.explainers.upsampling import AUTO
 
 __all__ = [
@@ -223,6 +223,8 @@ def _parameter(allowed: Range, default: Any, most: int | None, most_images: int 
             return Choice(allowed.words, default)
         case Positive():
             return Above(default)
+        case Share():
+            return Above(default, 1.0)
         case NotNegative():
             return Number(default, 0, allowed.most)
         case Finite():

@@ -9,6 +9,7 @@ from radlens import explainers
 from radlens.errors import InvalidInput, UnsupportedOperation
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.model import EnsembleClassifier
+from radlens.networks import PartialConvInpainter
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 """Maps are sums of float32 terms in another order."""
@@ -27,7 +28,8 @@ def network(n_outputs=3, *, n_channels=2):
 
 
 NET = network()
-MODEL = EagerClassifier(NET, (2, 32, 24), layer="4", as_captum=True)
+INPAINTER = PartialConvInpainter(2, 2)
+MODEL = EagerClassifier(NET, (2, 32, 24), layer="4", as_captum=True, companions={"inpainter": INPAINTER})
 COARSE = torch.randn(2, 2, 8, 6, generator=torch.Generator().manual_seed(1))
 IMAGES = nn.functional.interpolate(COARSE, scale_factor=4, mode="bilinear")
 TARGETS = torch.tensor([2, 0])
@@ -35,6 +37,7 @@ TARGETS = torch.tensor([2, 0])
 
 METHODS_OF_CLASSES = sorted(set(explainers.names()) - {"omig", "sensitivity"})
 FEW = {
+    "counterfactual": {"n_steps": 3},
     "integrated_gradients": {"n_steps": 3},
     "lime": {"n_evaluations": 20, "n_segments": 6},
     "shap": {"n_evaluations": 20, "n_segments": 6},

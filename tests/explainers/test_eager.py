@@ -9,6 +9,7 @@ from radlens import explainers
 from radlens.errors import InvalidInput
 from radlens.explainers.eager import EagerClassifier
 from radlens.graphs import classifier_graphs, gradient_graph
+from radlens.networks import PartialConvInpainter
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*hook")
 """Captum announces its hooks with warnings."""
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*hook")
 CLASS_METHODS = [name for name in explainers.names() if explainers.get(name).for_classes]
 
 CHEAP = {
+    "counterfactual": {"n_steps": 3},
     "lime": {"n_evaluations": 20, "n_segments": 6},
     "shap": {"n_evaluations": 20, "n_segments": 6},
     "smooth_grad": {"n_draws": 2},
@@ -105,9 +107,9 @@ def test_networks_that_work_in_place_are_explained_as_others(name, layer, as_cap
     plain.load_state_dict(module.state_dict())
     images = torch.randn(2, 2, 16, 14, dtype=torch.float64)
     before, method = images.clone(), explainers.create(name, **CHEAP.get(name, {}))
+    how = {"layer": layer, "as_captum": as_captum, "companions": {"inpainter": PartialConvInpainter(2, 2).double()}}
     found, expected = (
-        method.attribute(EagerClassifier(each, (2, 16, 14), layer=layer, as_captum=as_captum), images, [0, 1])
-        for each in (module, plain)
+        method.attribute(EagerClassifier(each, (2, 16, 14), **how), images, [0, 1]) for each in (module, plain)
     )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert torch.equal(images, before)
@@ -120,14 +122,21 @@ def small(n_channels=3):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
 
 
+def filling(module, n_channels=3):
+    """Return a module with an inpainter as companion, as a model."""
+    torch.manual_seed(2)
+    return EagerClassifier(module, (n_channels, 16, 14), companions={"inpainter": PartialConvInpainter(n_channels, 2)})
+
+
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("name", CLASS_METHODS)
 def test_maps_have_the_shape_of_the_images(name, n_channels):
     """``(b, c, h, w)``, of every method; those without maps of their own for each channel repeat it."""
     method, images = explainers.create(name, **CHEAP.get(name, {})), torch.rand(2, n_channels, 16, 14)
-    found = method.attribute(small(n_channels), images, 1)
+    model = filling(small(n_channels), n_channels)
+    found = method.attribute(model, images, 1)
     assert found.shape == images.shape
-    assert all(each.map.shape == images.shape[1:] for each in method.explain(small(n_channels), images, 1))
+    assert all(each.map.shape == images.shape[1:] for each in method.explain(model, images, 1))
     if not method.per_channel:
         assert torch.equal(found, found[:, :1].expand_as(found))
 
@@ -140,8 +149,8 @@ def test_networks_in_half_precision_are_explained_in_float32(name, dtype):
     single = small()
     single.load_state_dict(half.state_dict())
     images, method = torch.rand(2, 3, 16, 14).to(dtype), explainers.create(name, **CHEAP.get(name, {}))
-    found = method.attribute(half, images, 1)
-    torch.testing.assert_close(found, method.attribute(single, images.float(), 1), rtol=0, atol=0)
+    found = method.attribute(filling(half), images, 1)
+    torch.testing.assert_close(found, method.attribute(filling(single), images.float(), 1), rtol=0, atol=0)
     assert found.dtype == torch.float32
     assert {value.dtype for value in half.parameters()} == {dtype}
 

@@ -1,0 +1,165 @@
+"""Healthy mammograms for the inpainter, simulated or read from a data set on the user's disk."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from radlens.datasets import ModelInput, open_dataset, split_patients
+from radlens.errors import InvalidInput, InvalidParameter, TrainingError
+from radlens.families.inpainter.recipes import InpainterPreset
+from radlens.images.breast import breast_region
+from radlens.phantoms import mammogram
+from radlens.pools import process_pool
+
+__all__ = ["DATA", "PARTS", "HealthyImages", "build_parts", "require_data"]
+
+PARTS = ("training", "validation")
+"""Parts without common images, and for a data set without common patients."""
+
+DATA = ("cbis-ddsm", "omi-db", "rsna-2022")
+"""Data sets with whole mammograms, of which those without a lesion are used."""
+
+_SEED = 3
+"""Seed of the simulated images; classifiers use others."""
+
+_HELD_OUT = 0.2
+_CHUNK = 8
+_DTYPE = np.dtype(np.float16)
+
+Progress = Callable[[str, float, float], None]
+Job = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class HealthyImages:
+    """Images of one part.
+
+    Attributes:
+        images: ``(n, c, h, w)`` float16, preprocessed, memory-mapped.
+        regions: ``(n, h, w)`` bool, the breast.
+    """
+
+    images: np.ndarray
+    regions: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.images)
+
+
+def require_data(data: str | None, root: Path | None) -> None:
+    """Raise InvalidParameter for an unknown data set, or if one of data and root is missing."""
+    if data is not None and data not in DATA:
+        raise InvalidParameter(f"data for an inpainter must be one of {', '.join(DATA)}, got {data}")
+    if (data is None) != (root is None):
+        got = "data without root" if root is None else "root without data"
+        raise InvalidParameter(f"data must be given with root, the folder where it is, got {got}")
+
+
+def build_parts(
+    folder: Path,
+    preset: InpainterPreset,
+    *,
+    data: str | None = None,
+    root: Path | None = None,
+    n_workers: int = 2,
+    on_progress: Progress,
+) -> dict[str, HealthyImages]:
+    """Simulate or read the parts that are missing in ``folder``, and open them.
+
+    Args:
+        folder: Folder of the files.
+        preset: Recipe.
+        data: Name of a data set; None to simulate images.
+        root: Folder of the data set.
+        n_workers: Number of processes.
+        on_progress: Callback ``on_progress(stage, done, total)``.
+
+    Raises:
+        DatasetError: The data set cannot be read.
+        TrainingError: A part has no healthy image.
+    """
+    if not all(_file(folder, part).exists() for part in PARTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        jobs = _simulated(preset) if data is None or root is None else _recorded(preset, data, root)
+        with _mapping(n_workers) as run:
+            for part in PARTS:
+                if not jobs[part]:
+                    raise TrainingError(f"{part} images must be at least one without a lesion, got none")
+                if not _file(folder, part).exists():
+                    _write(folder, part, run(jobs[part]), len(jobs[part]), on_progress)
+    return {part: _opened(folder, part) for part in PARTS}
+
+
+def _simulated(preset: InpainterPreset) -> dict[str, list[Job]]:
+    sizes = {"training": preset.n_training, "validation": preset.n_validation}
+    return {
+        part: [partial(_draw, preset.input, (_SEED, number, k)) for k in range(sizes[part])]
+        for number, part in enumerate(PARTS)
+    }
+
+
+def _draw(network: ModelInput, seed: tuple[int, ...]) -> np.ndarray:
+    pixels = mammogram.sample("normal", image_shape=network.shape, seed=seed).pixels
+    return network.prepare(pixels).pixels.astype(_DTYPE)
+
+
+def _recorded(preset: InpainterPreset, data: str, root: Path) -> dict[str, list[Job]]:
+    healthy = [case for case in open_dataset(data, root) if case.label == "normal"]
+    if not healthy:
+        raise TrainingError(f"{data} must have images without a lesion, it has none; the inpainter learns from them")
+    training, validation = split_patients(healthy, validation=_HELD_OUT)
+    read = {"training": training, "validation": validation}
+    return {part: [partial(_read, case, preset.input) for case in cases] for part, cases in read.items()}
+
+
+def _read(case: object, network: ModelInput) -> np.ndarray:
+    return network.prepare(case.load().pixels).pixels.astype(_DTYPE)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[np.ndarray]]]:
+    if n_workers == 1:
+        yield lambda jobs: (job() for job in jobs)
+        return
+    with process_pool(n_workers) as pool:
+        yield lambda jobs: pool.map(_run, jobs, chunksize=_CHUNK)
+
+
+def _run(job: Job) -> np.ndarray:
+    return job()
+
+
+def _file(folder: Path, part: str) -> Path:
+    return folder / f"{part}-images.npy"
+
+
+def _write(folder: Path, part: str, drawn: Iterable[np.ndarray], total: int, report: Progress) -> None:
+    """Write images one by one; the last step gives the file its name, which marks a complete part."""
+    draft = folder / f"{part}-images.tmp"
+    stored: np.ndarray | None = None
+    for done, image in enumerate(drawn, 1):
+        if stored is None:
+            stored = np.lib.format.open_memmap(draft, "w+", _DTYPE, (total, *image.shape))
+        stored[done - 1] = image
+        report(f"{part} images", done, total)
+    assert isinstance(stored, np.memmap), "a part has images"
+    stored.flush()
+    draft.replace(_file(folder, part))
+
+
+def _opened(folder: Path, part: str) -> HealthyImages:
+    images = np.load(_file(folder, part), mmap_mode="r")
+    return HealthyImages(images, np.stack([_region(image) for image in images]))
+
+
+def _region(image: np.ndarray) -> np.ndarray:
+    """Return the breast in a preprocessed image; the whole image if all pixels have one value."""
+    try:
+        return breast_region(image.mean(axis=0, dtype=np.float32))
+    except InvalidInput:
+        return np.ones(image.shape[1:], dtype=bool)
