@@ -156,31 +156,39 @@ class Client:
         self._http.close()
 
     def predict(
-        self, image: bytes | Path | Sequence[bytes | Path], *, version: str | None = None, **parameters: Any
+        self,
+        image: bytes | Path | Sequence[bytes | Path],
+        *,
+        version: str | None = None,
+        mask: bytes | Path | None = None,
+        **parameters: Any,
     ) -> dict[str, Any]:
         """Return the prediction for an image, or for several images of one exposure, with warnings and provenance.
 
         A CDMAM model predicts the curve with its uncertainty, and a verdict; a classifier predicts ``classes`` and
-        ``probabilities``.
+        ``probabilities``; an inpainter predicts the ``filled`` image. Arrays are decoded.
 
         Args:
             image: path or content of a DICOM, PNG, TIFF or ``.npy`` file. For a CDMAM model also a sequence of images,
                 whose curves are combined.
             version: version of the model; None for the server's default.
+            mask: path or content of a PNG or ``.npy`` file of the size of the image, not 0 in the holes that an
+                inpainter fills; None for other models.
             parameters: parameters of the prediction, such as ``seed`` of a CDMAM model; classifiers do not have any.
 
         Raises:
             InvalidInput: the server rejected the request; the message is the server's.
             ServerError: the server cannot be reached, or failed.
         """
-        with self._ask("predict", image, version, JSON, parameters) as response:
-            return _json(response.read())
+        with self._ask("predict", image, version, JSON, parameters, mask) as response:
+            return _decoded(_json(response.read()))
 
     def explain(
         self,
         image: bytes | Path,
         *,
         version: str | None = None,
+        mask: bytes | Path | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_partial: Callable[[np.ndarray], None] | None = None,
         **parameters: Any,
@@ -190,6 +198,8 @@ class Client:
         Args:
             image: path or content of a DICOM, PNG, TIFF or ``.npy`` file.
             version: version of the model; None for the server's default.
+            mask: path or content of a PNG or ``.npy`` file of the size of the image, not 0 in the organ to which a
+                method that takes a mask is limited, such as ``counterfactual``.
             on_progress: callback for progress; called only if there is more than one sample.
             on_partial: callback for a downsampled map of the samples so far; called less often.
             parameters: parameters of the explanation, such as ``method`` and ``n_steps``. A CDMAM model also has
@@ -201,7 +211,7 @@ class Client:
             InvalidInput: the server rejected the request; the message is the server's.
             ServerError: the server cannot be reached or failed, or the connection broke before the map was complete.
         """
-        with self._ask("explain", image, version, JSON, parameters) as response:
+        with self._ask("explain", image, version, JSON, parameters, mask) as response:
             if response.headers.get("content-type", "") != NDJSON:
                 return _decoded(_json(response.read()))
             members: list[np.ndarray] = []
@@ -364,11 +374,12 @@ class Client:
         version: str | None,
         accept: str,
         parameters: Mapping[str, Any],
+        mask: bytes | Path | None = None,
     ) -> Iterator[httpx.Response]:
         if kind not in _PATHS:
             raise InvalidParameter(f"kind must be one of {', '.join(_PATHS)}, got {kind!r}")
         url = f"{self.url}/{_PATHS[kind]}/{self.model}" + (f"/{version}" if version else "")
-        content, content_type = _body(image)
+        content, content_type = _body(image, mask)
         headers = {"Accept": accept, "Content-Type": content_type, **self._headers}
         headers |= {PARAMETER_PREFIX + name.replace("_", "-"): _text(name, value) for name, value in parameters.items()}
         with _reaching(self.url), self._http.stream("POST", url, content=content, headers=headers) as response:
@@ -378,13 +389,20 @@ class Client:
             yield response
 
 
-def _body(image: bytes | Path | Sequence[bytes | Path]) -> tuple[bytes, str]:
-    """Return the body of a request and its media type: one image, or several as ``multipart/related`` (RFC 2387)."""
-    if isinstance(image, bytes | Path):
-        return _bytes(image), _OCTETS
+def _body(image: bytes | Path | Sequence[bytes | Path], mask: bytes | Path | None = None) -> tuple[bytes, str]:
+    """Return the body of a request and its media type: one image, or several parts as ``multipart/related``.
+
+    The mask is the part with the ``Content-ID`` (RFC 2392) ``<mask>``.
+    """
+    alone = isinstance(image, bytes | Path)
+    if alone and mask is None:
+        return _bytes(image), _OCTETS  # type: ignore[arg-type]
     boundary = uuid4().hex
-    head = f"--{boundary}\r\nContent-Type: {_OCTETS}\r\n\r\n".encode()
-    parts = [head + _bytes(each) + b"\r\n" for each in image]
+    head = f"--{boundary}\r\nContent-Type: {_OCTETS}\r\n".encode()
+    images = [image] if alone else image
+    parts = [head + b"\r\n" + _bytes(each) + b"\r\n" for each in images]  # type: ignore[union-attr, arg-type]
+    if mask is not None:
+        parts.append(head + b"Content-ID: <mask>\r\n\r\n" + _bytes(mask) + b"\r\n")
     content_type = f'multipart/related; type="{_OCTETS}"; boundary={boundary}'
     return b"".join([*parts, b"--%b--\r\n" % boundary.encode()]), content_type
 

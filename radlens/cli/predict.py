@@ -51,6 +51,15 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve as .png; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Inpainter: PNG or .npy of the size of the image, not 0 in the holes to fill.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="CDMAM: seed of the pixels that the network sees.")] = None,
     server: ServerOption = None,
     token: TokenOption = None,
@@ -72,7 +81,7 @@ def command(
         require("--output", file.suffix.lower(), SUFFIXES)
     with connected(server, token, model, local, bundle) as client, err.status("predicting"):
         given = {} if seed is None else {"seed": seed}
-        answer = client.predict(image if len(image) > 1 else image[0], version=model_version, **given)
+        answer = client.predict(image if len(image) > 1 else image[0], version=model_version, mask=mask, **given)
     if as_json:
         out.print_json(json.dumps(answer))
     else:

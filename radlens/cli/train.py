@@ -91,6 +91,17 @@ def command(
         float | None,
         typer.Option(rich_help_panel=_CLASSIFIERS, help="Weight of a malignant image in the loss; 3 in the paper."),
     ] = None,
+    vgg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            rich_help_panel="Inpainters",
+            help="Weights of VGG-16 for the perceptual loss, the .pth file of torchvision; by default a small network "
+            "is trained.",
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU if there is one.")] = None,
 ) -> None:
     """Train a model, or continue an interrupted run.
@@ -114,6 +125,7 @@ def command(
         "data": data,
         "root": root,
         "imagenet": imagenet,
+        "vgg": vgg,
         "loss": loss,
         "class_weight": class_weight,
         "device": device,

@@ -21,6 +21,9 @@ Framing = Literal["whole", "breast"]
 Scaling = Literal["standardise", "fixed"]
 """Each image to mean 0 and standard deviation 1, or ``(pixels - mean) / std`` with the values of the model."""
 
+_TOUCHED = 1e-3
+"""Share of a pixel of the network's grid from which a mask covers it."""
+
 _SMALLEST_STD = 1e-6
 """Standard deviation relative to the largest absolute value, below which an image counts as constant."""
 
@@ -34,12 +37,37 @@ class Prepared:
         frame: crop that was taken from the image, possibly mirrored.
         image_shape: rows and columns of the image.
         has_frame: whether the framing of the model was found; if not, ``frame`` is the whole image.
+        mean: pixel value that became 0, for all channels or for each.
+        std: difference of pixel values that became 1, for all channels or for each.
     """
 
     pixels: np.ndarray
     frame: Frame
     image_shape: tuple[int, int]
     has_frame: bool = True
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def in_pixels(self, values: np.ndarray, *, difference: bool = False) -> np.ndarray:
+        """Return scaled values ``(c, h, w)`` as pixel values of the image, ``(h, w)``: the mean over the channels.
+
+        Args:
+            values: scaled values on the network's grid.
+            difference: whether they are differences of scaled values.
+        """
+        mean, std = (np.array(each, dtype=np.float32).reshape(-1, 1, 1) for each in (self.mean, self.std))
+        found: np.ndarray = (values * std + (0 if difference else mean)).mean(axis=0, dtype=np.float32)
+        return found
+
+    def to_network(self, mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Return a mask of the image on the network's grid: True where it touches the area of the pixel.
+
+        Args:
+            mask: ``(H, W)`` bool on the grid of the image.
+            shape: rows and columns of the network's grid.
+        """
+        cut = self.frame.crop(mask).astype(np.float32)
+        return resize(cut, shape) > _TOUCHED
 
     def on_image(self, values: np.ndarray) -> np.ndarray:
         """Resample a map from the network's grid to the grid of the image, with 0 outside the frame.
@@ -132,7 +160,9 @@ class ModelInput:
             raise InvalidInput("pixels must be finite, got NaN or infinity")
         frame, found = self._frame(pixels)
         grey = resize(frame.crop(pixels), self.shape)
-        return Prepared(self._scaled(grey), frame, (int(pixels.shape[0]), int(pixels.shape[1])), found)
+        mean, std = self._scale(grey)
+        scaled = self._apply(grey, mean, std)
+        return Prepared(scaled, frame, (int(pixels.shape[0]), int(pixels.shape[1])), found, mean, std)
 
     def sample(self, sample: Sample) -> Sample:
         """Return a sample on the network's grid, with its boxes, masks and spacing; pixel values are not scaled."""
@@ -143,7 +173,8 @@ class ModelInput:
         """Scale pixels ``(h, w)`` that are already on the network's grid; return ``(c, h, w)`` float32."""
         if tuple(pixels.shape) != tuple(self.shape):
             raise InvalidInput(f"pixels must have shape {self.shape}, got {tuple(pixels.shape)}")
-        return self._scaled(np.asarray(pixels, dtype=np.float32))
+        grey = np.asarray(pixels, dtype=np.float32)
+        return self._apply(grey, *self._scale(grey))
 
     def _frame(self, pixels: np.ndarray) -> tuple[Frame, bool]:
         height, width = pixels.shape
@@ -155,13 +186,19 @@ class ModelInput:
         except InvalidInput:
             return whole, False
 
-    def _scaled(self, grey: np.ndarray) -> np.ndarray:
+    def _scale(self, grey: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the pixel value that becomes 0 and the difference that becomes 1; 0 for a constant image."""
+        if self.scaling == "fixed":
+            return self.mean, self.std
+        exact = grey.astype(np.float64)  # float32 sums over a mammogram lose digits
+        spread, largest = float(exact.std()), float(np.abs(exact).max())
+        return (float(exact.mean()),), (spread if spread > _SMALLEST_STD * largest else 0.0,)
+
+    def _apply(self, grey: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
         image = np.repeat(grey[None], self.n_channels, axis=0)
         if self.scaling == "fixed":
-            mean, std = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (self.mean, self.std))
-            return np.ascontiguousarray((image - mean) / std, dtype=np.float32)
-        exact = image.astype(np.float64)  # float32 sums over a mammogram lose digits
-        spread, largest = exact.std(), np.abs(exact).max()
-        if spread <= _SMALLEST_STD * largest:
+            centre, unit = (np.array(v, dtype=np.float32).reshape(-1, 1, 1) for v in (mean, std))
+            return np.ascontiguousarray((image - centre) / unit, dtype=np.float32)
+        if std == (0.0,):
             return np.zeros_like(image)
-        return ((exact - exact.mean()) / spread).astype(np.float32)
+        return ((image.astype(np.float64) - mean[0]) / std[0]).astype(np.float32)

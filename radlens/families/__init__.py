@@ -14,7 +14,7 @@ from radlens.bundles import StoredBundle, read_manifest
 from radlens.errors import BundleError, InvalidInput, InvalidParameter, TrainingError
 from radlens.extras import named
 from radlens.families.base import RECORD, Family, Table, Worker
-from radlens.wire import CDC, CLASSIFICATION
+from radlens.wire import CDC, CLASSIFICATION, INPAINTING
 
 if TYPE_CHECKING:
     from radlens.service.batching import BatchService
@@ -36,6 +36,7 @@ __all__ = [
 FOLDERS: dict[str, str] = {
     CDC: "radlens.families.cdmam",
     CLASSIFICATION: "radlens.families.classifier",
+    INPAINTING: "radlens.families.inpainter",
 }
 """Package of each family by its task; the package has a module ``family`` with the instance ``FAMILY``."""
 

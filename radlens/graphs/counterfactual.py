@@ -14,7 +14,7 @@ from radlens.graphs.classifier import ClassifierGraphs
 from radlens.graphs.compiled import CompiledGraph
 from radlens.graphs.gradient import forward_graph, gradient_graph
 
-__all__ = ["INPAINTER", "log_odds"]
+__all__ = ["INPAINTER", "example_masks", "log_odds"]
 
 INPAINTER = "inpainter"
 """Name of the companion."""
@@ -61,7 +61,7 @@ class _Odds(nn.Module):
         return log_odds(self.classifier(images.clone()).reshape(-1, weights.shape[1]), weights)
 
 
-def _example_masks(images: Tensor) -> Tensor:
+def example_masks(images: Tensor) -> Tensor:
     """Return masks of square holes, with a grey part, which optimised masks have as well."""
     height, width = images.shape[2:]
     side = max(2, min(height, width) // 8)
@@ -110,7 +110,7 @@ def _with_gradient(module: nn.Module, inputs: tuple[Tensor, ...], wrt: int) -> A
     return found.detach(), gradient
 
 
-_MASKS = {"masks": _example_masks}
+_MASKS = {"masks": example_masks}
 
 register(
     AskSpec(

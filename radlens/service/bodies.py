@@ -1,7 +1,8 @@
 """The body of a request: an image file, several image files, or a JSON object with images and parameters.
 
 Several images are sent as ``multipart/related`` (RFC 2387), one part per image, each with its media type. A JSON object
-(RFC 8259) has an image in base64 in the field ``image``, or an array of them in the field ``images``.
+(RFC 8259) has an image in base64 in the field ``image``, or an array of them in the field ``images``. A mask is the
+part whose ``Content-Disposition`` has the name ``mask`` or whose ``Content-ID`` is ``<mask>``, or the field ``mask``.
 """
 
 import base64
@@ -10,14 +11,14 @@ import json
 from collections.abc import Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Self
 
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
 from radlens.service.messages import Request
 from radlens.service.parameters import shown
 from radlens.wire import JSON
 
-__all__ = ["MAX_IMAGES", "ImagePart", "Opened", "open_body"]
+__all__ = ["MASK", "MAX_IMAGES", "ImagePart", "Opened", "open_body"]
 
 _REFUSED = {
     "multipart/form-data": "a form",
@@ -26,6 +27,9 @@ _REFUSED = {
 """Refused media types; TorchServe parses forms itself, so that the original bytes are lost."""
 
 MULTIPART = "multipart/related"
+
+MASK = "mask"
+"""Name of the part or field that holds a mask."""
 
 MAX_IMAGES = 64
 """Largest number of images in a request; physicists take 8 to 16, some take 40."""
@@ -40,10 +44,12 @@ class ImagePart(NamedTuple):
     Attributes:
         data: bytes of the image file.
         content_type: declared media type; None for an image in JSON.
+        name: name of the part; None for most images.
     """
 
     data: bytes
     content_type: str | None
+    name: str | None = None
 
 
 class Opened(NamedTuple):
@@ -52,10 +58,22 @@ class Opened(NamedTuple):
     Attributes:
         images: images, at least one.
         parameters: parameters from JSON, as text by name.
+        mask: mask of the image; None if there is none.
     """
 
     images: tuple[ImagePart, ...]
     parameters: dict[str, str]
+    mask: ImagePart | None = None
+
+    def without_mask(self) -> Self:
+        """Return the body if it has no mask.
+
+        Raises:
+            InvalidInput: It has one.
+        """
+        if self.mask is not None:
+            raise InvalidInput("expected an image alone, got a mask as well; this request does not use one")
+        return self
 
 
 def open_body(request: Request) -> Opened:
@@ -71,12 +89,18 @@ def open_body(request: Request) -> Opened:
     if declared in _REFUSED:
         raise UnsupportedMediaType(f"expected the bytes of an image as the body, got {_REFUSED[declared]}")
     if declared == MULTIPART:
-        return Opened(_limited(_parts(request)), {})
+        parts = _parts(request)
+        masks = [part for part in parts if part.name == MASK]
+        if len(masks) > 1:
+            raise InvalidInput(f"expected at most one part named {MASK}, got {len(masks)}")
+        images = tuple(part for part in parts if part.name != MASK)
+        return Opened(_limited(images), {}, masks[0] if masks else None)
     if declared != JSON:
         return Opened((ImagePart(request.body, request.content_type),), {})
     fields = _object(request.body)
     images = _limited(_images(fields))
-    return Opened(images, {name: _text(name, v) for name, v in fields.items()})
+    mask = ImagePart(_image(fields.pop(MASK), MASK), None, MASK) if MASK in fields else None
+    return Opened(images, {name: _text(name, v) for name, v in fields.items()}, mask)
 
 
 def _limited(images: tuple[ImagePart, ...]) -> tuple[ImagePart, ...]:
@@ -92,7 +116,7 @@ def _parts(request: Request) -> tuple[ImagePart, ...]:
         message = message_from_bytes(head.encode("ascii") + request.body, policy=policy.HTTP)
         is_multipart = isinstance(message, EmailMessage) and message.is_multipart()
         parts: list[Any] = list(message.iter_parts()) if is_multipart else []
-        found = tuple(ImagePart(_payload(part), _media_type(part)) for part in parts)
+        found = tuple(ImagePart(_payload(part), _media_type(part), _name(part)) for part in parts)
     except (ValueError, LookupError, AttributeError, TypeError):  # the email parser raises these for malformed input
         found, message = (), None
     if not found or message is None or message.defects:
@@ -111,6 +135,13 @@ def _payload(part: EmailMessage) -> bytes:
 
 def _media_type(part: EmailMessage) -> str | None:
     return None if part["content-type"] is None else part.get_content_type()
+
+
+def _name(part: EmailMessage) -> str | None:
+    disposition = part["content-disposition"]
+    named = None if disposition is None else disposition.params.get("name")
+    identifier = str(part["content-id"] or "").strip().strip("<>")
+    return named or identifier or None
 
 
 def _images(fields: dict[str, Any]) -> tuple[ImagePart, ...]:
@@ -143,13 +174,13 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _image(value: Any) -> bytes:
+def _image(value: Any, field: str = "image") -> bytes:
     if not isinstance(value, str):
-        raise InvalidInput(f"field image must be a base64 string, got {_kind(value)}")
+        raise InvalidInput(f"field {field} must be a base64 string, got {_kind(value)}")
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidInput(f"field image must be valid base64, got {len(value)} characters that are not") from None
+        raise InvalidInput(f"field {field} must be valid base64, got {len(value)} characters that are not") from None
 
 
 def _text(name: str, value: Any) -> str:

@@ -124,7 +124,7 @@ def open_row(request: Request, terms: Terms) -> Row:
     Raises:
         InvalidInput: The request cannot be served; subclasses tell the reasons apart.
     """
-    body = open_body(request)
+    body = open_body(request).without_mask()
     given = {**request.parameters, **body.parameters}
     settings = _settings(request, given, terms)
     media_type = _media_type(request, settings)

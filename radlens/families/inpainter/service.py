@@ -1,0 +1,205 @@
+"""The service of an inpainter: an image and a mask of holes give the image with its holes filled.
+
+Holes are filled on the network's grid, and the filling is resized to the grid of the image; pixels outside the holes
+keep their values exactly.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from radlens.datasets.model_input import Prepared
+from radlens.engines.base import Refusal
+from radlens.engines.opening import open as open_engine
+from radlens.errors import InvalidInput, UnreadableImage, UnsupportedMethod
+from radlens.families.inpainter.manifest import InpainterBundle
+from radlens.figures import display_grey
+from radlens.images import Image, read, secondary_capture, to_npy, to_png
+from radlens.images.image import DICOM, NPY, PNG
+from radlens.service.batching import BatchService, Work
+from radlens.service.bodies import ImagePart, open_body
+from radlens.service.messages import Request, Response
+from radlens.service.negotiation import negotiate
+from radlens.service.parameters import Choice, Parameter, read_parameters
+from radlens.service.provenance import header_value, provenance
+from radlens.wire import JSON, PROVENANCE, array_to_json
+
+__all__ = ["OUTPUTS", "InpainterService", "prediction_parameters"]
+
+OUTPUTS = ("filled", "change", "mask")
+"""Pictures of an answer: the filled image, filled minus sent image, and the mask that was filled, 1 = hole."""
+
+_FORMATS = (JSON, PNG, NPY, DICOM)
+
+
+def prediction_parameters() -> Mapping[str, Parameter]:
+    """Return the parameters of a prediction, by name."""
+    return {"output": Choice(OUTPUTS, OUTPUTS[0])}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A validated request.
+
+    Attributes:
+        request: The request as it arrived.
+        image: The sent image.
+        mask: ``(H, W)`` bool, True in holes.
+        prepared: The preprocessed image.
+        holes: ``(h, w)`` bool, holes on the network's grid.
+        output: One of `OUTPUTS`.
+        media_type: Media type of the answer.
+    """
+
+    request: Request
+    image: Image
+    mask: np.ndarray
+    prepared: Prepared
+    holes: np.ndarray
+    output: str
+    media_type: str
+
+    def stated(self) -> dict[str, Any]:
+        """Return the settings as JSON values, for the provenance."""
+        return {"output": self.output, "hole_pixels": int(self.mask.sum())}
+
+
+class InpainterService(BatchService):
+    """Answers requests with one inpainter.
+
+    Args:
+        bundle: The model.
+        engine: Name of the engine, or ``"auto"`` for the fastest.
+        precision: Precision of the arithmetic.
+        memory_limit: Most bytes that the engine may take; None for the default.
+        now: Clock of the provenance.
+
+    Raises:
+        BundleError: No engine computes the graph correctly.
+    """
+
+    def __init__(
+        self,
+        bundle: InpainterBundle,
+        *,
+        engine: str = "auto",
+        precision: str = "f32",
+        memory_limit: int | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._bundle, self._now = bundle, now
+        self._graph = open_engine(bundle.graph, engine, precision, memory_limit=memory_limit)
+        self.engine = _Serving(self._graph.name, precision, ())
+
+    def _open(self, request: Request) -> Row:
+        if request.kind != "predict":
+            raise UnsupportedMethod("an inpainter has no explanations; ask for a prediction")
+        opened = open_body(request)
+        if len(opened.images) != 1:
+            raise InvalidInput(f"an inpainter takes one image in a request, got {len(opened.images)}")
+        if opened.mask is None:
+            raise InvalidInput(
+                "expected an image and its holes: multipart/related with parts named image and mask, or JSON with both "
+                "in base64; got no mask"
+            )
+        given = {**request.parameters, **opened.parameters}
+        output = read_parameters("fillings", prediction_parameters(), given, request.hints)["output"]
+        media_type = negotiate(request.accept, _FORMATS)
+        image = read(*opened.images[0][:2])
+        mask = read_mask(opened.mask, image.pixels.shape)
+        prepared = self._bundle.manifest.input.prepare(image.pixels)
+        holes = prepared.to_network(mask, self._bundle.manifest.input.shape)
+        if holes.all():
+            raise InvalidInput("the mask must leave known pixels for the inpainter to continue, got holes everywhere")
+        return Row(request, image, mask, prepared, holes, output, media_type)
+
+    def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
+        if rows:
+            yield self._compute, self._respond, list(rows)
+
+    def _compute(self, rows: Sequence[Row]) -> list[np.ndarray]:
+        """Return the filled image of each row, ``(H, W)`` float32."""
+        images = np.stack([row.prepared.pixels for row in rows])
+        masks = np.stack([~row.holes for row in rows])[:, None].astype(np.float32)
+        found = self._graph.run({"images": images, "masks": masks})["inpainted"]
+        return [self._on_image(row, drawn) for row, drawn in zip(rows, found, strict=True)]
+
+    def _on_image(self, row: Row, drawn: np.ndarray) -> np.ndarray:
+        filling = row.prepared.on_image(row.prepared.in_pixels(drawn))
+        inside = row.prepared.on_image(np.ones(row.holes.shape, dtype=np.float32)) > 0
+        filled = np.where(row.mask & inside, filling, row.image.pixels).astype(np.float32)
+        if not np.isfinite(filled).all():
+            raise UnreadableImage("pixels must be small enough to be filled, got values that overflow the model")
+        return filled
+
+    def _context(self, row: Row) -> dict[str, Any]:
+        manifest = self._bundle.manifest
+        model = {"model": manifest.name, "version": manifest.version, "bundle_hash": self._bundle.bundle_hash}
+        return provenance(model | self.stated(), row.image, row, row.request.request_id, self._now())
+
+    def stated(self) -> dict[str, Any]:
+        """Return the provenance of the engine as JSON values."""
+        return {"engine": self.engine.name, "precision": self.engine.precision, "refused_engines": []}
+
+    def _respond(self, row: Row, filled: np.ndarray, stated: dict[str, Any]) -> Response:
+        values = {"filled": filled, "change": filled - row.image.pixels, "mask": row.mask.astype(np.float32)}
+        return Response(200, row.media_type, self._body(row, values, stated), {PROVENANCE: header_value(stated)})
+
+    def _body(self, row: Row, values: Mapping[str, np.ndarray], stated: dict[str, Any]) -> bytes:
+        if row.media_type == JSON:
+            answer = {
+                "prediction": {name: array_to_json(each) for name, each in values.items()},
+                "task": self._bundle.manifest.task,
+                "assessable": True,
+                "reasons": [],
+                "warnings": _cautions(row),
+                "provenance": stated,
+            }
+            return json.dumps(answer).encode()
+        if row.media_type == NPY:
+            return to_npy(values[row.output].astype(np.float32))
+        grey = display_grey(values[row.output])
+        if row.media_type == PNG:
+            return to_png(grey)
+        rgb = np.repeat(grey[..., None], 3, axis=2)
+        title = f"radlens inpainted: {row.output}"
+        return secondary_capture(rgb, row.image, series_description=title, provenance=stated)
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """Engine of the service, for metrics."""
+
+    name: str
+    precision: str
+    refused: tuple[Refusal, ...]
+
+
+def read_mask(part: ImagePart, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask ``(H, W)`` bool from PNG or npy, True where it is not 0.
+
+    Raises:
+        InvalidInput: The mask cannot be read, or has another size than the image.
+    """
+    mask = read(*part[:2]).pixels
+    if mask.shape != shape:
+        expected, got = (f"{rows}x{columns}" for rows, columns in (shape, mask.shape))
+        raise InvalidInput(f"the mask must have the size of the image, {expected} pixels, got {got}")
+    found: np.ndarray = mask != 0
+    return found
+
+
+def _cautions(row: Row) -> list[str]:
+    found = list(row.image.notes)
+    if not row.prepared.has_frame:
+        found.append("no breast was found in the image; the whole image was used")
+    inside = row.prepared.on_image(np.ones(row.holes.shape, dtype=np.float32)) > 0
+    if outside := int((row.mask & ~inside).sum()):
+        found.append(f"{outside} pixels of the mask lie outside the breast and were not filled")
+    if not row.mask.any():
+        found.append("the mask has no hole; nothing was filled")
+    return found
