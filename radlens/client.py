@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -51,6 +51,7 @@ class Progress:
         reliability: reliability of the current map, see :class:`radlens.explainers.Halves`; None if unknown.
         total_is_estimated: whether ``total`` may still change.
         n_restored: number of samples that were restored from a checkpoint.
+        numbers: results of the last step of a method that works in steps, such as the loss.
     """
 
     done: int
@@ -60,6 +61,7 @@ class Progress:
     reliability: float | None = None
     total_is_estimated: bool = False
     n_restored: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import typer
 
 from radlens.cli.console import examples, stages
 from radlens.cli.export import bundle_folder, finish, replaced, require_word
-from radlens.cli.options import DEFAULT_STORE, StoreOption
+from radlens.cli.options import DEFAULT_STORE, CompanionOption, StoreOption, companion_folders
 from radlens.errors import InvalidInput, InvalidParameter
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def command(
             "refuses images that are unlike them. A fifth of them set the limit.",
         ),
     ] = None,
+    companion: CompanionOption = None,
     version: Annotated[str, typer.Option(help="Version of the model, such as 1.0.")] = "1.0",
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[
@@ -88,6 +89,7 @@ def command(
     from radlens.datasets import ModelInput
     from radlens.families import load
     from radlens.families.classifier.making import bundle_classifier
+    from radlens.families.companions import load_companions
 
     model_input = ModelInput(
         _shape(shape),
@@ -97,6 +99,7 @@ def command(
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
     )
+    beside = load_companions(companion_folders(companion), model_input)
     folder = bundle_folder(store, name, version)
     with stages() as report, replaced(folder) as made:
         bundle_classifier(
@@ -107,6 +110,8 @@ def command(
             classes=[part.strip() for part in classes.split(",")],
             model_input=model_input,
             layer=layer,
+            companions={kind: each.network for kind, each in beside.items()},
+            origins={kind: each.origin for kind, each in beside.items()},
             domain=None if images is None else _domain(images, model_input, report),
             on_progress=report,
         )

@@ -121,6 +121,16 @@ def command(
             show_default="mean",
         ),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            rich_help_panel=_CLASSES,
+            help="PNG or .npy of the size of the image, not 0 in the organ: counterfactual changes nothing else.",
+        ),
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", rich_help_panel=_CLASSES, help="Measure how well the map describes the network.")
     ] = False,
@@ -259,10 +269,14 @@ def command(
     )
     with limited(memory_limit), connected(server, token, model, local, bundle, saved, spread) as client:
         of_server = None if is_local else checkpoint
-        answer = explained(client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server)
+        answer = explained(
+            client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server, mask=mask
+        )
     from radlens.cli.results import print_trust, write_explanation
 
     if answer["explanation"] is not None:
+        if sentence := answer["explanation"].get("numbers", {}).get("sentence"):
+            note(sentence)
         _tell_reliability(answer)
         _tell_disks(answer["explanation"])
     print_trust(answer)
@@ -342,6 +356,7 @@ def explained(
     *,
     n_samples: int | str | None,
     checkpoint: Path | None = None,
+    mask: Path | None = None,
 ) -> dict[str, Any]:
     """Return the explanation of ``image``, with a progress bar.
 
@@ -352,6 +367,7 @@ def explained(
         parameters: parameters of the explanation; values of None keep the defaults.
         n_samples: number of samples, or ``"auto"``; None for the default, and for models without samples.
         checkpoint: file to save the ranges of a server's answers to, and to continue from.
+        mask: mask of the organ for methods that take one.
     """
     given = {name: value for name, value in parameters.items() if value is not None}
     with _bar() as on_progress:
@@ -363,7 +379,7 @@ def explained(
             )
         if n_samples is not None:
             given["n_samples"] = n_samples
-        return client.explain(image, version=version, on_progress=on_progress, **given)
+        return client.explain(image, version=version, mask=mask, on_progress=on_progress, **given)
 
 
 @contextmanager

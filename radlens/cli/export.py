@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radlens.cli.console import Stage, examples, note, show, stages
-from radlens.cli.options import DEFAULT_STORE, StoreOption
+from radlens.cli.options import DEFAULT_STORE, CompanionOption, StoreOption, companion_folders
 from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def command(
         str | None, typer.Option(help="Name of the model in URLs; by default the name of the recipe.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
+    companion: CompanionOption = None,
     form: Annotated[
         str, typer.Option(help="zip: one .mar file; directory: TorchServe's form for models too large for zip.")
     ] = "zip",
@@ -61,18 +62,29 @@ def command(
     require_word("--version", version)
     name = name or run_family(run).name_of(run)
     with stages() as report:
-        bundle, archived = export_run(run, store, name=name, version=version, form=form, report=report)
+        beside = companion_folders(companion)
+        bundle, archived = export_run(
+            run, store, name=name, version=version, form=form, companions=beside, report=report
+        )
     finish(bundle, archived)
 
 
 def export_run(
-    run: Path, store: Path, *, name: str, version: str, form: str, report: Stage
+    run: Path,
+    store: Path,
+    *,
+    name: str,
+    version: str,
+    form: str,
+    report: Stage,
+    companions: Mapping[str, Path] | None = None,
 ) -> tuple[StoredBundle[Any], Path]:
     """Write bundle and archive of a run to a model store, and return both.
 
     Raises:
         TrainingError: The folder does not hold a finished run.
-        InvalidParameter: The form is unknown, or name or version cannot be part of a URL.
+        InvalidParameter: The form is unknown, name or version cannot be part of a URL, or the model takes no
+            companions.
         BundleError: A form of the model computes other values than the network.
     """
     require_word("--name", name)
@@ -80,9 +92,12 @@ def export_run(
     from radlens.archives import archive
     from radlens.families import load, run_family
 
-    folder = bundle_folder(store, name, version)
+    folder, family = bundle_folder(store, name, version), run_family(run)
+    if companions and not family.takes_companions:
+        raise InvalidParameter(f"--companion must not be given for models of task {family.task}")
+    given = {"companions": companions} if companions else {}
     with replaced(folder) as made:
-        run_family(run).export(run, made, name=name, version=version, report=report)
+        family.export(run, made, name=name, version=version, report=report, **given)
     bundle = load(folder)
     return bundle, archive(bundle, store, form=form)
 

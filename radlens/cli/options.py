@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_STORE",
     "BundleOption",
+    "CompanionOption",
     "ImageArgument",
     "LocalOption",
     "MemoryOption",
@@ -30,6 +31,7 @@ __all__ = [
     "TokenOption",
     "VersionOption",
     "WorkdirOption",
+    "companion_folders",
     "connected",
     "limited",
     "require",
@@ -66,6 +68,14 @@ MemoryOption = Annotated[
         metavar="SIZE",
         help="Memory that a process may take for a graph, such as 2G; by default 0.4 of the free memory.",
         show_envvar=False,
+    ),
+]
+CompanionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KIND=BUNDLE",
+        help="Network that methods need beside the model, such as inpainter=model_store/bundles/"
+        "mammogram-inpainter-1.0 for counterfactual; repeatable.",
     ),
 ]
 ModelOption = Annotated[
@@ -191,3 +201,20 @@ def _remote(server: str | None, token: str | None, model: str | None) -> Client:
 
 def _usual_model(models: Sequence[str]) -> str:
     return models[0] if len(models) == 1 else DEFAULT_MODEL
+
+
+def companion_folders(given: Sequence[str] | None) -> dict[str, Path]:
+    """Return the folders of companions by kind, from options of the form ``KIND=BUNDLE``.
+
+    Raises:
+        InvalidParameter: An option has another form, names no folder, or repeats a kind.
+    """
+    found: dict[str, Path] = {}
+    for text in given or ():
+        kind, _, folder = text.partition("=")
+        if not (kind and folder and Path(folder).is_dir()):
+            raise InvalidParameter(f"--companion must be KIND=BUNDLE with the folder of a bundle, got {text!r}")
+        if kind in found:
+            raise InvalidParameter(f"--companion must name each kind once, got {kind} twice")
+        found[kind] = Path(folder)
+    return found

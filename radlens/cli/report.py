@@ -89,7 +89,7 @@ def command(
 
         # A missing library must be an error now, not after minutes of computing.
         require_pdf()
-    given = {} if seed is None else {"seed": seed}
+    given: dict[str, Any] = {} if seed is None else {"seed": seed}
     of_map = {"n_steps": n_steps, "path_length": path_length, **given}
     with connected(server, token, model, local, bundle) as client:
         with err.status("predicting"):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from radlens.datasets.case import Sample
-from radlens.datasets.preprocessing import Frame, breast_frame, in_frame, resize, resized
+from radlens.datasets.preprocessing import Frame, breast_frame, in_frame, resize, resize_mask, resized
 from radlens.errors import InvalidInput, InvalidParameter
 
 __all__ = ["Framing", "ModelInput", "Prepared", "Scaling"]
@@ -69,18 +69,20 @@ class Prepared:
         cut = self.frame.crop(mask).astype(np.float32)
         return resize(cut, shape) > _TOUCHED
 
-    def on_image(self, values: np.ndarray) -> np.ndarray:
+    def on_image(self, values: np.ndarray, *, nearest: bool = False) -> np.ndarray:
         """Resample a map from the network's grid to the grid of the image, with 0 outside the frame.
 
         Args:
             values: ``(h, w)``; resized bilinearly and not rescaled, so that values keep their unit.
+            nearest: give each pixel of the image the value of the network's pixel it lies in, as for masks.
 
         Returns:
             ``(H, W)`` float32.
         """
         found = np.zeros(self.image_shape, dtype=np.float32)
         x0, y0, x1, y1 = self.frame.box
-        stretched = resize(np.asarray(values, dtype=np.float32), self.frame.shape)
+        enlarge = resize_mask if nearest else resize
+        stretched = enlarge(np.asarray(values, dtype=np.float32), self.frame.shape)
         found[y0:y1, x0:x1] = stretched[:, ::-1] if self.frame.flipped else stretched
         return found
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class Explainer(ABC):
         needs: Names of the questions that the method asks.
         per_channel: Whether each channel has a map of its own; if not, every channel gets the same map.
         for_classes: Whether the method can explain the score of a class; if not, it is for models of one score.
+        pictures: Further pictures of the result by name, and what they show: an ``"image"`` as the network gets it, the
+            ``"difference"`` of two, or a ``"mask"`` of 0 and 1.
+        streams: Whether the method works in steps that readers may want to watch.
+        takes_mask: Whether the method can be limited to a part of the image with `within`.
         must_be_tried: Whether a model that answers all questions may still not suit the method, so that an export must
             try it.
     """
@@ -65,6 +69,9 @@ class Explainer(ABC):
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
     per_channel: ClassVar[bool] = True
     for_classes: ClassVar[bool] = True
+    pictures: ClassVar[Mapping[str, Literal["image", "difference", "mask"]]] = {}
+    streams: ClassVar[bool] = False
+    takes_mask: ClassVar[bool] = False
     must_be_tried: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -90,6 +97,17 @@ class Explainer(ABC):
         own = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
         known = {"score": score, "unit": unit, "image": image, **own}
         return {"unit": self.unit.format(**known), "meaning": self.meaning.format(**known)}
+
+    def within(self, organ: Tensor) -> Self:
+        """Return the method limited to a part of the image.
+
+        Args:
+            organ: ``(h, w)`` bool on the grid of the image.
+
+        Raises:
+            InvalidParameter: The method cannot be limited.
+        """
+        raise InvalidParameter(f"{self.name} must be given without a mask")
 
     def quicker(self) -> Self:
         """Return the method with its parameters limited to the values of ``quick``."""

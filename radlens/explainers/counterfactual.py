@@ -15,15 +15,16 @@ Deviations from the paper, which prints other formulas than its text describes:
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
+from radlens.errors import InvalidInput
 from radlens.explainers.base import Attribution, Explainer, register
 from radlens.explainers.ranges import NotNegative, Share, Whole
-from radlens.explainers.work import Ask, Work
+from radlens.explainers.work import Ask, Step, Work
 from radlens.images.breast import breast_region
 
 __all__ = ["SETTINGS", "Counterfactual", "Setting", "overlap", "total_variation"]
@@ -106,6 +107,31 @@ class Counterfactual(Explainer):
     quick: ClassVar[Mapping[str, Any]] = {"n_steps": 20}
     needs: ClassVar[tuple[str, ...]] = ("counterfactual", "inpaint", "odds")
     per_channel: ClassVar[bool] = False
+    pictures: ClassVar[Mapping[str, Literal["image", "difference", "mask"]]] = {
+        "inpainted": "image",
+        "mask": "mask",
+        "change": "difference",
+    }
+    streams: ClassVar[bool] = True
+    takes_mask: ClassVar[bool] = True
+
+    def within(self, organ: Tensor) -> Self:
+        """Return the method with an organ ``(h, w)`` bool in place of the largest bright region of the image.
+
+        Raises:
+            InvalidInput: The organ has no pixel.
+        """
+        if not organ.any():
+            raise InvalidInput("the mask must have at least one pixel of the organ, got none")
+        found = replace(self)
+        # Not a parameter: requests send it as an image, and provenance states its hash.
+        object.__setattr__(found, "_organ", organ.bool())
+        return found
+
+    def quicker(self) -> Self:
+        """See `Explainer`."""
+        organ: Tensor | None = getattr(self, "_organ", None)
+        return super().quicker() if organ is None else super().quicker().within(organ)
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`; the inpainter costs about as much as the network."""
@@ -117,7 +143,7 @@ class Counterfactual(Explainer):
         Raises:
             InvalidInput: The image has no region that could be an organ.
         """
-        organ = organ_mask(image)
+        organ = self._organ_of(image)
         (before, _) = yield Ask("odds", {"images": image[None]}, target)
         search = _Search(self, image, organ, float(before[0]))
         while search.n_done < self.n_steps:
@@ -131,6 +157,15 @@ class Counterfactual(Explainer):
         numbers = _numbers(float(before[0]), float(after[0]), mask, organ) | {"steps": search.terms}
         pictures = {"inpainted": filled, "mask": mask, "change": filled - image}
         return Attribution(saliency.expand(image.shape), pictures=pictures, numbers=numbers)
+
+    def _organ_of(self, image: Tensor) -> Tensor:
+        given: Tensor | None = getattr(self, "_organ", None)
+        if given is None:
+            return organ_mask(image)
+        if given.shape != image.shape[1:]:
+            got, expected = tuple(given.shape), tuple(image.shape[1:])
+            raise InvalidInput(f"the organ must have the size of the image, {expected}, got {got}")
+        return given
 
 
 class _Search:
@@ -167,11 +202,16 @@ class _Search:
         binary = self._binary()[None, None]
         if self.setting.relaxation != "blend":
             masks = 1 - (relaxed if self.setting.relaxation == "soft" else binary)
-            odds, gradient = yield Ask("counterfactual", {"images": image, "masks": masks}, target)
+            given = {"images": image, "masks": masks}
+            odds, gradient = yield Ask("counterfactual", given, target, step=self._state())
             return odds, -gradient
-        (drawn,) = yield Ask("inpaint", {"images": image, "masks": 1 - binary})
+        (drawn,) = yield Ask("inpaint", {"images": image, "masks": 1 - binary}, step=self._state())
         odds, gradient = yield Ask("odds", {"images": image + relaxed * (drawn - image)}, target)
         return odds, (gradient * (drawn - image)).sum(dim=1, keepdim=True)
+
+    def _state(self) -> Step:
+        last = {name: values[-1] for name, values in self.terms.items() if values}
+        return Step(self.n_done, self.method.n_steps, last, lambda: self.relaxed.detach())
 
     def step(self, odds: float, gradient: Tensor) -> None:
         """Move the mask by one step, given the log-odds and their gradient by R, ``(h, w)``."""

@@ -9,7 +9,7 @@ Requirements:
 """
 
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from radlens.errors import InvalidParameter
 if TYPE_CHECKING:
     from radlens.explainers.model import Model
 
-__all__ = ["Answer", "Ask", "Work", "answers", "complete", "images_per_call", "of_member"]
+__all__ = ["Answer", "Ask", "Step", "Work", "answers", "complete", "images_per_call", "of_member"]
 
 Answer = tuple[Tensor, ...]
 
@@ -38,6 +38,23 @@ MOST_IMAGES = 32
 
 
 @dataclass(frozen=True, eq=False)
+class Step:
+    """State of a method that works in steps.
+
+    Attributes:
+        done: Number of finished steps.
+        total: Number of all steps.
+        numbers: Results of the last step by name, such as the loss.
+        map: Function that returns the map so far, ``(h, w)``.
+    """
+
+    done: int
+    total: int
+    numbers: Mapping[str, float]
+    map: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Ask:
     """A question to a model about one or several images.
 
@@ -47,6 +64,7 @@ class Ask:
         target: Class whose score is meant; None for logits and for a model of one score.
         limit: Largest number of images to compute together; None for the default of :func:`images_per_call`.
         member: Index of the member of an ensemble that answers; None for the whole ensemble.
+        step: State of the method, for readers who wait; None if it does not work in steps.
     """
 
     name: str
@@ -54,6 +72,7 @@ class Ask:
     target: int | None = None
     limit: int | None = None
     member: int | None = None
+    step: Step | None = None
 
     @property
     def images(self) -> Tensor:
@@ -78,12 +97,13 @@ def images_per_call(image: Tensor, internal_batch_size: int | None = None) -> in
     return internal_batch_size
 
 
-def complete(model: "Model", tasks: Sequence[Work]) -> list[Any]:
+def complete(model: "Model", tasks: Sequence[Work], on_step: Callable[[int, Step], None] | None = None) -> list[Any]:
     """Run tasks to their end and return their results; each round answers one question of every unfinished task.
 
     Args:
         model: model that answers the questions.
         tasks: tasks that have not been started.
+        on_step: called as ``on_step(number of the task, step)`` with each question that states a step.
     """
     found: list[Any] = [None] * len(tasks)
     asked: dict[int, Ask] = {}
@@ -91,6 +111,9 @@ def complete(model: "Model", tasks: Sequence[Work]) -> list[Any]:
         _advance(tasks, number, None, asked, found)
     while asked:
         numbers = list(asked)
+        for number in numbers:
+            if on_step is not None and (step := asked[number].step) is not None:
+                on_step(number, step)
         for number, answer in zip(numbers, model.answer([asked[number] for number in numbers]), strict=True):
             _advance(tasks, number, answer, asked, found)
     return found

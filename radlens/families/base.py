@@ -90,6 +90,7 @@ class Family(ABC, Generic[B]):
         train_options: Options of ``radlens train`` that recipes of this family have.
         serve_options: Options of `open_service` that not every family has.
         default_preset: Preset of a training unless one is named.
+        takes_companions: Whether `export` takes ``companions``, the folders of the bundles of companions by kind.
     """
 
     task: ClassVar[str]
@@ -97,6 +98,7 @@ class Family(ABC, Generic[B]):
     train_options: ClassVar[frozenset[str]] = frozenset()
     serve_options: ClassVar[frozenset[str]] = frozenset()
     default_preset: ClassVar[str] = "demo"
+    takes_companions: ClassVar[bool] = False
 
     # Bundles
 

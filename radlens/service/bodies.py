@@ -13,12 +13,15 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any, NamedTuple, NoReturn, Self
 
+import numpy as np
+
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
+from radlens.images import read
 from radlens.service.messages import Request
 from radlens.service.parameters import shown
 from radlens.wire import JSON
 
-__all__ = ["MASK", "MAX_IMAGES", "ImagePart", "Opened", "open_body"]
+__all__ = ["MASK", "MAX_IMAGES", "ImagePart", "Opened", "open_body", "read_mask"]
 
 _REFUSED = {
     "multipart/form-data": "a form",
@@ -101,6 +104,20 @@ def open_body(request: Request) -> Opened:
     images = _limited(_images(fields))
     mask = ImagePart(_image(fields.pop(MASK), MASK), None, MASK) if MASK in fields else None
     return Opened(images, {name: _text(name, v) for name, v in fields.items()}, mask)
+
+
+def read_mask(part: ImagePart, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a mask ``(H, W)`` bool from PNG or npy, True where it is not 0.
+
+    Raises:
+        InvalidInput: The mask cannot be read, or has another size than the image.
+    """
+    mask = read(*part[:2]).pixels
+    if mask.shape != shape:
+        expected, got = (f"{rows}x{columns}" for rows, columns in (shape, mask.shape))
+        raise InvalidInput(f"the mask must have the size of the image, {expected} pixels, got {got}")
+    found: np.ndarray = mask != 0
+    return found
 
 
 def _limited(images: tuple[ImagePart, ...]) -> tuple[ImagePart, ...]:

@@ -4,12 +4,14 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from radlens.errors import NotAssessable
 from radlens.evaluation.planted import known_of
 from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.rows import ClassifierRow
-from radlens.figures import colorize, figure_not_assessable, overlay
+from radlens.figures import colorize, display_grey, figure_not_assessable, overlay
 from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.domain import Assessment
@@ -17,7 +19,7 @@ from radlens.service.messages import Response
 from radlens.service.provenance import header_value
 from radlens.wire import JSON, PROVENANCE, array_to_json
 
-__all__ = ["ClassContext", "response"]
+__all__ = ["ClassContext", "explanation_document", "response"]
 
 _SCORE = {"score": "score", "unit": "logit of the class", "image": "unit of the preprocessed image"}
 """Names of score and units in the texts of methods."""
@@ -54,8 +56,7 @@ def _silent(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -
     """Return the answer to a request for a map of an image that cannot be judged."""
     reasons = context.assessment.reasons
     if row.media_type == JSON:
-        fields = {"explanation": None, "prediction": _prediction_fields(found, context)}
-        return json.dumps(fields | _ending(context)).encode()
+        return json.dumps(explanation_document(row, found, context)).encode()
     if row.media_type == NPY:
         raise NotAssessable(context.assessment.sentence())
     picture = figure_not_assessable(reasons)
@@ -94,11 +95,29 @@ def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassCont
     if row.media_type == DICOM:
         return _secondary_capture(row, found, context)
     if row.media_type == JSON:
-        return json.dumps(_explanation_fields(row, found, context) | _ending(context)).encode()
+        return json.dumps(explanation_document(row, found, context)).encode()
+    if output in found.pictures:
+        return _picture(row, found, output)
     values = found.disagreement() if output == "disagreement" else found.map()
     if row.media_type == NPY:
         return to_npy(values)
     return to_png(overlay(row.image.pixels, values) if output == "overlay" else colorize(values))
+
+
+def explanation_document(
+    row: ClassifierRow, found: ClassPrediction | ClassExplanation, context: ClassContext
+) -> dict[str, Any]:
+    """Return the answer to a request for an explanation as JSON values."""
+    if isinstance(found, ClassPrediction):
+        fields = {"explanation": None, "prediction": _prediction_fields(found, context)}
+    else:
+        fields = _explanation_fields(row, found, context)
+    return fields | _ending(context)
+
+
+def _picture(row: ClassifierRow, found: ClassExplanation, name: str) -> bytes:
+    values = found.on_image(name, row.image.pixels)
+    return to_npy(values) if row.media_type == NPY else to_png(display_grey(values))
 
 
 def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
@@ -113,7 +132,10 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
         "map": array_to_json(found.map()),
     }
     if found.pictures:
-        fields["pictures"] = {name: array_to_json(found.on_image(name)) for name in found.pictures}
+        pixels = row.image.pixels
+        fields["pictures"] = {name: array_to_json(found.on_image(name, pixels)) for name in found.pictures}
+    if found.numbers:
+        fields["numbers"] = dict(found.numbers)
     if row.settings.members == "each":
         fields["members"] = [array_to_json(values) for values in found.members()]
         fields["disagreement"] = array_to_json(found.disagreement())
@@ -127,7 +149,9 @@ def _with_findings(row: ClassifierRow, found: ClassExplanation, context: ClassCo
     """Return the provenance with findings that a picture cannot show: class, convergence delta and trust card."""
     stated, method = context.provenance, context.provenance["explainer"]
     target = {"target": found.target, "target_class": context.manifest.classes[found.target]}
-    findings: dict[str, Any] = {"explainer": {**method, **target, "convergence_delta": found.delta}}
+    # Numbers of every step would be too long for a header.
+    numbers = {name: value for name, value in found.numbers.items() if not isinstance(value, dict | list)}
+    findings: dict[str, Any] = {"explainer": {**method, **target, "convergence_delta": found.delta, **numbers}}
     if found.trust is not None:
         findings["trust"] = _trust(found, method["method"], context.manifest)
     return {**stated, **findings}
@@ -144,11 +168,17 @@ def _trust(found: ClassExplanation, method: str, manifest: ClassifierManifest) -
 
 def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
     assert row.settings.explainer is not None, "an explanation has a method"
-    target = context.manifest.classes[found.target]
+    target, output = context.manifest.classes[found.target], row.settings.output
+    is_picture = output in found.pictures
+    if is_picture:
+        rgb = np.repeat(display_grey(found.on_image(output, row.image.pixels))[..., None], 3, axis=2)
+    else:
+        rgb = overlay(row.image.pixels, found.map())
+    what = f"{row.settings.explainer.name} {output}" if is_picture else row.settings.explainer.name
     return secondary_capture(
-        overlay(row.image.pixels, found.map()),
+        rgb,
         row.image,
-        series_description=f"radlens {row.settings.explainer.name} of {target}"[:64],
+        series_description=f"radlens {what} of {target}"[:64],
         provenance=context.provenance,
     )
 

@@ -4,7 +4,7 @@ Every row is a task that puts questions to the network. The questions of all row
 methods and targets, share its calls (:func:`radlens.explainers.complete`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,11 @@ from torch import Tensor
 from radlens.datasets import Prepared
 from radlens.errors import UnreadableImage
 from radlens.explainers import Ask, Attribution, Explainer, Work, complete, of_member, predicted, probabilities
+from radlens.explainers.work import Step
 from radlens.families.classifier.rows import ClassifierRow
 from radlens.families.classifier.trust import TrustCard, trust_card
+
+_HALF = 0.5
 
 __all__ = ["ClassExplanation", "ClassPrediction", "Computer", "grid_map"]
 
@@ -53,8 +56,9 @@ class ClassExplanation:
         delta: convergence delta of :class:`radlens.explainers.Attribution`; the mean over the members if they are
             explained separately.
         trust: trust card; None if it was not requested.
-        pictures: further results of the method by name, on the network's grid, ``(h, w)`` float32 each; means over
-            the channels.
+        pictures: further results of the method by name, on the network's grid, ``(c, h, w)`` float32 each.
+        kinds: what the pictures show, see :class:`radlens.explainers.Explainer`.
+        numbers: further results as JSON values by name.
     """
 
     prediction: ClassPrediction
@@ -64,14 +68,33 @@ class ClassExplanation:
     delta: float | None = None
     trust: TrustCard | None = None
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
     def map(self) -> np.ndarray:
         """Return the map of the model, or the mean of the members' maps, ``(H, W)`` float32 on the image's grid."""
         return self.prepared.on_image(np.mean(self.grids, axis=0))
 
-    def on_image(self, name: str) -> np.ndarray:
-        """Return a picture of the method ``(H, W)`` float32 on the image's grid."""
-        return self.prepared.on_image(self.pictures[name])
+    def on_image(self, name: str, pixels: np.ndarray) -> np.ndarray:
+        """Return a picture of the method ``(H, W)`` float32 on the image's grid.
+
+        Images and differences are in the unit of the pixels. An image keeps the resolution of the sent image: what
+        differs from the preprocessed image is added to it, and pixels whose place on the network's grid did not change
+        keep their values exactly.
+
+        Args:
+            name: Name of the picture.
+            pixels: Pixels ``(H, W)`` of the sent image.
+        """
+        values, kind = self.pictures[name], self.kinds.get(name)
+        if kind == "mask":
+            return (self.prepared.on_image(values.mean(axis=0), nearest=True) > _HALF).astype(np.float32)
+        if kind not in ("image", "difference"):
+            return self.prepared.on_image(values.mean(axis=0))
+        change = values - self.prepared.pixels if kind == "image" else values
+        grid = self.prepared.in_pixels(change, difference=True)
+        moved = np.where(self.prepared.on_image(grid, nearest=True) != 0, self.prepared.on_image(grid), 0)
+        return (pixels + moved).astype(np.float32) if kind == "image" else moved
 
     def members(self) -> Iterator[np.ndarray]:
         """Yield the map of each member, ``(H, W)`` float32 on the image's grid."""
@@ -96,14 +119,20 @@ class Computer:
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def compute(self, rows: Sequence[ClassifierRow]) -> list[ClassPrediction | ClassExplanation]:
+    def compute(
+        self, rows: Sequence[ClassifierRow], on_step: Callable[[int, Step], None] | None = None
+    ) -> list[ClassPrediction | ClassExplanation]:
         """Return the result of each row; an image that cannot be judged gets a prediction and no map.
+
+        Args:
+            rows: Rows of one batch.
+            on_step: Called as ``on_step(number of the row, step)`` by methods that work in steps.
 
         Raises:
             UnreadableImage: The pixels of a row are so large that its logits or its map are not finite.
         """
         with torch.no_grad():
-            return complete(self._model, [self._work(row) for row in rows])
+            return complete(self._model, [self._work(row) for row in rows], on_step)
 
     def _work(self, row: ClassifierRow) -> Work:
         image = torch.from_numpy(row.prepared.pixels)
@@ -124,7 +153,9 @@ class Computer:
             grids,
             whole.delta,
             trust_card(self._model, settings.explainer, image, whole, target) if settings.trust else None,
-            {name: values.mean(dim=0).numpy() for name, values in found[0].pictures.items()} if len(found) == 1 else {},
+            {name: values.numpy() for name, values in found[0].pictures.items()} if len(found) == 1 else {},
+            settings.explainer.pictures,
+            found[0].numbers if len(found) == 1 else {"members": [dict(each.numbers) for each in found]},
         )
 
     def _predict(self, image: Tensor) -> Work:

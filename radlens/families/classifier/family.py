@@ -38,6 +38,7 @@ class Classifiers(Family["ClassifierBundle"]):
         response_timeout_s=28_800,
         startup_timeout_s=900,
     )
+    takes_companions: ClassVar[bool] = True
     train_options: ClassVar[frozenset[str]] = frozenset({*_CHANGES, "data", "root", "imagenet", "device"})
 
     def load(self, path: Path, *, verify: bool = True) -> ClassifierBundle:
@@ -68,11 +69,20 @@ class Classifiers(Family["ClassifierBundle"]):
         how = {name: options.get(name) for name in ("data", "root", "imagenet", "device")}
         return training.train_classifier(run, recipe, model=model, variant=preset, on_progress=report, **how).record
 
-    def export(self, run: Path, folder: Path, *, name: str, version: str, report: Progress) -> ClassifierBundle:
+    def export(
+        self,
+        run: Path,
+        folder: Path,
+        *,
+        name: str,
+        version: str,
+        report: Progress,
+        companions: Mapping[str, Path] | None = None,
+    ) -> ClassifierBundle:
         """See `Family`."""
         from radlens.families.classifier.making import bundle_run
 
-        return bundle_run(run, folder, name=name, version=version, on_progress=report)
+        return bundle_run(run, folder, name=name, version=version, companions=companions, on_progress=report)
 
     def open_service(self, bundle: ClassifierBundle, **options: Any) -> ClassifierService:
         """Open a `ClassifierService` with its options."""

@@ -37,9 +37,6 @@ from radlens.phantoms import mammogram, ultrasound
 if TYPE_CHECKING:
     from radlens.families.classifier.training import TrainedClassifier
 
-if TYPE_CHECKING:
-    from radlens.families.classifier.training import TrainedClassifier
-
 __all__ = ["N_DEPTHS", "allowed_methods", "bundle_classifier", "bundle_run", "randomisation_record", "write_traced"]
 
 log = logging.getLogger(__name__)
@@ -90,6 +87,7 @@ def bundle_classifier(
     examples: np.ndarray | None = None,
     layer: str | None = None,
     companions: Mapping[str, nn.Module] | None = None,
+    origins: Mapping[str, Mapping[str, str]] | None = None,
     training: Mapping[str, Any] | None = None,
     domain: ImageDomain | None = None,
     randomise: bool = True,
@@ -111,6 +109,7 @@ def bundle_classifier(
             methods. If None, random noise is used.
         layer: path of the module whose feature maps CAM and its relatives use; the last feature maps by default.
         companions: other networks that methods need, by name; see :class:`radlens.graphs.asks.AskSpec`.
+        origins: name, version and bundle hash of each companion, by the names of ``companions``, for the record.
         training: training record.
         domain: the images that the model was trained on, from `radlens.families.classifier.domain.fit_domain`; if None,
             the model judges every image that is not uniform.
@@ -171,6 +170,7 @@ def bundle_classifier(
         if can_randomise
         else {},
         defaults=_defaults(model_input),
+        companions=origins or {},
     )
     return save_classifier(folder, manifest)
 
@@ -261,18 +261,35 @@ def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> No
 
 
 def bundle_run(
-    run: Path, folder: Path | str, *, name: str, version: str, on_progress: Progress | None = None
+    run: Path,
+    folder: Path | str,
+    *,
+    name: str,
+    version: str,
+    companions: Mapping[str, Path] | None = None,
+    on_progress: Progress | None = None,
 ) -> ClassifierBundle:
     """Create a bundle of a finished training run, with one simulated image of each class as example.
 
     The bundle of a run on simulated images holds its causal record: the effect of removing lesions.
 
+    Args:
+        run: folder of the run.
+        folder: folder of the bundle; created if it is missing, otherwise it must be empty.
+        name: name of the model in URLs.
+        version: version of the model.
+        companions: folders of the bundles of companion networks, by kind; see `radlens.families.companions`.
+        on_progress: callback ``on_progress(stage, done, total)``.
+
     Raises:
         TrainingError: The folder does not hold a finished run of a classifier.
+        InvalidParameter: A companion is of an unknown kind, or expects other images.
     """
     from radlens.families.classifier.training import load_classifier_run
+    from radlens.families.companions import load_companions
 
     trained = load_classifier_run(run)
+    beside = load_companions(companions or {}, trained.model_input)
     record = trained.record
     if CAUSAL not in record and record["data"] is None:
         record = {**record, CAUSAL: _lesion_record(trained, on_progress)}
@@ -284,6 +301,8 @@ def bundle_run(
         classes=trained.classes,
         model_input=trained.model_input,
         examples=_drawn(trained.classes, trained.model_input),
+        companions={kind: each.network for kind, each in beside.items()},
+        origins={kind: each.origin for kind, each in beside.items()},
         training=record,
         domain=_domain(run, trained, on_progress),
         on_progress=on_progress,
@@ -380,16 +399,18 @@ def allowed_methods(
             continue
         needs = ["prediction" if need == "score" else need for need in method.needs]
         lacking = [need for need in needs if need not in graphs]
-        reason = (
-            missing.get(lacking[0], f"it needs the graph {lacking[0]}")
-            if lacking
-            else _objection(method, model, images)
-        )
+        reason = missing.get(lacking[0], _lack(lacking[0])) if lacking else _objection(method, model, images)
         if reason is None:
             allowed.append(name)
         else:
             refused[name] = reason
     return tuple(allowed), refused
+
+
+def _lack(graph: str) -> str:
+    if companions := asks.spec(graph).companions:
+        return f"it needs a companion network, {', '.join(companions)}, which the bundle does not have"
+    return f"it needs the graph {graph}"
 
 
 def _objection(method: Explainer, model: Any, images: Tensor) -> str | None:

@@ -34,6 +34,7 @@ class ClassifierManifest(BundleManifest):
         layer: path of the module whose feature maps explain the model; None for the last feature maps.
         randomisation: result of :func:`radlens.evaluation.model_randomisation` for each method; empty if not measured.
         defaults: defaults of parameters that differ from those of the methods, by method.
+        companions: name, version and bundle hash of each companion network, by its kind.
         task: `radlens.wire.CLASSIFICATION`.
     """
 
@@ -47,6 +48,7 @@ class ClassifierManifest(BundleManifest):
     layer: str | None = None
     randomisation: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    companions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     task: str = CLASSIFICATION
 
 
@@ -107,6 +109,8 @@ def _parse(document: dict[str, Any]) -> ClassifierManifest:
     if document["task"] != CLASSIFICATION:
         raise ValueError(f"task must be {CLASSIFICATION!r}, got {document['task']!r}")
     tuples = {name: tuple(document[name]) for name in ("classes", "graphs", "explainers")}
+    # Bundles from before companions were recorded have none.
+    document = {"companions": {}, **document}
     known = {f.name: document[f.name] for f in fields(ClassifierManifest)}
     return ClassifierManifest(**(known | tuples | {"input": ModelInput.from_json(document["input"])}))
 

@@ -1,6 +1,9 @@
 """Validated requests to a classifier: their image, parameters and answer format."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
 
 from radlens.datasets import Prepared
 from radlens.errors import InvalidInput, InvalidParameter
@@ -9,11 +12,11 @@ from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.settings import ClassifierSettings, explanation_settings, prediction_settings
 from radlens.images import Image, read
 from radlens.images.image import DICOM, NPY, PNG
-from radlens.service.bodies import open_body
+from radlens.service.bodies import Opened, open_body, read_mask
 from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
-from radlens.wire import JSON
+from radlens.wire import JSON, NDJSON
 
 __all__ = ["MAX_EVALUATIONS", "ClassifierRow", "open_row"]
 
@@ -23,11 +26,14 @@ MAX_EVALUATIONS = 20_000
 _PREDICTION_FORMATS = (JSON, NPY)
 
 _EXPLANATION_FORMATS = {
-    "map": (JSON, PNG, NPY, DICOM),
+    "map": (JSON, NDJSON, PNG, NPY, DICOM),
     "overlay": (PNG, DICOM),
     "disagreement": (PNG, NPY),
 }
 """Formats of each output, the default first."""
+
+_PICTURE_FORMATS = (PNG, NPY, DICOM)
+"""Formats of a picture of a method."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,11 @@ class ClassifierRow:
     assessment: Assessment
     settings: ClassifierSettings
     media_type: str
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the answer is a stream."""
+        return self.media_type == NDJSON
 
 
 def open_row(request: Request, manifest: ClassifierManifest, domain: ImageDomain | None = None) -> ClassifierRow:
@@ -72,11 +83,27 @@ def open_row(request: Request, manifest: ClassifierManifest, domain: ImageDomain
         media_type = negotiate(request.accept, _PREDICTION_FORMATS)
     else:
         settings = explanation_settings(given, request.hints, manifest)
-        media_type = negotiate(request.accept, _EXPLANATION_FORMATS[settings.output])
+        media_type = negotiate(request.accept, _EXPLANATION_FORMATS.get(settings.output, _PICTURE_FORMATS))
+        if media_type == JSON and settings.explainer is not None and settings.explainer.streams:
+            media_type = NDJSON
         _require_affordable(settings, manifest)
-    image = read(*opened.images[0])
+    image = read(*opened.images[0][:2])
     prepared = manifest.input.prepare(image.pixels)
+    settings = _within(settings, opened, image, prepared, manifest)
     return ClassifierRow(request, image, prepared, _assessed(prepared, domain), settings, media_type)
+
+
+def _within(
+    settings: ClassifierSettings, opened: Opened, image: Image, prepared: Prepared, manifest: ClassifierManifest
+) -> ClassifierSettings:
+    """Return settings whose method is limited to the mask of the request, if there is one."""
+    explainer = settings.explainer
+    if opened.mask is None or explainer is None or not explainer.takes_mask:
+        opened.without_mask()
+        return settings
+    organ = prepared.to_network(read_mask(opened.mask, image.pixels.shape), manifest.input.shape)
+    limited = explainer.within(torch.from_numpy(organ))
+    return replace(settings, explainer=limited, mask=hashlib.sha256(opened.mask.data).hexdigest())
 
 
 def _assessed(prepared: Prepared, domain: ImageDomain | None) -> Assessment:

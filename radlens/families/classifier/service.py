@@ -19,9 +19,11 @@ from radlens.families.classifier.computing import Computer
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle
 from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier, TracedEngine
 from radlens.families.classifier.rows import ClassifierRow, open_row
+from radlens.families.classifier.streaming import Streams
 from radlens.service.batching import BatchService, Work
-from radlens.service.messages import Request
-from radlens.service.provenance import provenance
+from radlens.service.messages import Emit, Request, Response
+from radlens.service.provenance import header_value, provenance
+from radlens.wire import PROVENANCE
 
 __all__ = ["ClassifierService", "open_model"]
 
@@ -79,8 +81,13 @@ class ClassifierService(BatchService):
         return open_row(request, self._bundle.manifest, self._domain)
 
     def _work(self, rows: Sequence[ClassifierRow]) -> Iterator[Work]:
-        if rows:
-            yield self._computer.compute, response, list(rows)
+        plain = [row for row in rows if not row.is_streamed]
+        if plain:
+            yield self._computer.compute, response, plain
+        streamed = [row for row in rows if row.is_streamed]
+        if streamed:
+            streams = Streams(streamed, self._computer.compute, self._context)
+            yield lambda rows: [partial(streams.stream, streamed.index(row)) for row in rows], _streamed, streamed
 
     def _context(self, row: ClassifierRow) -> ClassContext:
         manifest = self._bundle.manifest
@@ -104,6 +111,10 @@ class ClassifierService(BatchService):
 
     def _refused(self) -> tuple[Refusal, ...]:
         return tuple(refusal for member in self.model.members for refusal in member.refused)
+
+
+def _streamed(row: ClassifierRow, stream: Callable[[Emit], None], context: ClassContext) -> Response:
+    return Response(200, row.media_type, headers={PROVENANCE: header_value(context.provenance)}, stream=stream)
 
 
 def open_model(

@@ -69,8 +69,9 @@ class ClassifierSettings:
         explainer: method with its parameters; None for a prediction.
         target: index of the class to explain; None for the predicted class.
         members: one of `MEMBERS`.
-        output: one of `OUTPUTS`.
+        output: one of `OUTPUTS`, or a picture of the method.
         trust: whether the answer includes a trust card.
+        mask: SHA-256 of the mask to which the method is limited; None without a mask.
     """
 
     explainer: Explainer | None = None
@@ -78,13 +79,15 @@ class ClassifierSettings:
     members: str = MEMBERS[0]
     output: str = OUTPUTS[0]
     trust: bool = False
+    mask: str | None = None
 
     def stated(self) -> dict[str, Any]:
         """Return every setting as JSON values, for the provenance."""
         if self.explainer is None:
             return {}
         method = {"method": self.explainer.name, "parameters": asdict(self.explainer)}  # type: ignore[call-overload]
-        return {"explainer": method, "members": self.members, "output": self.output}
+        limited = {} if self.mask is None else {"mask_sha256": self.mask}
+        return {"explainer": method, "members": self.members, "output": self.output, **limited}
 
 
 def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str]) -> ClassifierSettings:
@@ -139,7 +142,7 @@ def explanation_parameters(manifest: ClassifierManifest, method: str | None = No
         "method": Choice(manifest.explainers, method),
         "target": Target(manifest.classes),
         "members": Choice(MEMBERS, MEMBERS[0]),
-        "output": Choice(OUTPUTS, OUTPUTS[0]),
+        "output": Choice((*OUTPUTS, *explainers.get(method).pictures), OUTPUTS[0]),
         "trust": YesOrNo(False),
         **_own_parameters(manifest, method),
     }

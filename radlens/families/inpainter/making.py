@@ -1,6 +1,6 @@
 """Export of an inpainter: graph with golden values, weights, bundle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def bundle_inpainter(
     exact = deepcopy(trained.network).double()
     networks = {torch.float32: trained.network, torch.float64: exact}
 
-    def computed(dtype: torch.dtype, inputs: dict[str, Tensor]) -> list[Tensor]:
+    def computed(dtype: torch.dtype, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         with torch.no_grad():
             return [networks[dtype](inputs["images"], inputs["masks"])]
 

@@ -21,7 +21,7 @@ from radlens.figures import display_grey
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.batching import BatchService, Work
-from radlens.service.bodies import ImagePart, open_body
+from radlens.service.bodies import open_body, read_mask
 from radlens.service.messages import Request, Response
 from radlens.service.negotiation import negotiate
 from radlens.service.parameters import Choice, Parameter, read_parameters
@@ -177,20 +177,6 @@ class _Serving:
     name: str
     precision: str
     refused: tuple[Refusal, ...]
-
-
-def read_mask(part: ImagePart, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask ``(H, W)`` bool from PNG or npy, True where it is not 0.
-
-    Raises:
-        InvalidInput: The mask cannot be read, or has another size than the image.
-    """
-    mask = read(*part[:2]).pixels
-    if mask.shape != shape:
-        expected, got = (f"{rows}x{columns}" for rows, columns in (shape, mask.shape))
-        raise InvalidInput(f"the mask must have the size of the image, {expected} pixels, got {got}")
-    found: np.ndarray = mask != 0
-    return found
 
 
 def _cautions(row: Row) -> list[str]:

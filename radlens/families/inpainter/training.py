@@ -221,9 +221,10 @@ class _Training:
 
     def state(self) -> dict[str, Any]:
         """Return the state for `load`."""
-        parts = {"network": self.network, "optimizer": self.optimizer}
-        schedule = {"schedule": self.schedule.state_dict()} if self.schedule else {}
-        return {name: part.state_dict() for name, part in parts.items()} | {"history": self.history} | schedule
+        found: dict[str, Any] = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.schedule:
+            found["schedule"] = self.schedule.state_dict()
+        return found | {"history": self.history}
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state` returned."""

@@ -93,6 +93,6 @@ def test_a_companion_travels_with_its_classifier(method, tmp_path):
 
     bundle_classifier([make_network(0)], tmp_path / "alone", randomise=False, **given)
     alone = load(tmp_path / "alone").manifest
-    assert alone.refused["twin_difference"] == "it needs the graph twin"
+    assert alone.refused["twin_difference"] == "it needs a companion network, twin, which the bundle does not have"
     eager = EagerClassifier(make_network(0), (1, *SHAPE), companions={"twin": Twin()})
     torch.testing.assert_close(method().attribute(eager, seen[None], 0), (seen - expected)[None])

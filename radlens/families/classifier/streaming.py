@@ -1,0 +1,129 @@
+"""Streams of JSON lines with the steps and the result of a method that works in steps.
+
+The rows of a batch are computed together when the first of their streams is read; the lines of the others wait. The
+lines are:
+
+- ``{"event": "progress", "done", "total", "elapsed_s", "remaining_s", "numbers"}``, with the method's numbers, such as
+  the terms of a loss;
+- ``{"event": "partial", "done", "total", "map"}``, the map so far, reduced to at most 500 pixels, at longer intervals;
+- at the end ``{"event": "result", "complete": true, ...}`` with the fields of the plain JSON answer, or
+  ``{"event": "error", "complete": false, "code", "type", "message", "request_id"}``.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from radlens.explainers.work import Step
+from radlens.families.classifier.answers import ClassContext, explanation_document
+from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
+from radlens.families.classifier.rows import ClassifierRow
+from radlens.figures import display_map
+from radlens.service.failures import failure
+from radlens.service.messages import Emit
+from radlens.wire import array_to_json
+
+__all__ = ["Streams"]
+
+PROGRESS_S = 0.5
+"""Smallest number of seconds between two lines of progress."""
+
+PARTIAL_S = 3.0
+"""Smallest number of seconds between two partial maps."""
+
+_SIDE = 500
+
+Compute = Callable[[Sequence[ClassifierRow], Callable[[int, Step], None]], list[ClassPrediction | ClassExplanation]]
+
+
+class Streams:
+    """The streams of the rows of a batch.
+
+    Args:
+        rows: Rows that are computed together.
+        compute: Computes rows; told of steps by ``on_step(row number, step)``.
+        context: Returns what an answer contains besides its result.
+    """
+
+    def __init__(
+        self, rows: Sequence[ClassifierRow], compute: Compute, context: Callable[[ClassifierRow], ClassContext]
+    ) -> None:
+        self._rows, self._compute, self._context = list(rows), compute, context
+        self._last: dict[int, bytes] = {}
+
+    def stream(self, number: int, emit: Emit) -> None:
+        """Pass the lines of a row to ``emit``; errors become the last line, except those of ``emit``."""
+        if not self._last:
+            self._run(_Reporter(self._rows[number], number, emit))
+        emit(self._last[number])
+
+    def _run(self, report: "_Reporter") -> None:
+        try:
+            results = self._compute(self._rows, report)
+        except Exception as error:
+            if len(self._rows) == 1:
+                self._last[0] = self._error(0, error)
+                return
+            # One row failed and took the others with it: compute rows one by one.
+            for number, row in enumerate(self._rows):
+                alone = Streams([row], self._compute, self._context)
+                alone._run(_Reporter(row, 0, report.emit if number == report.number else _nowhere))
+                self._last[number] = alone._last[0]
+            return
+        for number, result in enumerate(results):
+            self._last[number] = self._result(number, result)
+
+    def _result(self, number: int, result: ClassPrediction | ClassExplanation) -> bytes:
+        row = self._rows[number]
+        try:
+            return _line("result", complete=True, **explanation_document(row, result, self._context(row)))
+        except Exception as error:
+            return self._error(number, error)
+
+    def _error(self, number: int, error: Exception) -> bytes:
+        # The status 200 is already sent, so the error has to travel in the stream.
+        return _line("error", complete=False, **failure(error, self._rows[number].request.request_id)._asdict())
+
+
+def _nowhere(_: bytes) -> None:
+    """Drop a line: the reader of this row has not come yet."""
+
+
+class _Reporter:
+    """Emits the lines of one row while all rows are computed."""
+
+    def __init__(self, row: ClassifierRow, number: int, emit: Emit) -> None:
+        self._row, self.number, self.emit = row, number, emit
+        self._started = monotonic()
+        self._told = self._drawn = -float("inf")
+
+    def __call__(self, number: int, step: Step) -> None:
+        if number != self.number:
+            return
+        now = monotonic()
+        elapsed = now - self._started
+        if now - self._told >= PROGRESS_S or step.done == step.total:
+            self._told = now
+            remaining = elapsed * (step.total - step.done) / step.done if step.done else None
+            self.emit(
+                _line(
+                    "progress",
+                    done=step.done,
+                    total=step.total,
+                    elapsed_s=round(elapsed, 3),
+                    remaining_s=None if remaining is None else round(remaining, 3),
+                    numbers=dict(step.numbers),
+                )
+            )
+        if step.done and now - self._drawn >= PARTIAL_S:
+            self._drawn = now
+            values = self._row.prepared.on_image(step.map().numpy())
+            drawn = display_map(values, max_side=_SIDE).astype(np.float32)
+            self.emit(_line("partial", done=step.done, total=step.total, map=array_to_json(drawn)))
+
+
+def _line(event: str, **fields: Any) -> bytes:
+    return json.dumps({"event": event, **fields}).encode() + b"\n"

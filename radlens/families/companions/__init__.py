@@ -1,0 +1,48 @@
+"""Networks that methods need beside the model they explain, one file for each kind.
+
+A kind is registered by one line in `KINDS`; its module has a function ``load(path, model_input)`` that returns the
+network.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from radlens.datasets.model_input import ModelInput
+from radlens.errors import InvalidParameter
+
+__all__ = ["KINDS", "Companion", "load_companions"]
+
+KINDS: Mapping[str, str] = {"inpainter": "radlens.families.companions.inpainter"}
+"""Module of each kind of companion, by the name that questions use."""
+
+
+@dataclass(frozen=True, eq=False)
+class Companion:
+    """A companion for a model.
+
+    Attributes:
+        network: Network in evaluation mode.
+        origin: Name, version and hash of its bundle, for the record of the model.
+    """
+
+    network: Any
+    origin: Mapping[str, str]
+
+
+def load_companions(paths: Mapping[str, Path], model_input: ModelInput) -> dict[str, Companion]:
+    """Read companions for a model.
+
+    Args:
+        paths: Folder of the bundle of each companion by its kind.
+        model_input: Preprocessing of the model; that of a companion must be the same.
+
+    Raises:
+        InvalidParameter: A kind is unknown, or a companion expects other images.
+        BundleError: A bundle cannot be read.
+    """
+    if unknown := sorted(set(paths) - set(KINDS)):
+        raise InvalidParameter(f"companions must be of {', '.join(KINDS)}, got {', '.join(unknown)}")
+    return {kind: import_module(KINDS[kind]).load(path, model_input) for kind, path in paths.items()}
