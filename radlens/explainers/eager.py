@@ -64,7 +64,7 @@ class EagerClassifier(Model):
         self.dtype = next((value.dtype for value in self.module.parameters()), torch.float32)
         self.n_outputs = self._count_outputs()
         if not as_is:
-            self.module = logits_of_module(self.module, self._black)
+            self.module, _ = logits_of_module(self.module, self._black)
 
     def _count_outputs(self) -> int:
         try:

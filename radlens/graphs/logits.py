@@ -93,8 +93,10 @@ def logits_of_file(file: OnnxFile, images: np.ndarray) -> OnnxFile:
     return file
 
 
-def logits_of_module(module: nn.Module, images: Tensor) -> nn.Module:
-    """Return a module without the softmax or sigmoid at its end; the module itself if it has none.
+def logits_of_module(module: nn.Module, images: Tensor) -> tuple[nn.Module, str | None]:
+    """Return a module without the softmax or sigmoid at its end, and the kind of that end.
+
+    Without such an end, the module itself and None are returned.
 
     Args:
         module: Maps images to ``(b, n)``; in evaluation mode.
@@ -107,14 +109,14 @@ def logits_of_module(module: nn.Module, images: Tensor) -> nn.Module:
     with torch.no_grad(), _results_of_endings(module) as results, recorder:
         output = module(images[:2].clone())
     if not isinstance(output, Tensor) or output.ndim != 2:
-        return module
+        return module, None
     end = _end(output, recorder.step)
     if end.kind not in _ENDINGS:
         if not end.is_product:
             with torch.no_grad():
                 given = (torch.from_numpy(each.copy()).to(images) for each in probes(images[[0, -1]].float().numpy()))
                 _require_wide([module(each).numpy() for each in given])
-        return module
+        return module, None
     _require_classes(end.kind, output.shape[1])
     paths = [path for path, result in results if result is end.value]
     made = _without_layer(module, paths, [path for path, _ in results]) or _without_node(module)
@@ -131,7 +133,7 @@ def logits_of_module(module: nn.Module, images: Tensor) -> nn.Module:
             f"classes: bundle the network without it"
         )
     _tell(end.kind)
-    return made
+    return made, end.kind
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,18 @@ def test_a_layer_at_the_end_is_left_out(n_outputs, end, caplog):
     network = plain(n_outputs)
     whole = nn.Sequential(network, end).eval()
     before = whole(IMAGES)
+    made, ending = logits_of_module(whole, IMAGES)
     with torch.no_grad():
-        torch.testing.assert_close(logits_of_module(whole, IMAGES)(IMAGES), network(IMAGES))
+        torch.testing.assert_close(made(IMAGES), network(IMAGES))
+    assert ending in ("Sigmoid", "Softmax", "LogSoftmax")
+    assert ending in str(end)
     assert "is left out: radlens explains the logits before it" in caplog.text
     torch.testing.assert_close(whole(IMAGES), before)
     traced = as_module(torch.jit.trace(whole, IMAGES), IMAGES)
+    made, traced_ending = logits_of_module(traced, IMAGES)
     with torch.no_grad():
-        torch.testing.assert_close(logits_of_module(traced, IMAGES)(IMAGES), network(IMAGES))
+        torch.testing.assert_close(made(IMAGES), network(IMAGES))
+    assert traced_ending == ending
 
 
 def test_a_sigmoid_no_longer_makes_every_image_positive():
@@ -79,7 +84,9 @@ def test_networks_of_logits_are_left_alone():
         small[-1].bias.fill_(0.5)
     pooled = Then(nn.Conv2d(1, 3, 3), lambda x: x.mean((2, 3)))
     for network in (plain(1), small, pooled, Then(plain(2), lambda x: 2 * x)):
-        assert logits_of_module(network, IMAGES) is network
+        made, ending = logits_of_module(network, IMAGES)
+        assert made is network
+        assert ending is None
 
 
 PROBABILITIES = [

@@ -166,6 +166,7 @@ def bundle_classifier(
         layer=layer,
         training=training or {},
         parity={f"member-{number}": dict(each.errors) for number, each in enumerate(exported)},
+        left_out={f"member-{number}": each.ending for number, each in enumerate(opened) if each.ending is not None},
         randomisation=randomisation_record(modules[0], allowed, images[:1], layer, report, companions=companions)
         if can_randomise
         else {},
@@ -183,11 +184,13 @@ class _Opened:
         module: Module that can be compiled; None if the member is a file that radlens cannot differentiate.
         file: ONNX file; None for other members.
         reason: Reason why there is no module.
+        ending: What was left out at the end, such as ``"Softmax"``; None if nothing was.
     """
 
     module: nn.Module | None
     file: OnnxFile | None = None
     reason: str = ""
+    ending: str | None = None
 
     def outputs(self, images: Tensor) -> Any:
         """Return what the member computes from images."""
@@ -200,12 +203,13 @@ class _Opened:
 
 def _opened(member: Source, images: Tensor) -> _Opened:
     if form_of(member) != "onnx":
-        return _Opened(logits_of_module(evaluating_copy(as_module(member, images)), images))
+        module, ending = logits_of_module(evaluating_copy(as_module(member, images)), images)
+        return _Opened(module, ending=ending)
     file = logits_of_file(read_onnx(member, images), images.numpy())
     try:
-        return _Opened(OnnxModule(file, images), file)
+        return _Opened(OnnxModule(file, images), file, ending=file.ending)
     except BundleError as error:
-        return _Opened(None, file, str(error))
+        return _Opened(None, file, str(error), file.ending)
 
 
 def _exported(

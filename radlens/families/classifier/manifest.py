@@ -33,6 +33,8 @@ class ClassifierManifest(BundleManifest):
         form: form of the source model: ``"eager"``, ``"torchscript"`` or ``"onnx"``.
         layer: path of the module whose feature maps explain the model; None for the last feature maps.
         randomisation: result of :func:`radlens.evaluation.model_randomisation` for each method; empty if not measured.
+        left_out: what was left out at the end of a member, by member, such as ``{"member-0": "Softmax"}``: the graphs
+            give the logits before it.
         defaults: defaults of parameters that differ from those of the methods, by method.
         companions: name, version and bundle hash of each companion network, by its kind.
         task: `radlens.wire.CLASSIFICATION`.
@@ -47,6 +49,7 @@ class ClassifierManifest(BundleManifest):
     form: str
     layer: str | None = None
     randomisation: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     companions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     task: str = CLASSIFICATION
@@ -109,8 +112,8 @@ def _parse(document: dict[str, Any]) -> ClassifierManifest:
     if document["task"] != CLASSIFICATION:
         raise ValueError(f"task must be {CLASSIFICATION!r}, got {document['task']!r}")
     tuples = {name: tuple(document[name]) for name in ("classes", "graphs", "explainers")}
-    # Bundles from before companions were recorded have none.
-    document = {"companions": {}, **document}
+    # Older bundles state neither companions nor what was left out.
+    document = {"companions": {}, "left_out": {}, **document}
     known = {f.name: document[f.name] for f in fields(ClassifierManifest)}
     return ClassifierManifest(**(known | tuples | {"input": ModelInput.from_json(document["input"])}))
 

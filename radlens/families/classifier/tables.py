@@ -57,10 +57,11 @@ def causal_tables(record: Mapping[str, Any] | None) -> list[Table | str]:
 
 
 def bundle_tables(parity: Mapping[str, Any], manifest: Any) -> list[Table | str]:
-    """Return the errors of the graphs, and the methods that the graphs allow."""
+    """Return the errors of the graphs, what was left out of the network, and the methods that the graphs allow."""
     rows = [(member, graph, f"{error:.1e}") for member, errors in parity.items() for graph, error in errors.items()]
     return [
         Table("Graphs in float32 against float64", ("member", "graph", "relative error"), rows),
+        *(f"{member} ended in a {kind.lower()}, which was left out" for member, kind in manifest.left_out.items()),
         *causal_tables(manifest.training.get("causal")),
         f"methods: {', '.join(manifest.explainers)}",
         *(f"not {method}: {escape(reason)}" for method, reason in manifest.refused.items()),

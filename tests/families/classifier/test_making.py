@@ -12,12 +12,20 @@ from radlens import explainers
 from radlens.datasets import ModelInput
 from radlens.errors import BundleError, InvalidInput
 from radlens.explainers.eager import EagerClassifier
-from radlens.families import load
+from radlens.families import family_of, load
 from radlens.families.classifier import open_model
 from radlens.families.classifier.making import TRACED, allowed_methods, bundle_classifier, randomisation_record
 from radlens.families.classifier.manifest import ClassifierBundle
 
 INPUT = ModelInput((24, 20))
+
+EXPORT = {
+    "dynamo": False,
+    "input_names": ["x"],
+    "output_names": ["y"],
+    "dynamic_axes": {"x": {0: "b"}, "y": {0: "b"}},
+}
+"""How a network is exported."""
 
 
 class Network(nn.Module):
@@ -74,6 +82,24 @@ def test_the_traced_module_gives_the_logits_of_each_member(made):
     found = torch.jit.load(made.path / TRACED)(images)
     torch.testing.assert_close(found, Network(0)(images).detach()[:, None])
     assert TRACED in made.manifest.files
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # this exporter is announced to go
+def test_a_bundle_states_what_was_left_out_of_each_member(made, tmp_path):
+    """Of modules and of ONNX files; members without a softmax are not mentioned, nor are they in older bundles."""
+    network, softmax = Network(1), nn.Sequential(Network(0), nn.Softmax(1))
+    torch.onnx.export(softmax, torch.zeros(2, 1, 24, 20), tmp_path / "m.onnx", **EXPORT)
+    torch.jit.trace(softmax, torch.zeros(2, 1, 24, 20)).save(tmp_path / "m.ts")
+    members = [tmp_path / "m.onnx", network, softmax, tmp_path / "m.ts"]
+    given = {"name": "tiny", "version": "1.0", "classes": ("benign", "malignant"), "model_input": INPUT}
+    bundle = load(bundle_classifier(members, tmp_path / "bundle", **given).path)
+    assert bundle.manifest.left_out == {f"member-{number}": "Softmax" for number in (0, 2, 3)}
+    assert "member-2 ended in a softmax, which was left out" in family_of(bundle.manifest.task).bundle_tables(bundle)
+    assert made.manifest.left_out == {}
+    document = json.loads((bundle.path / "bundle.json").read_text())
+    del document["left_out"]
+    (bundle.path / "bundle.json").write_text(json.dumps(document))
+    assert ClassifierBundle.load(bundle.path).manifest.left_out == {}
 
 
 @pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "cam", "integrated_gradients"])
