@@ -6,6 +6,7 @@ and numbers classes in the order in which the process made them. The first is le
 
 import io
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -25,7 +26,9 @@ _CODE = (".py", ".pkl")
 
 def save_traced(module: nn.Module, images: Tensor, file: Path) -> None:
     """Trace a module in evaluation mode with example ``images`` and write it to ``file``."""
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Of sizes that a trace fixes; who writes the file compares it with the module.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         # The first class of a name has no number, so another trace takes all names beforehand.
         torch.jit.trace(module, images, check_trace=False)
         traced = torch.jit.trace(module, images, check_trace=False)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.onnx import OnnxExporterError
 
 from radlens.engines.golden import Golden
-from radlens.errors import InvalidInput
+from radlens.errors import InvalidInput, UnsupportedOperation
 from radlens.graphs.precision import EXACT_TYPES, in_type
 from radlens.graphs.tracing import dynamic_batch, quiet, stand_in
 from radlens.graphs.turned_kernels import store_kernels_once
@@ -103,11 +104,20 @@ class CompiledGraph(nn.Module):
 
         Raises:
             InvalidInput: there are no golden values, because the graph is not finite for random inputs.
+            UnsupportedOperation: torch cannot write an operation of the graph as ONNX.
         """
         golden = golden or self.golden()
         size = sum(buffer.numel() * buffer.element_size() for buffer in self.graph_module.buffers())
         with torch.no_grad(), quiet():
-            program = torch.onnx.export(
+            program = self._program()
+            assert program is not None, "the exporter returns a program if it is not given a path"
+            store_kernels_once(program.model)
+            program.save(path, external_data=size > EMBEDDED_LIMIT)
+        golden.save(Path(path))
+
+    def _program(self) -> Any:
+        try:
+            return torch.onnx.export(
                 self.graph_module,
                 tuple(stand_in(x, self._device()) for x in self.examples),
                 input_names=self.input_names,
@@ -117,10 +127,13 @@ class CompiledGraph(nn.Module):
                 dynamo=True,
                 verbose=False,
             )
-            assert program is not None, "the exporter returns a program if it is not given a path"
-            store_kernels_once(program.model)
-            program.save(path, external_data=size > EMBEDDED_LIMIT)
-        golden.save(Path(path))
+        except OnnxExporterError as error:
+            # The innermost cause names the operation.
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = " ".join(str(cause).split())[:200]
+            raise UnsupportedOperation(f"the graph must have operations that ONNX has: {reason}") from error
 
     def _device(self) -> torch.device:
         return next((buffer.device for buffer in self.graph_module.buffers()), torch.device("cpu"))

@@ -18,7 +18,7 @@ from radlens.graphs.onnx_file import OnnxFile
 from radlens.graphs.onnx_module import OnnxModule
 from radlens.graphs.tracing import quiet
 
-__all__ = ["FORMS", "as_module", "form_of", "read_onnx"]
+__all__ = ["FORMS", "as_module", "form_of", "read_onnx", "scripted"]
 
 FORMS = ("eager", "torchscript", "onnx")
 """Forms of a model."""
@@ -67,11 +67,14 @@ def as_module(source: Source, images: Tensor) -> nn.Module:
     if form == "eager":
         assert isinstance(source, nn.Module), "only modules are eager"
         return source.eval()
-    if isinstance(source, torch.jit.ScriptModule):
-        return _unscripted(source.eval(), images)
     if form == "onnx":
         return OnnxModule(read_onnx(source, images), images)
-    return _unscripted(_scripted(_existing(source)), images)
+    return _unscripted(scripted(source), images)
+
+
+def scripted(source: Any) -> nn.Module:
+    """Return a TorchScript module, or read one from its file, in evaluation mode."""
+    return source.eval() if isinstance(source, torch.jit.ScriptModule) else _scripted(_existing(source))
 
 
 def read_onnx(source: Any, images: Tensor) -> OnnxFile:
@@ -94,7 +97,7 @@ def _scripted(path: Path) -> nn.Module:
     return module.eval()
 
 
-def _unscripted(scripted: nn.Module, images: Tensor) -> nn.Module:
+def _unscripted(script: nn.Module, images: Tensor) -> nn.Module:
     """Convert TorchScript to a graph, and check that the graph computes the same outputs."""
     kept: list[Any] = []
 
@@ -107,14 +110,19 @@ def _unscripted(scripted: nn.Module, images: Tensor) -> nn.Module:
 
     with torch.no_grad(), quiet():
         try:
-            Converter(scripted, (images,), {}).convert()  # type: ignore[arg-type]  # what jit.load returns is one
+            Converter(script, (images,), {}).convert()  # type: ignore[arg-type]  # what jit.load returns is one
         except _Converted:
             pass
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UnsupportedOperation(f"TorchScript must be convertible to a graph, got {reason}") from error
-        module: nn.Module = kept[0].eval()
-        if not torch.allclose(module(images), scripted(images), rtol=_AGREEMENT, atol=_AGREEMENT):
+        module: torch.fx.GraphModule = kept[0].eval()
+        # Branches and loops hold graphs of their own.
+        if any(isinstance(part, torch.fx.GraphModule) for part in module.children()):
+            raise UnsupportedOperation(
+                "TorchScript must compute the same operations for all data, got a choice of paths"
+            )
+        if not torch.allclose(module(images), script(images), rtol=_AGREEMENT, atol=_AGREEMENT):
             raise UnsupportedOperation("TorchScript must be convertible to a graph, got one with other outputs")
     return module
 

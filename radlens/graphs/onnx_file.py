@@ -5,7 +5,7 @@ in whether the batch is dynamic. Here they become graphs of one form, which are 
 itself: what reads a file must never be its own judge.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, compose, helper, inliner, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, inliner, numpy_helper
 
 from radlens.engines.golden import MAX_VALUE_ERROR, relative_error
 from radlens.engines.onnxruntime import cpu_session
@@ -290,11 +290,10 @@ def _equal(found: np.ndarray, expected: np.ndarray, tolerance: float = _AGREEMEN
 
 def _in_our_form(model: ModelProto, layout: str, image: Sequence[int], output: Sequence[int]) -> ModelProto:
     """Return a graph from ``images`` to ``output`` with shapes that are known but for the batch."""
-    if {INPUT, OUTPUT} & set(_names(model.graph)):
-        model = compose.add_prefix(model, "file/")
     made = ModelProto()
     made.CopyFrom(model)
-    graph, weights = made.graph, {tensor.name for tensor in model.graph.initializer}
+    _free(made.graph, (INPUT, OUTPUT))
+    graph, weights = made.graph, {tensor.name for tensor in made.graph.initializer}
     (source,), (result,) = [v.name for v in graph.input if v.name not in weights], [v.name for v in graph.output]
     back = [int(axis) for axis in np.argsort(_AXES[layout])]
     first = (
@@ -312,6 +311,28 @@ def _in_our_form(model: ModelProto, layout: str, image: Sequence[int], output: S
     # Before version 4, weights had to be listed among the inputs.
     made.ir_version = max(made.ir_version, 4)
     return made
+
+
+def _free(graph: GraphProto, names: Sequence[str]) -> None:
+    """Rename the values of a graph that have one of ``names``."""
+    taken, others = set(_names(graph)), {}
+    for name in taken.intersection(names):
+        others[name] = f"file/{name}"
+        while others[name] in taken:
+            others[name] = f"file/{others[name]}"
+    if others:
+        _rename(graph, others)
+
+
+def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
+    # The branches of If and the bodies of loops also use values of the graph around them.
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for used in (node.input, node.output):
+            used[:] = [names.get(name, name) for name in used]
+        for inner in _subgraphs(node):
+            _rename(inner, names)
 
 
 def _names(graph: GraphProto) -> Iterator[str]:

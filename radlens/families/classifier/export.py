@@ -35,11 +35,13 @@ class ExportReport:
         graphs: names of the written graphs.
         missing: reason why a graph could not be written, by name.
         errors: relative error of each compiled graph in float32 against float64, the largest of its outputs, by name.
+        is_black_box: whether the prediction is a file that radlens did not compile.
     """
 
     graphs: tuple[str, ...]
     missing: Mapping[str, str]
     errors: Mapping[str, float]
+    is_black_box: bool = False
 
 
 def export_classifier(
@@ -115,7 +117,8 @@ def export_black_box(file: OnnxFile, folder: Path, prefix: str, examples: Tensor
     golden.save(path)
     missing = {name: reason for name in asks.answerable({}) if name != asks.PREDICTION}
     (values,) = golden.outputs.values()
-    return ExportReport((asks.PREDICTION,), missing, {asks.PREDICTION: relative_error(expected, values)})
+    error = relative_error(expected, values)
+    return ExportReport((asks.PREDICTION,), missing, {asks.PREDICTION: error}, is_black_box=True)
 
 
 def _of_torch(path: Path, inputs: Mapping[str, np.ndarray], expected: np.ndarray, tolerance: float) -> Golden | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +27,9 @@ from radlens.families.classifier.lesions import CAUSAL, lesion_record
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
 from radlens.graphs import asks
+from radlens.graphs.black_box import onnx_of_module
 from radlens.graphs.classifier import classifier_graphs
-from radlens.graphs.forms import as_module, form_of, read_onnx
+from radlens.graphs.forms import as_module, form_of, read_onnx, scripted
 from radlens.graphs.logits import logits_of_file, logits_of_module
 from radlens.graphs.onnx_file import OnnxFile
 from radlens.graphs.onnx_module import OnnxModule
@@ -96,7 +98,8 @@ def bundle_classifier(
     """Create a bundle of one classifier or of an ensemble.
 
     A softmax or sigmoid at the end of a member is left out. An ONNX file that radlens cannot differentiate is bundled
-    as it is, with the methods that need nothing but predictions.
+    as it is, and a module or TorchScript file that cannot be compiled is bundled as the ONNX file that torch writes of
+    it, with the methods that need nothing but predictions.
 
     Args:
         members: modules, or TorchScript or ONNX files; ``docs/models.md`` lists the methods that each form allows.
@@ -121,7 +124,7 @@ def bundle_classifier(
         InvalidInput: There are no members, the classes do not fit the outputs, the folder is not empty, or a member
             does not map images to logits and no logits are found in it.
         BundleError: A file cannot be read, or a written form computes other values than the member.
-        UnsupportedOperation: The prediction of a member cannot be compiled.
+        UnsupportedOperation: A member can neither be compiled nor written as ONNX.
     """
     report = on_progress or (lambda stage, done, total: None)
     folder = _emptied(folder)
@@ -130,22 +133,21 @@ def bundle_classifier(
     images = _examples(examples, model_input)
     forms = [form_of(member) for member in members]
     form = "onnx" if "onnx" in forms else forms[0]
-    opened = [_opened(member, images) for member in members]
-    n_outputs = _n_outputs(opened[0], images, classes)
     exported: list[ExportReport] = []
-    for number, member in enumerate(opened):
-        progress = partial(_compiling, report, number, len(opened))
-        how: dict[str, Any] = {"n_outputs": n_outputs, "layer": layer, "companions": companions}
-        exported.append(_exported(member, folder, f"member-{number}", images, how, progress))
+    with tempfile.TemporaryDirectory() as scratch:
+        opened = [_opened(member, images, Path(scratch, str(number))) for number, member in enumerate(members)]
+        n_outputs = _n_outputs(opened[0], images, classes)
+        for number, member in enumerate(opened):
+            progress = partial(_compiling, report, number, len(opened))
+            how: dict[str, Any] = {"n_outputs": n_outputs, "layer": layer, "companions": companions}
+            exported.append(_exported(member, folder, f"member-{number}", images, how, progress))
     modules = [each.module for each in opened if each.module is not None]
-    if form != "onnx":
+    if form != "onnx" and not any(each.is_black_box for each in exported):
         write_traced(folder / TRACED, modules, images)
     if domain is not None:
         domain.save(folder / DOMAIN)
     names = tuple(each for each in exported[0].graphs if all(each in other.graphs for other in exported))
     missing = {graph: reason for each in reversed(exported) for graph, reason in each.missing.items()}
-    if "prediction" not in names:
-        raise UnsupportedOperation(f"the network must be one that can be compiled: {missing['prediction']}")
     paths = {graph: folder / f"member-0.{graph}.onnx" for graph in names}
     # torch opens graphs at once; measuring every engine would take longer than the test of a method.
     classifier = GraphClassifier(paths, n_outputs, model_input.image_shape, engine="torch")
@@ -181,58 +183,77 @@ class _Opened:
     """A member, without a softmax or sigmoid at its end.
 
     Attributes:
-        module: Module that can be compiled; None if the member is a file that radlens cannot differentiate.
-        file: ONNX file; None for other members.
+        module: Module; None if there is only a file, which radlens cannot differentiate.
+        as_file: Function that returns the member as an ONNX file.
         reason: Reason why there is no module.
         ending: What was left out at the end, such as ``"Softmax"``; None if nothing was.
     """
 
     module: nn.Module | None
-    file: OnnxFile | None = None
+    as_file: Callable[[], OnnxFile]
     reason: str = ""
     ending: str | None = None
 
     def outputs(self, images: Tensor) -> Any:
         """Return what the member computes from images."""
         if self.module is None:
-            assert self.file is not None, "only a file has no module"
-            return torch.from_numpy(self.file.run(images.numpy()))
+            return torch.from_numpy(self.as_file().run(images.numpy()))
         with torch.no_grad():
             return self.module.eval()(images.clone())
 
 
-def _opened(member: Source, images: Tensor) -> _Opened:
-    if form_of(member) != "onnx":
+def _opened(member: Source, images: Tensor, scratch: Path) -> _Opened:
+    """Open a member; files that are written for it lie in the folder ``scratch``."""
+    form = form_of(member)
+    if form == "onnx":
+        file = logits_of_file(read_onnx(member, images), images.numpy())
+        try:
+            return _Opened(OnnxModule(file, images), lambda: file, ending=file.ending)
+        except BundleError as error:
+            return _Opened(None, lambda: file, str(error), file.ending)
+    if form == "eager":
         module, ending = logits_of_module(evaluating_copy(as_module(member, images)), images)
-        return _Opened(module, ending=ending)
-    file = logits_of_file(read_onnx(member, images), images.numpy())
+        return _Opened(module, lambda: _written(module, images, scratch), ending=ending)
+    script = scripted(member)
     try:
-        return _Opened(OnnxModule(file, images), file, ending=file.ending)
-    except BundleError as error:
-        return _Opened(None, file, str(error), file.ending)
+        module, ending = logits_of_module(evaluating_copy(as_module(script, images)), images)
+    except UnsupportedOperation as error:
+        file, reason = logits_of_file(_written(script, images, scratch), images.numpy()), str(error)
+        return _Opened(None, lambda: file, reason, file.ending)
+
+    def as_file() -> OnnxFile:
+        # The script still has the end that the module does not.
+        found = _written(script, images, scratch)
+        return found if ending is None else logits_of_file(found, images.numpy())
+
+    return _Opened(module, as_file, ending=ending)
+
+
+def _written(module: nn.Module, images: Tensor, scratch: Path) -> OnnxFile:
+    scratch.mkdir()
+    # Messages name the file.
+    return onnx_of_module(module, images, scratch / "the network")
 
 
 def _exported(
     member: _Opened, folder: Path, prefix: str, images: Tensor, how: Mapping[str, Any], report: Callable[..., None]
 ) -> ExportReport:
-    """Write the graphs of a member: those that can be compiled, or the prediction of an ONNX file as it is."""
+    """Write the graphs of a member: those that can be compiled, or the prediction as ONNX Runtime computes it."""
     reason = member.reason
     if member.module is not None:
-        found = export_classifier(
-            classifier_graphs(member.module, images, **how),
-            folder,
-            prefix,
-            images,
-            how["n_outputs"],
-            on_progress=report,
-        )
-        if member.file is None or asks.PREDICTION in found.graphs:
+        graphs = classifier_graphs(member.module, images, **how)
+        found = export_classifier(graphs, folder, prefix, images, how["n_outputs"], on_progress=report)
+        if asks.PREDICTION in found.graphs:
             return found
         reason = found.missing[asks.PREDICTION]
-    assert member.file is not None, "only a file has no module"
-    return export_black_box(
-        member.file, folder, prefix, images, f"radlens cannot differentiate {member.file.path.name}: {reason}"
-    )
+    try:
+        file = member.as_file()
+    except UnsupportedOperation as error:
+        raise UnsupportedOperation(
+            f"the network must be one that can be compiled or written as ONNX: {reason}; {error}"
+        ) from error
+    reason = f"radlens cannot differentiate {file.path.name}: {reason}"
+    return export_black_box(file, folder, prefix, images, reason)
 
 
 class _Members(nn.Module):
@@ -249,7 +270,7 @@ class _Members(nn.Module):
 
 
 def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> None:
-    """Write all members as one TorchScript module.
+    """Write all members as one TorchScript module; leave it out where a trace cannot compute batches of other sizes.
 
     Raises:
         BundleError: The outputs of the module differ from those of the members.
@@ -258,7 +279,15 @@ def write_traced(file: Path, modules: Sequence[nn.Module], images: Tensor) -> No
     save_traced(members, images, file)
     with torch.no_grad():
         # A batch of another size than the traced one, which a trace may have fixed.
-        found, expected = torch.jit.load(file)(images[:1]).numpy(), members(images[:1]).numpy()
+        expected = members(images[:1]).numpy()
+        try:
+            found = torch.jit.load(file)(images[:1]).numpy()
+        except RuntimeError:
+            found = expected[:0]
+        if found.shape != expected.shape:
+            log.warning("no traced module is bundled: a trace of the network computes batches of %d only", len(images))
+            file.unlink()
+            return
     error = relative_error(found, expected)
     if not error <= _TRACED_ERROR:
         raise BundleError(f"the traced module must be within {_TRACED_ERROR:g} of its members, got {error:.1e}")

@@ -14,7 +14,13 @@ from radlens.errors import BundleError, InvalidInput
 from radlens.explainers.eager import EagerClassifier
 from radlens.families import family_of, load
 from radlens.families.classifier import open_model
-from radlens.families.classifier.making import TRACED, allowed_methods, bundle_classifier, randomisation_record
+from radlens.families.classifier.making import (
+    TRACED,
+    allowed_methods,
+    bundle_classifier,
+    randomisation_record,
+    write_traced,
+)
 from radlens.families.classifier.manifest import ClassifierBundle
 
 INPUT = ModelInput((24, 20))
@@ -100,6 +106,23 @@ def test_a_bundle_states_what_was_left_out_of_each_member(made, tmp_path):
     del document["left_out"]
     (bundle.path / "bundle.json").write_text(json.dumps(document))
     assert ClassifierBundle.load(bundle.path).manifest.left_out == {}
+
+
+# The 480 values of an image can be seen as 4 images, not as 3.
+@pytest.mark.parametrize("n_images", [3, 4])
+def test_a_trace_that_fixes_the_batch_is_left_out(n_images, tmp_path, caplog, recwarn):
+    """The graphs compute every batch; nothing is said about the internals of a trace."""
+
+    class Turned(Network):
+        def forward(self, images):
+            # The trace keeps the number.
+            return self.head(self.features(images).view(int(images.shape[0]), 6, -1).mean(dim=2))
+
+    file = tmp_path / TRACED
+    write_traced(file, [Turned(0)], torch.randn(n_images, 1, 24, 20))
+    assert not file.exists()
+    assert f"a trace of the network computes batches of {n_images} only" in caplog.text
+    assert not [each for each in recwarn if issubclass(each.category, torch.jit.TracerWarning)]
 
 
 @pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "cam", "integrated_gradients"])
