@@ -185,13 +185,14 @@ def measure_bundling(side: int) -> dict[str, Any]:
     given: dict[str, Any] = {"spatial_dims": 2, "n_input_channels": 3, "num_classes": 2, "conv1_t_stride": 2}
     network = _calibrated(resnet50(**given, shortcut_type="B"), side)
     stages: dict[str, float] = {}
-    last = ["preparing", _cpu_seconds()]
+    current, since = "preparing", _cpu_seconds()
 
     def report(stage: str, done: float, total: float) -> None:
         # The time since the last call belongs to the stage that it named.
+        nonlocal current, since
         now = _cpu_seconds()
-        stages[last[0]] = stages.get(last[0], 0.0) + now - last[1]
-        last[:] = [stage, now]
+        stages[current] = stages.get(current, 0.0) + now - since
+        current, since = stage, now
 
     memory, used, started = PeakMemory(), _cpu_seconds(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -57,6 +57,7 @@ LONG = (
     "families/classifier/test_classifier_model.py",
     "graphs/test_asks.py",
     "families/classifier/test_making.py",
+    "families/classifier/test_black_boxes.py",
     "studies/test_reproduction.py",
     "domain/test_findings.py",
     "phantoms/test_exposures.py",
