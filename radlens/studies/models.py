@@ -19,6 +19,7 @@ from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.manifest import ClassifierBundle
 from radlens.families.classifier.model import EnsembleClassifier, GraphClassifier
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run
+from radlens.graphs import asks
 from radlens.networks import ClassifierNetwork
 
 __all__ = ["LAYER", "NETWORK_TITLES", "StudyModel", "bundle_model", "class_methods", "is_bundle", "run_model"]
@@ -87,8 +88,13 @@ class StudyModel:
 
 
 def class_methods() -> tuple[str, ...]:
-    """Return the names of all methods that explain classes."""
-    return tuple(name for name in names() if get(name).for_classes)
+    """Return the names of all methods that explain classes and need no network beside the classifier."""
+    return tuple(name for name in names() if get(name).for_classes and not _companions(name))
+
+
+def _companions(method: str) -> set[str]:
+    asked = [asks.spec(need) for need in get(method).needs if need != asks.SCORE]
+    return {companion for each in asked for companion in each.companions}
 
 
 def is_bundle(folder: Path) -> bool:

@@ -68,7 +68,7 @@ def test_a_bundle_comes_back_as_it_was_made(made):
     assert isinstance(loaded, ClassifierBundle)
     assert loaded.manifest == made.manifest
     assert loaded.manifest.graphs == ("prediction", "gradient", "guided", "features", "deep_lift")
-    assert set(loaded.manifest.explainers) == set(explainers.names()) - {"omig", "sensitivity"}
+    assert set(loaded.manifest.explainers) == set(explainers.names()) - {"omig", "sensitivity", "counterfactual"}
     assert loaded.manifest.defaults == {"occlusion": {"window": 2, "stride": 1}}
     images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(open_model(loaded).outputs(images), Network(0)(images).detach(), rtol=1e-4, atol=1e-5)
@@ -180,7 +180,10 @@ def test_cam_is_refused_where_the_head_is_none():
     graphs = ("prediction", "gradient", "guided", "features", "deep_lift")
     allowed, refused = allowed_methods(model, torch.ones(1, 1, 24, 20), graphs, {})
     assert "grad_cam" in allowed
-    assert refused == {"cam": "cam must be given a network of global average pooling and one dense layer"}
+    assert refused == {
+        "cam": "cam must be given a network of global average pooling and one dense layer",
+        "counterfactual": "it needs a companion network, inpainter, which the bundle does not have",
+    }
 
 
 def test_a_network_that_cannot_be_randomised_has_no_record():
