@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,13 @@ from radlens.errors import InvalidParameter
 from radlens.evaluation.lesion_removal import removal_record, without_piece
 from radlens.phantoms import mammogram, ultrasound
 
-__all__ = ["CAUSAL", "N_IMAGES", "lesion_record"]
+__all__ = ["CAUSAL", "LESIONS", "N_IMAGES", "lesion_record"]
 
 CAUSAL = "causal"
 """Key of the causal record in the training record of a bundle."""
+
+LESIONS = ("malignant", "mass")
+"""Classes of images with a lesion that can be removed."""
 
 N_IMAGES = 24
 """Number of images that an export measures."""
@@ -37,26 +40,29 @@ def lesion_record(
     model_input: ModelInput,
     *,
     n: int = N_IMAGES,
-    p_calcifications: float = 0.3,
+    category: str = "malignant",
+    lesions: Mapping[str, Any] | None = None,
     seed: int = _SEED,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure how removing a malignant lesion changes the score, beside removing healthy tissue.
+    """Measure how removing a lesion changes the score, beside removing healthy tissue.
 
     Args:
         probabilities: function from images ``(b, c, h, w)`` to the probability of each class, ``(b, classes)``.
-        positive: index of the class "malignant".
+        positive: index of the class ``category``.
         task: "ultrasound", "patches" or "mammograms".
         model_input: preprocessing of the model.
         n: number of images, at least 2.
-        p_calcifications: share of simulated mammographic lesions that are calcifications.
+        category: class of the simulated images with a lesion.
+        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`; None for its
+            defaults.
         seed: seed of the images.
         on_progress: callback ``on_progress(stage, done, total)``.
 
     Raises:
         InvalidParameter: the task has no simulator, or ``n`` is below 2.
     """
-    draw = _draws(task, model_input, p_calcifications)
+    draw = _draws(task, model_input, category, lesions or {})
     if n < 2:
         raise InvalidParameter(f"number of images must be at least 2, got {n}")
     report = on_progress or (lambda stage, done, total: None)
@@ -79,20 +85,22 @@ def _log_odds(probability: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def _draws(task: str, model_input: ModelInput, p_calcifications: float) -> Callable[[tuple[int, ...]], _Pair]:
+def _draws(
+    task: str, model_input: ModelInput, category: str, lesions: Mapping[str, Any]
+) -> Callable[[tuple[int, ...]], _Pair]:
     shape = model_input.shape
 
     def scan(seed: tuple[int, ...]) -> _Pair:
-        image = ultrasound.sample("malignant", image_shape=shape, seed=seed)
-        healthy = ultrasound.sample("malignant", image_shape=shape, removed=True, seed=seed).pixels
+        image = ultrasound.sample(category, image_shape=shape, seed=seed)
+        healthy = ultrasound.sample(category, image_shape=shape, removed=True, seed=seed).pixels
         return image.pixels, healthy, without_piece(healthy, image.mask, np.ones(shape, bool), same_depth=True)
 
     def breast(seed: tuple[int, ...]) -> _Pair:
-        how: dict[str, Any] = {"image_shape": shape, "p_calcifications": p_calcifications, "seed": seed}
+        how: dict[str, Any] = {"image_shape": shape, **lesions, "seed": seed}
         make: Callable[..., Any] = mammogram.sample
         if task == "patches":
             make, how["spacing_mm"] = mammogram.sample_patch, mammogram.PATCH_SPACING_MM
-        image, healthy = make("malignant", **how), make("malignant", removed=True, **how).pixels
+        image, healthy = make(category, **how), make(category, removed=True, **how).pixels
         return image.pixels, healthy, without_piece(healthy, image.lesion_mask, image.breast, same_depth=False)
 
     known = {"ultrasound": scan, "patches": breast, "mammograms": breast}

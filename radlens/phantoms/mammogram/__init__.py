@@ -12,9 +12,10 @@ from radlens.phantoms.mammogram.lesions import (
     Calcifications,
     Lesion,
     Mass,
+    Masses,
     sample_lesion,
 )
-from radlens.phantoms.mammogram.sampling import batches, patch_batches, sample, sample_patch
+from radlens.phantoms.mammogram.sampling import CATEGORIES, batches, patch_batches, sample, sample_patch
 from radlens.phantoms.mammogram.simulation import (
     FIELD_HEIGHT_MM,
     PATCH_SPACING_MM,
@@ -28,6 +29,7 @@ from radlens.phantoms.mammogram.simulation import (
 __all__ = [
     "CALCIFICATION_ODDS",
     "CALCIFICATION_SHAPES",
+    "CATEGORIES",
     "CLASSES",
     "DENSITIES",
     "DISTRIBUTIONS",
@@ -44,6 +46,7 @@ __all__ = [
     "Lesion",
     "Mammogram",
     "Mass",
+    "Masses",
     "Patch",
     "batches",
     "patch_batches",
