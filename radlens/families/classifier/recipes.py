@@ -228,9 +228,9 @@ _MASSES = ClassifierPreset(
     zoom=0.1,
     p_calcifications=0.0,
     warm_up=WarmUp(epochs=10, shape=(224, 224), n_patches=50_000),
-    remark="the numbers of images are those of the paper, 1231 scans with masses and 2000 healthy ones for training, of "
-    "which a fifth validates, and 334 and 778 for the test; simulated images have both classes equally often; angle of "
-    "rotations, zoom, patience and the training on patches are ours, since the paper does not state them",
+    remark="the numbers of images are those of the paper, 1231 scans with masses and 2000 healthy ones for training, "
+    "of which a fifth validates, and 334 and 778 for the test; simulated images have both classes equally often; angle "
+    "of rotations, zoom, patience and the training on patches are ours, since the paper does not state them",
 )
 _SHORT: dict[str, Any] = {
     "schedule": "one-cycle",
@@ -256,8 +256,8 @@ _SMALL_MASSES: dict[str, Any] = {
     "flips": (0,),
     "rotation": 0.0,
     "zoom": 0.0,
-    "remark": "288x224 pixels of the breast, mirrored up and down at random, the learning rate raised and lowered once, "
-    "after patches at the same pixel spacing; the preset paper has the paper's 576x448 pixels and recipe",
+    "remark": "288x224 pixels of the breast, mirrored up and down at random, the learning rate raised and lowered "
+    "once, after patches at the same pixel spacing; the preset paper has the paper's 576x448 pixels and recipe",
 }
 
 CLASSIFIER_PRESETS: dict[str, dict[str, ClassifierPreset]] = {
