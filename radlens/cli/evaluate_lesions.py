@@ -44,7 +44,7 @@ def evaluate_lesions(model: Path, output: Path | None, *, n: int, seed: int, eng
         category = opened.classes[opened.positive]
         if task is None or category not in LESIONS:
             raise InvalidParameter(
-                f"--causal needs a model of {' or '.join(LESIONS)} lesions whose images radlens simulates, got one of "
+                f"--causal needs a model of malignant lesions or masses whose images radlens simulates, got one of "
                 f"{', '.join(opened.classes)}; name the images with --task if the model does not state them"
             )
         record = lesion_record(

@@ -1,7 +1,7 @@
 """Measures of counterfactual images and of the masks of what they changed.
 
 The names are those of the literature on counterfactual explanations: Verma et al., "Counterfactual explanations and
-algorithmic recourses for machine learning: a review", ACM Computing Surveys 56 (2024), 312, section 4.
+algorithmic recourses for machine learning: a review", ACM Computing Surveys 56 (2024), 312.
 """
 
 from __future__ import annotations

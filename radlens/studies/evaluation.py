@@ -12,6 +12,8 @@ from radlens import explainers
 from radlens.errors import InvalidParameter
 from radlens.evaluation import Classification, Randomisation
 from radlens.explainers import Explainer, probabilities
+from radlens.families.classifier.recipes import lesion_options
+from radlens.families.classifier.training_data import MASS
 from radlens.figures import (
     LIMITS_PATIENTS,
     LIMITS_SIMULATED,
@@ -122,16 +124,18 @@ def source_of(
         raise InvalidParameter(
             f"task must be patches, mammograms or ultrasound, got {task}; the model does not state one"
         )
-    negative = "benign" if task == "ultrasound" or data == "cbis-ddsm-patches" else "normal"
+    classes = ("benign" if task == "ultrasound" or data == "cbis-ddsm-patches" else "normal", "malignant")
+    if model.classes[model.positive] == MASS:
+        classes = ("healthy", "mass")
     return CaseSource(
         task=task,  # type: ignore[arg-type]  # checked above
         input=model.input,
-        classes=(negative, "malignant"),
+        classes=classes,
         data=data,
         root=root,
         part=part,
         n_simulated=n_simulated,
-        p_calcifications=model.record.get("preset", {}).get("p_calcifications", 0.3),
+        **lesion_options(model.record.get("preset", {})),
     )
 
 

@@ -21,6 +21,7 @@ from radlens.phantoms.fields import pair
 from radlens.pools import process_pool
 
 __all__ = [
+    "MASS",
     "PARTS",
     "TASK_DATA",
     "ImageSet",
@@ -35,6 +36,9 @@ __all__ = [
 
 PARTS = ("training", "validation", "test")
 """Sets without common images, and for a data set without common patients."""
+
+MASS = "mass"
+"""Positive class of recipes for masses, benign or malignant."""
 
 WARM_UP = "patches"
 """Set of patches for the warm-up of whole-image networks."""
@@ -90,11 +94,16 @@ def classes_of(preset: ClassifierPreset, data: str | None) -> tuple[str, str]:
 
 
 def require_data(preset: ClassifierPreset, data: str | None, root: str | Path | None) -> None:
-    """Check that a data set fits the task, and that it is given along with its folder.
+    """Check that a data set fits the recipe, and that it is given along with its folder.
 
     Raises:
-        InvalidParameter: The data set does not fit the task, or one of data and root is missing.
+        InvalidParameter: The data set does not fit the recipe, or one of data and root is missing.
     """
+    if data is not None and preset.classes[1] == MASS:
+        raise InvalidParameter(
+            f"classes healthy and mass need simulated images, got {data}: no data set that radlens reads has both "
+            "healthy mammograms and masses apart from calcifications"
+        )
     if data is not None and data not in TASK_DATA[preset.task]:
         raise InvalidParameter(f"data for {preset.task} must be one of {', '.join(TASK_DATA[preset.task])}, got {data}")
     if (data is None) != (root is None):
@@ -219,7 +228,7 @@ def simulate_image(
     category: str,
     seed: tuple[int, ...],
     *,
-    lesions: Mapping[str, Any],
+    lesions: Mapping[str, Any] | None = None,
     spacing_mm: float | tuple[float, float] | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
@@ -230,14 +239,15 @@ def simulate_image(
         network: input of the network, which has the shape of the image.
         category: class.
         seed: seed of the image.
-        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`.
+        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`; None for its
+            defaults.
         spacing_mm: pixel spacing of a patch, before ``scale``; None for that of the simulator.
         scale: rows and columns over those of the network, for the same field of view.
     """
     shape = tuple(round(size * scale) for size in network.shape)
     if task == "ultrasound":
         return ultrasound.sample(category, image_shape=shape, seed=seed).pixels
-    options: dict[str, Any] = {"image_shape": shape, **lesions, "seed": seed}
+    options: dict[str, Any] = {"image_shape": shape, **(lesions or {}), "seed": seed}
     if task == "mammograms":
         return mammogram.sample(category, **options).pixels
     rows, columns = pair(spacing_mm or mammogram.PATCH_SPACING_MM)
@@ -254,7 +264,7 @@ def native_images(
     classes: Sequence[str],
     n: int,
     *,
-    lesions: Mapping[str, Any],
+    lesions: Mapping[str, Any] | None = None,
     seed: int,
     n_workers: int = 2,
     on_progress: Progress | None = None,
@@ -269,7 +279,8 @@ def native_images(
         network: preprocessing.
         classes: names of the two classes, which alternate.
         n: number of images.
-        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`.
+        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`; None for its
+            defaults.
         seed: seed of the images.
         n_workers: number of processes.
         on_progress: callback ``on_progress(stage, done, total)``.
@@ -284,7 +295,7 @@ def native_images(
 
 
 def _draw_native(
-    task: Task, network: ModelInput, classes: Sequence[str], lesions: Mapping[str, Any], seed: tuple[int, int]
+    task: Task, network: ModelInput, classes: Sequence[str], lesions: Mapping[str, Any] | None, seed: tuple[int, int]
 ) -> list[Labelled]:
     label, scale = seed[1] % 2, NATIVE_SCALES[seed[1] // 2 % len(NATIVE_SCALES)]
     pixels = simulate_image(task, network, classes[label], seed, lesions=lesions, scale=scale)
