@@ -113,9 +113,9 @@ class LesionPair:
 
     Attributes:
         image: ``(c, h, w)`` float32, preprocessed.
-        healthy: ``(c, h, w)`` float32, the same organ without the lesions, in the frame of the image; equal to the image
-            if that has no lesion. Each is standardised by itself, as it would be if it came from a detector, so that
-            pixels far from the lesion differ a little too.
+        healthy: ``(c, h, w)`` float32, the same organ without the lesions, in the frame of the image; the image itself
+            if that has no lesion. Each is scaled by itself, as if it came from a detector, so that with the scaling
+            "standardise" pixels far from the lesion differ a little too.
         masks: ``(h, w)`` bool, one for each lesion.
         organ: ``(h, w)`` bool, the breast.
         positive: whether the image is of the class with lesions.

@@ -248,7 +248,6 @@ _SMALL_MASSES: dict[str, Any] = {
     "n_training": 1000,
     "n_validation": 200,
     "n_test": 400,
-    "epochs": 6,
     "batch_size": 8,
     "learning_rate": 1e-3,
     "schedule": "one-cycle",
@@ -259,6 +258,10 @@ _SMALL_MASSES: dict[str, Any] = {
     "remark": "288x224 pixels of the breast, mirrored up and down at random, the learning rate raised and lowered "
     "once, after patches at the same pixel spacing; the preset paper has the paper's 576x448 pixels and recipe",
 }
+
+_SECOND: dict[str, Any] = {"network": "resnet18", "seed": 2}
+"""The second classifier of masses, which tells whether a changed image looks healthy to a network that had no part in
+the change: another network, with other images and other initial weights. The paper has none."""
 
 CLASSIFIER_PRESETS: dict[str, dict[str, ClassifierPreset]] = {
     "patch-resnet50": {
@@ -309,9 +312,20 @@ CLASSIFIER_PRESETS: dict[str, dict[str, ClassifierPreset]] = {
         "demo": replace(
             _MASSES,
             **_SMALL_MASSES,
+            epochs=6,
             warm_up=WarmUp(epochs=10, shape=(64, 96), n_patches=3000, spacing_mm=_FRAMED_SPACING_MM),
         ),
         "paper": _MASSES,
+    },
+    "mammogram-resnet18": {
+        "demo": replace(
+            _MASSES,
+            **_SMALL_MASSES,
+            **_SECOND,
+            epochs=4,
+            warm_up=WarmUp(epochs=6, shape=(64, 96), n_patches=3000, spacing_mm=_FRAMED_SPACING_MM),
+        ),
+        "paper": replace(_MASSES, **_SECOND),
     },
     "ultrasound-resnet": {
         "demo": replace(
