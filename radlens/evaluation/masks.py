@@ -101,7 +101,7 @@ def area_share(result: ArrayLike, organ: ArrayLike) -> float:
         InvalidInput: an argument is not a binary mask, or shapes differ.
     """
     found, inside = _pair(("result", result), ("organ", organ))
-    return _ratio(np.count_nonzero(found & inside), np.count_nonzero(inside))
+    return _ratio(_count(found & inside), _count(inside))
 
 
 def overlap_coefficient(a: ArrayLike, b: ArrayLike) -> float:
@@ -114,7 +114,7 @@ def overlap_coefficient(a: ArrayLike, b: ArrayLike) -> float:
         InvalidInput: an argument is not a binary mask, or shapes differ.
     """
     first, second = _pair(("a", a), ("b", b))
-    return _ratio(np.count_nonzero(first & second), min(np.count_nonzero(first), np.count_nonzero(second)))
+    return _ratio(_count(first & second), min(_count(first), _count(second)))
 
 
 def percentile_mask(map: ArrayLike, organ: ArrayLike, percent: float) -> np.ndarray:
@@ -233,6 +233,10 @@ def _map_in(map: ArrayLike, organ: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if scores.shape != inside.shape:
         raise InvalidInput(f"organ must have the shape of map {scores.shape}, got {inside.shape}")
     return scores, inside
+
+
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
 
 
 def _ratio(part: int, whole: int) -> float:
