@@ -85,8 +85,8 @@ class Examined:
 
     def title(self, index: int) -> str:
         """Return the title of an image: its class and the probability of the positive class."""
-        name = self.cases.source.classes[int(self.labels[index])]
-        return f"{name}\np(malignant) = {self.probability[index]:.2f}"
+        classes = self.cases.source.classes
+        return f"{classes[int(self.labels[index])]}\np({classes[1]}) = {self.probability[index]:.2f}"
 
 
 def examine(model: StudyModel, cases: CaseSet, store: Store, *, on_progress: Progress | None = None) -> Examined:
@@ -319,7 +319,8 @@ class _Evaluation:
             [self.examined.title(i) for i in shown],
             list(self.methods),
             title="Maps of every method",
-            caption="The explained malignant images with the highest and the lowest probability, and a negative image.",
+            caption=f"The explained {self.source.classes[1]} images with the highest and the lowest probability, and a "
+            "negative image.",
         )
         return "", [picture]
 
@@ -332,7 +333,7 @@ class _Evaluation:
     def _iou(self, results: dict[str, Any]) -> Written:
         found = self.localisation
         if found is None:
-            return "Left out: no explained malignant image has a box.", []
+            return f"Left out: no explained {self.source.classes[1]} image has a box.", []
         results |= localisation_results(found)
         best = max(found.ious, key=lambda name: found.ious[name].mean())
         steps = blocks.box_steps_picture(
@@ -377,7 +378,7 @@ class _Evaluation:
 
     def _ran(self) -> dict[str, str]:
         texts = {name: method_parameters(method) for name, method in self.methods.items()}
-        target = "malignant" if self.plan.target == "positive" else "the predicted class"
+        target = self.source.classes[1] if self.plan.target == "positive" else "the predicted class"
         return {
             "Model": f"{self.model.title}, {self.model.name}",
             "Images": self.source.title,
