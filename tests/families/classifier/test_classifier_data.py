@@ -47,7 +47,7 @@ def test_simulated_images_are_what_the_simulator_draws(tmp_path, task):
             elif preset.task == "patches":
                 drawn = mammogram.sample_patch(category, p_calcifications=0.5, **options)
             else:
-                drawn = mammogram.sample(category, p_calcifications=0.5, **options)
+                drawn = mammogram.sample(category, p_calcifications=0.5, masses=preset.masses, **options)
             expected = network.prepare(drawn.pixels).pixels
             # Half precision has 11 bits.
             np.testing.assert_allclose(found.images[i], expected, rtol=2**-11, atol=1e-4)
