@@ -28,6 +28,7 @@ from sklearn.metrics import roc_auc_score
 from radlens.evaluation.wrong_images import OTHER_OBJECTS, WRONG_IMAGES
 from radlens.families.classifier.domain import ImageDomain, fit_domain
 from radlens.families.classifier.making import N_DRAWN, N_UNSEEN
+from radlens.families.classifier.recipes import lesion_options
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run
 from radlens.families.classifier.training_data import ImageSet, native_images, open_set, simulate_image
 
@@ -59,7 +60,7 @@ def main() -> None:
         trained.model_input,
         trained.classes,
         N_DRAWN + N_UNSEEN,
-        p_calcifications=preset["p_calcifications"],
+        lesions=lesion_options(preset),
         seed=1,
     )
     domain = fit_domain(seen[:N_DRAWN], seen[N_DRAWN:])
@@ -167,8 +168,8 @@ def wrong_images(trained: TrainedClassifier, n: int) -> dict[str, np.ndarray]:
 
 def right_image(trained: TrainedClassifier, task: Any, k: int, scale: float = 1.0) -> np.ndarray:
     """Return an image of the training kind that no part of a run has."""
-    share, name = trained.record["preset"]["p_calcifications"], trained.classes[k % 2]
-    return simulate_image(task, trained.model_input, name, (2_026, k), p_calcifications=share, scale=scale)
+    lesions, name = lesion_options(trained.record["preset"]), trained.classes[k % 2]
+    return simulate_image(task, trained.model_input, name, (2_026, k), lesions=lesions, scale=scale)
 
 
 if __name__ == "__main__":

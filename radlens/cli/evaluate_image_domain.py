@@ -43,6 +43,7 @@ def evaluate_image_domain(
     from radlens.evaluation.domain import Judgement
     from radlens.evaluation.wrong_images import image_domain_record
     from radlens.families.classifier.manifest import ClassifierBundle
+    from radlens.families.classifier.recipes import lesion_options
     from radlens.families.classifier.training_data import simulate_image
 
     bundle = ClassifierBundle.load(model)
@@ -59,12 +60,12 @@ def evaluate_image_domain(
             f"--domain needs images that radlens simulates, of task {', '.join(_OWN)}; got {kind or 'no task'}: "
             "name it with --task"
         )
-    share = preset.get("p_calcifications", 0.3)
+    lesions = lesion_options(preset)
 
     def draw(k: int) -> NDArray[Any]:
         category = bundle.manifest.classes[k % 2]
         scale = _SCALES[k // 2 % len(_SCALES)]
-        return simulate_image(kind, given, category, (_SEED, seed, k), p_calcifications=share, scale=scale)
+        return simulate_image(kind, given, category, (_SEED, seed, k), lesions=lesions, scale=scale)
 
     def assess(pixels: NDArray[Any]) -> Judgement:
         found = known.assess(given.prepare(pixels).pixels)

@@ -30,7 +30,8 @@ def evaluate_lesions(model: Path, output: Path | None, *, n: int, seed: int, eng
     """
     from radlens import studies
     from radlens.explainers import probabilities
-    from radlens.families.classifier.lesions import CAUSAL, lesion_record
+    from radlens.families.classifier.lesions import CAUSAL, LESIONS, lesion_record
+    from radlens.families.classifier.recipes import lesion_options
     from radlens.families.classifier.tables import causal_tables
 
     with stages("opening the model") as report:
@@ -40,9 +41,10 @@ def evaluate_lesions(model: Path, output: Path | None, *, n: int, seed: int, eng
             else studies.run_model(model)
         )
         task = task or opened.task
-        if task is None or "malignant" not in opened.classes:
+        category = opened.classes[opened.positive]
+        if task is None or category not in LESIONS:
             raise InvalidParameter(
-                f"--causal needs a model of malignant lesions whose images radlens simulates, got one of "
+                f"--causal needs a model of malignant lesions or masses whose images radlens simulates, got one of "
                 f"{', '.join(opened.classes)}; name the images with --task if the model does not state them"
             )
         record = lesion_record(
@@ -51,7 +53,8 @@ def evaluate_lesions(model: Path, output: Path | None, *, n: int, seed: int, eng
             task,
             opened.input,
             n=n,
-            p_calcifications=opened.record.get("preset", {}).get("p_calcifications", 0.3),
+            category=category,
+            lesions=lesion_options(opened.record.get("preset", {})),
             # Not the seed of the record of an export.
             seed=1000 + seed,
             on_progress=report,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         roc_corner,
         roc_curve,
     )
+    from radlens.evaluation.counterfactual import Sparsity, closeness, sparsity, stability, validity
     from radlens.evaluation.faithfulness import (
         BLUR_SIGMA,
         Baseline,
@@ -60,6 +61,14 @@ if TYPE_CHECKING:
         max_sensitivity,
         sensitivity_n,
     )
+    from radlens.evaluation.masks import (
+        area_share,
+        centre_distance,
+        hausdorff_distance,
+        mask_of_area,
+        overlap_coefficient,
+        percentile_mask,
+    )
     from radlens.evaluation.pointing import (
         ANY_REGION,
         RING_MM,
@@ -69,6 +78,7 @@ if TYPE_CHECKING:
         pointing_table,
     )
     from radlens.evaluation.randomisation import Randomisation, model_randomisation, model_randomisations
+    from radlens.evaluation.signed_rank import SIGNIFICANCE, SignedRank, signed_rank_test
 else:
     __getattr__ = lazily(__name__)
 
@@ -79,6 +89,7 @@ __all__ = [
     "LIMITS_UM",
     "QUANTILE",
     "RING_MM",
+    "SIGNIFICANCE",
     "SIGNS",
     "Accuracy",
     "Answer",
@@ -103,13 +114,19 @@ __all__ = [
     "RocCurve",
     "RocPoint",
     "Score",
+    "SignedRank",
+    "Sparsity",
+    "area_share",
     "baseline_images",
     "breast_regions",
     "causal_record",
+    "centre_distance",
     "classification_measures",
+    "closeness",
     "coverage",
     "deletion",
     "describe",
+    "hausdorff_distance",
     "infidelity",
     "insertion",
     "iou",
@@ -117,11 +134,14 @@ __all__ = [
     "iou_summary",
     "linear_interval",
     "log_interval",
+    "mask_of_area",
     "max_sensitivity",
     "merge_boxes",
     "merged_box",
     "model_randomisation",
     "model_randomisations",
+    "overlap_coefficient",
+    "percentile_mask",
     "pointing_hits",
     "pointing_table",
     "region_boxes",
@@ -130,6 +150,10 @@ __all__ = [
     "roc_corner",
     "roc_curve",
     "sensitivity_n",
+    "signed_rank_test",
     "skill",
+    "sparsity",
+    "stability",
+    "validity",
     "verdict",
 ]

@@ -18,7 +18,7 @@ from radlens.evaluation.baselines import compare_with_baselines
 from radlens.evaluation.checks import finite_map, mask, real_array
 from radlens.evaluation.planted import wilson
 
-__all__ = ["removal_record", "without_piece"]
+__all__ = ["named_lesion", "removal_record", "without_piece"]
 
 _FEATHER_PX = 1.5
 N_BOOTSTRAP = 2000
@@ -64,16 +64,23 @@ def without_piece(pixels: ArrayLike, piece: ArrayLike, allowed: ArrayLike, *, sa
 
 
 def removal_record(
-    with_lesion: ArrayLike, removed: ArrayLike, with_tissue: Sequence[float], replaced: Sequence[float], **stated: Any
+    with_lesion: ArrayLike,
+    removed: ArrayLike,
+    with_tissue: Sequence[float],
+    replaced: Sequence[float],
+    *,
+    category: str = "malignant",
+    **stated: Any,
 ) -> dict[str, Any]:
     """Return the causal record as JSON values.
 
     Args:
-        with_lesion: ``(n,)`` scores of images with a malignant lesion.
+        with_lesion: ``(n,)`` scores of images with a lesion.
         removed: ``(n,)`` scores of the same images without it.
         with_tissue: ``(n,)`` scores of images before a healthy piece of the same size was replaced; NaN where that was
             impossible.
         replaced: ``(n,)`` scores of the same images afterwards.
+        category: class that is scored, and class of the images with a lesion.
         stated: further entries, such as the seed and the kind of images.
 
     Raises:
@@ -102,11 +109,17 @@ def removal_record(
         "lesion": _effect(fall),
         "control": _effect(control[known]) if known.any() else None,
         "p": compared,
-        "meaning": "fall of the log-odds of malignant when a simulated malignant lesion is removed from an image, and "
-        "when a healthy piece of the same size and place is replaced by the tissue beside it; p: one-sided paired "
-        "permutation test of the larger fall",
+        "category": category,
+        "meaning": f"fall of the log-odds of {category} when a simulated {named_lesion(category)} is removed from an "
+        "image, and when a healthy piece of the same size and place is replaced by the tissue beside it; p: one-sided "
+        "paired permutation test of the larger fall",
         **stated,
     }
+
+
+def named_lesion(category: str) -> str:
+    """Return the name of the lesion in images of a class."""
+    return category if category == "mass" else f"{category} lesion"
 
 
 def _effect(fall: np.ndarray) -> dict[str, Any]:

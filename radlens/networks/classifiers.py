@@ -35,6 +35,7 @@ class _Architecture(NamedTuple):
 
 _ARCHITECTURES = {
     "resnet50": _Architecture("resnet", "resnet50_features", 2048, 0.0),
+    "mobilenet": _Architecture("mobilenet", "mobilenet_features", 1024, 0.0),
     "mobilenet_v2": _Architecture("mobilenet_v2", "mobilenet_v2_features", 1280, 0.2),
     "efficientnet_b0": _Architecture("efficientnet", "efficientnet_b0_features", 1280, 0.2),
     "resnet18": _Architecture("resnet", "resnet18_features", 512, 0.0),

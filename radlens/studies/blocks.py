@@ -149,8 +149,8 @@ def localisation_blocks(found: Localisation, *, data: str, labels: Sequence[str]
         PictureBlock(
             f"{labels[0]}IoU of each method",
             save_small(figure_iou_boxes(ordered)),
-            f"{n} malignant images.{several} Pixels above the {rule.quantile:g} quantile are kept; an image without a "
-            "remaining region counts with IoU 0.",
+            f"{n} images with lesions.{several} Pixels above the {rule.quantile:g} quantile are kept; an image without "
+            "a remaining region counts with IoU 0.",
         ),
         PictureBlock(
             f"{labels[1]}IoU threshold and true-positive rate",

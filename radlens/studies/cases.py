@@ -6,7 +6,7 @@ Training has not seen these images: they are the test part of the training data,
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -18,8 +18,9 @@ from torch import Tensor
 from radlens.datasets import LABELS, Box, Case, ModelInput, Patch, Sample, draw_patches, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.families.classifier.recipes import Task
-from radlens.families.classifier.training_data import TASK_DATA
+from radlens.families.classifier.training_data import MASS, TASK_DATA
 from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms.mammogram import USUAL_MASSES, Masses
 from radlens.pools import process_pool
 from radlens.studies.store import Arrays, Key, Store
 
@@ -53,7 +54,7 @@ class StudyCase:
 
     Attributes:
         name: number in the set, from 1; it does not identify a patient.
-        label: 1 for malignant, otherwise 0.
+        label: 1 for the positive class, malignant or mass, otherwise 0.
         sample: image on the grid of the network, unscaled, with boxes, masks and spacing.
         image: ``(c, h, w)`` float32, input of the network.
         key: key of the image in the store.
@@ -95,10 +96,11 @@ class CaseSource:
         part: part of the data set.
         n_simulated: number of images to draw, at least 2; negative and positive images alternate.
         p_calcifications: probability that a simulated mammographic lesion is a cluster of calcifications.
+        masses: size and contrast of simulated mammographic masses.
 
     Raises:
-        InvalidParameter: there are fewer than two images, the data set is not suitable for the task, or only one of
-            ``data`` and ``root`` is given.
+        InvalidParameter: there are fewer than two images, the data set is not suitable for the task or the classes, or
+            only one of ``data`` and ``root`` is given.
     """
 
     task: Task
@@ -109,6 +111,7 @@ class CaseSource:
     part: Part = "test"
     n_simulated: int = 0
     p_calcifications: float = 0.3
+    masses: Masses = USUAL_MASSES
 
     def __post_init__(self) -> None:
         """Raise for invalid combinations."""
@@ -117,6 +120,8 @@ class CaseSource:
         if self.data is not None and self.data not in TASK_DATA[self.task]:
             known = ", ".join(TASK_DATA[self.task])
             raise InvalidParameter(f"data for {self.task} must be one of {known}, got {self.data}")
+        if self.data is not None and self.classes[1] == MASS:
+            raise InvalidParameter(f"classes healthy and mass need simulated images, got {self.data}")
         if self.data is None and self.n_simulated < 2:
             raise InvalidParameter(f"simulated images must be at least 2, got {self.n_simulated}")
 
@@ -211,7 +216,7 @@ class _Job:
 def _jobs(source: CaseSource) -> list[_Job]:
     known: dict[str, Any] = {"task": source.task, "input": source.input.to_json(), "classes": list(source.classes)}
     if source.data is None or source.root is None:
-        known |= {"data": "simulated", "p_calcifications": source.p_calcifications}
+        known |= {"data": "simulated", "p_calcifications": source.p_calcifications, "masses": asdict(source.masses)}
         return [_Job({**known, "seed": [*_TEST_SEED, i]}, partial(_draw, source, i)) for i in range(source.n_simulated)]
     known |= {"data": source.data, "part": source.part}
     cases = enumerate(_chosen(source.task, source.data, source.root, source.part))
@@ -234,7 +239,7 @@ def _simulated(source: CaseSource, category: str, seed: tuple[int, ...]) -> Samp
         masses = [] if image.box is None else [(image.box, image.mask, image.malignant)]
         return _sample(image.pixels, masses, image.spacing_mm)
     options: dict[str, Any] = {"image_shape": source.input.shape, "seed": seed}
-    options["p_calcifications"] = source.p_calcifications
+    options |= {"p_calcifications": source.p_calcifications, "masses": source.masses}
     if source.task == "mammograms":
         whole = mammogram.sample(category, **options)
         return _sample(whole.pixels, [_lesion(finding) for finding in whole.findings], whole.spacing_mm)

@@ -12,6 +12,8 @@ from radlens import explainers
 from radlens.errors import InvalidParameter
 from radlens.evaluation import Classification, Randomisation
 from radlens.explainers import Explainer, probabilities
+from radlens.families.classifier.recipes import lesion_options
+from radlens.families.classifier.training_data import MASS
 from radlens.figures import (
     LIMITS_PATIENTS,
     LIMITS_SIMULATED,
@@ -83,8 +85,8 @@ class Examined:
 
     def title(self, index: int) -> str:
         """Return the title of an image: its class and the probability of the positive class."""
-        name = self.cases.source.classes[int(self.labels[index])]
-        return f"{name}\np(malignant) = {self.probability[index]:.2f}"
+        classes = self.cases.source.classes
+        return f"{classes[int(self.labels[index])]}\np({classes[1]}) = {self.probability[index]:.2f}"
 
 
 def examine(model: StudyModel, cases: CaseSet, store: Store, *, on_progress: Progress | None = None) -> Examined:
@@ -122,16 +124,18 @@ def source_of(
         raise InvalidParameter(
             f"task must be patches, mammograms or ultrasound, got {task}; the model does not state one"
         )
-    negative = "benign" if task == "ultrasound" or data == "cbis-ddsm-patches" else "normal"
+    classes = ("benign" if task == "ultrasound" or data == "cbis-ddsm-patches" else "normal", "malignant")
+    if model.classes[model.positive] == MASS:
+        classes = ("healthy", "mass")
     return CaseSource(
         task=task,  # type: ignore[arg-type]  # checked above
         input=model.input,
-        classes=(negative, "malignant"),
+        classes=classes,
         data=data,
         root=root,
         part=part,
         n_simulated=n_simulated,
-        p_calcifications=model.record.get("preset", {}).get("p_calcifications", 0.3),
+        **lesion_options(model.record.get("preset", {})),
     )
 
 
@@ -315,7 +319,8 @@ class _Evaluation:
             [self.examined.title(i) for i in shown],
             list(self.methods),
             title="Maps of every method",
-            caption="The explained malignant images with the highest and the lowest probability, and a negative image.",
+            caption=f"The explained {self.source.classes[1]} images with the highest and the lowest probability, and a "
+            "negative image.",
         )
         return "", [picture]
 
@@ -328,7 +333,7 @@ class _Evaluation:
     def _iou(self, results: dict[str, Any]) -> Written:
         found = self.localisation
         if found is None:
-            return "Left out: no explained malignant image has a box.", []
+            return f"Left out: no explained {self.source.classes[1]} image has a box.", []
         results |= localisation_results(found)
         best = max(found.ious, key=lambda name: found.ious[name].mean())
         steps = blocks.box_steps_picture(
@@ -373,7 +378,7 @@ class _Evaluation:
 
     def _ran(self) -> dict[str, str]:
         texts = {name: method_parameters(method) for name, method in self.methods.items()}
-        target = "malignant" if self.plan.target == "positive" else "the predicted class"
+        target = self.source.classes[1] if self.plan.target == "positive" else "the predicted class"
         return {
             "Model": f"{self.model.title}, {self.model.name}",
             "Images": self.source.title,

@@ -255,7 +255,7 @@ def test_causes_of_classifiers_need_images_that_can_be_simulated(
     """A bundle from elsewhere states no task."""
     result = run("evaluate", classifier.path, *SMALL)
     assert result.exit_code == 2
-    assert "--causal needs a model of malignant lesions whose images radlens simulates" in " ".join(
+    assert "--causal needs a model of malignant lesions or masses whose images radlens simulates" in " ".join(
         result.stderr.split()
     )
 

@@ -16,7 +16,7 @@ SHAPE = (128, 128)
 def domain():
     """The domain of small ultrasound images."""
     classes = ("benign", "malignant")
-    images = native_images("ultrasound", ModelInput(SHAPE), classes, 400, p_calcifications=0.3, seed=7, n_workers=1)
+    images = native_images("ultrasound", ModelInput(SHAPE), classes, 400, seed=7, n_workers=1)
     return fit_domain(images[:320], images[320:])
 
 

@@ -11,10 +11,16 @@ from torch import nn
 from torchvision_models import MODELS
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.networks import CLASSIFIERS, create_classifier, load_imagenet
+from radlens.networks import CLASSIFIERS, MobileNet, create_classifier, load_imagenet
 
-PARAMETERS = {"resnet18": 11_689_512, "resnet50": 25_557_032, "mobilenet_v2": 3_504_872, "efficientnet_b0": 5_288_548}
-"""As torchvision publishes them for 3 channels and 1000 classes."""
+PARAMETERS = {
+    "mobilenet": 4_231_976,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "mobilenet_v2": 3_504_872,
+    "efficientnet_b0": 5_288_548,
+}
+"""As torchvision publishes them for 3 channels and 1000 classes; of MobileNet, Howard et al. 2017 state 4.2 million."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def test_logits_are_a_dense_layer_over_pooled_feature_maps(name, images):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_sizes_are_those_published(name):
-    """With 3 channels and 1000 outputs, each has the number of parameters that torchvision publishes."""
+    """With 3 channels and 1000 outputs, each has the published number of parameters."""
     network = _network(name)
     per_output, extra_channels = network.head.in_features + 1, 2 * next(network.parameters()).numel()
     n = sum(parameter.numel() for parameter in network.parameters()) + 998 * per_output + extra_channels
@@ -111,7 +117,45 @@ def test_captum_explains_each_network(name, images):
     assert cam.shape == (2, 1, 2, 1)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("width", [1.0, 0.75, 0.5, 0.25])
+def test_mobilenets_have_the_size_of_the_paper(width):
+    """Howard et al. 2017, Table 6: 4.2, 2.6, 1.3 and 0.5 million parameters with a dense layer of 1000 classes."""
+    network = MobileNet(3, width=width)
+    n = sum(parameter.numel() for parameter in network.parameters()) + 1000 * (network.n_features + 1)
+    assert n / 1e6 == pytest.approx({1.0: 4.2, 0.75: 2.6, 0.5: 1.3, 0.25: 0.5}[width], abs=0.05)
+
+
+def test_the_mobilenet_multiplies_as_often_as_the_paper_says():
+    """Table 4 and Table 1: 569 million multiplications and additions of an image of 224x224, dense layer included."""
+    network, counts = MobileNet(3), [1024 * 1000]
+
+    def count(layer, inputs, output):
+        counts.append(output.shape[2] * output.shape[3] * layer.weight.numel())
+
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(count)
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 1024, 7, 7)
+    assert len(counts) == 1 + 1 + 13 * 2
+    assert sum(counts) / 1e6 == pytest.approx(569, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0.0}, r"width must be above 0, got 0\.0"),
+        ({"width": float("nan")}, "width must be above 0, got nan"),
+        ({"n_channels": 0}, "n_channels must be at least 1, got 0"),
+    ],
+)
+def test_mobilenets_of_nothing_are_refused(options, message):
+    """Width and channels are told with what came."""
+    with pytest.raises(InvalidParameter, match=message):
+        MobileNet(**options)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_imagenet_weights_make_the_published_model(name, tmp_path):
     """After loading, feature maps are those of torchvision's definition; one channel sees a grey image alike."""
     make, features = MODELS[name]
@@ -137,6 +181,8 @@ def test_imagenet_weights_make_the_published_model(name, tmp_path):
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
     """Missing and unknown names are counted and named, wrong shapes told, other files refused."""
+    with pytest.raises(InvalidInput, match="has none for MobileNet"):
+        load_imagenet(_network("mobilenet"), tmp_path / "weights.pth")
     network, file = _new("resnet18"), tmp_path / "weights.pth"
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = MODELS["resnet18"][0]()

@@ -233,6 +233,40 @@ def test_features_have_their_shares(p_calcifications, odds):
     assert auc(size[False], size[True]) < 0.55
 
 
+def test_masses_have_the_size_and_contrast_that_are_given():
+    """The shares of features stay; diameters lie in the range, evenly on a logarithmic scale, contrasts are scaled."""
+    masses = mammogram.Masses((14.0, 28.0), 0.5)
+    usual, given = (
+        [mammogram.sample_lesion(np.random.default_rng((3, i)), i % 2 == 1, 0.0, kind) for i in range(600)]
+        for kind in (mammogram.USUAL_MASSES, masses)
+    )
+    assert [each.shape for each in usual] == [each.shape for each in given]
+    assert [each.contrast / 2 for each in usual] == [each.contrast for each in given]
+    size = np.array([each.diameter_mm for each in given])
+    assert 14 <= size.min() < 14.5 < 27 < size.max() <= 28
+    assert np.mean(size < np.sqrt(14 * 28)) == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 600))
+
+
+def test_images_of_the_class_mass_have_masses_benign_or_malignant():
+    """Whatever the share of calcifications; half of the images, within four standard errors, are malignant."""
+    drawn = [mammogram.sample("mass", image_shape=(64, 48), p_calcifications=1.0, seed=(4, i)) for i in range(80)]
+    lesions = [finding.lesion for image in drawn for finding in image.findings]
+    assert all(isinstance(lesion, mammogram.Mass) for lesion in lesions)
+    assert all(len({finding.malignant for finding in image.findings}) == 1 for image in drawn)
+    assert np.mean([image.malignant for image in drawn]) == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 80))
+    patches = [mammogram.sample_patch("mass", p_calcifications=1.0, seed=(4, i)) for i in range(8)]
+    assert {type(patch.finding.lesion) for patch in patches} == {mammogram.Mass}
+    assert {patch.malignant for patch in patches} == {False, True}
+
+
+def test_healthy_images_are_normal_images():
+    """Two names for one class."""
+    for sample in (mammogram.sample, mammogram.sample_patch):
+        normal, healthy = (sample(name, image_shape=(224, 112), seed=9) for name in ("normal", "healthy"))
+        np.testing.assert_array_equal(normal.pixels, healthy.pixels)
+        assert not healthy.lesion_mask.any()
+
+
 def _level(lesion, feature):
     if feature == "density":
         return "high" if lesion.contrast > 0.95 else "equal or low"
@@ -331,9 +365,15 @@ def test_random_fields_have_unit_variance(stretch):
             lambda: mammogram.simulate_patch(mammogram.Mass(diameter_mm=80), image_shape=(600, 600)),
             r"lesion must fit in the breast, got 80 mm",
         ),
-        (lambda: mammogram.sample("sick"), r"category must be one of normal, benign, malignant, got 'sick'"),
+        (lambda: mammogram.sample("sick"), r"category must be one of normal, .* mass, got 'sick'"),
         (lambda: mammogram.sample("benign", p_calcifications=2), r"p_calcifications must be between 0 and 1, got 2"),
         (lambda: mammogram.sample_patch("sick"), r"category must be one of"),
+        (
+            lambda: mammogram.Masses((20.0, 10.0)),
+            r"diameter_mm must be the smallest and the larg.* \(20.0, 10.0\)",
+        ),
+        (lambda: mammogram.Masses((0.5, 10.0)), r"diameter_mm must be between 1 and 80, got 0.5"),
+        (lambda: mammogram.Masses(contrast=3.0), r"contrast must be between 0.1 and 2, got 3.0"),
         (lambda: mammogram.batches(0, 4), r"n_batches must be between 1 and"),
         (lambda: mammogram.batches(1, 0), r"batch_size must be between 1 and"),
         (lambda: mammogram.batches(1, 4, classes=("normal", "sick")), r"classes must be one of"),

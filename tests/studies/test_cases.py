@@ -16,13 +16,13 @@ from radlens.phantoms import mammogram, ultrasound
 from radlens.studies import CaseSet, CaseSource, Store, StudyModel, open_cases
 from radlens.studies.cases import CASES
 
-MODELS = ("patch-resnet50", "mammogram-efficientnet-b0", "ultrasound-resnet")
+MODELS = ("patch-resnet50", "mammogram-efficientnet-b0", "mammogram-mobilenet", "ultrasound-resnet")
 
 
 def source(name: str, **changes: object) -> CaseSource:
     """Return the source of the images that a recipe is tested with."""
     recipe = tiny_recipe(name)
-    given = {"n_simulated": N_TEST, "p_calcifications": recipe.p_calcifications, **changes}
+    given = {"n_simulated": N_TEST, "p_calcifications": recipe.p_calcifications, "masses": recipe.masses, **changes}
     return CaseSource(recipe.task, recipe.input, recipe.classes, **given)  # type: ignore[arg-type]
 
 
@@ -36,7 +36,8 @@ def test_simulated_images_are_the_test_part_of_training(name: str, store: Store,
         np.testing.assert_array_equal(case.image.numpy().astype(np.float16), image)
         assert case.sample.pixels.shape == case.mask.shape == (32, 32)
         if case.label:
-            assert case.sample.labels[0] == "malignant"
+            # A mass may be benign.
+            assert case.sample.labels[0] == "malignant" or name == "mammogram-mobilenet"
             assert case.mask.any()
             x0, y0, x1, y1 = case.boxes[0]
             rows, columns = np.nonzero(case.sample.masks[0])
@@ -171,3 +172,9 @@ def test_a_missing_mask_is_no_lesion(model: StudyModel, store: Store) -> None:
     assert normal.boxes == ()
     assert normal.sample.masks == ()
     assert normal.sample.spacing_mm == pytest.approx((mammogram.FIELD_HEIGHT_MM / 64,) * 2)
+
+
+def test_data_sets_do_not_fit_the_classes_of_masses(tmp_path: Path) -> None:
+    """They do not tell masses from calcifications, or have no healthy mammograms."""
+    with pytest.raises(InvalidParameter, match="classes healthy and mass need simulated images, got cbis-ddsm"):
+        CaseSource("mammograms", ModelInput((64, 48)), ("healthy", "mass"), data="cbis-ddsm", root=tmp_path)

@@ -13,6 +13,7 @@ from study_runs import N_TEST
 from radlens.errors import InvalidParameter
 from radlens.evaluation import classification_measures
 from radlens.figures import save_small
+from radlens.phantoms.mammogram import Masses
 from radlens.studies import (
     BoxRule,
     CaseSet,
@@ -109,6 +110,16 @@ def test_what_has_no_truth_is_left_out(as_bundle: StudyModel, tmp_path: Path, pl
     text = (tmp_path / "index.html").read_text()
     assert "Left out: the regions are defined for ultrasound images only." in text
     assert "Left out: the bundle does not contain a result." in text
+
+
+def test_a_classifier_of_masses_is_measured_on_masses(model: StudyModel) -> None:
+    """The images have the classes, the size and contrast of masses and the calcifications of its recipe."""
+    masses = Masses((10.0, 28.0), 0.8)
+    preset = {"task": "mammograms", "p_calcifications": 0.0, "masses": {"diameter_mm": [10.0, 28.0], "contrast": 0.8}}
+    of_masses = replace(model, classes=("healthy", "mass"), record={"preset": preset})
+    source = source_of(of_masses, n_simulated=4)
+    assert source.classes == ("healthy", "mass")
+    assert (source.masses, source.p_calcifications) == (masses, 0.0)
 
 
 def test_no_box_no_overlap(model: StudyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

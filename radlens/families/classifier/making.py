@@ -26,6 +26,7 @@ from radlens.families.classifier.export import ExportReport, export_black_box, e
 from radlens.families.classifier.lesions import CAUSAL, lesion_record
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
+from radlens.families.classifier.recipes import lesion_options
 from radlens.graphs import asks
 from radlens.graphs.black_box import onnx_of_module
 from radlens.graphs.classifier import classifier_graphs
@@ -355,7 +356,8 @@ def _lesion_record(trained: "TrainedClassifier", on_progress: Progress | None) -
         1,
         preset["task"],
         trained.model_input,
-        p_calcifications=preset["p_calcifications"],
+        category=trained.classes[1],
+        lesions=lesion_options(preset),
         on_progress=on_progress,
     )
 
@@ -376,7 +378,7 @@ def _domain(run: Path, trained: "TrainedClassifier", on_progress: Progress | Non
             given,
             trained.classes,
             N_DRAWN + N_UNSEEN,
-            p_calcifications=preset["p_calcifications"],
+            lesions=lesion_options(preset),
             seed=_DOMAIN_SEED,
             n_workers=len(os.sched_getaffinity(0)),
             on_progress=report,

@@ -42,9 +42,12 @@ def causal_tables(record: Mapping[str, Any] | None) -> list[Table | str]:
     """Return the causal record as a table; empty without one."""
     if record is None:
         return []
+    from radlens.evaluation.lesion_removal import named_lesion
+
     columns = ("removed", "score fell", "95 % interval", "fall of the log-odds (95 % interval)")
     rows = []
-    for key, name in (("lesion", "malignant lesion"), ("control", "healthy tissue of the same size")):
+    lesion = named_lesion(record.get("category", "malignant"))
+    for key, name in (("lesion", lesion), ("control", "healthy tissue of the same size")):
         found = record[key]
         if found is None:
             rows.append((name, "not possible", "-", "-"))

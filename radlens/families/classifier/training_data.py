@@ -4,7 +4,7 @@ They are stored in memory-mapped files in half precision, 16 bits per pixel, so 
 disk and little memory. Three digits of a standardised pixel are far more precise than its noise.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,13 @@ import numpy as np
 
 from radlens.datasets import Case, ModelInput, draw_patches, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter, TrainingError
-from radlens.families.classifier.recipes import ClassifierPreset, Task
+from radlens.families.classifier.recipes import ClassifierPreset, Task, lesion_options
 from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms.fields import pair
 from radlens.pools import process_pool
 
 __all__ = [
+    "MASS",
     "PARTS",
     "TASK_DATA",
     "ImageSet",
@@ -27,12 +29,16 @@ __all__ = [
     "classes_of",
     "native_images",
     "open_set",
+    "part_seed",
     "require_data",
     "simulate_image",
 ]
 
 PARTS = ("training", "validation", "test")
 """Sets without common images, and for a data set without common patients."""
+
+MASS = "mass"
+"""Positive class of recipes for masses, benign or malignant."""
 
 WARM_UP = "patches"
 """Set of patches for the warm-up of whole-image networks."""
@@ -44,8 +50,7 @@ TASK_DATA: dict[Task, tuple[str, ...]] = {
 }
 """Data sets that fit each task; patches need boxes around lesions."""
 
-_SEED = 1
-_SEEDS = {part: (_SEED, number) for number, part in enumerate((*PARTS, WARM_UP))}
+_NUMBERS = {part: number for number, part in enumerate((*PARTS, WARM_UP))}
 _HELD_OUT = 0.2
 _CHUNK = 8
 _NEGATIVE: dict[Task, tuple[str, ...]] = {
@@ -77,6 +82,11 @@ class ImageSet:
         return len(self.labels)
 
 
+def part_seed(seed: int, part: str, number: int) -> tuple[int, int, int]:
+    """Return the seed of the simulated image ``number`` of a part: no two parts share an image."""
+    return seed, _NUMBERS[part], number
+
+
 def classes_of(preset: ClassifierPreset, data: str | None) -> tuple[str, str]:
     """Return the negative and the positive class."""
     # Every cropped image of CBIS-DDSM shows a lesion, so none is normal.
@@ -84,11 +94,16 @@ def classes_of(preset: ClassifierPreset, data: str | None) -> tuple[str, str]:
 
 
 def require_data(preset: ClassifierPreset, data: str | None, root: str | Path | None) -> None:
-    """Check that a data set fits the task, and that it is given along with its folder.
+    """Check that a data set fits the recipe, and that it is given along with its folder.
 
     Raises:
-        InvalidParameter: The data set does not fit the task, or one of data and root is missing.
+        InvalidParameter: The data set does not fit the recipe, or one of data and root is missing.
     """
+    if data is not None and preset.classes[1] == MASS:
+        raise InvalidParameter(
+            f"classes healthy and mass need simulated images, got {data}: no data set that radlens reads has both "
+            "healthy mammograms and masses apart from calcifications"
+        )
     if data is not None and data not in TASK_DATA[preset.task]:
         raise InvalidParameter(f"data for {preset.task} must be one of {', '.join(TASK_DATA[preset.task])}, got {data}")
     if (data is None) != (root is None):
@@ -172,7 +187,9 @@ def _reported(drawn: Iterable[list[Labelled]], stage: str, total: int, report: P
 def _simulated(preset: ClassifierPreset) -> dict[str, list[Job]]:
     sizes = {"training": preset.n_training, "validation": preset.n_validation, "test": preset.n_test}
     return {
-        part: [partial(_draw, preset, preset.task, preset.input, None, (*_SEEDS[part], i)) for i in range(n)]
+        part: [
+            partial(_draw, preset, preset.task, preset.input, None, part_seed(preset.seed, part, i)) for i in range(n)
+        ]
         for part, n in sizes.items()
     }
 
@@ -185,19 +202,22 @@ def _warm_up_input(preset: ClassifierPreset) -> ModelInput:
 def _warm_up_jobs(preset: ClassifierPreset) -> list[Job]:
     assert preset.warm_up is not None
     small = _warm_up_input(preset)
-    spacing = mammogram.FIELD_HEIGHT_MM / preset.input.shape[0]
-    seeds = [(*_SEEDS[WARM_UP], i) for i in range(preset.warm_up.n_patches)]
+    spacing = preset.warm_up.spacing_mm or mammogram.FIELD_HEIGHT_MM / preset.input.shape[0]
+    seeds = [part_seed(preset.seed, WARM_UP, i) for i in range(preset.warm_up.n_patches)]
     return [partial(_draw, preset, "patches", small, spacing, seed) for seed in seeds]
 
 
 def _draw(
-    preset: ClassifierPreset, task: Task, network: ModelInput, spacing_mm: float | None, seed: tuple[int, ...]
+    preset: ClassifierPreset,
+    task: Task,
+    network: ModelInput,
+    spacing_mm: float | tuple[float, float] | None,
+    seed: tuple[int, ...],
 ) -> list[Labelled]:
     """Simulate one image; negative and positive ones alternate."""
     label = seed[-1] % 2
-    category = preset.classes[label] if task == preset.task else ("normal", "malignant")[label]
     pixels = simulate_image(
-        task, network, category, seed, p_calcifications=preset.p_calcifications, spacing_mm=spacing_mm
+        task, network, preset.classes[label], seed, lesions=lesion_options(preset.to_json()), spacing_mm=spacing_mm
     )
     return [(network.prepare(pixels).pixels.astype(_DTYPE), label)]
 
@@ -208,8 +228,8 @@ def simulate_image(
     category: str,
     seed: tuple[int, ...],
     *,
-    p_calcifications: float,
-    spacing_mm: float | None = None,
+    lesions: Mapping[str, Any] | None = None,
+    spacing_mm: float | tuple[float, float] | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
     """Return the pixels ``(H, W)`` of a simulated image of a class.
@@ -219,19 +239,19 @@ def simulate_image(
         network: input of the network, which has the shape of the image.
         category: class.
         seed: seed of the image.
-        p_calcifications: probability that a mammographic lesion is a cluster of calcifications.
+        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`; None for its
+            defaults.
         spacing_mm: pixel spacing of a patch, before ``scale``; None for that of the simulator.
         scale: rows and columns over those of the network, for the same field of view.
     """
     shape = tuple(round(size * scale) for size in network.shape)
     if task == "ultrasound":
         return ultrasound.sample(category, image_shape=shape, seed=seed).pixels
-    options: dict[str, Any] = {"image_shape": shape, "p_calcifications": p_calcifications, "seed": seed}
+    options: dict[str, Any] = {"image_shape": shape, **(lesions or {}), "seed": seed}
     if task == "mammograms":
         return mammogram.sample(category, **options).pixels
-    return mammogram.sample_patch(
-        category, spacing_mm=(spacing_mm or mammogram.PATCH_SPACING_MM) / scale, **options
-    ).pixels
+    rows, columns = pair(spacing_mm or mammogram.PATCH_SPACING_MM)
+    return mammogram.sample_patch(category, spacing_mm=(rows / scale, columns / scale), **options).pixels
 
 
 NATIVE_SCALES = (1.0, 1.25, 1.5, 2.0)
@@ -244,7 +264,7 @@ def native_images(
     classes: Sequence[str],
     n: int,
     *,
-    p_calcifications: float,
+    lesions: Mapping[str, Any] | None = None,
     seed: int,
     n_workers: int = 2,
     on_progress: Progress | None = None,
@@ -259,7 +279,8 @@ def native_images(
         network: preprocessing.
         classes: names of the two classes, which alternate.
         n: number of images.
-        p_calcifications: probability that a mammographic lesion is a cluster of calcifications.
+        lesions: arguments of the simulator for mammographic lesions, from `.recipes.lesion_options`; None for its
+            defaults.
         seed: seed of the images.
         n_workers: number of processes.
         on_progress: callback ``on_progress(stage, done, total)``.
@@ -268,16 +289,16 @@ def native_images(
         ``(n, c, h, w)`` float16.
     """
     report = on_progress or (lambda stage, done, total: None)
-    jobs: list[Job] = [partial(_draw_native, task, network, classes, p_calcifications, (seed, k)) for k in range(n)]
+    jobs: list[Job] = [partial(_draw_native, task, network, classes, lesions, (seed, k)) for k in range(n)]
     with _mapping(n_workers) as run:
         return np.stack([image for image, _ in _reported(run(jobs), "drawing images", n, report)])
 
 
 def _draw_native(
-    task: Task, network: ModelInput, classes: Sequence[str], p_calcifications: float, seed: tuple[int, int]
+    task: Task, network: ModelInput, classes: Sequence[str], lesions: Mapping[str, Any] | None, seed: tuple[int, int]
 ) -> list[Labelled]:
     label, scale = seed[1] % 2, NATIVE_SCALES[seed[1] // 2 % len(NATIVE_SCALES)]
-    pixels = simulate_image(task, network, classes[label], seed, p_calcifications=p_calcifications, scale=scale)
+    pixels = simulate_image(task, network, classes[label], seed, lesions=lesions, scale=scale)
     return [(network.prepare(pixels).pixels.astype(_DTYPE), label)]
 
 
@@ -288,7 +309,10 @@ def _recorded(preset: ClassifierPreset, data: str, root: str | Path) -> dict[str
     training, validation = split_patients(others, validation=_HELD_OUT)
     parts = {"training": training, "validation": validation, "test": test}
     return {
-        part: [partial(_read, case, preset, data, classes, (*_SEEDS[part], i)) for i, case in enumerate(chosen)]
+        part: [
+            partial(_read, case, preset, data, classes, part_seed(preset.seed, part, i))
+            for i, case in enumerate(chosen)
+        ]
         for part, chosen in parts.items()
     }
 

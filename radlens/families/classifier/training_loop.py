@@ -1,4 +1,4 @@
-"""Training of one member of a classifier: losses, random flips and rotations, and epochs that can be resumed."""
+"""Training of one member of a classifier: losses, random flips, rotations and sizes, and epochs that can be resumed."""
 
 import math
 import time
@@ -84,23 +84,30 @@ def positive_probability(logits: Tensor) -> Tensor:
     return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)[:, 1]
 
 
-def varied(images: Tensor, rng: np.random.Generator, *, flips: tuple[int, ...], rotation: float) -> Tensor:
-    """Return images with random flips and rotations, drawn for each image.
+def varied(
+    images: Tensor, rng: np.random.Generator, *, flips: tuple[int, ...], rotation: float, zoom: float = 0.0
+) -> Tensor:
+    """Return images with random flips, rotations and sizes, drawn for each image.
 
     Args:
         images: images ``(b, c, h, w)`` float32.
         rng: random generator.
         flips: axes of possible flips, 0 for up and down, 1 for left and right.
         rotation: largest angle in degrees; interpolation is bilinear, and pixels beyond the edges are mirrored.
+        zoom: largest change of the size about the centre, as a share.
     """
     for axis in flips:
         chosen = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
         images = torch.where(chosen[:, None, None, None], images.flip(axis + 2), images)
-    if rotation == 0:
+    if rotation == 0 and zoom == 0:
         return images
     angles = torch.from_numpy(rng.uniform(-rotation, rotation, len(images)) * math.pi / 180).float()
     height, width = images.shape[2:]
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    if zoom:
+        # The grid tells where each pixel comes from: a shorter grid enlarges.
+        sizes = torch.from_numpy(rng.uniform(1 - zoom, 1 + zoom, len(images))).float()
+        cos, sin = cos / sizes, sin / sizes
     # Coordinates of the grid run from -1 to 1 along each side, so a rotation must be scaled by the ratio of the sides.
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     turn = torch.stack(rows, dim=1).view(-1, 2, 3).to(images.device)
@@ -144,7 +151,7 @@ def train_member(
         device: ``"cpu"`` or ``"cuda"``.
         on_progress: callback ``on_progress(stage, done, total)`` after each optimiser step.
     """
-    torch.manual_seed(1000 + member)
+    torch.manual_seed(1000 * preset.seed + member)
     network = create_classifier(preset.network, n_outputs=preset.n_outputs, n_channels=preset.input.n_channels)
     if imagenet is not None:
         load_imagenet(network, imagenet)
@@ -271,7 +278,7 @@ class _Run:
             images = self._on_device(self.images.images[chosen])
             if self.warm_up and images.shape[2:] != self.warm_up.shape:
                 images = _smaller(images, self.warm_up.shape)
-            images = varied(images, rng, flips=self.preset.flips, rotation=self.preset.rotation)
+            images = varied(images, rng, flips=self.preset.flips, rotation=self.preset.rotation, zoom=self.preset.zoom)
             labels = torch.from_numpy(self.images.labels[chosen]).to(self.device)
             yield images.contiguous(memory_format=torch.channels_last), labels
 

@@ -9,12 +9,14 @@ from radlens.phantoms.mammogram.lesions import (
     MARGINS,
     MASS_ODDS,
     MASS_SHAPES,
+    USUAL_MASSES,
     Calcifications,
     Lesion,
     Mass,
+    Masses,
     sample_lesion,
 )
-from radlens.phantoms.mammogram.sampling import batches, patch_batches, sample, sample_patch
+from radlens.phantoms.mammogram.sampling import CATEGORIES, batches, patch_batches, sample, sample_patch
 from radlens.phantoms.mammogram.simulation import (
     FIELD_HEIGHT_MM,
     PATCH_SPACING_MM,
@@ -28,6 +30,7 @@ from radlens.phantoms.mammogram.simulation import (
 __all__ = [
     "CALCIFICATION_ODDS",
     "CALCIFICATION_SHAPES",
+    "CATEGORIES",
     "CLASSES",
     "DENSITIES",
     "DISTRIBUTIONS",
@@ -37,6 +40,7 @@ __all__ = [
     "MASS_ODDS",
     "MASS_SHAPES",
     "PATCH_SPACING_MM",
+    "USUAL_MASSES",
     "VIEWS",
     "Batch",
     "Calcifications",
@@ -44,6 +48,7 @@ __all__ = [
     "Lesion",
     "Mammogram",
     "Mass",
+    "Masses",
     "Patch",
     "batches",
     "patch_batches",

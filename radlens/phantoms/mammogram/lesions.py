@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.special import expit
 
+from radlens.errors import InvalidParameter
 from radlens.phantoms.features import Levels, draw_features
 from radlens.phantoms.fields import check_choice, check_range, harmonics, power_law, strands, walks, wave
 from radlens.phantoms.mammogram.tissue import GLAND_OVER_FAT, Window
@@ -24,10 +25,12 @@ __all__ = [
     "MARGINS",
     "MASS_ODDS",
     "MASS_SHAPES",
+    "USUAL_MASSES",
     "Calcifications",
     "Drawn",
     "Lesion",
     "Mass",
+    "Masses",
     "draw_lesion",
     "sample_lesion",
 ]
@@ -157,6 +160,35 @@ Lesion = Mass | Calcifications
 """A lesion of a mammogram."""
 
 
+@dataclass(frozen=True)
+class Masses:
+    """How conspicuous drawn masses are, of any class.
+
+    Args:
+        diameter_mm: smallest and largest diameter, 1..80 mm; the logarithm is uniform.
+        contrast: factor of the contrast, 0.1..2; with 1, it is 0.6 to 1.25 times that of gland over fat.
+
+    Raises:
+        InvalidParameter: a value is out of range.
+    """
+
+    diameter_mm: tuple[float, float] = (8.0, 26.0)
+    contrast: float = 1.0
+
+    def __post_init__(self) -> None:
+        # JSON has lists.
+        object.__setattr__(self, "diameter_mm", tuple(self.diameter_mm))
+        if len(self.diameter_mm) != 2 or self.diameter_mm[0] > self.diameter_mm[1]:
+            raise InvalidParameter(f"diameter_mm must be the smallest and the largest, got {self.diameter_mm}")
+        for diameter in self.diameter_mm:
+            check_range("diameter_mm", diameter, 1.0, 80.0)
+        check_range("contrast", self.contrast, 0.1, 2.0)
+
+
+USUAL_MASSES = Masses()
+"""Masses that are drawn unless others are given."""
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """A lesion on the pixels of a part of a window.
@@ -176,17 +208,20 @@ class Drawn:
     changed: Mapping[str, NDArray[np.bool_]]
 
 
-def sample_lesion(rng: np.random.Generator, malignant: bool, p_calcifications: float = 0.3) -> Lesion:
+def sample_lesion(
+    rng: np.random.Generator, malignant: bool, p_calcifications: float = 0.3, masses: Masses = USUAL_MASSES
+) -> Lesion:
     """Draw a lesion with the shares of ``MASS_ODDS`` or ``CALCIFICATION_ODDS``; size does not depend on the class."""
     if rng.random() < p_calcifications:
         drawn = draw_features(rng, CALCIFICATION_ODDS, malignant, CORRELATION)
         diameter, n, contrast = rng.uniform(6.0, 18.0), int(rng.integers(8, 30)), rng.uniform(1.8, 3.2)
         return Calcifications(drawn["shape"], diameter, n, contrast, drawn["distribution"], malignant)
     drawn = draw_features(rng, MASS_ODDS, malignant, CORRELATION)
-    smooth, diameter = str(rng.choice(MASS_SHAPES[:3])), math.exp(rng.uniform(math.log(8.0), math.log(26.0)))
+    low, high = map(math.log, masses.diameter_mm)
+    smooth, diameter = str(rng.choice(MASS_SHAPES[:3])), math.exp(rng.uniform(low, high))
     contrast = rng.uniform(0.95, 1.25) if drawn["density"] == "high" else rng.uniform(0.6, 0.95)
     shape = "irregular" if drawn["shape"] == "irregular" else smooth
-    return Mass(shape, diameter, contrast, drawn["margin"], malignant)
+    return Mass(shape, diameter, masses.contrast * contrast, drawn["margin"], malignant)
 
 
 def draw_lesion(

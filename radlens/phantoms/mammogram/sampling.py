@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from radlens.phantoms.batches import CLASSES, Batch, draw_batches
 from radlens.phantoms.fields import Seed, check_choice, check_range, generator
 from radlens.phantoms.mammogram.anatomy import DENSITIES, LATERALITIES, VIEWS
-from radlens.phantoms.mammogram.lesions import Lesion, sample_lesion
+from radlens.phantoms.mammogram.lesions import USUAL_MASSES, Lesion, Masses, sample_lesion
 from radlens.phantoms.mammogram.simulation import PATCH_SPACING_MM, Mammogram, Patch, simulate, simulate_patch
 
-__all__ = ["batches", "patch_batches", "sample", "sample_patch"]
+__all__ = ["CATEGORIES", "batches", "patch_batches", "sample", "sample_patch"]
 
+CATEGORIES = (*CLASSES, "healthy", "mass")
+"""Classes that can be drawn: those of a case; "healthy", which is "normal"; and "mass", masses only, with equal odds
+benign or malignant (Major et al. 2020, section 3, who separate healthy breasts from breasts with masses)."""
+
+_WITHOUT_LESION = ("normal", "healthy")
 _DENSITY_ODDS = (0.1, 0.4, 0.4, 0.1)
 _P_SECOND = 0.1
 
@@ -22,6 +29,7 @@ def sample(
     image_shape: Sequence[int] = (1024, 512),
     spacing_mm: float | tuple[float, float] | None = None,
     p_calcifications: float = 0.3,
+    masses: Masses = USUAL_MASSES,
     removed: bool = False,
     seed: Seed = 0,
 ) -> Mammogram:
@@ -30,29 +38,32 @@ def sample(
     One case in ten with lesions has two of the same class, the others have one.
 
     Args:
-        category: "normal", "benign" or "malignant".
+        category: one of ``CATEGORIES``.
         image_shape: (height, width), at least 32 each.
         spacing_mm: one number or (row, column), mm; by default the image is 233 mm high.
-        p_calcifications: probability that a lesion is a cluster of calcifications and not a mass, 0..1.
+        p_calcifications: probability that a lesion is a cluster of calcifications and not a mass, 0..1; the category
+            "mass" has none.
+        masses: size and contrast of masses.
         removed: leave the lesions out, as in `simulate`.
         seed: the same arguments give the same image.
 
     Raises:
-        InvalidParameter: a value is out of range, or the breast is too small for a lesion, which measures up to 26 mm.
+        InvalidParameter: a value is out of range, or the breast is too small for a lesion, which ``masses`` decides.
     """
-    check_choice("category", category, CLASSES)
+    check_choice("category", category, CATEGORIES)
     check_range("p_calcifications", p_calcifications, 0.0, 1.0)
     rng = generator(seed)
     view, laterality = str(rng.choice(VIEWS)), str(rng.choice(LATERALITIES))
     density = str(rng.choice(DENSITIES, p=_DENSITY_ODDS))
     n_lesions = 1 + int(rng.random() < _P_SECOND)
-    lesions = [sample_lesion(rng, category == "malignant", p_calcifications) for _ in range(n_lesions)]
+    malignant, p_calcifications = _odds(rng, category, p_calcifications)
+    lesions = [sample_lesion(rng, malignant, p_calcifications, masses) for _ in range(n_lesions)]
     return simulate(
         image_shape,
         view=view,
         laterality=laterality,
         density=density,
-        lesions=[] if category == "normal" else lesions,
+        lesions=[] if category in _WITHOUT_LESION else lesions,
         spacing_mm=spacing_mm,
         removed=removed,
         seed=seed,
@@ -65,24 +76,33 @@ def sample_patch(
     image_shape: Sequence[int] = (224, 224),
     spacing_mm: float | tuple[float, float] = PATCH_SPACING_MM,
     p_calcifications: float = 0.3,
+    masses: Masses = USUAL_MASSES,
     removed: bool = False,
     seed: Seed = 0,
 ) -> Patch:
     """Draw a patch of a class with random density and lesion; arguments as in `sample`.
 
     Raises:
-        InvalidParameter: a value is out of range, or the patch is too small for a lesion, which measures up to 26 mm.
+        InvalidParameter: a value is out of range, or the patch is too small for a lesion, which ``masses`` decides.
     """
-    check_choice("category", category, CLASSES)
+    check_choice("category", category, CATEGORIES)
     check_range("p_calcifications", p_calcifications, 0.0, 1.0)
     rng = generator(seed)
     density = str(rng.choice(DENSITIES, p=_DENSITY_ODDS))
-    lesion: Lesion | None = sample_lesion(rng, category == "malignant", p_calcifications)
-    if category == "normal":
+    malignant, p_calcifications = _odds(rng, category, p_calcifications)
+    lesion: Lesion | None = sample_lesion(rng, malignant, p_calcifications, masses)
+    if category in _WITHOUT_LESION:
         lesion = None
     return simulate_patch(
         lesion, image_shape=image_shape, density=density, spacing_mm=spacing_mm, removed=removed, seed=seed
     )
+
+
+def _odds(rng: np.random.Generator, category: str, p_calcifications: float) -> tuple[bool, float]:
+    """Return whether the lesions of an image are malignant, and the probability of calcifications."""
+    if category == "mass":
+        return bool(rng.random() < 0.5), 0.0
+    return category == "malignant", p_calcifications
 
 
 def batches(

@@ -28,7 +28,9 @@ def test_simulated_parts_share_no_seed():
     assert len(seeds) == len(set(seeds)) == 36
 
 
-@pytest.mark.parametrize("task", ["ultrasound-resnet", "patch-resnet50", "mammogram-efficientnet-b0"])
+@pytest.mark.parametrize(
+    "task", ["ultrasound-resnet", "patch-resnet50", "mammogram-efficientnet-b0", "mammogram-mobilenet"]
+)
 def test_simulated_images_are_what_the_simulator_draws(tmp_path, task):
     """Each image is the simulator's of its seed and class, prepared; half precision keeps three digits."""
     shape = (224, 224) if task == "patch-resnet50" else (64, 48) if "mammogram" in task else (128, 128)
@@ -45,7 +47,7 @@ def test_simulated_images_are_what_the_simulator_draws(tmp_path, task):
             elif preset.task == "patches":
                 drawn = mammogram.sample_patch(category, p_calcifications=0.5, **options)
             else:
-                drawn = mammogram.sample(category, p_calcifications=0.5, **options)
+                drawn = mammogram.sample(category, p_calcifications=0.5, masses=preset.masses, **options)
             expected = network.prepare(drawn.pixels).pixels
             # Half precision has 11 bits.
             np.testing.assert_allclose(found.images[i], expected, rtol=2**-11, atol=1e-4)
@@ -68,6 +70,25 @@ def test_warm_up_patches_have_the_spacing_of_the_whole_images(tmp_path):
     expected = ModelInput((64, 64)).prepare(mammogram.sample_patch("malignant", **options).pixels).pixels
     np.testing.assert_allclose(patches.images[1], expected, rtol=2**-11, atol=1e-4)
     assert patches.labels.tolist() == [0, 1]
+
+
+def test_warm_up_patches_have_the_classes_masses_and_spacing_of_the_recipe(tmp_path):
+    """Rows and columns of their own, where the crop to the breast is stretched."""
+    masses = mammogram.Masses((10.0, 12.0), 1.5)
+    plan = WarmUp(1, (64, 96), n_patches=2, spacing_mm=(0.75, 0.47))
+    preset = tiny("mammogram-mobilenet", warm_up=plan, masses=masses, input=ModelInput((64, 48)), n_training=2, seed=3)
+    patches = data.build_sets(tmp_path, preset, n_workers=1)[data.WARM_UP]
+    options = {"image_shape": (64, 96), "spacing_mm": (0.75, 0.47), "masses": masses}
+    for i, category in enumerate(("healthy", "mass")):
+        drawn = mammogram.sample_patch(category, seed=(3, 3, i), **options)
+        expected = ModelInput((64, 96)).prepare(drawn.pixels).pixels
+        np.testing.assert_allclose(patches.images[i], expected, rtol=2**-11, atol=1e-4)
+
+
+def test_data_sets_do_not_fit_the_recipe_for_masses(tmp_path):
+    """They do not tell masses from calcifications, or have no healthy mammograms."""
+    with pytest.raises(InvalidParameter, match="classes healthy and mass need simulated images, got cbis-ddsm"):
+        data.build_sets(tmp_path, tiny("mammogram-mobilenet"), data="cbis-ddsm", root=tmp_path)
 
 
 def test_what_is_there_is_not_drawn_again(tmp_path, monkeypatch):

@@ -1,10 +1,14 @@
+import json
 from dataclasses import replace
 
 import pytest
 
 from radlens.datasets import ModelInput
 from radlens.errors import InvalidParameter
-from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, WarmUp
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, WarmUp, lesion_options
+from radlens.phantoms.mammogram import USUAL_MASSES, Masses
+
+SECOND = "mammogram-resnet18"
 
 PATCHES, MAMMOGRAMS, ULTRASOUND = (
     CLASSIFIER_PRESETS[model]["paper"] for model in ("patch-resnet50", "mammogram-efficientnet-b0", "ultrasound-resnet")
@@ -42,13 +46,49 @@ def test_the_ultrasound_preset_holds_the_numbers_of_the_paper():
     assert (ULTRASOUND.n_training + ULTRASOUND.n_validation, ULTRASOUND.n_test) == (408, 136)
 
 
+def test_the_preset_for_masses_holds_the_numbers_of_the_paper():
+    """Major et al. 2020, section 3: MobileNet, 576x448, Adam 1e-5, batches of 4, 250 epochs, flips, 50k patches."""
+    masses = CLASSIFIER_PRESETS["mammogram-mobilenet"]["paper"]
+    assert (masses.network, masses.classes) == ("mobilenet", ("healthy", "mass"))
+    assert masses.input == ModelInput((576, 448))
+    assert (masses.optimizer, masses.learning_rate, masses.batch_size, masses.epochs) == ("adam", 1e-5, 4, 250)
+    assert masses.stop_after is not None
+    # The rate of the paper is constant.
+    assert masses.schedule == "plateau"
+    assert masses.patience >= masses.epochs
+    assert masses.flips == (0, 1)
+    assert min(masses.rotation, masses.zoom) > 0
+    assert masses.p_calcifications == 0
+    assert masses.warm_up is not None
+    assert (masses.warm_up.n_patches, masses.warm_up.shape) == (50_000, (224, 224))
+    assert (masses.n_training + masses.n_validation, masses.n_test) == (1231 + 2000, 334 + 778)
+
+
+def test_the_second_classifier_of_masses_is_independent_of_the_first():
+    """The same images to classify, with another network, other training images and other initial weights."""
+    for variant in ("demo", "paper"):
+        first, second = (CLASSIFIER_PRESETS[model][variant] for model in ("mammogram-mobilenet", SECOND))
+        assert first.network != second.network
+        assert first.seed != second.seed
+        for name in ("task", "input", "classes", "n_outputs", "masses", "p_calcifications"):
+            assert getattr(first, name) == getattr(second, name)
+
+
 def test_demo_recipes_classify_what_the_papers_do():
     """Task, network, classes and outputs are those of the paper; only mammograms are smaller."""
     for model, presets in CLASSIFIER_PRESETS.items():
         demo, paper = presets["demo"], presets["paper"]
         for name in ("task", "network", "classes", "n_outputs", "loss"):
             assert getattr(demo, name) == getattr(paper, name)
-        assert (demo.input == paper.input) == (model != "mammogram-efficientnet-b0")
+        assert (demo.input == paper.input) == (not model.startswith("mammogram"))
+
+
+def test_lesions_of_a_record_are_those_of_its_recipe():
+    """Through JSON; a record without a recipe, or of an older one, has the lesions of the simulator."""
+    masses = Masses((14.0, 28.0), 0.7)
+    recipe = json.loads(json.dumps(replace(MAMMOGRAMS, masses=masses, p_calcifications=0.1).to_json()))
+    assert lesion_options(recipe) == {"p_calcifications": 0.1, "masses": masses}
+    assert lesion_options({}) == {"p_calcifications": 0.3, "masses": USUAL_MASSES}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +101,7 @@ def test_demo_recipes_classify_what_the_papers_do():
         ({"optimizer": "lion"}, "optimizer must be one of adam, sgd, got 'lion'"),
         ({"n_outputs": 3}, "n_outputs must be 1 or 2, got 3"),
         ({"n_test": 1}, "n_test must be at least 2, got 1"),
+        ({"zoom": 1.0}, r"zoom must be at least 0 and below 1, got 1\.0"),
         ({"n_members": 0}, "n_members must be at least 1, got 0"),
         ({"class_weight": 0.0}, r"class_weight must be above 0, got 0\.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),

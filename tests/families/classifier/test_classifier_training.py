@@ -223,6 +223,31 @@ def test_mirroring_and_turning_move_pixels_as_they_say():
         np.testing.assert_allclose(found, map_coordinates(image, places, order=1, mode="reflect"), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [0.8, 1.25])
+def test_zooming_enlarges_about_the_centre(size):
+    """Bilinear interpolation at the coordinates of the smaller or larger image; what lies beyond is mirrored."""
+    images = torch.rand(2, 1, 9, 15, generator=torch.Generator().manual_seed(0))
+    found = classifier_loop.varied(images, _Sized(size), flips=(), rotation=0, zoom=0.3)
+    y, x = np.mgrid[:9, :15] - np.array([4, 7])[:, None, None]
+    for image, zoomed in zip(images[:, 0].numpy(), found[:, 0].numpy(), strict=True):
+        expected = map_coordinates(image, [y / size + 4, x / size + 7], order=1, mode="reflect")
+        np.testing.assert_allclose(zoomed, expected, atol=1e-5)
+
+
+class _Sized:
+    """Draws no mirror, no turn and one size."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def random(self, n):
+        return np.ones(n)
+
+    def uniform(self, low, high, n):
+        assert (low, high) in ((0, 0), (0.7, 1.3))
+        return np.full(n, self.size if high else 0.0)
+
+
 def test_variation_differs_from_image_to_image():
     """Each image has mirrors and an angle of its own; the same draws give the same images."""
     images = torch.rand(1, 1, 8, 8).expand(6, -1, -1, -1)

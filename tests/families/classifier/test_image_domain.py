@@ -27,14 +27,14 @@ CLASSES = ("benign", "malignant")
 
 def scan(k, scale=1.0):
     """An ultrasound image of the training kind, of a detector with other pixels than the network."""
-    return simulate_image("ultrasound", INPUT, CLASSES[k % 2], (91, k), p_calcifications=0.3, scale=scale)
+    return simulate_image("ultrasound", INPUT, CLASSES[k % 2], (91, k), scale=scale)
 
 
 @pytest.fixture(scope="module")
 def scans():
     """Preprocessed images for the fit, for the limit, and of neither."""
     n = N_TRAINING + N_UNSEEN + N_TESTED
-    images = native_images("ultrasound", INPUT, CLASSES, n, p_calcifications=0.3, seed=5, n_workers=1)
+    images = native_images("ultrasound", INPUT, CLASSES, n, seed=5, n_workers=1)
     return images[:N_TRAINING], images[N_TRAINING : N_TRAINING + N_UNSEEN], images[N_TRAINING + N_UNSEEN :]
 
 
