@@ -47,12 +47,10 @@ class ImagePart(NamedTuple):
     Attributes:
         data: bytes of the image file.
         content_type: declared media type; None for an image in JSON.
-        name: name of the part; None for most images.
     """
 
     data: bytes
     content_type: str | None
-    name: str | None = None
 
 
 class Opened(NamedTuple):
@@ -93,16 +91,16 @@ def open_body(request: Request) -> Opened:
         raise UnsupportedMediaType(f"expected the bytes of an image as the body, got {_REFUSED[declared]}")
     if declared == MULTIPART:
         parts = _parts(request)
-        masks = [part for part in parts if part.name == MASK]
+        masks = [part for name, part in parts if name == MASK]
         if len(masks) > 1:
             raise InvalidInput(f"expected at most one part named {MASK}, got {len(masks)}")
-        images = tuple(part for part in parts if part.name != MASK)
+        images = tuple(part for name, part in parts if name != MASK)
         return Opened(_limited(images), {}, masks[0] if masks else None)
     if declared != JSON:
         return Opened((ImagePart(request.body, request.content_type),), {})
     fields = _object(request.body)
     images = _limited(_images(fields))
-    mask = ImagePart(_image(fields.pop(MASK), MASK), None, MASK) if MASK in fields else None
+    mask = ImagePart(_image(fields.pop(MASK), MASK), None) if MASK in fields else None
     return Opened(images, {name: _text(name, v) for name, v in fields.items()}, mask)
 
 
@@ -112,7 +110,7 @@ def read_mask(part: ImagePart, shape: tuple[int, ...]) -> np.ndarray:
     Raises:
         InvalidInput: The mask cannot be read, or has another size than the image.
     """
-    mask = read(*part[:2]).pixels
+    mask = read(*part).pixels
     if mask.shape != shape:
         expected, got = (f"{rows}x{columns}" for rows, columns in (shape, mask.shape))
         raise InvalidInput(f"the mask must have the size of the image, {expected} pixels, got {got}")
@@ -126,14 +124,14 @@ def _limited(images: tuple[ImagePart, ...]) -> tuple[ImagePart, ...]:
     return images
 
 
-def _parts(request: Request) -> tuple[ImagePart, ...]:
-    """Return the parts of a multipart body, parsed as a message with the Content-Type of the request."""
+def _parts(request: Request) -> tuple[tuple[str | None, ImagePart], ...]:
+    """Return the parts of a multipart body with their names; it is parsed with the Content-Type of the request."""
     head = f"Content-Type: {request.content_type}\r\nMIME-Version: 1.0\r\n\r\n"
     try:
         message = message_from_bytes(head.encode("ascii") + request.body, policy=policy.HTTP)
         is_multipart = isinstance(message, EmailMessage) and message.is_multipart()
         parts: list[Any] = list(message.iter_parts()) if is_multipart else []
-        found = tuple(ImagePart(_payload(part), _media_type(part), _name(part)) for part in parts)
+        found = tuple((_name(part), ImagePart(_payload(part), _media_type(part))) for part in parts)
     except (ValueError, LookupError, AttributeError, TypeError):  # the email parser raises these for malformed input
         found, message = (), None
     if not found or message is None or message.defects:

@@ -87,7 +87,7 @@ def open_row(request: Request, manifest: ClassifierManifest, domain: ImageDomain
         if media_type == JSON and settings.explainer is not None and settings.explainer.streams:
             media_type = NDJSON
         _require_affordable(settings, manifest)
-    image = read(*opened.images[0][:2])
+    image = read(*opened.images[0])
     prepared = manifest.input.prepare(image.pixels)
     settings = _within(settings, opened, image, prepared, manifest)
     return ClassifierRow(request, image, prepared, _assessed(prepared, domain), settings, media_type)

@@ -109,7 +109,7 @@ class InpainterService(BatchService):
         given = {**request.parameters, **opened.parameters}
         output = read_parameters("fillings", prediction_parameters(), given, request.hints)["output"]
         media_type = negotiate(request.accept, _FORMATS)
-        image = read(*opened.images[0][:2])
+        image = read(*opened.images[0])
         mask = read_mask(opened.mask, image.pixels.shape)
         prepared = self._bundle.manifest.input.prepare(image.pixels)
         holes = prepared.to_network(mask, self._bundle.manifest.input.shape)

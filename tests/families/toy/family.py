@@ -151,7 +151,7 @@ class ToyService(BatchService):
             from radlens import explainers
 
             explainer = explainers.create(values.pop("method"), **values)
-        return Row(request, read(*opened.images[0][:2]), explainer)
+        return Row(request, read(*opened.images[0]), explainer)
 
     def _work(self, rows: Sequence[Row]) -> Iterator[Group]:
         if rows:
