@@ -49,7 +49,9 @@ def command(
     ],
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve or the filled image as .png; repeatable."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write .json, or the curve or the filled image as .png; repeatable."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     mask: Annotated[

@@ -153,7 +153,8 @@ class InpainterService(BatchService):
         return [self._on_image(row, drawn) for row, drawn in zip(rows, found, strict=True)]
 
     def _on_image(self, row: Row, drawn: np.ndarray) -> np.ndarray:
-        filling = row.prepared.on_image(row.prepared.in_pixels(drawn))
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            filling = row.prepared.on_image(row.prepared.in_pixels(drawn))
         inside = row.prepared.on_image(np.ones(row.holes.shape, dtype=np.float32)) > 0
         filled = np.where(row.mask & inside, filling, row.image.pixels).astype(np.float32)
         if not np.isfinite(filled).all():

@@ -114,7 +114,9 @@ def _draw(network: ModelInput, seed: tuple[int, ...]) -> np.ndarray:
 def _recorded(preset: InpainterPreset, data: str, root: Path) -> dict[str, list[Job]]:
     healthy = [case for case in open_dataset(data, root) if case.label == HEALTHY[data]]
     if not healthy:
-        raise TrainingError(f"{data} must have images that are {HEALTHY[data]}, it has none; the inpainter learns from them")
+        raise TrainingError(
+            f"{data} must have images that are {HEALTHY[data]}, got none; the inpainter learns from them"
+        )
     training, validation = split_patients(healthy, validation=_HELD_OUT)
     read = {"training": training, "validation": validation}
     return {part: [partial(_read, case, preset.input) for case in cases] for part, cases in read.items()}

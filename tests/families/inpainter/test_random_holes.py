@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from radlens.datasets import ModelInput
 from radlens.errors import InvalidParameter
 from radlens.families.inpainter.holes import random_mask
 from radlens.families.inpainter.recipes import Holes, InpainterPreset, Phase
-from radlens.datasets import ModelInput
 
 SHAPE = (64, 48)
 REGION = np.zeros(SHAPE, dtype=bool)
@@ -58,7 +58,11 @@ def test_centres_lie_in_the_region(p_clustered):
 def test_there_are_at_most_as_many_as_allowed():
     """Single pixels in a wide region show their number, from 1 to the most."""
     region = np.ones((200, 200), dtype=bool)
-    counts = [int((drawn(Holes(9, (1, 1), p_clustered=c, p_grid=0), k, region) == 0).sum()) for k in range(200) for c in (0, 1)]
+    counts = [
+        int((drawn(Holes(9, (1, 1), p_clustered=c, p_grid=0), k, region) == 0).sum())
+        for k in range(200)
+        for c in (0, 1)
+    ]
     assert (min(counts), max(counts)) == (1, 9)
     sizes = {int((drawn(Holes(1, (3, 5), p_clustered=0, p_grid=0), k, region) == 0).sum()) for k in range(60)}
     assert {9, 16, 25} <= sizes
