@@ -27,7 +27,9 @@ def test_a_run_states_its_task(tmp_path, task):
 def test_a_record_without_a_known_task_is_refused(tmp_path, text):
     """Whatever else it holds."""
     (tmp_path / "training.json").write_text(text)
-    with pytest.raises(TrainingError, match=r"training.json must state a task, one of cdmam-cdc, classification, inpainting, got"):
+    with pytest.raises(
+        TrainingError, match=r"training.json must state a task, one of cdmam-cdc, classification, inpainting, got"
+    ):
         run_family(tmp_path)
 
 

@@ -307,7 +307,7 @@ def test_bodies_of_other_kinds_are_refused(service):
             400,
             "expected 1 to 64 images in the body, got 0",
         ),
-        (Request("predict", image, "multipart/form-data; boundary=x"), 415, "expected the bytes of an image as the body, got a form"),
+        (Request("predict", image, "multipart/form-data; boundary=x"), 415, "of an image as the body, got a form"),
         (sent(kind="explain"), None, "an inpainter has no explanations; ask for a prediction"),
         (sent(output="tea"), 400, "output must be one of filled, change, mask"),
         (sent(n_steps="3"), 400, "n_steps"),
