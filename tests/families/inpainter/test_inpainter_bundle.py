@@ -90,7 +90,6 @@ def test_the_network_serves_where_its_graph_is_damaged(copy, damage):
         assert service.engine.name == "torch"
         assert {each.engine for each in service.engine.refused} >= set(ENGINES)
         assert {(each.graph, each.reason) for each in service.engine.refused} == {(GRAPH, reason)}
-        assert service.stated()["refused_engines"][0]["reason"] == reason
     with pytest.raises(BundleError, match=reason):
         open_service(bundle, engine="onnxruntime")
     with pytest.raises(BundleError, match=reason):

@@ -15,6 +15,7 @@ from small_inpainter import SHAPE, inpainter_files
 
 from radlens.datasets.preprocessing import resize
 from radlens.families import load, open_service
+from radlens.families.inpainter.manifest import InpainterBundle
 from radlens.figures import display_grey
 from radlens.images import read, to_npy, to_png
 from radlens.phantoms import mammogram
@@ -90,13 +91,9 @@ def test_holes_hold_what_the_network_draws(service):
     prepared = spec.prepare(PIXELS)
     holes = resize(MASK.astype(bool).astype(np.float32), SHAPE) > 0.001
     with torch.no_grad():
-        drawn = (
-            load(inpainter_files())
-            .network()(
-                torch.from_numpy(prepared.pixels)[None], torch.from_numpy(1 - holes.astype(np.float32))[None, None]
-            )[0, 0]
-            .numpy()
-        )
+        known = torch.from_numpy(1 - holes.astype(np.float32))[None, None]
+        network = InpainterBundle.load(inpainter_files()).network()
+        drawn = network(torch.from_numpy(prepared.pixels)[None], known)[0, 0].numpy()
     seen = resize(PIXELS, SHAPE).astype(np.float64)
     expected = resize((drawn * seen.std() + seen.mean()).astype(np.float32), PIXELS.shape)
     inside = MASK > 0
