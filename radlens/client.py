@@ -234,15 +234,24 @@ class Client:
         raise ServerError("the stream must end with a complete map, got one that broke off")
 
     def fetch(
-        self, kind: str, image: bytes | Path, media_type: str, *, version: str | None = None, **parameters: Any
+        self,
+        kind: str,
+        image: bytes | Path,
+        media_type: str,
+        *,
+        version: str | None = None,
+        mask: bytes | Path | None = None,
+        **parameters: Any,
     ) -> Answer:
         """Return a prediction or an explanation in another format than JSON.
 
         Args:
             kind: ``"predict"`` or ``"explain"``.
             image: path or content of a DICOM, PNG, TIFF or ``.npy`` file.
-            media_type: ``image/png``, ``application/x-npy`` or, for explanations, ``application/dicom``.
+            media_type: ``image/png``, ``application/x-npy`` or, for explanations and filled images,
+                ``application/dicom``.
             version: version of the model; None for the server's default.
+            mask: as in `predict` and `explain`.
             parameters: parameters as in `predict` or `explain`.
 
         Raises:
@@ -250,7 +259,7 @@ class Client:
             InvalidInput: the server rejected the request; the message is the server's.
             ServerError: the server cannot be reached, or failed.
         """
-        with self._ask(kind, image, version, media_type, parameters) as response:
+        with self._ask(kind, image, version, media_type, parameters, mask) as response:
             content = response.read()
             return Answer(content, response.headers.get("content-type", ""), json.loads(response.headers[PROVENANCE]))
 

@@ -160,36 +160,46 @@ class Model:
         """Return the names of the methods that explain the model."""
         return tuple(family_of(self.manifest.task).methods(self.manifest))
 
-    def predict(self, image: Readable | Sequence[Readable], **parameters: Any) -> Prediction:
+    def predict(
+        self, image: Readable | Sequence[Readable], *, mask: Readable | None = None, **parameters: Any
+    ) -> Prediction:
         """Predict an image, or a sequence of images of one exposure, such as a list of files.
 
+        Args:
+            image: picture, path or contents of a file, or pixels; or a sequence of them.
+            mask: mask of the size of the image, not 0 in the holes that an inpainter fills; None for other models.
+            parameters: parameters of the endpoint.
+
         Raises:
-            InvalidInput: An image cannot be read, or a parameter is unknown.
+            InvalidInput: An image or the mask cannot be read, or a parameter is unknown.
         """
         several = image if isinstance(image, Sequence) and not isinstance(image, str | bytes) else None
-        if several is None:
-            return Prediction(self._client.predict(read(image).content, **parameters))  # type: ignore[arg-type]
-        return Prediction(self._client.predict([read(each).content for each in several], **parameters))
+        sent = read(image).content if several is None else [read(each).content for each in several]  # type: ignore[arg-type]
+        return Prediction(self._client.predict(sent, mask=None if mask is None else _content(mask), **parameters))
 
-    def explain(self, image: Readable, *, method: str | None = None, **parameters: Any) -> Explanation:
+    def explain(
+        self, image: Readable, *, method: str | None = None, mask: Readable | None = None, **parameters: Any
+    ) -> Explanation:
         """Explain an image.
 
         Args:
             image: picture, path or contents of a file, or pixels.
             method: one of `methods`; the model's default if None.
+            mask: mask of the size of the image, for methods that take one.
             parameters: parameters of the method and of its samples, those of the endpoint.
 
         Raises:
-            InvalidInput: The image cannot be read, or the method or a parameter is unknown.
+            InvalidInput: The image or the mask cannot be read, or the method or a parameter is unknown.
         """
         picture = read(image)
         asked = parameters if method is None else {"method": method, **parameters}
-        return Explanation(self._client.explain(picture.content, **asked), picture)
+        sent = None if mask is None else _content(mask)
+        return Explanation(self._client.explain(picture.content, mask=sent, **asked), picture)
 
     def __repr__(self) -> str:
         """Return name, version, task and methods."""
         manifest = self.manifest
-        return f"<{manifest.name} {manifest.version}, {manifest.task}; methods: {', '.join(self.methods())}>"
+        return f"<{manifest.name} {manifest.version}, {manifest.task}; methods: {', '.join(self.methods()) or 'none'}>"
 
 
 def read(image: Readable) -> Picture:
@@ -201,16 +211,22 @@ def read(image: Readable) -> Picture:
     """
     if isinstance(image, Picture):
         return image
-    if isinstance(image, np.ndarray):
-        content = to_npy(image)
-    elif isinstance(image, bytes):
-        content = image
-    else:
-        path = Path(image)
-        if not path.is_file():
-            raise InvalidInput(f"image must be a file, got {str(path)!r}, which does not exist")
-        content = path.read_bytes()
+    content = _content(image)
     return Picture(read_image(content), content)
+
+
+def _content(image: Readable) -> bytes:
+    """Return the contents of the file of an image or a mask."""
+    if isinstance(image, Picture):
+        return image.content
+    if isinstance(image, np.ndarray):
+        return to_npy(image)
+    if isinstance(image, bytes):
+        return image
+    path = Path(image)
+    if not path.is_file():
+        raise InvalidInput(f"image must be a file, got {str(path)!r}, which does not exist")
+    return path.read_bytes()
 
 
 def load(path: Path | str) -> Model:

@@ -9,14 +9,16 @@ import pytest
 import torch
 from archives import HANDLERS, LIBRARY
 from small_classifier import SHAPE, make_classifier, make_network
+from small_inpainter import inpainter_files
 
 from radlens.archives import archive, library_files
+from radlens.families import FOLDERS, load
 from radlens.families.classifier.making import write_traced
 from radlens.families.classifier.manifest import TRACED, save_classifier
-from radlens.wire import CDC, CLASSIFICATION
+from radlens.wire import CDC, CLASSIFICATION, INPAINTING
 
 SERVE = """
-import json, sys
+import base64, json, sys
 from pathlib import Path
 
 folder, packages, height, width = sys.argv[1:]
@@ -64,20 +66,26 @@ handler = model_handler.ModelHandler()
 handler.initialize(Context({}))
 pixels = np.random.default_rng(0).normal(1000, 100, (int(height), int(width))).astype(np.float32)
 bundle = json.loads(Path(folder, "bundle.json").read_text())
+body, media_type = to_npy(pixels), "application/octet-stream"
+if bundle["task"] == "inpainting":
+    parts = {"image": body, "mask": to_npy(np.eye(*pixels.shape, dtype=bool))}
+    body = json.dumps({name: base64.b64encode(part).decode() for name, part in parts.items()}).encode()
+    media_type = "application/json"
 
 
 def ask(explain, accept, query=""):
-    headers = {"explain": explain, "accept": accept, "content-type": "application/octet-stream", "url_path": query}
+    headers = {"explain": explain, "accept": accept, "content-type": media_type, "url_path": query}
     context = Context(headers)
-    (body,) = handler.handle([{"body": to_npy(pixels)}], context)
+    (answered,) = handler.handle([{"body": body}], context)
     answers.append({"status": context.status, "query": query, "accept": accept})
     if context.status != 200:
-        answers[-1]["body"] = bytes(body).decode(errors="replace")
+        answers[-1]["body"] = bytes(answered).decode(errors="replace")
 
 
 for accept in ("application/json", "image/png, application/json;q=0.5"):
     ask("False", accept)
-    ask("True", accept)
+    if bundle["explainers"]:
+        ask("True", accept)
 for method in bundle["explainers"]:
     ask("True", "application/json", f"method={method}")
 strangers = [
@@ -90,11 +98,13 @@ print(json.dumps({"answers": answers, "strangers": strangers}))
 """For a process that knows no other radlens than the one in an archive."""
 
 
-@pytest.fixture(scope="module", params=["cdmam", "classifier"])
+@pytest.fixture(scope="module", params=["cdmam", "classifier", "inpainter"])
 def served(request, exported, tmp_path_factory):
     """A bundle of each family, with the sides of its images."""
     if request.param == "cdmam":
         return exported, (250, 250)
+    if request.param == "inpainter":
+        return load(inpainter_files()), (40, 30)
     bundle = make_classifier(tmp_path_factory.mktemp("bundle"))
     write_traced(bundle.path / TRACED, [make_network(0)], torch.zeros(2, 1, *SHAPE))
     return save_classifier(bundle.path, bundle.manifest), SHAPE
@@ -111,7 +121,7 @@ def test_an_archive_answers_without_another_radlens(served, tmp_path):
     said = json.loads(found.stdout.splitlines()[-1])
     assert said["strangers"] == []
     assert [answer for answer in said["answers"] if answer["status"] != 200] == []
-    assert len(said["answers"]) == 4 + len(bundle.manifest.explainers)
+    assert len(said["answers"]) == (4 if bundle.manifest.explainers else 2) + len(bundle.manifest.explainers)
 
 
 def packed(task):
@@ -120,15 +130,16 @@ def packed(task):
     return {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
 
 
-@pytest.mark.parametrize(
-    ("task", "own", "other"), [(CDC, "cdmam", "classifier"), (CLASSIFICATION, "classifier", "cdmam")]
-)
-def test_archives_hold_what_serving_needs(task, own, other):
+@pytest.mark.parametrize(("task", "own"), [(CDC, "cdmam"), (CLASSIFICATION, "classifier"), (INPAINTING, "inpainter")])
+def test_archives_hold_what_serving_needs(task, own):
     """Its family and no other; no studies, commands, training or export, nor simulators of patients; templates."""
     left_out = ("studies", "cli", "client", "server", "local", "phantoms.mammogram", "phantoms.ultrasound")
-    making = tuple(f"families.{own}.{name}" for name in ("export", "cluster", "training", "making", "recipes"))
+    making = tuple(
+        f"families.{own}.{name}" for name in ("export", "cluster", "training", "making", "recipes", "losses")
+    )
+    others = tuple(folder.removeprefix("radlens.") for folder in FOLDERS.values() if not folder.endswith(own))
     names = packed(task)
-    unwanted = (*left_out, *making, f"families.{other}")
+    unwanted = (*left_out, *making, *others)
     assert [name for name in names for each in unwanted if name.startswith(f"radlens.{each}")] == []
     assert {"radlens", "radlens.families", f"radlens.families.{own}.service", "radlens.engines.llvm_kernel"} < names
     assert LIBRARY / "figures" / "report.html.j2" in library_files(HANDLERS, task)

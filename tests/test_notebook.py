@@ -11,6 +11,7 @@ import pytest
 import torch
 from sample_images import noise
 from small_classifier import SHAPE, EagerMember, make_network
+from small_inpainter import inpainter_files
 from torch import nn
 
 import radlens
@@ -146,3 +147,21 @@ def test_the_notebook_runs(exported, tmp_path, monkeypatch):
         exec(source, scope)
         assert cell["outputs"] == []
     assert scope["maps"].shape == (2, 1, 64, 64)
+
+
+def test_an_inpainter_takes_a_mask(tmp_path):
+    """An array, a picture or a file; it has no methods, and says so."""
+    pixels = np.random.default_rng(0).normal(1000, 100, (40, 30)).astype(np.float32)
+    mask = np.eye(40, 30, dtype=bool)
+    (tmp_path / "mask.npy").write_bytes(to_npy(mask))
+    with radlens.load(inpainter_files()) as model:
+        assert model.methods() == ()
+        assert repr(model) == "<inpainter 1.0, inpainting; methods: none>"
+        found = [model.predict(pixels, mask=each) for each in (mask, mask.astype(np.uint8), tmp_path / "mask.npy")]
+        filled = [each.answer["prediction"]["filled"] for each in found]
+        assert all(np.array_equal(each, filled[0]) for each in filled)
+        assert np.array_equal(filled[0][~mask], pixels[~mask])
+        assert "pixels in holes" in found[0]._repr_html_()
+        assert found[0]._repr_png_().startswith(PNG_START)
+        with pytest.raises(InvalidInput, match="an inpainter has no explanations"):
+            model.explain(pixels)

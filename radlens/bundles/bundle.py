@@ -85,5 +85,7 @@ class StoredBundle(Generic[M]):
             manifest = parse(document)
             files = dict(document["files"])
         except (ValueError, TypeError, KeyError) as error:
-            raise BundleError(f"bundle must hold a readable {MANIFEST}, got {type(error).__name__}: {error}") from error
+            # The text of a KeyError is the name of the field.
+            got = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise BundleError(f"bundle must hold a readable {MANIFEST}: {got}") from error
         return cls(path, manifest, bundle_hash, problems(path, files, partial(may_miss, manifest)) if verify else {})

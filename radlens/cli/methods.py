@@ -45,6 +45,8 @@ def command(
         family = family_of(manifest.task)
         asked = family.methods(manifest) if method is None else (method,)
         show(_table(name, _title(name), family.parameters(manifest, "explain", name)) for name in asked)
+        if not asked:
+            note("the model has no explanations")
         for name, reason in getattr(manifest, "refused", {}).items():
             if method is None:
                 note(f"not {name}: {reason}")

@@ -1,4 +1,4 @@
-"""``radlens predict``: the contrast-detail curve of one or several images, or the class of an image."""
+"""``radlens predict``: the contrast-detail curve of images, the class of an image, or an image with filled holes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ EPILOG = examples(
     "radlens predict phantom.dcm -o prediction.json -o curve.png",
     "radlens predict phantom.dcm --server http://127.0.0.1:8080 --json | jq .verdict",
     "radlens predict mammogram.dcm --model mammogram-efficientnet-b0",
+    "radlens predict mammogram.dcm --mask holes.png --model mammogram-inpainter -o filled.png",
 )
 
 SUFFIXES = (".json", ".png")
@@ -48,7 +49,9 @@ def command(
     ],
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write .json, or the curve as .png; repeatable."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write .json, or the curve or the filled image as .png; repeatable."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     mask: Annotated[
@@ -68,7 +71,7 @@ def command(
     local: LocalOption = False,
     bundle: BundleOption = None,
 ) -> None:
-    """Predict the contrast-detail curve of an image, or the probabilities of its classes, depending on the model.
+    """Predict the contrast-detail curve of an image, the probabilities of its classes, or the image with filled holes.
 
     A curve has a 95 % interval and a verdict for each European limit: met, not met, or not settled by this image. For
     an ensemble of classifiers, the command prints the spread of the members' probabilities. For an image that the model
@@ -76,6 +79,7 @@ def command(
     """
     from radlens.cli.results import write_prediction
     from radlens.families import family_of
+    from radlens.wire import array_to_json
 
     for file in output or ():
         require("--output", file.suffix.lower(), SUFFIXES)
@@ -83,7 +87,7 @@ def command(
         given = {} if seed is None else {"seed": seed}
         answer = client.predict(image if len(image) > 1 else image[0], version=model_version, mask=mask, **given)
     if as_json:
-        out.print_json(json.dumps(answer))
+        out.print_json(json.dumps(answer, default=array_to_json))
     else:
         show(family_of(answer["task"]).tables(answer))
         warn(answer["warnings"])

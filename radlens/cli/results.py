@@ -8,6 +8,7 @@ from radlens.cli.console import err, table
 from radlens.errors import InvalidParameter
 from radlens.families import family_of
 from radlens.images import read
+from radlens.wire import array_to_json
 
 __all__ = ["print_trust", "write_explanation", "write_prediction"]
 
@@ -19,7 +20,7 @@ def write_prediction(answer: dict[str, Any], file: Path) -> None:
         InvalidParameter: The family does not draw predictions.
     """
     if file.suffix.lower() == ".json":
-        content: bytes | None = (json.dumps(answer, indent=2) + "\n").encode()
+        content: bytes | None = (json.dumps(answer, indent=2, default=array_to_json) + "\n").encode()
     else:
         content = family_of(answer["task"]).picture(answer)
     if content is None:

@@ -10,16 +10,22 @@ from radlens.images.image import Decoded, require_readable_size
 
 __all__ = ["decode_npy"]
 
+_NUMBERS = "iuf"
 
-def decode_npy(data: bytes) -> Decoded:
+
+def decode_npy(data: bytes, kinds: str = _NUMBERS) -> Decoded:
     """Read a two-dimensional array of integers or real floats, without unpickling.
+
+    Args:
+        data: Content of the file.
+        kinds: Kinds of dtypes that are read; ``b`` for masks.
 
     Raises:
         UnreadableImage: the header is unreadable, the array has another kind or number of axes, or the length of the
             data does not fit the header.
     """
     shape, fortran_order, dtype, offset = _header(data)
-    if dtype.kind not in "iuf":
+    if dtype.kind not in kinds:
         raise UnreadableImage(f"array must hold real integers or floats, got dtype kind {dtype.kind!r}")
     if len(shape) != 2:
         raise UnreadableImage(f"array must have 2 dimensions (H, W), got {len(shape)}")

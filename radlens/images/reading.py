@@ -12,7 +12,7 @@ from radlens.images.npy import decode_npy
 from radlens.images.png import decode_png
 from radlens.images.tiff import decode_tiff
 
-__all__ = ["read", "sniff"]
+__all__ = ["read", "require_declared", "sniff"]
 
 _DECODERS: dict[str, Callable[[bytes], Decoded]] = {
     DICOM: decode_dicom,
@@ -44,7 +44,7 @@ def read(data: bytes, content_type: str | None = None) -> Image:
     if not data:
         raise InvalidInput("expected an image in the body, got an empty body")
     media_type = sniff(data)
-    _require_declared(content_type, media_type)
+    require_declared(content_type, media_type)
     decoded = _DECODERS[media_type](data)
     return Image(
         pixels=_finite_float32(decoded.pixels),
@@ -74,7 +74,8 @@ def sniff(data: bytes) -> str:
     raise UnsupportedMediaType(f"expected DICOM (Part 10), PNG, TIFF or .npy, got {len(data)} bytes of another type")
 
 
-def _require_declared(content_type: str | None, found: str) -> None:
+def require_declared(content_type: str | None, found: str) -> None:
+    """Raise UnsupportedMediaType if a declared media type of `MEDIA_TYPES` is not the one that was found."""
     declared = (content_type or "").partition(";")[0].strip().lower()
     if declared in MEDIA_TYPES and declared != found:
         raise UnsupportedMediaType(f"body must be {declared} as declared, got bytes of {found}")

@@ -17,6 +17,9 @@ import numpy as np
 
 from radlens.errors import InvalidInput, InvalidParameter, UnsupportedMediaType
 from radlens.images import read
+from radlens.images.image import NPY
+from radlens.images.npy import decode_npy
+from radlens.images.reading import require_declared
 from radlens.service.messages import Request
 from radlens.service.parameters import shown
 from radlens.wire import JSON
@@ -105,17 +108,36 @@ def open_body(request: Request) -> Opened:
 
 
 def read_mask(part: ImagePart, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a mask ``(H, W)`` bool from PNG or npy, True where it is not 0.
+    """Return a mask ``(H, W)`` bool, True where the file is not 0.
+
+    Args:
+        part: An image file, or a ``.npy`` file of booleans.
+        shape: Rows and columns of the image.
 
     Raises:
         InvalidInput: The mask cannot be read, or has another size than the image.
     """
-    mask = read(*part).pixels
+    try:
+        mask = _boolean(part)
+        if mask is None:
+            mask = read(*part).pixels
+    except InvalidInput as error:
+        # The image of the same body may be at fault as well: the message tells which.
+        raise type(error)(f"the mask cannot be read: {error}") from None
     if mask.shape != shape:
         expected, got = (f"{rows}x{columns}" for rows, columns in (shape, mask.shape))
         raise InvalidInput(f"the mask must have the size of the image, {expected} pixels, got {got}")
     found: np.ndarray = mask != 0
     return found
+
+
+def _boolean(part: ImagePart) -> np.ndarray | None:
+    """Return the values of a ``.npy`` file of booleans; None for another file."""
+    try:
+        require_declared(part.content_type, NPY)
+        return decode_npy(part.data, "b").pixels
+    except InvalidInput:
+        return None
 
 
 def _limited(images: tuple[ImagePart, ...]) -> tuple[ImagePart, ...]:

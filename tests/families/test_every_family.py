@@ -1,5 +1,6 @@
 """What holds for every family of models: bundles, answers, damaged graphs, bad requests."""
 
+import base64
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from small_classifier import SHAPE, make_classifier, make_network
+from small_inpainter import inpainter_files
 
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.families import load, open_service
@@ -14,18 +16,29 @@ from radlens.families.classifier.making import write_traced
 from radlens.families.classifier.manifest import TRACED, save_classifier
 from radlens.images import to_npy
 from radlens.service import request_from_http
-from radlens.wire import CDC, CLASSIFICATION
+from radlens.wire import CDC, CLASSIFICATION, INPAINTING
 
-GRADIENT = {CDC: "gradient.onnx", CLASSIFICATION: "member-0.gradient.onnx"}
-METHOD = {CDC: "omig", CLASSIFICATION: "integrated_gradients"}
+EXPLAINED = pytest.mark.parametrize("task", [CDC, CLASSIFICATION], indirect=True, scope="module")
+"""Families whose models have explanations."""
+
+GRAPH = {CDC: "gradient.onnx", CLASSIFICATION: "member-0.gradient.onnx", INPAINTING: "inpainter.onnx"}
+"""A graph that torch can replace."""
+
+NEEDS_GRAPH = {
+    CDC: ("explain", {"method": "omig"}),
+    CLASSIFICATION: ("explain", {"method": "integrated_gradients"}),
+    INPAINTING: ("predict", {}),
+}
+"""Request that needs it."""
+
 COSTLY = {
     CDC: {"method": "omig", "n_steps": "1000", "n_samples": "100000"},
     CLASSIFICATION: {"method": "lime", "n_evaluations": "10000"},
 }
-PIXELS = {CDC: (250, 250), CLASSIFICATION: SHAPE}
+PIXELS = {CDC: (250, 250), CLASSIFICATION: SHAPE, INPAINTING: (40, 30)}
 
 
-@pytest.fixture(scope="module", params=[CDC, CLASSIFICATION])
+@pytest.fixture(scope="module", params=[CDC, CLASSIFICATION, INPAINTING])
 def task(request):
     """The families by their tasks."""
     return request.param
@@ -37,6 +50,8 @@ def folder(task, exported, tmp_path_factory):
     path = tmp_path_factory.mktemp("family") / "bundle"
     if task == CDC:
         shutil.copytree(exported.path, path)
+    elif task == INPAINTING:
+        shutil.copytree(inpainter_files(), path)
     else:
         bundle = make_classifier(path, n_members=3)
         write_traced(path / TRACED, [make_network(seed) for seed in range(3)], torch.zeros(2, 1, *SHAPE))
@@ -51,14 +66,23 @@ def service(folder):
 
 
 def image(task: str) -> bytes:
-    """Noise of the size that the network takes."""
-    return to_npy(np.random.default_rng(0).normal(1000, 100, PIXELS[task]).astype(np.float32))
+    """Noise of the size that the network takes; in JSON with a mask where the model needs one."""
+    pixels = to_npy(np.random.default_rng(0).normal(1000, 100, PIXELS[task]).astype(np.float32))
+    if task != INPAINTING:
+        return pixels
+    mask = to_npy(np.eye(*PIXELS[task], dtype=bool))
+    return json.dumps(
+        {name: base64.b64encode(data).decode() for name, data in (("image", pixels), ("mask", mask))}
+    ).encode()
 
 
 def asked(service, kind: str, *bodies: bytes, **parameters: str) -> list[tuple[int, dict]]:
     """Return statuses and documents of the answers to one batch."""
-    headers = {"content-type": "application/octet-stream", "accept": "application/json"}
-    requests = [request_from_http(kind, body, headers, parameters, "id") for body in bodies]
+    requests = []
+    for body in bodies:
+        media_type = "application/json" if body.startswith(b"{") else "application/octet-stream"
+        headers = {"content-type": media_type, "accept": "application/json"}
+        requests.append(request_from_http(kind, body, headers, parameters, "id"))
     return [(response.status, json.loads(response.body)) for response in service.respond(requests)]
 
 
@@ -73,7 +97,15 @@ def test_bundles_are_what_was_saved(folder, task):
 
 @pytest.mark.parametrize("kind", ["predict", "explain"])
 def test_answers_say_where_they_come_from(service, folder, task, kind):
-    """Task, whether the image can be judged, warnings, and a provenance with the same keys in every family."""
+    """Task, whether the image can be judged, warnings, and a provenance with the same keys in every family.
+
+    A model without explanations says so.
+    """
+    if kind == "explain" and not load(folder).manifest.explainers:
+        ((status, answer),) = asked(service, kind, image(task))
+        assert (status, answer["type"]) == (400, "UnsupportedMethod")
+        assert "no explanations" in answer["message"]
+        return
     ((status, answer),) = asked(service, kind, image(task))
     assert status == 200
     assert answer["task"] == task
@@ -86,23 +118,25 @@ def test_answers_say_where_they_come_from(service, folder, task, kind):
 
 
 def test_a_damaged_graph_is_refused_and_torch_serves(folder, task, service, tmp_path):
-    """The map is the same to rounding; provenance and metrics name graph and reason."""
+    """It answers; provenance and metrics name graph and reason."""
+    kind, parameters = NEEDS_GRAPH[task]
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    file = copy / GRADIENT[task]
+    file = copy / GRAPH[task]
     file.write_bytes(file.read_bytes() + b"x")
     bundle = load(copy)
-    assert list(bundle.damaged) == [GRADIENT[task]]
+    assert list(bundle.damaged) == [GRAPH[task]]
     damaged = open_service(bundle)
-    (whole,), (found,) = (asked(each, "explain", image(task), method=METHOD[task]) for each in (service, damaged))
+    (whole,), (found,) = (asked(each, kind, image(task), **parameters) for each in (service, damaged))
     assert (whole[0], found[0]) == (200, 200)
     stated = found[1]["provenance"]
     assert "torch" in (stated["engine"], stated.get("engines", {}).get("gradient"))
-    reason = f"{GRADIENT[task]} is not the file this bundle was made with: its SHA-256 differs"
+    reason = f"{GRAPH[task]} is not the file this bundle was made with: its SHA-256 differs"
     for refused in (stated["refused_engines"], [vars(refusal) for refusal in damaged.engine.refused]):
-        assert {"engine": "onnxruntime", "graph": GRADIENT[task], "reason": reason} in refused
+        assert {"engine": "onnxruntime", "graph": GRAPH[task], "reason": reason} in refused
 
 
+@EXPLAINED
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [({"method": "tea_leaves"}, "method must be one of"), ({"n_stepz": "3"}, "n_stepz"), ({"seed": "-1"}, "seed")],
@@ -122,6 +156,7 @@ def test_a_bad_image_leaves_its_neighbours_alone(service, task):
     assert first[1]["prediction"] == last[1]["prediction"]
 
 
+@EXPLAINED
 def test_too_much_work_is_refused(service, task):
     """With 400 and the limit, before anything is computed."""
     ((status, answer),) = asked(service, "explain", image(task), **COSTLY[task])

@@ -5,7 +5,6 @@ from pathlib import Path
 from radlens.datasets.model_input import ModelInput
 from radlens.errors import InvalidParameter
 from radlens.families.companions import Companion
-from radlens.families.inpainter.making import network_of
 from radlens.families.inpainter.manifest import InpainterBundle
 
 __all__ = ["load"]
@@ -29,4 +28,4 @@ def load(path: Path, model_input: ModelInput) -> Companion:
         raise InvalidParameter(f"the inpainter must take the images that the classifier takes: {listed}")
     manifest = bundle.manifest
     origin = {"name": manifest.name, "version": manifest.version, "bundle_hash": bundle.bundle_hash}
-    return Companion(network_of(bundle), origin)
+    return Companion(bundle.network(), origin)

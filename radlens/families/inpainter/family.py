@@ -88,8 +88,8 @@ class Inpainters(Family["InpainterBundle"]):
 
     def bundle_tables(self, bundle: InpainterBundle) -> Sequence[Table | str]:
         """See `Family`."""
-        rows = [(name, f"{error:.1e}") for name, error in bundle.manifest.parity.items()]
-        return [Table("Against the network in float64", ("graph", "relative error"), rows)]
+        rows = [(form, f"{error:.1e}") for form, error in bundle.manifest.parity["inpainter"].items()]
+        return [Table("Against the network in float64", ("form", "relative error"), rows)]
 
     def tables(self, answer: Mapping[str, Any]) -> Sequence[Table | str]:
         """See `Family`."""

@@ -17,7 +17,7 @@ def random_mask(rng: np.random.Generator, region: np.ndarray, holes: Holes) -> n
     """Return a mask ``(h, w)`` float32, 0 in square holes with centres in ``region``, otherwise 1.
 
     Single holes and clusters of several holes around one centre mimic the masks of an optimisation; in some images the
-    holes form the regular grid with which it starts.
+    holes form the regular grid with which it starts, cut to the region.
 
     Args:
         rng: Random generator.
@@ -36,7 +36,10 @@ def random_mask(rng: np.random.Generator, region: np.ndarray, holes: Holes) -> n
         for _ in range(count):
             side = int(rng.integers(*holes.sides, endpoint=True))
             shift = rng.normal(0, _SPREAD * side, 2) if clustered else (0.0, 0.0)
-            top, left_edge = int(rows[chosen] + shift[0] - side // 2), int(columns[chosen] + shift[1] - side // 2)
+            row, column = int(rows[chosen] + shift[0]), int(columns[chosen] + shift[1])
+            if not (0 <= row < region.shape[0] and 0 <= column < region.shape[1] and region[row, column]):
+                row, column = int(rows[chosen]), int(columns[chosen])
+            top, left_edge = row - side // 2, column - side // 2
             mask[max(top, 0) : max(top + side, 0), max(left_edge, 0) : max(left_edge + side, 0)] = 0
         left -= count
     return mask

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from radlens.engines.golden import Golden
+from radlens.engines.parity import ENGINES, measure
 from radlens.errors import InvalidInput
 from radlens.families.inpainter.manifest import GRAPH, WEIGHTS, InpainterBundle, InpainterManifest, save_inpainter
 from radlens.families.inpainter.training import TrainedInpainter, load_inpainter_run
 from radlens.graphs import forward_graph
 from radlens.graphs.counterfactual import example_masks
-from radlens.networks import PartialConvInpainter
 
-__all__ = ["bundle_inpainter", "bundle_inpainter_run", "network_of"]
+__all__ = ["bundle_inpainter", "bundle_inpainter_run"]
 
 _SEED = 77
 Progress = Callable[[str, float, float], None]
@@ -46,11 +46,11 @@ def bundle_inpainter(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InvalidInput(f"folder must be empty, got {folder.name} with files")
-    report("compiling", 0, 2)
+    report("compiling", 0, 3)
     images = torch.randn(2, *trained.model_input.image_shape, generator=torch.Generator().manual_seed(_SEED))
     masks = example_masks(images)
     graph = forward_graph(trained.network, (images, masks)).named(["images", "masks"], ["inpainted"])
-    report("measuring golden values", 1, 2)
+    report("measuring golden values", 1, 3)
     exact = deepcopy(trained.network).double()
     networks = {torch.float32: trained.network, torch.float64: exact}
 
@@ -62,7 +62,10 @@ def bundle_inpainter(
     golden = Golden.measure(computed, given, graph.output_names)
     graph.to_onnx(folder / GRAPH, golden)
     np.savez(folder / WEIGHTS, allow_pickle=False, **{k: v.numpy() for k, v in trained.network.state_dict().items()})
-    report("done", 2, 2)
+    report("checking parity", 2, 3)
+    errors = {"eager": max(golden.float32_errors.values())}
+    measured = [each.as_json() for each in measure(folder / GRAPH)]
+    report("done", 3, 3)
     return save_inpainter(
         folder,
         InpainterManifest(
@@ -71,14 +74,6 @@ def bundle_inpainter(
             input=trained.model_input,
             width=trained.network.width,
             training=trained.record,
-            parity={"inpainter": max(golden.float32_errors.values())},
+            parity={"inpainter": errors, ENGINES: {GRAPH: measured}},
         ),
     )
-
-
-def network_of(bundle: InpainterBundle) -> PartialConvInpainter:
-    """Return the network of a bundle in evaluation mode."""
-    found = PartialConvInpainter(bundle.manifest.input.n_channels, bundle.manifest.width)
-    with np.load(bundle.path / WEIGHTS) as stored:
-        found.load_state_dict({name: torch.from_numpy(stored[name]) for name in stored.files})
-    return found.eval().requires_grad_(False)

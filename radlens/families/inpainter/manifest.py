@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radlens.bundles import BundleManifest, StoredBundle, write_manifest
 from radlens.datasets.model_input import ModelInput
 from radlens.wire import INPAINTING
+
+if TYPE_CHECKING:
+    from radlens.networks import PartialConvInpainter
 
 __all__ = ["GRAPH", "WEIGHTS", "InpainterBundle", "InpainterManifest", "save_inpainter"]
 
@@ -15,7 +18,7 @@ GRAPH = "inpainter.onnx"
 """Graph from ``images`` ``(b, c, h, w)`` and ``masks`` ``(b, 1, h, w)``, 1 = known, to ``inpainted``."""
 
 WEIGHTS = "inpainter.npz"
-"""Weights, with which the inpainter becomes the companion of a classifier."""
+"""Weights, with which the inpainter becomes the companion of a classifier, and serves without its graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,18 @@ class InpainterBundle(StoredBundle[InpainterManifest]):
     def graph(self) -> Path:
         """File of the graph."""
         return self.path / GRAPH
+
+    def network(self) -> "PartialConvInpainter":
+        """Return the network in evaluation mode."""
+        import numpy as np
+        import torch
+
+        from radlens.networks import PartialConvInpainter
+
+        found = PartialConvInpainter(self.manifest.input.n_channels, self.manifest.width)
+        with np.load(self.path / WEIGHTS) as stored:
+            found.load_state_dict({name: torch.from_numpy(stored[name]) for name in stored.files})
+        return found.eval().requires_grad_(False)
 
 
 def save_inpainter(path: Path, manifest: InpainterManifest) -> InpainterBundle:

@@ -7,6 +7,7 @@ must not come from the classifier that is explained, which would let the inpaint
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -123,8 +124,8 @@ def _patch(rng: np.random.Generator, images: np.ndarray, regions: np.ndarray, ki
 
 
 def distorted(rng: np.random.Generator, patch: np.ndarray, kind: str) -> np.ndarray:
-    """Return a patch ``(c, h, w)`` with a random square of it distorted."""
-    side = int(rng.integers(patch.shape[1] // 4, patch.shape[1] // 2 + 1)) // 4 * 4
+    """Return a square patch ``(c, h, h)``, of at least 8 rows, with a random square of it distorted."""
+    side = max(4, int(rng.integers(patch.shape[1] // 4, patch.shape[1] // 2 + 1)) // 4 * 4)
     top, left = rng.integers(0, patch.shape[1] - side + 1, 2)
     found = patch.copy()
     part = found[:, top : top + side, left : left + side]
@@ -145,20 +146,21 @@ def distorted(rng: np.random.Generator, patch: np.ndarray, kind: str) -> np.ndar
     return found
 
 
-def load_vgg(file: Path, n_channels: int) -> Callable[[Tensor], Sequence[Tensor]]:
+def load_vgg(file: Path, n_channels: int, device: str = "cpu") -> Callable[[Tensor], Sequence[Tensor]]:
     """Return the features of VGG-16 as Liu et al. 2018 use them, with weights from a local file.
 
     Args:
         file: Weights as torch saves them, with the names of torchvision: ``features.0.weight`` and so on.
         n_channels: Channels of the images; a grey image is repeated for the three channels of the network.
+        device: Device of the images.
 
     Raises:
         InvalidInput: The file cannot be read, or does not hold these weights.
     """
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        layers = _vgg_layers(state)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        layers = [layer.to(device) for layer in _vgg_layers(state)]
+    except (OSError, UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
         raise InvalidInput(
             f"weights of VGG-16 must be a file of torch with features.0.weight to features.14.bias, got {file.name}"
         ) from error

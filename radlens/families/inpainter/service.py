@@ -4,6 +4,7 @@ Holes are filled on the network's grid, and the filling is resized to the grid o
 keep their values exactly.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from radlens.datasets.model_input import Prepared
-from radlens.engines.base import Refusal
-from radlens.engines.opening import open as open_engine
+from radlens.engines.base import BatchEngine, Refusal
 from radlens.errors import InvalidInput, UnreadableImage, UnsupportedMethod
 from radlens.families.inpainter.manifest import InpainterBundle
+from radlens.families.inpainter.network_engine import open_inpainter
 from radlens.figures import display_grey
 from radlens.images import Image, read, secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
@@ -49,6 +50,7 @@ class Row:
         request: The request as it arrived.
         image: The sent image.
         mask: ``(H, W)`` bool, True in holes.
+        mask_sha256: Hexadecimal digest of the file of the mask.
         prepared: The preprocessed image.
         holes: ``(h, w)`` bool, holes on the network's grid.
         output: One of `OUTPUTS`.
@@ -58,6 +60,7 @@ class Row:
     request: Request
     image: Image
     mask: np.ndarray
+    mask_sha256: str
     prepared: Prepared
     holes: np.ndarray
     output: str
@@ -65,7 +68,27 @@ class Row:
 
     def stated(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the provenance."""
-        return {"output": self.output, "hole_pixels": int(self.mask.sum())}
+        return {"output": self.output, "mask_sha256": self.mask_sha256, "hole_pixels": int(self.mask.sum())}
+
+
+@dataclass(frozen=True, eq=False)
+class ServingEngine:
+    """Engine of the service, for metrics.
+
+    Attributes:
+        opened: The opened engine.
+        precision: Precision of the arithmetic.
+        refused: Engines that must not compute the graph.
+    """
+
+    opened: BatchEngine
+    precision: str
+    refused: tuple[Refusal, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the engine."""
+        return self.opened.name
 
 
 class InpainterService(BatchService):
@@ -92,8 +115,8 @@ class InpainterService(BatchService):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._bundle, self._now = bundle, now
-        self._graph = open_engine(bundle.graph, engine, precision, memory_limit=memory_limit)
-        self.engine = _Serving(self._graph.name, precision, ())
+        self._graph, refused = open_inpainter(bundle, engine, precision, memory_limit=memory_limit)
+        self.engine = ServingEngine(self._graph, precision, refused)
 
     def _open(self, request: Request) -> Row:
         if request.kind != "predict":
@@ -115,7 +138,8 @@ class InpainterService(BatchService):
         holes = prepared.to_network(mask, self._bundle.manifest.input.shape)
         if holes.all():
             raise InvalidInput("the mask must leave known pixels for the inpainter to continue, got holes everywhere")
-        return Row(request, image, mask, prepared, holes, output, media_type)
+        digest = hashlib.sha256(opened.mask.data).hexdigest()
+        return Row(request, image, mask, digest, prepared, holes, output, media_type)
 
     def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
         if rows:
@@ -129,7 +153,8 @@ class InpainterService(BatchService):
         return [self._on_image(row, drawn) for row, drawn in zip(rows, found, strict=True)]
 
     def _on_image(self, row: Row, drawn: np.ndarray) -> np.ndarray:
-        filling = row.prepared.on_image(row.prepared.in_pixels(drawn))
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            filling = row.prepared.on_image(row.prepared.in_pixels(drawn))
         inside = row.prepared.on_image(np.ones(row.holes.shape, dtype=np.float32)) > 0
         filled = np.where(row.mask & inside, filling, row.image.pixels).astype(np.float32)
         if not np.isfinite(filled).all():
@@ -143,7 +168,11 @@ class InpainterService(BatchService):
 
     def stated(self) -> dict[str, Any]:
         """Return the provenance of the engine as JSON values."""
-        return {"engine": self.engine.name, "precision": self.engine.precision, "refused_engines": []}
+        return {
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "refused_engines": [vars(refusal) for refusal in self.engine.refused],
+        }
 
     def _respond(self, row: Row, filled: np.ndarray, stated: dict[str, Any]) -> Response:
         values = {"filled": filled, "change": filled - row.image.pixels, "mask": row.mask.astype(np.float32)}
@@ -168,15 +197,6 @@ class InpainterService(BatchService):
         rgb = np.repeat(grey[..., None], 3, axis=2)
         title = f"radlens inpainted: {row.output}"
         return secondary_capture(rgb, row.image, series_description=title, provenance=stated)
-
-
-@dataclass(frozen=True)
-class _Serving:
-    """Engine of the service, for metrics."""
-
-    name: str
-    precision: str
-    refused: tuple[Refusal, ...]
 
 
 def _cautions(row: Row) -> list[str]:

@@ -166,7 +166,7 @@ def _features(
 ) -> tuple[Callable[[Tensor], Sequence[Tensor]], dict[str, Any]]:
     """Return the perceptual features, and their origin for the record."""
     if vgg is not None:
-        return load_vgg(vgg, preset.input.n_channels), {"network": "VGG-16", "file": vgg.name}
+        return load_vgg(vgg, preset.input.n_channels, device), {"network": "VGG-16", "file": vgg.name}
     file = folder / "perceptual.pt"
     if file.exists():
         stored = torch.load(file, map_location="cpu", weights_only=True)
@@ -180,7 +180,9 @@ def _features(
             preset.perceptual_steps,
             on_step=lambda done, total: report("training the perceptual network", done, total),
         )
-        torch.save({"state": network.state_dict(), "accuracy": accuracy}, file)
+        draft = file.with_suffix(".tmp")
+        torch.save({"state": network.state_dict(), "accuracy": accuracy}, draft)
+        draft.replace(file)
     origin = {"network": "trained to tell distorted patches of healthy tissue", "accuracy": accuracy}
     return network.to(device).features, origin
 

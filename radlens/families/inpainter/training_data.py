@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radlens.datasets import ModelInput, open_dataset, split_patients
+from radlens.datasets import Case, Label, ModelInput, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter, TrainingError
 from radlens.families.inpainter.recipes import InpainterPreset
 from radlens.images.breast import breast_region
@@ -20,8 +20,12 @@ __all__ = ["DATA", "PARTS", "HealthyImages", "build_parts", "require_data"]
 PARTS = ("training", "validation")
 """Parts without common images, and for a data set without common patients."""
 
-DATA = ("cbis-ddsm", "omi-db", "rsna-2022")
-"""Data sets with whole mammograms, of which those without a lesion are used."""
+HEALTHY: dict[str, Label] = {"omi-db": "normal", "rsna-2022": "non-malignant"}
+"""Label of the images to learn from, by data set with whole mammograms. RSNA 2022 does not tell benign breasts from
+normal ones; every image of CBIS-DDSM shows a lesion."""
+
+DATA = tuple(HEALTHY)
+"""Names of the data sets."""
 
 _SEED = 3
 """Seed of the simulated images; classifiers use others."""
@@ -81,15 +85,14 @@ def build_parts(
 
     Raises:
         DatasetError: The data set cannot be read.
-        TrainingError: A part has no healthy image.
+        TrainingError: There is no healthy image.
+        InvalidInput: The healthy images are of fewer than two patients.
     """
     if not all(_file(folder, part).exists() for part in PARTS):
         folder.mkdir(parents=True, exist_ok=True)
         jobs = _simulated(preset) if data is None or root is None else _recorded(preset, data, root)
         with _mapping(n_workers) as run:
             for part in PARTS:
-                if not jobs[part]:
-                    raise TrainingError(f"{part} images must be at least one without a lesion, got none")
                 if not _file(folder, part).exists():
                     _write(folder, part, run(jobs[part]), len(jobs[part]), on_progress)
     return {part: _opened(folder, part) for part in PARTS}
@@ -109,16 +112,18 @@ def _draw(network: ModelInput, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def _recorded(preset: InpainterPreset, data: str, root: Path) -> dict[str, list[Job]]:
-    healthy = [case for case in open_dataset(data, root) if case.label == "normal"]
+    healthy = [case for case in open_dataset(data, root) if case.label == HEALTHY[data]]
     if not healthy:
-        raise TrainingError(f"{data} must have images without a lesion, it has none; the inpainter learns from them")
+        raise TrainingError(
+            f"{data} must have images that are {HEALTHY[data]}, got none; the inpainter learns from them"
+        )
     training, validation = split_patients(healthy, validation=_HELD_OUT)
     read = {"training": training, "validation": validation}
     return {part: [partial(_read, case, preset.input) for case in cases] for part, cases in read.items()}
 
 
-def _read(case: object, network: ModelInput) -> np.ndarray:
-    return network.prepare(case.load().pixels).pixels.astype(_DTYPE)  # type: ignore[attr-defined]
+def _read(case: Case, network: ModelInput) -> np.ndarray:
+    return network.prepare(case.load().pixels).pixels.astype(_DTYPE)
 
 
 @contextmanager
