@@ -96,7 +96,7 @@ def by_the_paper(classifier, inpainter, image, target, setting, n_steps, weights
 
 
 @pytest.mark.parametrize(("setting", "n_outputs", "target"), [
-    ("paper", 2, 1), ("paper-working", 3, 2), ("recommended", 1, 0), ("recommended", 3, 0), ("cheap", 2, 0),
+    ("paper", 2, 1), ("paper-working", 3, 2), ("gradient", 1, 0), ("gradient", 3, 0), ("cheap", 2, 0),
 ])  # fmt: skip
 def test_the_optimisation_is_that_of_the_paper(inpainter, setting, n_outputs, target):
     """Map and losses equal autograd through the whole loss, whatever the classes."""
@@ -108,11 +108,12 @@ def test_the_optimisation_is_that_of_the_paper(inpainter, setting, n_outputs, ta
     assert found.numbers["steps"]["loss"] == pytest.approx(losses, abs=1e-8)
 
 
-def test_results_are_those_of_the_binary_mask(inpainter):
+@pytest.mark.parametrize("setting", ["gradient", "recommended"])
+def test_results_are_those_of_the_binary_mask(inpainter, setting):
     """The inpainted picture is the image outside the binary mask and the inpainter's inside, and is scored so."""
     image, inside = breast_image()
     classifier = network(2)
-    (found,) = Counterfactual(n_steps=4).explain(model(2, inpainter), image[None], [1])
+    (found,) = Counterfactual(setting=setting, n_steps=4).explain(model(2, inpainter), image[None], [1])
     mask = found.pictures["mask"]
     assert {*mask.unique().tolist()} <= {0.0, 1.0}
     assert torch.equal(mask > 0, (found.map > 0.5) & organ_mask(image))
@@ -146,10 +147,11 @@ def test_log_odds_are_those_of_the_probability(n_outputs):
         assert log_odds(1e3 * logits.float(), weights.float()).isfinite().all()
 
 
-def test_several_images_are_one_batch_and_get_what_they_get_alone(inpainter):
+@pytest.mark.parametrize("setting", ["cheap", "recommended"])
+def test_several_images_are_one_batch_and_get_what_they_get_alone(inpainter, setting):
     """The map of each image does not depend on the others."""
     images = torch.stack([breast_image(seed)[0] for seed in range(3)])
-    method = Counterfactual(n_steps=3)
+    method = Counterfactual(setting=setting, n_steps=3)
     together = method.explain(model(2, inpainter), images, [1, 0, 1])
     for k, target in enumerate([1, 0, 1]):
         (alone,) = method.explain(model(2, inpainter), images[k : k + 1], [target])
@@ -186,7 +188,7 @@ def test_the_printed_setting_does_not_move_the_mask(inpainter):
 def test_a_heavy_mask_is_empty_and_said_so(inpainter):
     """Where nothing is worth its cost, the mask is empty, the image stays, and a sentence says so."""
     image, _ = breast_image()
-    method = Counterfactual(n_steps=40, weight_score=0.0, weight_overlap=1000.0)
+    method = Counterfactual(setting="gradient", n_steps=40, weight_score=0.0, weight_overlap=1000.0)
     (found,) = method.explain(model(2, inpainter), image[None], [1])
     assert not found.map.any()
     torch.testing.assert_close(found.pictures["inpainted"], image)
@@ -203,5 +205,103 @@ def test_bad_input_is_named(inpainter):
         Counterfactual().explain(model(2, inpainter), torch.ones_like(image)[None], [1])
     with pytest.raises(InvalidParameter, match=r"threshold must be above 0 and below 1, got 1.0"):
         create("counterfactual", threshold=1.0)
-    with pytest.raises(InvalidParameter, match="setting must be one of paper, paper-working"):
+    with pytest.raises(InvalidParameter, match="setting must be one of recommended, paper, paper-working"):
         create("counterfactual", setting="best")
+
+
+class Bright(torch.nn.Module):
+    """Classifier whose log-odds grow with the brightness of a spot."""
+
+    def __init__(self, spot):
+        super().__init__()
+        self.register_buffer("spot", spot.double())
+        self.slope = torch.nn.Parameter(torch.tensor(3.0).double(), requires_grad=False)
+
+    def forward(self, images):
+        """Return logits ``(b, 1)``: positive where the spot is brighter than 4 on average."""
+        return self.slope * ((images[:, 0] * self.spot).sum((1, 2)) / self.spot.sum() - 4)[:, None]
+
+
+class Dark(torch.nn.Module):
+    """Inpainter that fills with 2."""
+
+    def forward(self, images, masks):
+        """Return an even image."""
+        return torch.full_like(images, 2.0) + 0 * masks
+
+
+def spotted(row=20, column=6, side=8):
+    """Return an image with a bright square, and the square."""
+    image, _ = breast_image()
+    spot = torch.zeros(SHAPE, dtype=torch.bool)
+    spot[row : row + side, column : column + side] = True
+    return torch.where(spot, 6.0, image.clamp(0, 3)), spot
+
+
+def by_windows(image, spot):
+    """Search by hand: windows, joined until the log-odds are below 0, without the cells that are not needed."""
+    scale = math.sqrt(SHAPE[0] * SHAPE[1] / (144 * 112))
+    side, cell = round(16 * scale), max(2, round(4 * scale))
+    organ = organ_mask(image)
+
+    def odds(mask):
+        return float(Bright(spot)(torch.where(mask, torch.tensor(2.0).double(), image[0])[None, None])[0, 0])
+
+    windows = []
+    for row in range(0, SHAPE[0] - side + 1, side // 2):
+        for column in range(0, SHAPE[1] - side + 1, side // 2):
+            mask = torch.zeros(SHAPE, dtype=torch.bool)
+            mask[row : row + side, column : column + side] = True
+            if 2 * int((mask & organ).sum()) >= side * side:
+                windows.append(mask & organ)
+    windows.sort(key=odds)
+    mask, lowest = torch.zeros(SHAPE, dtype=torch.bool), odds(torch.zeros(SHAPE, dtype=torch.bool))
+    for window in windows[:12]:
+        if lowest > 0 and odds(mask | window) < lowest - 0.05:
+            mask, lowest = mask | window, odds(mask | window)
+    for _ in range(2):
+        cells = []
+        for row in range(0, SHAPE[0], cell):
+            for column in range(0, SHAPE[1], cell):
+                part = torch.zeros(SHAPE, dtype=torch.bool)
+                part[row : row + cell, column : column + cell] = True
+                if (part & mask).any():
+                    cells.append(part & mask)
+        cells.sort(key=lambda part: odds(mask & ~part))
+        count, limit = len(cells) - 1, max(lowest, 0.0)
+        while count:
+            less = mask.clone()
+            for part in cells[:count]:
+                less &= ~part
+            if odds(less) <= limit:
+                mask, lowest = less, odds(less)
+                break
+            count //= 2
+    return mask
+
+
+@pytest.mark.parametrize(("row", "column", "side"), [(20, 6, 8), (10, 2, 10), (30, 10, 5)])
+def test_windows_find_what_must_be_replaced(row, column, side):
+    """The mask is that of the search written as loops; it changes the class, and lies on the spot."""
+    image, spot = spotted(row, column, side)
+    eager = EagerClassifier(Bright(spot), (1, *SHAPE), companions={"inpainter": Dark()})
+    (found,) = Counterfactual().explain(eager, image[None], [1])
+    mask = found.pictures["mask"][0] > 0
+    assert torch.equal(mask, by_windows(image, spot))
+    assert found.numbers["changes_class"]
+    assert found.numbers["log_odds_after"] <= 0 < found.numbers["log_odds_before"]
+    assert found.numbers["steps"]["log_odds"][-1] == pytest.approx(found.numbers["log_odds_after"])
+    # Half of the brightness must go, and cells of 2 pixels need no more.
+    assert int((mask & spot).sum()) >= 0.5 * int(spot.sum())
+    assert float((mask & ~spot).sum() / mask.sum()) < 0.3
+
+
+def test_windows_leave_an_image_without_the_class_alone():
+    """Where the class is not predicted, nothing has to change, and the sentence says so."""
+    image, spot = spotted()
+    dim = image.clamp(0, 3)
+    eager = EagerClassifier(Bright(spot), (1, *SHAPE), companions={"inpainter": Dark()})
+    (found,) = Counterfactual().explain(eager, dim[None], [1])
+    assert found.numbers["log_odds_before"] < 0
+    assert not found.map.any()
+    assert "nothing in this image, replaced, lowers the score below" in found.numbers["sentence"]
