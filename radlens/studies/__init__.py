@@ -8,6 +8,7 @@ from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
 from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of
 from radlens.studies.faithfulness import Effort, Faithfulness, MethodFaithfulness, measure_faithfulness
 from radlens.studies.localisation import BoxRule, Localisation, measure_localisation
+from radlens.studies.major import MajorOptions, reproduce_major
 from radlens.studies.maps import MapSet, explain_cases, methods_of, score_cases, targets_of
 from radlens.studies.models import StudyModel, bundle_model, class_methods, is_bundle, run_model
 from radlens.studies.planted import PlantedOptions, reproduce_planted
@@ -27,6 +28,7 @@ __all__ = [
     "Examined",
     "Faithfulness",
     "Localisation",
+    "MajorOptions",
     "MapSet",
     "MethodFaithfulness",
     "Plan",
@@ -52,6 +54,7 @@ __all__ = [
     "regions_of",
     "reproduce_amanova",
     "reproduce_byra",
+    "reproduce_major",
     "reproduce_planted",
     "reproduce_sam_millan",
     "run_model",

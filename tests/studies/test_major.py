@@ -1,0 +1,73 @@
+"""The study of counterfactual impact analysis, small: every chapter, from runs of a few steps."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from radlens.datasets import ModelInput
+from radlens.errors import InvalidParameter
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, WarmUp
+from radlens.families.classifier.training import train_classifier
+from radlens.families.inpainter.recipes import Holes, InpainterPreset, Phase
+from radlens.families.inpainter.training import train_inpainter
+from radlens.studies.major import FIRST, INPAINTER, SECOND, MajorOptions, reproduce_major
+
+pytestmark = pytest.mark.slow
+
+INPUT = ModelInput((96, 80), framing="breast")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two classifiers and an inpainter, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in (FIRST, SECOND):
+        small = replace(
+            CLASSIFIER_PRESETS[name]["demo"],
+            input=INPUT,
+            n_training=24,
+            n_validation=8,
+            n_test=8,
+            epochs=1,
+            warm_up=WarmUp(epochs=1, shape=(64, 64), n_patches=16),
+        )
+        train_classifier(folder / name, small, model=name, variant="demo", n_workers=1)
+    recipe = InpainterPreset(
+        input=INPUT,
+        width=2,
+        n_training=8,
+        n_validation=4,
+        batch_size=4,
+        phases=(Phase(1, 1e-3, has_norm=True),),
+        holes=Holes(most=10, sides=(4, 8)),
+        perceptual_steps=4,
+    )
+    train_inpainter(folder / INPAINTER, recipe, model=INPAINTER, variant="demo", n_workers=1)
+    return {name: folder / name for name in (FIRST, SECOND, INPAINTER)}
+
+
+def test_the_study_writes_every_chapter(runs, tmp_path):
+    """Page, tables, pictures and numbers; a second run computes nothing again."""
+    options = MajorOptions(runs=runs, n_cases=4, n_tissue=4, n_runs=2)
+    files = reproduce_major(tmp_path, options)
+    page = files[0].read_text(encoding="utf-8")
+    for heading in ("Fig. 2", "Fig. 3", "Table 1", "Table 2", "is the change real", "mass removed", "stability"):
+        assert heading in page
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["areas"]["area"]) == 4
+    assert len(results["roc"]["mass tissue"]) == 2
+    assert set(results["validity"]) >= {"ours", "the true mass, filled", "the same mask elsewhere"}
+    stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")}
+    reproduce_major(tmp_path, options)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")} == stored
+
+
+def test_options_are_checked():
+    """Numbers and names."""
+    with pytest.raises(InvalidParameter, match="n_cases must be at least 4, got 1"):
+        MajorOptions(n_cases=1)
+    with pytest.raises(InvalidParameter, match="runs must be of mammogram-mobilenet"):
+        MajorOptions(runs={"x": None})
+    with pytest.raises(InvalidParameter, match="preset must be demo or paper, got big"):
+        MajorOptions(preset="big")
