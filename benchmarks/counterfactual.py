@@ -13,6 +13,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from measuring import PeakMemory, in_process, machine, machine_line, save, show
 
 N_STEPS = 100
 """Steps of an explanation (Major et al. 2020, section 3)."""
+
+ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 
 MANY = 4
 """Images that are explained together."""
@@ -41,10 +44,7 @@ def main() -> None:
             raise SystemExit(written["error"])
         ways: dict[str, Callable[[], dict[str, Any]]] = {
             "eager": lambda: in_process(_eager, shape, options.width, 1, options.steps),
-            **{
-                name: lambda name=name, n=n: in_process(_compiled, shape, Path(folder), name, n, options.steps)
-                for name, n in (("auto", 1), ("onnxruntime", 1), ("openvino", 1), ("torch", 1))
-            },
+            **{name: partial(in_process, _compiled, shape, Path(folder), name, 1, options.steps) for name in ENGINES},
             f"auto, {MANY} images": lambda: in_process(_compiled, shape, Path(folder), "auto", MANY, options.steps),
         }
         found = {name: measure() for name, measure in ways.items()}

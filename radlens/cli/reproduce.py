@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -162,7 +162,7 @@ def command(
     if study == "major":
         if data is not None or root is not None:
             raise InvalidParameter("--data and --root do not apply to major: no data set tells masses from healthy yet")
-        given = {} if cases is None else {"n_cases": cases}
+        given: dict[str, Any] = {} if cases is None else {"n_cases": cases}
         runs = dict(_named(text) for text in run or ())
         with stages() as report:
             chosen = studies.MajorOptions(preset=preset, runs=runs, **given)

@@ -371,12 +371,12 @@ class _Windows:
 
     def _odds(self, masks: Tensor, target: int | None) -> Work:
         """Return the log-odds ``(n,)`` of the image with the holes of each mask ``(n, h, w)`` filled."""
-        found = []
+        found: list[Tensor] = []
         for part in masks.split(_AT_ONCE):
             holes = part[:, None].to(self.image.dtype)
             images = self.image.expand(len(part), *self.image.shape)
             given = {"images": images, "masks": 1 - holes}
-            (drawn,) = yield Ask("inpaint", given, step=self._state(sum(map(len, found)), len(masks)))
+            (drawn,) = yield Ask("inpaint", given, step=self._state(_AT_ONCE * len(found), len(masks)))
             odds, _ = yield Ask("odds", {"images": torch.where(holes > 0, drawn, images)}, target)
             found.append(odds)
         return torch.cat(found)
