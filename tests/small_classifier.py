@@ -112,8 +112,14 @@ def make_classifier(
 
 
 def class_methods() -> list[str]:
-    """Return the names of the methods that explain classes."""
-    return [name for name in explainers.names() if explainers.get(name).for_classes]
+    """Return the names of the methods that explain classes and need no network beside the classifier."""
+    return [name for name in explainers.names() if explainers.get(name).for_classes and not companions_of(name)]
+
+
+def companions_of(method: str) -> set[str]:
+    """Return the networks that a method needs beside the classifier."""
+    asked = [asks.spec(need) for need in explainers.get(method).needs if need != "score"]
+    return {companion for each in asked for companion in each.companions}
 
 
 def _needed(method: str) -> set[str]:

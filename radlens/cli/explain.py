@@ -379,7 +379,9 @@ def explained(
             )
         if n_samples is not None:
             given["n_samples"] = n_samples
-        return client.explain(image, version=version, mask=mask, on_progress=on_progress, **given)
+        if mask is not None:
+            given["mask"] = mask
+        return client.explain(image, version=version, on_progress=on_progress, **given)
 
 
 @contextmanager
