@@ -75,7 +75,16 @@ def _networks(width: int) -> tuple[Any, Any]:
     from radlens.networks import PartialConvInpainter, create_classifier
 
     torch.manual_seed(0)
-    return create_classifier("mobilenet", n_outputs=2).eval(), PartialConvInpainter(1, width).eval()
+    classifier, inpainter = create_classifier("mobilenet", n_outputs=2), PartialConvInpainter(1, width)
+    # With the initial statistics of batch norms signals vanish: use those of real activations.
+    norms = [part for part in (*classifier.modules(), *inpainter.modules()) if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    images = _image((96, 96), 4)
+    with torch.no_grad():
+        classifier(images)
+        inpainter(images, (torch.rand(images.shape) > 0.2).float())
+    return classifier.eval(), inpainter.eval()
 
 
 def _image(shape: tuple[int, int], n: int) -> Any:

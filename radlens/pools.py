@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-__all__ = ["process_pool"]
+__all__ = ["mapped", "process_pool"]
+
+T = TypeVar("T")
 
 
 def process_pool(n_workers: int, start: Callable[..., object] | None = None, *arguments: Any) -> ProcessPoolExecutor:
@@ -27,6 +30,25 @@ def process_pool(n_workers: int, start: Callable[..., object] | None = None, *ar
     # Forking a process with threads, such as torch's, can deadlock.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(n_workers, context, initializer=_begin, initargs=(start, arguments))
+
+
+@contextmanager
+def mapped(n_workers: int, chunk: int) -> Iterator[Callable[[Sequence[Callable[[], T]]], Iterable[T]]]:
+    """Yield a function that runs jobs and yields their results in order.
+
+    Args:
+        n_workers: number of processes; with 1 the jobs run in this process.
+        chunk: number of jobs that a process gets at once.
+    """
+    if n_workers == 1:
+        yield lambda jobs: map(_run, jobs)
+        return
+    with process_pool(n_workers) as pool:
+        yield lambda jobs: pool.map(_run, jobs, chunksize=chunk)
+
+
+def _run(job: Callable[[], T]) -> T:
+    return job()
 
 
 def _begin(start: Callable[..., object] | None, arguments: tuple[Any, ...]) -> None:

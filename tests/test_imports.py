@@ -40,7 +40,7 @@ ALLOWED: dict[str, str | None] = {
     "explainers": "errors extras graphs images maps",
     "service": "errors images maps engines explainers wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",
-    "families/base": "bundles engines figures images maps service",
+    "families/base": "errors bundles engines figures images maps service",
     "families/*": f"{BELOW} lazy families/base families/companions client",
     "families/companions": f"{BELOW} families/base families/inpainter",
     "families": "errors extras wire bundles service families/base",

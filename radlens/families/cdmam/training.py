@@ -23,18 +23,18 @@ import torch
 
 from radlens import __version__
 from radlens.errors import InvalidParameter, TrainingError
+from radlens.families.base import RECORD
 from radlens.families.cdmam import training_paper as cdmam_paper
 from radlens.families.cdmam import training_registered as cdmam_registered
 from radlens.families.cdmam.calibration import Calibration
 from radlens.families.cdmam.training_paper import PaperPreset
 from radlens.families.cdmam.training_registered import RegisteredPreset
+from radlens.families.runs import claim, write_record
 from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.pools import process_pool
 from radlens.wire import CDC
 
 __all__ = ["PRESETS", "Preset", "TrainedRun", "keep_in_record", "load_run", "train"]
-
-RECORD = "training.json"
 
 _SECONDS = "training_seconds"
 
@@ -128,7 +128,7 @@ def train(
     report = on_progress or (lambda stage, done, total: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, preset)
+    claim(folder, asdict(preset))
     if recordings is not None and isinstance(preset, RegisteredPreset):
         raise InvalidParameter("recordings must come with a preset of the paper's recipe, got a registered one")
     record = _open_record(folder, preset, recordings, report)
@@ -137,7 +137,7 @@ def train(
     run = TrainedRun(_load_members(folder, preset), record)
     if "evaluation" not in record:
         record |= _evaluate(folder, run, preset, n_workers, report)
-        _write_record(folder, record)
+        write_record(folder, record)
     return run
 
 
@@ -170,17 +170,8 @@ def keep_in_record(folder: Path, name: str, found: Mapping[str, Any]) -> Path:
     Raises:
         TrainingError: The folder does not hold a finished run.
     """
-    _write_record(folder, {**load_run(folder).record, name: dict(found)})
+    write_record(folder, {**load_run(folder).record, name: dict(found)})
     return folder / RECORD
-
-
-def _claim(folder: Path, preset: Preset) -> None:
-    """Write the recipe into a new run; raise if the folder holds a run of another recipe."""
-    file = folder / "preset.json"
-    recipe = json.dumps(asdict(preset), indent=2)
-    if file.exists() and file.read_text(encoding="utf-8") != recipe:
-        raise TrainingError("the folder holds a run of another recipe; choose an empty one or delete it")
-    file.write_text(recipe, encoding="utf-8")
 
 
 def _preset(record: Mapping[str, Any]) -> Preset:
@@ -212,7 +203,7 @@ def _open_record(folder: Path, preset: Preset, recordings: Path | None, report: 
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"radlens": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
-    _write_record(folder, record)
+    write_record(folder, record)
     return record
 
 
@@ -222,13 +213,6 @@ def _evaluate(folder: Path, run: TrainedRun, preset: Preset, n_workers: int, rep
             run.members, run.record, preset.n_test, lambda done, total: report("evaluating", done, total)
         )
     return cdmam_registered.evaluate(folder, run.ensemble(), preset, n_workers, report)
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace the record atomically, so that an interruption leaves the old one."""
-    draft = folder / f"{RECORD}.tmp"
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / RECORD)
 
 
 def _train_members(folder: Path, preset: Preset, n_workers: int, device: str, report: Progress) -> None:

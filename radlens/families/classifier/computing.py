@@ -19,9 +19,10 @@ from radlens.explainers.work import Step
 from radlens.families.classifier.rows import ClassifierRow
 from radlens.families.classifier.trust import TrustCard, trust_card
 
-_HALF = 0.5
-
 __all__ = ["ClassExplanation", "ClassPrediction", "Computer", "grid_map"]
+
+_HALF = 0.5
+"""Value above which a pixel of a picture of 0 and 1 is 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ class Computer:
             trust_card(self._model, settings.explainer, image, whole, target) if settings.trust else None,
             {name: values.numpy() for name, values in found[0].pictures.items()} if len(found) == 1 else {},
             settings.explainer.pictures,
-            found[0].numbers if len(found) == 1 else {"members": [dict(each.numbers) for each in found]},
+            _numbers(found),
         )
 
     def _predict(self, image: Tensor) -> Work:
@@ -182,6 +183,13 @@ class Computer:
 def grid_map(values: Tensor, explainer: Explainer) -> np.ndarray:
     """Return a map ``(c, h, w)`` as ``(h, w)``: the sum over channels, or one channel if all have the same map."""
     return (values.sum(dim=0) if explainer.per_channel else values[0]).numpy()
+
+
+def _numbers(found: Sequence[Attribution]) -> Mapping[str, Any]:
+    """Return the numbers of the explanation, or those of each member."""
+    if len(found) == 1 or not any(each.numbers for each in found):
+        return found[0].numbers
+    return {"members": [dict(each.numbers) for each in found]}
 
 
 def _mean_delta(found: Sequence[Attribution]) -> float | None:

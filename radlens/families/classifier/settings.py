@@ -122,6 +122,8 @@ def explanation_settings(
     explainer = explainers.create(method, **parameters)
     target = None if values["target"] == PREDICTED else int(values["target"])
     members = require_members(values["members"], values["output"], manifest.n_members)
+    if members == "each" and values["output"] in explainer.pictures:
+        raise InvalidParameter(f"members must be mean for output {values['output']}, got each")
     return ClassifierSettings(explainer, target, members, values["output"], values["trust"])
 
 

@@ -57,20 +57,26 @@ class Streams:
     def stream(self, number: int, emit: Emit) -> None:
         """Pass the lines of a row to ``emit``; errors become the last line, except those of ``emit``."""
         if not self._last:
-            self._run(_Reporter(self._rows[number], number, emit))
+            report = _Reporter(self._rows[number], number, emit, stops=len(self._rows) == 1)
+            self._run(report)
+            if report.broken is not None:
+                raise report.broken
         emit(self._last[number])
 
     def _run(self, report: "_Reporter") -> None:
         try:
             results = self._compute(self._rows, report)
         except Exception as error:
+            if error is report.broken:
+                return
             if len(self._rows) == 1:
                 self._last[0] = self._error(0, error)
                 return
             # One row failed and took the others with it: compute rows one by one.
             for number, row in enumerate(self._rows):
                 alone = Streams([row], self._compute, self._context)
-                alone._run(_Reporter(row, 0, report.emit if number == report.number else _nowhere))
+                # Nobody reads the other rows yet.
+                alone._run(_Reporter(row, 0, report.emit if number == report.number else _nowhere, stops=False))
                 self._last[number] = alone._last[0]
             return
         for number, result in enumerate(results):
@@ -93,20 +99,39 @@ def _nowhere(_: bytes) -> None:
 
 
 class _Reporter:
-    """Emits the lines of one row while all rows are computed."""
+    """Emits the lines of one row while all rows are computed.
 
-    def __init__(self, row: ClassifierRow, number: int, emit: Emit) -> None:
-        self._row, self.number, self.emit = row, number, emit
+    Args:
+        row: The row.
+        number: Its number.
+        emit: Receives lines.
+        stops: Whether an error of ``emit`` ends the computation, because no other row needs it.
+
+    Attributes:
+        broken: Error of ``emit``: its reader is gone, and no further line is passed to it.
+    """
+
+    def __init__(self, row: ClassifierRow, number: int, emit: Emit, *, stops: bool) -> None:
+        self._row, self.number, self.emit, self._stops = row, number, emit, stops
+        self.broken: Exception | None = None
         self._started = monotonic()
-        self._told = self._drawn = -float("inf")
+        self._said = self._drawn = -float("inf")
 
     def __call__(self, number: int, step: Step) -> None:
-        if number != self.number:
+        if number != self.number or self.broken is not None:
             return
+        try:
+            self._tell(step)
+        except Exception as error:
+            self.broken = error
+            if self._stops:
+                raise
+
+    def _tell(self, step: Step) -> None:
         now = monotonic()
         elapsed = now - self._started
-        if now - self._told >= PROGRESS_S or step.done == step.total:
-            self._told = now
+        if now - self._said >= PROGRESS_S or step.done == step.total:
+            self._said = now
             remaining = elapsed * (step.total - step.done) / step.done if step.done else None
             self.emit(
                 _line(

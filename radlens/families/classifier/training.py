@@ -20,15 +20,15 @@ from radlens import __version__
 from radlens.datasets import ModelInput
 from radlens.errors import TrainingError
 from radlens.evaluation import classification_measures
+from radlens.families.base import RECORD
 from radlens.families.classifier.recipes import ClassifierPreset
 from radlens.families.classifier.training_data import ImageSet, build_sets, classes_of, require_data
 from radlens.families.classifier.training_loop import channels_last, class_logits, positive_probability, train_member
+from radlens.families.runs import claim, write_record
 from radlens.networks import ClassifierNetwork, create_classifier, load_imagenet
 from radlens.wire import CLASSIFICATION
 
 __all__ = ["GOOD_AUC", "TrainedClassifier", "load_classifier_run", "train_classifier"]
-
-RECORD = "training.json"
 
 GOOD_AUC = 0.9
 """Area under the ROC curve below which the record states a probable reason."""
@@ -98,7 +98,7 @@ def train_classifier(
     recipe = {"model": model, "variant": variant, "preset": preset.to_json(), "data": data}
     recipe["imagenet"] = None if imagenet is None else _checked(imagenet, preset)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe)
+    claim(folder, recipe)
     if (folder / RECORD).exists():
         return load_classifier_run(folder)
     n_workers = n_workers or len(os.sched_getaffinity(0))
@@ -114,7 +114,7 @@ def train_classifier(
     classes = classes_of(preset, data)
     record = _record(folder, preset, recipe, classes, sets, device)
     record |= _evaluation(folder, preset, sets["test"], report)
-    _write_record(folder, record | {"note": _note(record)})
+    write_record(folder, record | {"note": _note(record)})
     return load_classifier_run(folder)
 
 
@@ -144,15 +144,6 @@ def _checked(imagenet: Path, preset: ClassifierPreset) -> dict[str, str]:
     """Check that a file of weights fits the network, and return its name and hash for the record."""
     load_imagenet(create_classifier(preset.network, n_outputs=1, n_channels=preset.input.n_channels), imagenet)
     return {"file": imagenet.name, "sha256": hashlib.sha256(imagenet.read_bytes()).hexdigest()}
-
-
-def _claim(folder: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe into a new run; raise if the folder holds a run of another recipe."""
-    file, text = folder / "preset.json", json.dumps(recipe, indent=2)
-    if not file.exists():
-        file.write_text(text, encoding="utf-8")
-    elif file.read_text(encoding="utf-8") != text:
-        raise TrainingError("the folder holds a run of another recipe; choose an empty one or delete it")
 
 
 def _record(
@@ -217,13 +208,6 @@ def _note(record: dict[str, Any]) -> str:
             "0.90 (radlens overlap ultrasound)"
         )
     return f"the test AUC is {auc:.3f}, below {GOOD_AUC}: {reason}"
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write the record atomically: a record marks a finished run, so an interruption must not leave a part of it."""
-    draft = folder / f"{RECORD}.tmp"
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / RECORD)
 
 
 def _member_file(folder: Path, member: int) -> Path:

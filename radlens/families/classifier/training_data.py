@@ -5,7 +5,6 @@ disk and little memory. Three digits of a standardised pixel are far more precis
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from radlens.errors import InvalidInput, InvalidParameter, TrainingError
 from radlens.families.classifier.recipes import ClassifierPreset, Task, lesion_options
 from radlens.phantoms import mammogram, ultrasound
 from radlens.phantoms.fields import pair
-from radlens.pools import process_pool
+from radlens.pools import mapped
 
 __all__ = [
     "MASS",
@@ -145,7 +144,7 @@ def build_sets(
         jobs = _simulated(preset) if data is None or root is None else _recorded(preset, data, root)
         if WARM_UP in names:
             jobs[WARM_UP] = _warm_up_jobs(preset)
-        with _mapping(n_workers) as run:
+        with mapped(n_workers, _CHUNK) as run:
             for name in names:
                 if not _is_complete(folder, name):
                     _write(folder, name, _reported(run(jobs[name]), f"{name} images", len(jobs[name]), report))
@@ -162,20 +161,6 @@ def open_set(folder: Path, name: str, image_shape: tuple[int, int, int]) -> Imag
 
 
 Job = Callable[[], list[Labelled]]
-
-
-@contextmanager
-def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[list[Labelled]]]]:
-    """Yield a function that runs jobs in ``n_workers`` processes, or in this process if ``n_workers`` is 1."""
-    if n_workers == 1:
-        yield lambda jobs: map(_run, jobs)
-        return
-    with process_pool(n_workers) as pool:
-        yield lambda jobs: pool.map(_run, jobs, chunksize=_CHUNK)
-
-
-def _run(job: Job) -> list[Labelled]:
-    return job()
 
 
 def _reported(drawn: Iterable[list[Labelled]], stage: str, total: int, report: Progress) -> Iterator[Labelled]:
@@ -290,7 +275,7 @@ def native_images(
     """
     report = on_progress or (lambda stage, done, total: None)
     jobs: list[Job] = [partial(_draw_native, task, network, classes, lesions, (seed, k)) for k in range(n)]
-    with _mapping(n_workers) as run:
+    with mapped(n_workers, _CHUNK) as run:
         return np.stack([image for image, _ in _reported(run(jobs), "drawing images", n, report)])
 
 

@@ -26,6 +26,7 @@ from radlens.families.inpainter.losses import inpainting_loss
 from radlens.families.inpainter.perceptual import Perceptual, load_vgg, train_perceptual
 from radlens.families.inpainter.recipes import InpainterPreset, Phase
 from radlens.families.inpainter.training_data import HealthyImages, build_parts, require_data
+from radlens.families.runs import claim, write_record
 from radlens.networks import PartialConvInpainter
 from radlens.wire import INPAINTING
 
@@ -95,7 +96,7 @@ def train_inpainter(
     recipe = {"model": model, "variant": variant, "preset": preset.to_json(), "data": data}
     recipe["vgg"] = None if vgg is None else vgg.name
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, recipe)
+    claim(folder, recipe)
     if (folder / RECORD).exists():
         return load_inpainter_run(folder)
     n_workers = n_workers or len(os.sched_getaffinity(0))
@@ -127,9 +128,7 @@ def train_inpainter(
         "machine": f"{platform.machine()}, {device}, {torch.get_num_threads()} threads",
         "versions": {"radlens": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
-    draft = folder / f"{RECORD}.tmp"
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / RECORD)
+    write_record(folder, record)
     checkpoint.unlink()
     return load_inpainter_run(folder)
 
@@ -150,15 +149,6 @@ def load_inpainter_run(folder: Path) -> TrainedInpainter:
     with np.load(folder / _WEIGHTS) as stored:
         network.load_state_dict({name: torch.from_numpy(stored[name]) for name in stored.files})
     return TrainedInpainter(network.eval(), model_input, record)
-
-
-def _claim(folder: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe into a new run; raise if the folder holds a run of another recipe."""
-    file, text = folder / "preset.json", json.dumps(recipe, indent=2)
-    if not file.exists():
-        file.write_text(text, encoding="utf-8")
-    elif file.read_text(encoding="utf-8") != text:
-        raise TrainingError("the folder holds a run of another recipe; choose an empty one or delete it")
 
 
 def _features(

@@ -1,7 +1,6 @@
 """Healthy mammograms for the inpainter, simulated or read from a data set on the user's disk."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from radlens.errors import InvalidInput, InvalidParameter, TrainingError
 from radlens.families.inpainter.recipes import InpainterPreset
 from radlens.images.breast import breast_region
 from radlens.phantoms import mammogram
-from radlens.pools import process_pool
+from radlens.pools import mapped
 
 __all__ = ["DATA", "PARTS", "HealthyImages", "build_parts", "require_data"]
 
@@ -91,7 +90,7 @@ def build_parts(
     if not all(_file(folder, part).exists() for part in PARTS):
         folder.mkdir(parents=True, exist_ok=True)
         jobs = _simulated(preset) if data is None or root is None else _recorded(preset, data, root)
-        with _mapping(n_workers) as run:
+        with mapped(n_workers, _CHUNK) as run:
             for part in PARTS:
                 if not _file(folder, part).exists():
                     _write(folder, part, run(jobs[part]), len(jobs[part]), on_progress)
@@ -124,19 +123,6 @@ def _recorded(preset: InpainterPreset, data: str, root: Path) -> dict[str, list[
 
 def _read(case: Case, network: ModelInput) -> np.ndarray:
     return network.prepare(case.load().pixels).pixels.astype(_DTYPE)
-
-
-@contextmanager
-def _mapping(n_workers: int) -> Iterator[Callable[[list[Job]], Iterable[np.ndarray]]]:
-    if n_workers == 1:
-        yield lambda jobs: (job() for job in jobs)
-        return
-    with process_pool(n_workers) as pool:
-        yield lambda jobs: pool.map(_run, jobs, chunksize=_CHUNK)
-
-
-def _run(job: Job) -> np.ndarray:
-    return job()
 
 
 def _file(folder: Path, part: str) -> Path:

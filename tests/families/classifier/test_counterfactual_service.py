@@ -159,3 +159,41 @@ def test_a_model_without_an_inpainter_says_so(bundle, tmp_path):
         pytest.raises(UnsupportedMethod, match="needs a companion network, inpainter"),
     ):
         client.explain(to_npy(pixels()), method="counterfactual")
+
+
+def test_readers_who_leave_end_the_work_that_nobody_else_needs(bundle, monkeypatch):
+    """Alone, the computation stops; in a batch the other rows get their answers."""
+    monkeypatch.setattr("radlens.families.classifier.streaming.PROGRESS_S", 0.0)
+    service = open_service(bundle, engine="torch")
+    headers = {"content-type": "application/octet-stream", "accept": "application/json"}
+    asked = {"method": "counterfactual", "setting": "gradient", "n_steps": "6"}
+    requests = [request_from_http("explain", to_npy(pixels(seed)), headers, asked, "id") for seed in range(2)]
+
+    class Left(Exception):
+        """The reader has gone."""
+
+    seen = []
+
+    def leave(line):
+        seen.append(line)
+        raise Left
+
+    (alone,) = service.respond(requests[:1])
+    with pytest.raises(Left):
+        alone.stream(leave)
+    assert len(seen) == 1
+
+    first, second = service.respond(requests)
+    with pytest.raises(Left):
+        first.stream(leave)
+    lines: list[bytes] = []
+    second.stream(lines.append)
+    assert json.loads(lines[-1])["complete"]
+    assert len(seen) == 2
+
+
+def test_answers_of_other_methods_have_no_numbers(client):
+    """Only a method that gives some."""
+    answer = client.explain(to_npy(pixels()), method="occlusion", window=16, stride=16)
+    assert "numbers" not in answer["explanation"]
+    assert "pictures" not in answer["explanation"]
