@@ -179,11 +179,14 @@ def test_readers_who_leave_end_the_work_that_nobody_else_needs(bundle, monkeypat
         raise Left
 
     (alone,) = service.respond(requests[:1])
+    assert alone.stream is not None
     with pytest.raises(Left):
         alone.stream(leave)
     assert len(seen) == 1
 
     first, second = service.respond(requests)
+    assert first.stream is not None
+    assert second.stream is not None
     with pytest.raises(Left):
         first.stream(leave)
     lines: list[bytes] = []
