@@ -105,7 +105,7 @@ def _write(shape: tuple[int, int], width: int, folder: Path) -> dict[str, Any]:
     classifier, inpainter = _networks(width)
     images = torch.randn(2, 1, *shape)
     graphs = classifier_graphs(classifier, images, n_outputs=2, companions={"inpainter": inpainter})
-    for name in ("prediction", "odds", "inpaint", "counterfactual"):
+    for name in ("prediction", "odds", "inpaint", "impact", "counterfactual"):
         graphs.to_onnx(name, folder / f"{name}.onnx")
     return {}
 

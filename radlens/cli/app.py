@@ -12,6 +12,7 @@ from radlens import __version__
 from radlens.cli import (
     bundle,
     demo,
+    distil,
     doctor,
     engines,
     evaluate,
@@ -42,6 +43,7 @@ EXTRA_OF = {
     "train": "train",
     "export": "serve",
     "bundle": "train",
+    "distil": "train",
     "serve": "serve",
     "demo": "serve",
     "evaluate": "studies",
@@ -125,6 +127,7 @@ for _module in (
     train,
     export,
     bundle,
+    distil,
     parity,
     engines,
     serve,

@@ -73,9 +73,9 @@ MemoryOption = Annotated[
 CompanionOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KIND=BUNDLE",
+        metavar="KIND=DIR",
         help="Network that methods need beside the model, such as inpainter=model_store/bundles/"
-        "mammogram-inpainter-1.0 for counterfactual; repeatable.",
+        "mammogram-inpainter-1.0 for counterfactual, or proposer=RUN of radlens distil; repeatable.",
     ),
 ]
 ModelOption = Annotated[

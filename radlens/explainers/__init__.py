@@ -5,6 +5,7 @@ from radlens.explainers.base import Attribution, Explainer, create, get, names, 
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
 from radlens.explainers.counterfactual import Counterfactual
+from radlens.explainers.counterfactual_fast import CounterfactualFast
 from radlens.explainers.deep_lift import DeepLift
 from radlens.explainers.eager import EagerClassifier
 from radlens.explainers.integrated_gradients import IntegratedGradients
@@ -26,6 +27,7 @@ __all__ = [
     "Cam",
     "Checkpoint",
     "Counterfactual",
+    "CounterfactualFast",
     "DeepLift",
     "EagerClassifier",
     "Explainer",

@@ -32,7 +32,7 @@ from radlens.explainers.ranges import NotNegative, Share, Whole
 from radlens.explainers.work import Ask, Step, Work
 from radlens.images.breast import breast_region
 
-__all__ = ["SETTINGS", "Counterfactual", "Setting", "overlap", "total_variation"]
+__all__ = ["SETTINGS", "Counterfactual", "OrganExplainer", "Setting", "outcome", "overlap", "total_variation"]
 
 _TRIED_SIDE = math.sqrt(144 * 112)
 """Side in pixels of the images that the settings were found with; lengths of other images scale with their side."""
@@ -97,9 +97,68 @@ _AT_ONCE = 32
 """Number of masks of one question."""
 
 
+@dataclass(frozen=True)
+class OrganExplainer(Explainer):
+    """A method that replaces a part of an organ: what `counterfactual` and `counterfactual_fast` share."""
+
+    per_channel: ClassVar[bool] = False
+    pictures: ClassVar[Mapping[str, Literal["image", "difference", "mask"]]] = {
+        "inpainted": "image",
+        "mask": "mask",
+        "change": "difference",
+    }
+    takes_mask: ClassVar[bool] = True
+
+    def within(self, organ: Tensor) -> Self:
+        """Return the method with an organ ``(h, w)`` bool in place of the largest bright region of the image.
+
+        Raises:
+            InvalidInput: The organ has no pixel.
+        """
+        if not organ.any():
+            raise InvalidInput("the mask must have at least one pixel of the organ, got none")
+        found = replace(self)
+        # Not a parameter: requests send it as an image, and provenance states its hash.
+        object.__setattr__(found, "_organ", organ.bool())
+        return found
+
+    def quicker(self) -> Self:
+        """See `Explainer`."""
+        organ: Tensor | None = getattr(self, "_organ", None)
+        return super().quicker() if organ is None else super().quicker().within(organ)
+
+    def _organ_of(self, image: Tensor) -> Tensor:
+        given: Tensor | None = getattr(self, "_organ", None)
+        if given is None:
+            return organ_mask(image)
+        if given.shape != image.shape[1:]:
+            got, expected = tuple(given.shape), tuple(image.shape[1:])
+            raise InvalidInput(f"the organ must have the size of the image, {expected}, got {got}")
+        return given
+
+
+def outcome(
+    image: Tensor, saliency: Tensor, mask: Tensor, drawn: Tensor, organ: Tensor, before: float, after: float
+) -> Attribution:
+    """Return the result of a search.
+
+    Args:
+        image: ``(c, h, w)``.
+        saliency: The map R, ``(1, h, w)``.
+        mask: ``(1, h, w)``, 1 in replaced pixels.
+        drawn: What the inpainter draws with the mask as hole, ``(c, h, w)``.
+        organ: ``(h, w)`` bool.
+        before: Log-odds of the class in the image.
+        after: Log-odds in the filled image.
+    """
+    filled = torch.where(mask > 0, drawn, image)
+    pictures = {"inpainted": filled, "mask": mask, "change": filled - image}
+    return Attribution(saliency.expand(image.shape), pictures=pictures, numbers=_numbers(before, after, mask, organ))
+
+
 @register("counterfactual")
 @dataclass(frozen=True)
-class Counterfactual(Explainer):
+class Counterfactual(OrganExplainer):
     """The smallest smooth region that, replaced by healthy tissue, lowers the score of the class (Major et al. 2020).
 
     The model must have an inpainter as companion. The map R is the share of the last masks in which a pixel is
@@ -130,33 +189,8 @@ class Counterfactual(Explainer):
     unit: ClassVar[str] = "1"
     meaning: ClassVar[str] = "share of the last masks in which a pixel is replaced by healthy tissue"
     quick: ClassVar[Mapping[str, Any]] = {"n_steps": 20}
-    needs: ClassVar[tuple[str, ...]] = ("counterfactual", "inpaint", "odds")
-    per_channel: ClassVar[bool] = False
-    pictures: ClassVar[Mapping[str, Literal["image", "difference", "mask"]]] = {
-        "inpainted": "image",
-        "mask": "mask",
-        "change": "difference",
-    }
+    needs: ClassVar[tuple[str, ...]] = ("counterfactual", "impact", "inpaint", "odds")
     streams: ClassVar[bool] = True
-    takes_mask: ClassVar[bool] = True
-
-    def within(self, organ: Tensor) -> Self:
-        """Return the method with an organ ``(h, w)`` bool in place of the largest bright region of the image.
-
-        Raises:
-            InvalidInput: The organ has no pixel.
-        """
-        if not organ.any():
-            raise InvalidInput("the mask must have at least one pixel of the organ, got none")
-        found = replace(self)
-        # Not a parameter: requests send it as an image, and provenance states its hash.
-        object.__setattr__(found, "_organ", organ.bool())
-        return found
-
-    def quicker(self) -> Self:
-        """See `Explainer`."""
-        organ: Tensor | None = getattr(self, "_organ", None)
-        return super().quicker() if organ is None else super().quicker().within(organ)
 
     def cost(self, height: int, width: int) -> int:
         """See `Explainer`; the inpainter costs about as much as the network."""
@@ -172,7 +206,7 @@ class Counterfactual(Explainer):
             InvalidInput: The image has no region that could be an organ.
         """
         organ = self._organ_of(image)
-        (before, _) = yield Ask("odds", {"images": image[None]}, target)
+        (before,) = yield Ask("impact", _whole(image), target)
         if SETTINGS[self.setting].relaxation == "windows":
             windows = _Windows(image, organ, float(before[0]))
             saliency = (yield from windows.found(target))[None].to(image.dtype)
@@ -185,20 +219,14 @@ class Counterfactual(Explainer):
             saliency, terms = search.saliency(), search.terms
         mask = ((saliency > self.threshold) & organ).to(image.dtype)
         (drawn,) = yield Ask("inpaint", {"images": image[None], "masks": 1 - mask[None]})
-        filled = torch.where(mask > 0, drawn[0], image)
-        (after, _) = yield Ask("odds", {"images": filled[None]}, target)
-        numbers = _numbers(float(before[0]), float(after[0]), mask, organ) | {"steps": terms}
-        pictures = {"inpainted": filled, "mask": mask, "change": filled - image}
-        return Attribution(saliency.expand(image.shape), pictures=pictures, numbers=numbers)
+        (after,) = yield Ask("impact", {"images": image[None], "masks": 1 - mask[None]}, target)
+        found = outcome(image, saliency, mask, drawn[0], organ, float(before[0]), float(after[0]))
+        return replace(found, numbers={**found.numbers, "steps": terms})
 
-    def _organ_of(self, image: Tensor) -> Tensor:
-        given: Tensor | None = getattr(self, "_organ", None)
-        if given is None:
-            return organ_mask(image)
-        if given.shape != image.shape[1:]:
-            got, expected = tuple(given.shape), tuple(image.shape[1:])
-            raise InvalidInput(f"the organ must have the size of the image, {expected}, got {got}")
-        return given
+
+def _whole(image: Tensor) -> dict[str, Tensor]:
+    """Return an image ``(c, h, w)`` without holes, as a question."""
+    return {"images": image[None], "masks": torch.ones_like(image[None, :1])}
 
 
 class _Search:
@@ -376,8 +404,7 @@ class _Windows:
             holes = part[:, None].to(self.image.dtype)
             images = self.image.expand(len(part), *self.image.shape)
             given = {"images": images, "masks": 1 - holes}
-            (drawn,) = yield Ask("inpaint", given, step=self._state(_AT_ONCE * len(found), len(masks)))
-            odds, _ = yield Ask("odds", {"images": torch.where(holes > 0, drawn, images)}, target)
+            (odds,) = yield Ask("impact", given, target, step=self._state(_AT_ONCE * len(found), len(masks)))
             found.append(odds)
         return torch.cat(found)
 

@@ -2,8 +2,8 @@
 
 The companion ``"inpainter"`` maps images I ``(b, c, h, w)`` and masks M ``(b, 1, h, w)``, 1 = known and 0 = hole, to
 images pi(M) of the same shape. ``"inpaint"`` asks for pi(M); ``"odds"`` for the log-odds of a class in an image, and
-their gradient; ``"counterfactual"`` for the log-odds in ``M I + (1 - M) pi(M)``, and their gradient with respect to M:
-the whole step of the optimisation is one graph.
+their gradient; ``"impact"`` for the log-odds in ``M I + (1 - M) pi(M)``, which needs no gradient; ``"counterfactual"``
+for the same and their gradient with respect to M: the whole step of the optimisation is one graph.
 """
 
 import torch
@@ -91,6 +91,16 @@ def _odds(graphs: ClassifierGraphs, images: Tensor, weights: Tensor) -> Answer:
     return _with_gradient(_Odds(graphs.module), (images, weights), 0)
 
 
+def _impact_graph(graphs: ClassifierGraphs) -> CompiledGraph:
+    step = _Step(graphs.module, graphs.companions[INPAINTER])
+    return forward_graph(step, tuple(graphs.examples("impact"))).named(["images", "masks", "weights"], ["log_odds"])
+
+
+def _impact(graphs: ClassifierGraphs, images: Tensor, masks: Tensor, weights: Tensor) -> Answer:
+    with torch.no_grad():
+        return (_Step(graphs.module, graphs.companions[INPAINTER])(images, masks, weights),)
+
+
 def _counterfactual_graph(graphs: ClassifierGraphs) -> CompiledGraph:
     step = _Step(graphs.module, graphs.companions[INPAINTER])
     found = gradient_graph(step, tuple(graphs.examples("counterfactual")), lambda odds: odds, wrt=1)
@@ -133,6 +143,18 @@ register(
         _odds,
         answers=("log_odds", "gradient"),
         companions=(INPAINTER,),
+    )
+)
+register(
+    AskSpec(
+        "impact",
+        ("images", "masks", "weights"),
+        ("log_odds",),
+        _impact_graph,
+        _impact,
+        answers=("log_odds",),
+        companions=(INPAINTER,),
+        examples=_MASKS,
     )
 )
 register(

@@ -5,6 +5,7 @@ from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet, LogCd
 from radlens.networks.cdmam_folded import FoldedCdmamEnsemble
 from radlens.networks.classifiers import CLASSIFIERS, ClassifierNetwork, create_classifier
 from radlens.networks.imagenet import load_imagenet
+from radlens.networks.mask_proposer import MaskProposer
 from radlens.networks.mobilenet import MobileNet
 from radlens.networks.partial_conv import PartialConvInpainter, partial_conv
 
@@ -16,6 +17,7 @@ __all__ = [
     "ClassifierNetwork",
     "FoldedCdmamEnsemble",
     "LogCdcPrediction",
+    "MaskProposer",
     "MobileNet",
     "PartialConvInpainter",
     "create_classifier",

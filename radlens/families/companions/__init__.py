@@ -13,9 +13,12 @@ from typing import Any
 from radlens.datasets.model_input import ModelInput
 from radlens.errors import InvalidParameter
 
-__all__ = ["KINDS", "Companion", "load_companions"]
+__all__ = ["KINDS", "Companion", "load_companions", "require_input"]
 
-KINDS: Mapping[str, str] = {"inpainter": "radlens.families.companions.inpainter"}
+KINDS: Mapping[str, str] = {
+    "inpainter": "radlens.families.companions.inpainter",
+    "proposer": "radlens.families.companions.proposer",
+}
 """Module of each kind of companion, by the name that questions use."""
 
 
@@ -36,7 +39,7 @@ def load_companions(paths: Mapping[str, Path], model_input: ModelInput) -> dict[
     """Read companions for a model.
 
     Args:
-        paths: Folder of the bundle of each companion by its kind.
+        paths: Folder of each companion by its kind: a bundle, or for a proposer a run.
         model_input: Preprocessing of the model; that of a companion must be the same.
 
     Raises:
@@ -46,3 +49,11 @@ def load_companions(paths: Mapping[str, Path], model_input: ModelInput) -> dict[
     if unknown := sorted(set(paths) - set(KINDS)):
         raise InvalidParameter(f"companions must be of {', '.join(KINDS)}, got {', '.join(unknown)}")
     return {kind: import_module(KINDS[kind]).load(path, model_input) for kind, path in paths.items()}
+
+
+def require_input(kind: str, got: ModelInput, expected: ModelInput) -> None:
+    """Raise InvalidParameter unless a companion takes the images that its classifier takes."""
+    given, wanted = got.to_json(), expected.to_json()
+    if different := [name for name in wanted if wanted[name] != given[name]]:
+        listed = "; ".join(f"{name} {wanted[name]}, got {given[name]}" for name in different)
+        raise InvalidParameter(f"the {kind} must take the images that the classifier takes: {listed}")

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from radlens.datasets.model_input import ModelInput
-from radlens.errors import InvalidParameter
-from radlens.families.companions import Companion
+from radlens.families.companions import Companion, require_input
 from radlens.families.inpainter.manifest import InpainterBundle
 
 __all__ = ["load"]
@@ -22,10 +21,7 @@ def load(path: Path, model_input: ModelInput) -> Companion:
         BundleError: The bundle cannot be read.
     """
     bundle = InpainterBundle.load(path)
-    expected, got = model_input.to_json(), bundle.manifest.input.to_json()
-    if different := [name for name in expected if expected[name] != got[name]]:
-        listed = "; ".join(f"{name} {expected[name]}, got {got[name]}" for name in different)
-        raise InvalidParameter(f"the inpainter must take the images that the classifier takes: {listed}")
+    require_input("inpainter", bundle.manifest.input, model_input)
     manifest = bundle.manifest
     origin = {"name": manifest.name, "version": manifest.version, "bundle_hash": bundle.bundle_hash}
     return Companion(bundle.network(), origin)

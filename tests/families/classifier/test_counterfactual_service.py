@@ -34,7 +34,7 @@ def bundle():
         graphs = classifier_graphs(
             make_network(0), torch.zeros(2, 1, *SHAPE), n_outputs=3, companions={"inpainter": inpainter}
         )
-        for name in ("prediction", "inpaint", "odds", "counterfactual"):
+        for name in ("prediction", "inpaint", "impact", "odds", "counterfactual"):
             graphs.to_onnx(name, folder / graph_file(0, name))
         fields = {
             "name": "lesions",
@@ -43,7 +43,7 @@ def bundle():
             "n_outputs": 3,
             "input": ModelInput(SHAPE, framing="breast"),
             "n_members": 1,
-            "graphs": ("prediction", "inpaint", "odds", "counterfactual"),
+            "graphs": ("prediction", "inpaint", "impact", "odds", "counterfactual"),
             "explainers": ("counterfactual", "occlusion"),
             "refused": {},
             "form": "eager",
