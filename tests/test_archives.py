@@ -98,7 +98,14 @@ print(json.dumps({"answers": answers, "strangers": strangers}))
 """For a process that knows no other radlens than the one in an archive."""
 
 
-@pytest.fixture(scope="module", params=["cdmam", "classifier", "inpainter"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("cdmam", marks=pytest.mark.slow),
+        pytest.param("classifier", marks=pytest.mark.slow),
+        "inpainter",
+    ],
+)
 def served(request, exported, tmp_path_factory):
     """A bundle of each family, with the sides of its images."""
     if request.param == "cdmam":

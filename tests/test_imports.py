@@ -45,7 +45,7 @@ ALLOWED: dict[str, str | None] = {
     "families/companions": f"{BELOW} families/base families/inpainter",
     "families": "errors extras wire bundles service families/base",
     "archives": "errors extras lazy bundles families",
-    "studies": f"{BELOW} families families/cdmam families/classifier families/inpainter",
+    "studies": f"{BELOW} families families/cdmam families/classifier families/companions families/inpainter",
     "local": "errors wire bundles families service",
     "notebook": "errors extras wire client explainers families figures images local",
     "doctor": "errors cache extras engines server",

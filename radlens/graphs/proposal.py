@@ -4,9 +4,13 @@ The companion ``"proposer"`` is a network such as `radlens.networks.MaskProposer
 to one logit of each pixel for each of these classes.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from radlens.errors import InvalidParameter
 from radlens.graphs.asks import Answer, AskSpec, register
 from radlens.graphs.classifier import ClassifierGraphs
 from radlens.graphs.compiled import CompiledGraph
@@ -24,13 +28,21 @@ class _Proposal(nn.Module):
     Args:
         proposer: The companion.
         n_outputs: Logits of the classifier; 1 for two classes.
+
+    Raises:
+        InvalidParameter: The proposer is one for more classes.
     """
 
     def __init__(self, proposer: nn.Module, n_outputs: int) -> None:
         super().__init__()
         self.proposer, self.n_outputs = proposer, n_outputs
-        places = torch.zeros(max(2, n_outputs), len(proposer.classes))  # type: ignore[arg-type]
-        for place, number in enumerate(proposer.classes):  # type: ignore[arg-type,union-attr]
+        classes, n = cast(Sequence[int], proposer.classes), max(2, n_outputs)
+        if max(classes) >= n:
+            raise InvalidParameter(
+                f"the proposer must be one for a classifier of {n} classes, got class {max(classes)}"
+            )
+        places = torch.zeros(n, len(classes))
+        for place, number in enumerate(classes):
             places[number, place] = 1
         self.register_buffer("places", places)
 

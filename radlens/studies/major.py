@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,24 +28,40 @@ from radlens.evaluation import (
     validity,
 )
 from radlens.evaluation.baselines import BASELINES, baseline_map
-from radlens.evaluation.classification import roc_curve
+from radlens.evaluation.classification import classification_measures, roc_curve
 from radlens.evaluation.published import MAJOR_AUC, MAJOR_CITATION, MAJOR_DATA, MAJOR_TABLE_1, MAJOR_TABLE_2
-from radlens.explainers import Attribution, Cam, Counterfactual, EagerClassifier, Explainer, Model, Saliency
-from radlens.families.classifier.lesions import LesionPair, unseen_pair
-from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
+from radlens.explainers import (
+    Attribution,
+    Cam,
+    Counterfactual,
+    CounterfactualFast,
+    EagerClassifier,
+    Explainer,
+    Model,
+    Saliency,
+)
+from radlens.families.classifier.distilling import Distilling, WithProposer, distil
+from radlens.families.classifier.lesions import LesionPair, lesion_pair, unseen_pair
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, lesion_options
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run, train_classifier
+from radlens.families.companions.proposer import load_proposer
 from radlens.families.inpainter.holes import random_mask
 from radlens.families.inpainter.recipes import INPAINTER_PRESETS, Holes
 from radlens.families.inpainter.training import TrainedInpainter, load_inpainter_run, train_inpainter
 from radlens.figures import LIMITS_SIMULATED, PictureBlock, ScoredCases, Table, figure_roc, save_small
 from radlens.figures.pictures import draw_edges, draw_picture, grey_picture, map_picture, outline_of, panel_grid
+from radlens.networks import MaskProposer
+from radlens.studies.filled_tissue import FILLS, Fill, judged
 from radlens.studies.output import Chapter, StudyReport, Written, times_table, write_study
 from radlens.studies.store import Store
 
-__all__ = ["FIRST", "INPAINTER", "SECOND", "MajorOptions", "reproduce_major"]
+__all__ = ["FIRST", "INPAINTER", "PROPOSER", "SECOND", "MajorOptions", "reproduce_major"]
 
 FIRST, SECOND, INPAINTER = "mammogram-mobilenet", "mammogram-resnet18", "mammogram-inpainter"
 """Recipes of the explained classifier, of the independent second one, and of the inpainter."""
+
+PROPOSER = "proposer"
+"""Name of the run of `radlens distil`."""
 
 PERCENTILES = (50, 75, 90)
 """Percentiles of the values of a map inside the breast above which its pixels count (Tables 1 and 2)."""
@@ -53,6 +70,15 @@ _SHIFTS = (3, 7)
 """Pixels by which images are moved to see whether the mask moves with them."""
 
 _SHOWN = 4
+
+_DISTIL_SEED = 80
+"""Seed of the images whose masks the proposer learns; no other part has it."""
+
+_JUDGED_FROM = 2000
+"""Number of the first pair of images that show whether filled tissue can be told; no other chapter has them."""
+
+_REFINED = 8
+"""Thresholds of a refined proposal."""
 Progress = Callable[[str, float, float], None]
 
 
@@ -66,6 +92,8 @@ class MajorOptions:
         n_cases: images with masses that are explained, at least 4.
         n_tissue: images of each class for the ROC curves, at least 4.
         n_runs: random runs of the ROC curves, at least 2.
+        n_judged: healthy images that show whether filled tissue can be told, at least 12.
+        n_searched: images whose masks a proposer learns unless ``runs`` names one, at least 10.
         setting: setting of the counterfactual search.
 
     Raises:
@@ -77,15 +105,18 @@ class MajorOptions:
     n_cases: int = 24
     n_tissue: int = 40
     n_runs: int = 10
+    n_judged: int = 150
+    n_searched: int = 240
     setting: str = "recommended"
 
     def __post_init__(self) -> None:
         """Raise for values out of range."""
         if self.preset not in ("demo", "paper"):
             raise InvalidParameter(f"preset must be demo or paper, got {self.preset}")
-        if unknown := [name for name in self.runs if name not in (FIRST, SECOND, INPAINTER)]:
-            raise InvalidParameter(f"runs must be of {FIRST}, {SECOND}, {INPAINTER}, got {', '.join(unknown)}")
-        for name, least in (("n_cases", 4), ("n_tissue", 4), ("n_runs", 2)):
+        known = (FIRST, SECOND, INPAINTER, PROPOSER)
+        if unknown := [name for name in self.runs if name not in known]:
+            raise InvalidParameter(f"runs must be of {', '.join(known)}, got {', '.join(unknown)}")
+        for name, least in (("n_cases", 4), ("n_tissue", 4), ("n_runs", 2), ("n_judged", 12), ("n_searched", 10)):
             if getattr(self, name) < least:
                 raise InvalidParameter(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -180,6 +211,29 @@ class _Study:
     @cached_property
     def other(self) -> Model:
         return EagerClassifier(self.second.members[0], self.second.model_input.image_shape)
+
+    @cached_property
+    def proposer(self) -> MaskProposer:
+        """The network that proposes masks."""
+        run = self.options.runs.get(PROPOSER)
+        if run is None:
+            run, record = self.folder / "runs" / PROPOSER, self.first.record
+            classes, preset = record["classes"], record["preset"]
+
+            def draw(number: int) -> np.ndarray:
+                seed, lesions = (_DISTIL_SEED, number), lesion_options(preset)
+                return lesion_pair(
+                    preset["task"], self.first.model_input, classes[number % 2], seed, lesions=lesions
+                ).image
+
+            recipe = Distilling(n_images=self.options.n_searched)
+            origin = {
+                "classifier": {"name": FIRST, "version": "1.0", **self._identity, "classes": list(classes)},
+                "images": "simulated by radlens.phantoms",
+                "model_input": self.first.model_input.to_json(),
+            }
+            distil(run, self.model, draw, recipe, classes=[1], origin=origin, on_progress=self._named(PROPOSER))
+        return load_proposer(run)[0]
 
     def _odds(self, model: Model, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return the log-odds of a mass in images ``(c, h, w)``."""
@@ -321,7 +375,9 @@ class _Study:
             Chapter("Table 2: areas and overlaps", "areas", self._areas),
             Chapter("Beyond the paper: is the change real?", "validity", self._validity),
             Chapter("Beyond the paper: healthy images, and the mass removed", "counter-test", self._counter_test),
+            Chapter("Beyond the paper: does filled tissue look real?", "realism", self._realism),
             Chapter("Beyond the paper: stability", "stability", self._stability),
+            Chapter("Beyond the paper: a mask in one pass", "fast", self._fast),
             Chapter("Time", "time", self._time),
         ]
 
@@ -574,6 +630,89 @@ class _Study:
         text = "Where there is no mass, nothing should have to change: the mask should be empty."
         columns = ("Images", "n", "area of the mask, share of the breast", "empty masks")
         return text, [Table("Masks without a mass", columns, rows)]
+
+    def _realism(self, results: dict[str, Any]) -> Written:
+        n, rows = self.options.n_judged, []
+        pairs = [unseen_pair(self.first.record, 2 * (_JUDGED_FROM + k)) for k in range(n)]
+
+        def inpainted(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
+            return self._filled([image], [holes])[0]
+
+        fills: dict[str, Fill] = {"the inpainter": inpainted, **FILLS}
+        for name, fill in fills.items():
+            report = self._named(f"judging {name}")
+
+            def compute(fill: Fill = fill, report: Progress = report) -> dict[str, np.ndarray]:
+                images, organs = [pair.image for pair in pairs], [pair.organ for pair in pairs]
+                labels, scores = judged(images, organs, fill, on_epoch=lambda k, total: report("training", k, total))
+                return {"labels": labels, "scores": scores}
+
+            found = self.store.arrays("judging filled tissue", {"fill": name, "n": n, **self._identity}, compute)
+            auc = classification_measures(found["labels"], found["scores"]).auc
+            results[name] = {"auc": auc.value, "low": auc.low, "high": auc.high}
+            rows.append((name, auc.value, f"{auc.low:.3f} to {auc.high:.3f}", len(found["labels"])))
+        text = (
+            "A network was trained to tell filled holes from untouched places of the same shape in healthy tissue; it "
+            "sees where the hole is. 0.5 is what guessing gives: then nothing could tell the filling from tissue. An "
+            "AUC near 1 says that the filling leaves traces, in its texture at least, which a classifier might see as "
+            "well; the same mask elsewhere, above, tells whether this one does."
+        )
+        columns = ("Holes filled by", "AUC of the judge", "95 % interval", "patches of unseen images")
+        return text, [Table("Filled or untouched?", columns, rows)]
+
+    def _fast(self, results: dict[str, Any]) -> Written:
+        beside = WithProposer(self.model, self.proposer)
+        ways = {"proposed": CounterfactualFast(), f"of {_REFINED} thresholds": CounterfactualFast(refine=_REFINED)}
+        masks = {"searched": [case.mask for case in self.cases]}
+        filled = {"searched": [case.filled for case in self.cases]}
+        seconds = {"searched": self.store.seconds.get("counterfactual, masses", 0.0) / len(self.cases)}
+        seconds["gradient search"] = self.store.seconds.get("counterfactual, gradient search", 0.0) / max(
+            1, len(self.gradients["gradient search"])
+        )
+        for name, method in ways.items():
+            images = [torch.from_numpy(case.pair.image)[None].float() for case in self.cases]
+            method.explain(beside, images[0], 1)
+            begin = time.monotonic()
+            found = [method.explain(beside, image, 1)[0] for image in images]
+            seconds[name] = (time.monotonic() - begin) / len(images)
+            masks[name] = [each.pictures["mask"][0].numpy() > 0 for each in found]
+            filled[name] = [each.pictures["inpainted"].numpy() for each in found]
+        images_before = [case.pair.image for case in self.cases]
+        before = [self._odds(model, images_before) for model in (self.model, self.other)]
+        rows: list[Sequence[Any]] = []
+        for name, of_way in masks.items():
+            shares = [
+                validity(z, self._odds(model, filled[name]), threshold=0.0)
+                for z, model in zip(before, (self.model, self.other), strict=True)
+            ]
+            pairs = list(zip(of_way, self.cases, strict=True))
+            agreement = [stability([mask, case.mask]) for mask, case in pairs]
+            centres = [centre_distance(mask, case.pair.masks) for mask, case in pairs]
+            far = [hausdorff_distance(mask, case.pair.masks) for mask, case in pairs]
+            areas = [area_share(mask, case.pair.organ) for mask, case in pairs]
+            results[name] = {
+                "first": shares[0],
+                "second": shares[1],
+                "iou": agreement,
+                "D": centres,
+                "H": far,
+                "area": areas,
+                "seconds": seconds[name],
+            }
+            measured = (_mean(agreement), _mean(centres), _mean(far), _mean(areas))
+            changes = (f"{shares[0]:.0%}", f"{shares[1]:.0%}")
+            rows.append((name, *changes, *measured, f"{seconds[name]:.2f}"))
+        results["seconds of the gradient search"] = seconds["gradient search"]
+        columns = (
+            *("Mask", "class changes, explained classifier", "second classifier"),
+            *("intersection over union with the search", "D", "H", "area", "seconds"),
+        )
+        text = (
+            "A network learned the masks of the search for other images and proposes one at once; the classifier then "
+            "scores it. With several thresholds, the smallest mask that changes the class is taken. The gradient "
+            f"search of 100 steps takes {seconds['gradient search']:.1f} s for an image, all with torch without graphs."
+        )
+        return text, [Table("Proposed masks beside searched ones", columns, rows)]
 
     def _stability(self, results: dict[str, Any]) -> Written:
         few = self.pairs[: max(4, len(self.pairs) // 4)]

@@ -179,6 +179,7 @@ def test_dicom_images_keep_16_bits(bundle: Bundle, pixels: np.ndarray, sent: lis
     assert "KVP" not in image.dataset
 
 
+@pytest.mark.slow
 def test_members_of_a_run_are_read(tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registered run reads the phantom in its own frame and judges it as a service does; without one, no curve."""
     run = small_run(recipe="registered")

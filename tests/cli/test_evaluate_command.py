@@ -85,6 +85,7 @@ def test_the_effect_of_removing_lesions_is_printed(run: Callable[..., Any], run_
     assert "healthy tissue" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_bundle_holds_its_causal_record(run: Callable[..., Any], run_folder: Path) -> None:
     """The export of a run on simulated images measures and prints it; the evaluation prints it beside its own."""
     result = run("export", run_folder, "--name", "small")

@@ -78,6 +78,7 @@ def test_image_is_handed_on_whole(bundle: Bundle, monkeypatch: pytest.MonkeyPatc
     assert image.spacing_mm == (0.8, 1.0)
 
 
+@pytest.mark.slow
 def test_service_is_asked(bundle: Bundle) -> None:
     """What the service answers is what counts: a blank image is not judged."""
     judgement = ModelAssessor(bundle.path)(np.full((600, 500), 1000.0, np.float32), (0.4, 0.4))

@@ -107,6 +107,7 @@ def test_refuses_parameters_out_of_range(run, noise, bundle, tmp_path, parameter
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_automatic_runs_tell_their_reliability(run, phantom, bundle, tmp_path):
     """Beside the bar, in the end, and in the files; what was not reached is a warning."""
     auto = (
@@ -144,6 +145,7 @@ def run_apart(arguments, folder, until):
     return process.returncode
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(run, phantom, bundle, tmp_path):
     """SIGKILL in the middle; the same command again gives the uninterrupted map, bit for bit."""
     arguments = ("explain", phantom, "--n-steps", "1", "--upsample", "96", "--bundle", bundle.path)

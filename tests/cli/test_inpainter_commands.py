@@ -79,6 +79,7 @@ def test_parity_prints_each_engine(run):
             assert form in result.stdout
 
 
+@pytest.mark.slow
 def test_training_and_export(run, monkeypatch, tmp_path):
     """From the command to a bundle that fills an image, with the tables of a run and of an export."""
     assert "mammogram-inpainter: demo, paper" in run("train", "x", "--model", "list").stdout

@@ -52,6 +52,7 @@ def expected(files):
     return read_out([read(file.read_bytes()).pixels for file in files], layout=LAYOUT)
 
 
+@pytest.mark.slow
 def test_prints_hits_fit_and_verdict(run, files):
     """Matrix, psychometric fit, curve, and both limits."""
     result = run("read-out", *files)

@@ -13,7 +13,11 @@ def source() -> Source:
     return Source(2, 0.1)
 
 
-@pytest.mark.parametrize("kind", RIGHT)
+KINDS = [kind if k % 6 == 0 else pytest.param(kind, marks=pytest.mark.slow) for k, kind in enumerate(RIGHT)]
+"""All kinds; most are slow tests."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_right_image_is_judged(source: Source, kind: str) -> None:
     """Pixel scale, orientation, place, grid, writing and spacing do not keep a phantom from being judged."""
     assert why_not(*RIGHT[kind](source)) == ()

@@ -335,6 +335,7 @@ class Constant:
         return None if self.refuses_wide and pixels.shape[1] > pixels.shape[0] else Answer(CONSTANT)
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same():
     """Two workers, each with a reader of its own, agree with this process."""
     options = {"n": 2, "spacing_mm": 1.0}

@@ -101,8 +101,11 @@ def test_classes_without_proposals_and_missing_companions_are_named():
     alone = EagerClassifier(Spot(), (1, *SHAPE), companions={"inpainter": Even()})
     with pytest.raises(UnsupportedOperation, match="companion network, proposer"):
         CounterfactualFast().explain(alone, spotted()[None], [1])
-    with pytest.raises(InvalidParameter, match="refine must be"):
-        create("counterfactual_fast", refine=31)
+    other = model(proposer=MaskProposer(1, (5,), 2))
+    with pytest.raises(InvalidParameter, match="one for a classifier of 2 classes, got class 5"):
+        CounterfactualFast().explain(other, spotted()[None], [0])
+    with pytest.raises(InvalidParameter, match="refine must be at least 0, got -1"):
+        create("counterfactual_fast", refine=-1)
 
 
 @pytest.mark.parametrize(("n_outputs", "classes"), [(1, (0,)), (1, (1, 0)), (3, (2,)), (3, (0, 2))])

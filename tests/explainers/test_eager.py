@@ -9,7 +9,7 @@ from radlens import explainers
 from radlens.errors import InvalidInput
 from radlens.explainers.eager import EagerClassifier
 from radlens.graphs import classifier_graphs, gradient_graph
-from radlens.networks import PartialConvInpainter
+from radlens.networks import MaskProposer, PartialConvInpainter
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*hook")
 """Captum announces its hooks with warnings."""
@@ -25,6 +25,14 @@ CHEAP = {
     "occlusion": {"window": 8, "stride": 6},
 }
 """Parameters with which methods are fast."""
+
+
+def companions(n_channels, n_classes=3):
+    """Return the other networks that methods need, with random weights."""
+    proposer = MaskProposer(n_channels, range(n_classes), 2)
+    # The sigmoid of small logits is 0.5, the threshold, where rounding would decide.
+    nn.init.constant_(proposer.last.bias, 1.0)
+    return {"inpainter": PartialConvInpainter(n_channels, 2), "proposer": proposer}
 
 
 class OneReLU(nn.Module):
@@ -107,7 +115,11 @@ def test_networks_that_work_in_place_are_explained_as_others(name, layer, as_cap
     plain.load_state_dict(module.state_dict())
     images = torch.randn(2, 2, 16, 14, dtype=torch.float64)
     before, method = images.clone(), explainers.create(name, **CHEAP.get(name, {}))
-    how = {"layer": layer, "as_captum": as_captum, "companions": {"inpainter": PartialConvInpainter(2, 2).double()}}
+    how = {
+        "layer": layer,
+        "as_captum": as_captum,
+        "companions": {kind: each.double() for kind, each in companions(2, 2).items()},
+    }
     found, expected = (
         method.attribute(EagerClassifier(each, (2, 16, 14), **how), images, [0, 1]) for each in (module, plain)
     )
@@ -125,7 +137,7 @@ def small(n_channels=3):
 def filling(module, n_channels=3):
     """Return a module with an inpainter as companion, as a model."""
     torch.manual_seed(2)
-    return EagerClassifier(module, (n_channels, 16, 14), companions={"inpainter": PartialConvInpainter(n_channels, 2)})
+    return EagerClassifier(module, (n_channels, 16, 14), companions=companions(n_channels))
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])

@@ -60,6 +60,14 @@ class Classes(Quadratic):
         """The logit of each target and its gradient."""
         return self.score(images, targets), self.gradient(images, targets)
 
+    def impact(self, images, masks, targets):
+        """The logit of the image with its holes at 0."""
+        return (self.score(images * masks, targets),)
+
+    def proposal(self, images, targets):
+        """Replace what is brighter than 1, whatever the class."""
+        return (images > 1).to(images)[:, :1], torch.ones(len(images))
+
     def counterfactual(self, images, masks, targets):
         """The logit of the image with its holes at 0, and its gradient by the mask."""
         return self.score(images * masks, targets), (self.gradient(images * masks, targets) * images).sum(1, True)
@@ -103,7 +111,10 @@ def test_sensitivity_is_minus_the_gradient():
 
 def test_unknown_names_are_refused():
     """Unknown methods and parameters are named, with what is known."""
-    with pytest.raises(InvalidParameter, match=r"one of cam, counterfactual, deep_lift, .*, smooth_grad, got 'lrp'"):
+    with pytest.raises(
+        InvalidParameter,
+        match=r"one of cam, counterfactual, counterfactual_fast, deep_lift, .*, smooth_grad, got 'lrp'",
+    ):
         explainers.get("lrp")
     with pytest.raises(InvalidParameter, match="n_steps, path_length, zscore; got speed"):
         explainers.create("omig", speed=3)

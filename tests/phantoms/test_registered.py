@@ -82,6 +82,7 @@ def test_what_the_image_does_not_show_is_zero():
     assert np.all(found.values[found.source < 0] == 0)
 
 
+@pytest.mark.slow
 def test_images_without_a_phantom_are_refused():
     """Noise, a blank plate, and a phantom without any noise."""
     layout = Layout.with_margin(1, SPACING)

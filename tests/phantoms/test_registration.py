@@ -47,6 +47,7 @@ def test_faint_grid_is_found():
     assert misplaced_mm(cdmam.locate(image.pixels, SPACING_MM), layout) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("horizontal", [False, True])
 @pytest.mark.parametrize("grid", [0.0, 0.1])
 def test_phantom_without_grid_is_found_by_its_writing(grid, horizontal):
@@ -123,6 +124,7 @@ def test_spacing_is_that_of_the_grid(error, is_fitted):
     assert misplaced_mm(found, layout) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [0.0, 4095.0])
 @pytest.mark.parametrize("search", [cdmam.locate, lambda pixels, step: find(pixels, step).layout])
 def test_edges_beside_the_plate_do_not_move_the_phantom(beside, search):

@@ -80,6 +80,7 @@ def test_predictions_go_out_in_every_format(client):
     assert client.fetch("predict", dicom(noise()), "image/png").content.startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_full_size_images_pass_in_both_directions(client, workers):
     """27 MB of DICOM in, 55 MB of map out; and 109 MB of float64 in."""
     pixels = noise(FULL)
@@ -90,6 +91,7 @@ def test_full_size_images_pass_in_both_directions(client, workers):
     assert len(client.predict(to_npy(pixels.astype(np.float64)))["prediction"]["mean_um"]) == 12
 
 
+@pytest.mark.slow
 def test_full_size_maps_pass_as_json(client, workers):
     """Sent in base64 in JSON, and back as JSON."""
     data = to_npy(noise(FULL))
@@ -98,6 +100,7 @@ def test_full_size_maps_pass_as_json(client, workers):
     assert found["visits"].sum() == 2 * 250 * 250
 
 
+@pytest.mark.slow
 def test_large_answers_share_a_batch(client, workers):
     """Four maps of 55 MB at once: in one message of TorchServe's protocol they would take it hours to read."""
     data = to_npy(noise(FULL))

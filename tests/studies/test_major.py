@@ -3,15 +3,19 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from radlens.datasets import ModelInput
 from radlens.errors import InvalidParameter
 from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, WarmUp
 from radlens.families.classifier.training import train_classifier
+from radlens.families.companions.proposer import TASK, WEIGHTS
 from radlens.families.inpainter.recipes import Holes, InpainterPreset, Phase
 from radlens.families.inpainter.training import train_inpainter
-from radlens.studies.major import FIRST, INPAINTER, SECOND, MajorOptions, reproduce_major
+from radlens.networks import MaskProposer
+from radlens.studies.major import FIRST, INPAINTER, PROPOSER, SECOND, MajorOptions, reproduce_major
 
 pytestmark = pytest.mark.slow
 
@@ -44,20 +48,44 @@ def runs(tmp_path_factory):
         perceptual_steps=4,
     )
     train_inpainter(folder / INPAINTER, recipe, model=INPAINTER, variant="demo", n_workers=1)
-    return {name: folder / name for name in (FIRST, SECOND, INPAINTER)}
+    write_proposer(folder / PROPOSER)
+    return {name: folder / name for name in (FIRST, SECOND, INPAINTER, PROPOSER)}
+
+
+def write_proposer(folder):
+    """Write the run of a proposer with random weights: classifiers that are hardly trained have no masks to learn."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    state = MaskProposer(1, (1,), 2).state_dict()
+    np.savez(folder / WEIGHTS, **{name: value.numpy() for name, value in state.items()})
+    record = {"task": TASK, "classes": [1], "recipe": {"width": 2}, "model_input": INPUT.to_json()}
+    (folder / "training.json").write_text(json.dumps(record))
 
 
 def test_the_study_writes_every_chapter(runs, tmp_path):
     """Page, tables, pictures and numbers; a second run computes nothing again."""
-    options = MajorOptions(runs=runs, n_cases=4, n_tissue=4, n_runs=2)
+    options = MajorOptions(runs=runs, n_cases=4, n_tissue=4, n_runs=2, n_judged=12)
     files = reproduce_major(tmp_path, options)
     page = files[0].read_text(encoding="utf-8")
-    for heading in ("Fig. 2", "Fig. 3", "Table 1", "Table 2", "is the change real", "mass removed", "stability"):
+    for heading in (
+        "Fig. 2",
+        "Fig. 3",
+        "Table 1",
+        "Table 2",
+        "is the change real",
+        "mass removed",
+        "stability",
+        "look real",
+        "in one pass",
+    ):
         assert heading in page
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["areas"]["area"]) == 4
     assert len(results["roc"]["mass tissue"]) == 2
     assert set(results["validity"]) >= {"ours", "the true mass, filled", "the same mask elsewhere"}
+    assert set(results["realism"]) == {"the inpainter", "mean of the tissue around"}
+    assert results["fast"]["searched"]["iou"] == [1.0] * 4
+    assert results["fast"]["proposed"]["seconds"] > 0
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")}
     reproduce_major(tmp_path, options)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")} == stored

@@ -45,6 +45,7 @@ def _quick() -> Any:
         yield
 
 
+@pytest.mark.slow
 def test_byra_is_trained_interrupted_and_finished(tmp_path: Path) -> None:
     """Killed at any stage the study goes on: nothing is trained or computed twice, and every part is there."""
     stages: list[str] = []
@@ -119,6 +120,7 @@ def thesis(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.mark.slow
 def test_every_part_of_the_thesis_is_there(thesis: Path) -> None:
     """Its tables and figures in its order, beside its numbers; what is not reproduced says so."""
     page = (thesis / "index.html").read_text()
@@ -135,6 +137,7 @@ def test_every_part_of_the_thesis_is_there(thesis: Path) -> None:
     assert set(results["faithfulness"]) == set(MODELS)
 
 
+@pytest.mark.slow
 def test_true_and_false_are_told_apart(thesis: Path, runs: dict[str, Path]) -> None:
     """Malignant mammograms on either side of one half fill the two kinds of figures."""
     bench = Bench(thesis, MODELS, StudyOptions(engine="eager", runs=runs))
@@ -147,6 +150,7 @@ def test_true_and_false_are_told_apart(thesis: Path, runs: dict[str, Path]) -> N
         assert (said in (thesis / "index.html").read_text()) == (not chosen)
 
 
+@pytest.mark.slow
 def test_patches_are_correct_ones(thesis: Path, runs: dict[str, Path]) -> None:
     """Fig. 4 shows true positives, then true negatives."""
     bench = Bench(thesis, MODELS, StudyOptions(engine="eager", runs=runs))

@@ -53,6 +53,7 @@ def test_parity_holds_every_engine_against_float64(exported, graph):
     assert found["torch bf16"].error > 10 * found["torch f32"].error
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bundle(exported, smallest_folder, tmp_path):
     """Its hash does not depend on time, on folders, or on what the process did before."""
     again = export_bundle(load_run(smallest_folder), tmp_path)
@@ -98,6 +99,7 @@ def logarithms(smallest_folder, tmp_path_factory):
     return run, Bundle.load(copied("logarithms", lambda made: export_bundle(run, made), folder))
 
 
+@pytest.mark.slow
 def test_a_run_of_logarithms_is_exported_as_such(logarithms):
     """The manifest says what members predict; model and engines give the eager ensemble's um (float32)."""
     run, made = logarithms
@@ -115,6 +117,7 @@ def test_a_run_of_logarithms_is_exported_as_such(logarithms):
         assert (model.gradient(images) - gradient).norm() < 1e-2 * gradient.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [PREDICTION_ONNX, GRADIENT_ONNX, MEMBERS_ONNX])
 def test_every_engine_computes_logarithms(logarithms, graph):
     """All float32 engines reproduce the golden values; the kernel computes the gradient."""

@@ -131,6 +131,7 @@ def test_maps_walk_far_unless_told_otherwise(service):
     assert parameters == {**WALK["omig"], "n_steps": 1, "path_length": 1.0}
 
 
+@pytest.mark.slow
 def test_several_images_are_one_curve(service):
     """An image that cannot be judged is left out by name; the others' interval is narrower than theirs on average."""
     body, content_type = related(phantom(1), phantom(2), blank(), phantom(3))
@@ -146,6 +147,7 @@ def test_several_images_are_one_curve(service):
     assert np.all(together > alone / np.sqrt(3))
 
 
+@pytest.mark.slow
 def test_copies_of_one_exposure_count_once(service):
     """Its noise tells that an image is the first one mirrored, moved by some pixels and with another gain."""
     image = simulated(1)

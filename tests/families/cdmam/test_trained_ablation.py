@@ -21,6 +21,7 @@ def found():
     return ablate(PhantomReader(member), cdmam.register(image.pixels, 0.07), n_samples=3)
 
 
+@pytest.mark.slow
 def test_disks_above_the_line_carry_the_prediction(found):
     """A cell above the line raises the midpoint by a percent or more, a cell below it by less than a thirtieth."""
     assert found.above.effect > 0.01
@@ -29,6 +30,7 @@ def test_disks_above_the_line_carry_the_prediction(found):
     assert "Disks above the line carried this prediction" in found.statement()
 
 
+@pytest.mark.slow
 def test_large_disks_carry_more_than_small_ones(found):
     """Samples hold many pixels of a disk of 2 mm and hardly one of 0.1 mm."""
     groups = dict(found.by_diameter())

@@ -40,6 +40,7 @@ def test_a_trained_member_marks_the_disks(phantom):
     assert found.statement.finding == "marks disks"
 
 
+@pytest.mark.slow
 def test_a_member_that_does_not_know_where_disks_are_marks_nothing(phantom):
     """Its filters see every disk, but the places of its features are shuffled: an even chance of red, and "empty"."""
     member = deepcopy(load_run(DEMO).members[0])

@@ -89,6 +89,7 @@ def altered(tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["prediction", "gradient"])
 def test_the_traced_module_stands_for_a_damaged_graph(altered, graph):
     """Of its member alone; provenance and metrics name every engine that may not use the graph, and why."""

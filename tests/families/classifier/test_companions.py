@@ -71,6 +71,7 @@ def method(monkeypatch):
     return explainers.register("twin_difference")(TwinDifference)
 
 
+@pytest.mark.slow
 def test_a_companion_travels_with_its_classifier(method, tmp_path):
     """Graph, golden values, allowed method, map and picture; without the companion the method is refused."""
     given = {"name": "lesions", "version": "1.0", "classes": CLASSES, "model_input": ModelInput(SHAPE)}

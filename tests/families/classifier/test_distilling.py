@@ -123,8 +123,8 @@ def test_runs_that_cannot_be_are_named(run, tmp_path):
     alone = EagerClassifier(Spot(), (1, *SHAPE))
     with pytest.raises(UnsupportedMethod, match="companion network, inpainter"):
         distil(tmp_path / "a", alone, draw, RECIPE, classes=[1], origin=ORIGIN)
+    few = Distilling(n_images=10)
     with pytest.raises(TrainingError, match="it found none in 10 images"):
-        few = Distilling(n_images=10)
         distil(tmp_path / "b", model(), lambda number: draw(2 * number), few, classes=[1], origin=ORIGIN)
     with pytest.raises(InvalidParameter, match="n_images must be at least 10, got 9"):
         Distilling(n_images=9)
@@ -134,6 +134,7 @@ def test_runs_that_cannot_be_are_named(run, tmp_path):
         load_proposer(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_proposer_is_a_companion_of_its_classifier(run, tmp_path):
     """From the run to a bundle whose service explains a recording in one pass; other images are refused."""
     beside = load_companions({"proposer": run}, INPUT)

@@ -68,12 +68,14 @@ def test_a_bundle_comes_back_as_it_was_made(made):
     assert isinstance(loaded, ClassifierBundle)
     assert loaded.manifest == made.manifest
     assert loaded.manifest.graphs == ("prediction", "gradient", "guided", "features", "deep_lift")
-    assert set(loaded.manifest.explainers) == set(explainers.names()) - {"omig", "sensitivity", "counterfactual"}
+    others = {"omig", "sensitivity", "counterfactual", "counterfactual_fast"}
+    assert set(loaded.manifest.explainers) == set(explainers.names()) - others
     assert loaded.manifest.defaults == {"occlusion": {"window": 2, "stride": 1}}
     images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(open_model(loaded).outputs(images), Network(0)(images).detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bundle(made, tmp_path):
     """Its hash does not depend on time, on folders, or on what the process did before."""
     given = {"name": "tiny", "version": "1.0", "classes": ("benign", "malignant"), "model_input": INPUT}
@@ -90,6 +92,7 @@ def test_the_traced_module_gives_the_logits_of_each_member(made):
     assert TRACED in made.manifest.files
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # this exporter is announced to go
 def test_a_bundle_states_what_was_left_out_of_each_member(made, tmp_path):
     """A network without a softmax has no entry; older bundles do not have the field."""
@@ -183,6 +186,7 @@ def test_cam_is_refused_where_the_head_is_none():
     assert refused == {
         "cam": "cam must be given a network of global average pooling and one dense layer",
         "counterfactual": "it needs a companion network, inpainter, which the bundle does not have",
+        "counterfactual_fast": "it needs a companion network, proposer, which the bundle does not have",
     }
 
 

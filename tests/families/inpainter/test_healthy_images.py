@@ -96,6 +96,7 @@ def test_data_without_healthy_images_are_refused(tmp_path):
         build_parts(tmp_path / "c", PRESET, data="rsna-2022", root=tmp_path / "nothing", on_progress=quiet)
 
 
+@pytest.mark.slow
 def test_several_processes_read_the_same_images(tmp_path):
     """In the same order."""
     found = [build_parts(tmp_path / str(n), PRESET, n_workers=n, on_progress=quiet) for n in (1, 2)]

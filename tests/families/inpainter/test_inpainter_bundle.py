@@ -44,6 +44,7 @@ def test_a_bundle_is_what_was_saved(bundle):
     assert not bundle.network().training
 
 
+@pytest.mark.slow
 def test_two_exports_are_equal(bundle, tmp_path):
     """Byte for byte, but for timings that no file holds."""
     again = make_inpainter(tmp_path / "again")

@@ -59,6 +59,7 @@ def test_features_halve_the_image_three_times():
     torch.testing.assert_close(network(images), expected)
 
 
+@pytest.mark.slow
 def test_training_beats_chance_on_simulated_tissue():
     """Which is one in six; the same seed gives the same network."""
     spec = ModelInput((64, 48))
