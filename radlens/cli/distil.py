@@ -67,6 +67,12 @@ def command(
     with stages("opening the model") as report:
         loaded = ClassifierBundle.load(bundle)
         opened = loaded.manifest
+        if "counterfactual" not in opened.explainers:
+            reason = opened.refused.get("counterfactual", "its bundle has no graphs for it")
+            raise InvalidParameter(
+                f"BUNDLE must be one that counterfactual explains, made with --companion inpainter=...; {opened.name} "
+                f"has no counterfactual: {reason}"
+            )
         given = _simulated(opened) if images is None else _read(images, opened, n)
         origin = {
             "classifier": {

@@ -2,10 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
+from spots import SHAPE, Even, Spot, draw
 
 from radlens.client import Client
 from radlens.datasets import ModelInput
@@ -18,7 +17,6 @@ from radlens.families.companions.proposer import load_proposer
 from radlens.images import to_npy
 from radlens.local import LocalTransport
 
-SHAPE = (48, 32)
 INPUT = ModelInput(SHAPE)
 RECIPE = Distilling(n_images=20, epochs=12, width=4)
 ORIGIN = {
@@ -26,38 +24,6 @@ ORIGIN = {
     "images": "made here",
     "model_input": INPUT.to_json(),
 }
-
-
-class Spot(nn.Module):
-    """Classifier: positive where a square of 5x5 pixels is brighter than 4 on average."""
-
-    def __init__(self):
-        super().__init__()
-        self.pool = nn.AvgPool2d(5, 1)
-
-    def forward(self, images):
-        """Return logits ``(b, 2)``."""
-        odds = 3 * (self.pool(images).amax((2, 3)) - 4)
-        return torch.cat([-odds, odds], dim=1) / 2
-
-
-class Even(nn.Module):
-    """Inpainter that fills with 1."""
-
-    def forward(self, images, masks):
-        """Return an even image."""
-        return torch.ones_like(images) + 0 * masks
-
-
-def draw(number):
-    """Return tissue, with a bright spot at a random place in every second image."""
-    rng = np.random.default_rng([7, number])
-    image = np.zeros((1, *SHAPE), np.float32)
-    image[0, 4:44, :28] = 1 + 0.1 * rng.standard_normal((40, 28))
-    if number % 2:
-        row, column = rng.integers(6, 32), rng.integers(2, 18)
-        image[0, row : row + 8, column : column + 8] = 7
-    return image
 
 
 def model():
