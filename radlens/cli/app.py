@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 from radlens import __version__
 from radlens.cli import (
     bundle,
+    companion,
     demo,
-    distil,
     doctor,
     engines,
     evaluate,
@@ -33,7 +33,7 @@ from radlens.cli import (
     simulate,
     train,
 )
-from radlens.cli.console import examples, fail, note
+from radlens.cli.console import examples, fail, flowing, note
 from radlens.errors import MissingDependency, RadlensError, exit_code
 from radlens.extras import install, missing
 
@@ -43,7 +43,7 @@ EXTRA_OF = {
     "train": "train",
     "export": "serve",
     "bundle": "train",
-    "distil": "train",
+    "companion": "train",
     "serve": "serve",
     "demo": "serve",
     "evaluate": "studies",
@@ -117,17 +117,11 @@ def _root(
     """Medical-image models served with their explanations."""
 
 
-def _flowing(docstring: str | None) -> str:
-    """Return a docstring with each paragraph on one line, so that the terminal wraps it."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (docstring or "").split("\n\n"))
-
-
 for _module in (
     simulate,
     train,
     export,
     bundle,
-    distil,
     parity,
     engines,
     serve,
@@ -144,8 +138,9 @@ for _module in (
     demo,
     doctor,
 ):
-    _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), _flowing(_module.command.__doc__)
+    _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
+app.add_typer(companion.app)
 app.add_typer(history.app)
 app.add_typer(models.app)
 

@@ -29,6 +29,7 @@ __all__ = [
     "err",
     "examples",
     "fail",
+    "flowing",
     "note",
     "out",
     "show",
@@ -49,6 +50,11 @@ Stage = Callable[[str, float, float], None]
 def examples(*lines: str) -> str:
     """Return the epilog of a command: example lines under a heading."""
     return "\n".join(["[bold]Examples[/bold]", *(f"[dim]$[/dim] {escape(line)}" for line in lines)])
+
+
+def flowing(docstring: str | None) -> str:
+    """Return a docstring with each paragraph on one line, so that the terminal wraps it."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (docstring or "").split("\n\n"))
 
 
 def fail(message: str) -> None:

@@ -2,8 +2,8 @@
 
 Major et al. (ISBI 2020) optimise a mask for each image. Lenis et al. (arXiv 2007.06312, 2020) train a network that
 gives the mask of any image at once. Here the network learns the masks that the search of
-`radlens.explainers.counterfactual` found (`radlens distil`), and the classifier judges what it proposes: scores are
-those of the image with the proposed region filled.
+`radlens.explainers.counterfactual` found (`radlens companion proposer`), and the classifier judges what it proposes:
+scores are those of the image with the proposed region filled.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ __all__ = ["CounterfactualFast"]
 class CounterfactualFast(OrganExplainer):
     """The region that, replaced by healthy tissue, lowers the score, proposed in one pass (after Lenis et al. 2020).
 
-    The model must have an inpainter and a proposer as companions; `radlens distil` trains a proposer. The map is the
-    proposed share of each pixel. Pictures are as of `counterfactual`.
+    The model must have an inpainter and a proposer as companions; `radlens companion proposer` trains a proposer. The
+    map is the proposed share of each pixel. Pictures are as of `counterfactual`.
 
     Args:
         threshold: value of the map above which pixels are replaced.

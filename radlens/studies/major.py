@@ -61,7 +61,7 @@ FIRST, SECOND, INPAINTER = "mammogram-mobilenet", "mammogram-resnet18", "mammogr
 """Recipes of the explained classifier, of the independent second one, and of the inpainter."""
 
 PROPOSER = "proposer"
-"""Name of the run of `radlens distil`."""
+"""Name of the run of `radlens companion proposer`."""
 
 PERCENTILES = (50, 75, 90)
 """Percentiles of the values of a map inside the breast above which its pixels count (Tables 1 and 2)."""

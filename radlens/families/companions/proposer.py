@@ -1,4 +1,4 @@
-"""The proposer of counterfactual masks as companion of a classifier: a run of `radlens distil`."""
+"""The proposer of counterfactual masks as companion of a classifier: a run of `radlens companion proposer`."""
 
 import hashlib
 import json
@@ -47,7 +47,9 @@ def load_proposer(path: Path) -> tuple[MaskProposer, dict[str, Any]]:
         TrainingError: The folder does not hold a finished run of a proposer.
     """
     if not (path / RECORD).is_file() or not (path / WEIGHTS).is_file():
-        raise TrainingError(f"a finished run of radlens distil must hold {RECORD} and {WEIGHTS}, got {path.name}")
+        raise TrainingError(
+            f"a finished run of radlens companion proposer must hold {RECORD} and {WEIGHTS}, got {path.name}"
+        )
     record = json.loads((path / RECORD).read_text(encoding="utf-8"))
     if record.get("task") != TASK:
         raise TrainingError(f"the run must be of task {TASK!r}, got {record.get('task')!r}")

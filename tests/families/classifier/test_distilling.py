@@ -96,7 +96,7 @@ def test_runs_that_cannot_be_are_named(run, tmp_path):
         Distilling(n_images=9)
     with pytest.raises(InvalidParameter, match="learning_rate must be above 0"):
         Distilling(learning_rate=0.0)
-    with pytest.raises(TrainingError, match="finished run of radlens distil"):
+    with pytest.raises(TrainingError, match="finished run of radlens companion proposer"):
         load_proposer(tmp_path / "a")
 
 

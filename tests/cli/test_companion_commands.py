@@ -1,4 +1,4 @@
-"""``radlens distil``: from a bundle and a folder of images to a companion."""
+"""``radlens companion proposer``: from a bundle and a folder of images to a companion."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def images(tmp_path):
 
 def test_a_proposer_is_trained_and_compared_with_the_search(run, images, tmp_path):
     """A table, the next command, and a run that loads; the same command again trains nothing."""
-    asked = ("distil", spots_bundle().path, "proposer", "--images", images, "--n", 12, "--epochs", 2)
+    asked = ("companion", "proposer", spots_bundle().path, "proposer", "--images", images, "--n", 12, "--epochs", 2)
     result = run(*asked, "--engine", "torch")
     assert result.exit_code == 0, result.stderr
     for word in ("spot: 2 unseen images", "searched", "proposed", "refined", "class changes"):
@@ -40,7 +40,8 @@ def test_what_cannot_be_learned_is_said(run, images, tmp_path):
     bundle = spots_bundle().path
     said = {
         (
-            "distil",
+            "companion",
+            "proposer",
             make_classifier(tmp_path / "alone").path,
             "a",
             "--images",
@@ -48,23 +49,41 @@ def test_what_cannot_be_learned_is_said(run, images, tmp_path):
             "--n",
             12,
         ): "made with --companion inpainter",
-        ("distil", bundle, "b"): "--images must name a folder: images of spots cannot be simulated",
-        ("distil", bundle, "c", "--images", images): "must hold at least 240 images, or give a smaller --n; got 12",
-        ("distil", bundle, "d", "--images", images, "--n", 12, "--classes", "spot,mass"): "of plain, spot, got mass",
+        ("companion", "proposer", bundle, "b"): "--images must name a folder: images of spots cannot be simulated",
+        (
+            "companion",
+            "proposer",
+            bundle,
+            "c",
+            "--images",
+            images,
+        ): "must hold at least 240 images, or give a smaller --n; got 12",
+        (
+            "companion",
+            "proposer",
+            bundle,
+            "d",
+            "--images",
+            images,
+            "--n",
+            12,
+            "--classes",
+            "spot,mass",
+        ): "of plain, spot, got mass",
     }
     for asked, message in said.items():
         result = run(*asked)
         assert result.exit_code != 0
         assert message in " ".join(result.stderr.split())
     (images / "notes.npy").write_bytes(b"no image")
-    result = run("distil", bundle, "e", "--images", images, "--n", 13)
+    result = run("companion", "proposer", bundle, "e", "--images", images, "--n", 13)
     assert result.exit_code != 0
     assert "every file of --images must be an image, got notes.npy" in " ".join(result.stderr.split())
 
 
 def test_images_of_a_folder_are_taken_in_a_mixed_order(run, images, tmp_path):
     """Both subfolders are among the first images, which are kept with their masks."""
-    asked = ("distil", spots_bundle().path, "mixed", "--images", images, "--n", 10, "--epochs", 1)
+    asked = ("companion", "proposer", spots_bundle().path, "mixed", "--images", images, "--n", 10, "--epochs", 1)
     assert run(*asked, "--engine", "torch").exit_code == 0
     with np.load(tmp_path / "mixed/masks/000000.npz") as first, np.load(tmp_path / "mixed/masks/000003.npz") as other:
         assert first["image"].shape == other["image"].shape == (1, 48, 32)

@@ -1,4 +1,4 @@
-"""``radlens distil``: training of a network that proposes counterfactual masks in one pass."""
+"""``radlens companion proposer``: training of a network that proposes counterfactual masks in one pass."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["EPILOG", "command"]
 
 EPILOG = examples(
-    "radlens distil model_store/bundles/mammogram-mobilenet-1.0 runs/proposer",
-    "radlens distil model_store/bundles/chest-1.0 runs/proposer --images /data/chest --classes nodule",
+    "radlens companion proposer model_store/bundles/mammogram-mobilenet-1.0 runs/proposer",
+    "radlens companion proposer model_store/bundles/chest-1.0 runs/proposer --images /data/chest --classes nodule",
 )
 
 _SEED = 80
