@@ -11,13 +11,15 @@ import pytest
 import torch
 from onnx import helper
 from onnx_graphs import filtered, images, save
+from small_classifier import make_network
 from torch import nn
 
 from radlens import engines
 from radlens.engines import GraphFile, Options, TensorRtEngine, TorchEngine, tensorrt
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
 from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX
-from radlens.graphs import gradient_graph
+from radlens.graphs import classifier_graphs, gradient_graph
+from radlens.networks import MaskProposer, PartialConvInpainter
 
 
 class Runtime:
@@ -135,6 +137,17 @@ def test_compiled_gradients_are_built(tmp_path):
     for name in ("torch", "onnxruntime", "openvino"):
         found = engines.open(path, name).run({"input_0": x.detach().numpy()})["gradient"]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_graphs_with_companions_are_built(tmp_path):
+    """Inpainting, the score of a filled image, the whole step with its gradient, and a proposed mask."""
+    torch.manual_seed(0)
+    companions = {"inpainter": PartialConvInpainter(1, 2).eval(), "proposer": MaskProposer(1, (1,), 2).eval()}
+    graphs = classifier_graphs(make_network(0, 2), torch.zeros(2, 1, 48, 32), n_outputs=2, companions=companions)
+    for name in ("inpaint", "impact", "odds", "counterfactual", "proposal"):
+        graphs[name].to_onnx(tmp_path / f"{name}.onnx")
+        assert len(tensorrt.build(tmp_path / f"{name}.onnx")) > 1000
 
 
 def test_built_engines_are_kept(tmp_path, monkeypatch):
