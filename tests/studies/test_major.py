@@ -15,7 +15,8 @@ from radlens.families.companions.proposer import TASK, WEIGHTS
 from radlens.families.inpainter.recipes import Holes, InpainterPreset, Phase
 from radlens.families.inpainter.training import train_inpainter
 from radlens.networks import MaskProposer
-from radlens.studies.major import FIRST, INPAINTER, PROPOSER, SECOND, MajorOptions, reproduce_major
+from radlens.studies.major import MajorOptions, reproduce_major
+from radlens.studies.major_material import FIRST, INPAINTER, PROPOSER, SECOND
 
 pytestmark = pytest.mark.slow
 
