@@ -47,7 +47,8 @@ def command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set instead of simulated images: cbis-ddsm or omi-db (sam-millan), busi or oasbud (byra)."
+            help="Data set instead of simulated images: cbis-ddsm or omi-db (sam-millan), busi or oasbud (byra), "
+            "cbis-ddsm (major: its masses are explained; networks come from --run, or learn from simulated images)."
         ),
     ] = None,
     root: Annotated[
@@ -160,9 +161,9 @@ def command(
         return
     require("--preset", preset, ("demo", "paper"))
     if study == "major":
-        if data is not None or root is not None:
-            raise InvalidParameter("--data and --root do not apply to major: no data set tells masses from healthy yet")
-        given: dict[str, Any] = {} if cases is None else {"n_cases": cases}
+        if (data is None) != (root is None) or data not in (None, "cbis-ddsm"):
+            raise InvalidParameter(f"--data of major must be cbis-ddsm, given with --root, got {data} and {root}")
+        given: dict[str, Any] = {"root": root} | ({} if cases is None else {"n_cases": cases})
         runs = dict(_named(text) for text in run or ())
         with stages() as report:
             chosen = studies.MajorOptions(preset=preset, runs=runs, **given)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from radlens.evaluation.published import MAJOR_CITATION
-from radlens.figures import LIMITS_SIMULATED
+from radlens.figures import LIMITS_PATIENTS, LIMITS_SIMULATED
 from radlens.studies import major_beyond, major_paper
-from radlens.studies.major_material import MajorOptions, Material
+from radlens.studies.major_material import CBIS_DDSM, MajorOptions, Material
 from radlens.studies.output import Chapter, StudyReport, Written, write_study
 
 __all__ = ["MajorOptions", "reproduce_major"]
@@ -58,7 +58,7 @@ def _report(study: Material) -> StudyReport:
     return StudyReport(
         title="Counterfactual impact analysis of a classifier of masses",
         citation=MAJOR_CITATION,
-        simulated=True,
+        simulated=study.options.root is None,
         ran=lambda: _ran(study),
         provenance=lambda: {"preset": study.options.preset, **study.identity},
         how_to_read=(
@@ -66,14 +66,15 @@ def _report(study: Material) -> StudyReport:
             "The mask is the region whose replacement makes it say healthy. D and H are distances to the true mass "
             "in pixels, A is the share of the breast: less is better.",
         ),
-        limits=LIMITS_SIMULATED,
+        limits=LIMITS_SIMULATED if study.options.root is None else LIMITS_PATIENTS,
     )
 
 
 def _ran(study: Material) -> Mapping[str, str]:
     shape = study.first.model_input.shape
+    images = "simulated mammograms" if study.options.root is None else f"data set {CBIS_DDSM}"
     return {
-        "Images": f"simulated mammograms, {shape[0]}x{shape[1]} pixels",
+        "Images": f"{images}, {shape[0]}x{shape[1]} pixels",
         "Recipes": study.options.preset,
         "Explained class": "mass",
         "Search": study.options.setting,

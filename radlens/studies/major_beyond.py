@@ -26,7 +26,7 @@ from radlens.families.classifier.distilling import WithProposer
 from radlens.families.classifier.lesions import LesionPair, unseen_pair
 from radlens.figures import Table
 from radlens.studies.filled_tissue import FILLS, Fill, judged
-from radlens.studies.major_material import Material, grown, spread
+from radlens.studies.major_material import CBIS_DDSM, Material, grown, spread
 from radlens.studies.output import Written, times_table
 
 __all__ = ["counter_test", "fast", "is_real", "realism", "stable", "times"]
@@ -81,6 +81,8 @@ def is_real(study: Material, results: dict[str, Any]) -> Written:
 
 def counter_test(study: Material, results: dict[str, Any]) -> Written:
     """Write what the search finds where there is no mass."""
+    if study.options.root is not None:
+        return f"Masses of {CBIS_DDSM} cannot be removed, and every image of it shows a lesion.", []
     half = study.pairs[: max(4, len(study.pairs) // 2)]
     removed = study.explained("mass removed", study.method(), [pair.healthy for pair in half])
     healthy = [unseen_pair(study.first.record, 2 * k) for k in range(len(half))]
@@ -107,6 +109,8 @@ def counter_test(study: Material, results: dict[str, Any]) -> Written:
 
 def realism(study: Material, results: dict[str, Any]) -> Written:
     """Write how well a trained judge tells filled tissue from untouched tissue."""
+    if study.options.root is not None:
+        return f"This needs healthy images, and every image of {CBIS_DDSM} shows a lesion.", []
     n, rows = study.options.n_judged, []
     pairs = [unseen_pair(study.first.record, 2 * (_JUDGED_FROM + k)) for k in range(n)]
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from radlens.errors import InvalidParameter
+from radlens.datasets import Case as RecordedCase
+from radlens.datasets import open_cbis_ddsm
+from radlens.errors import DatasetError, InvalidParameter
 from radlens.evaluation import (
     mask_of_area,
     percentile_mask,
@@ -35,10 +38,12 @@ from radlens.families.classifier.training import TrainedClassifier, load_classif
 from radlens.families.companions.proposer import load_proposer
 from radlens.families.inpainter.recipes import INPAINTER_PRESETS
 from radlens.families.inpainter.training import TrainedInpainter, load_inpainter_run, train_inpainter
+from radlens.images.breast import breast_region
 from radlens.networks import MaskProposer
 from radlens.studies.store import Store
 
 __all__ = [
+    "CBIS_DDSM",
     "FIRST",
     "INPAINTER",
     "PROPOSER",
@@ -53,6 +58,9 @@ __all__ = [
 
 FIRST, SECOND, INPAINTER = "mammogram-mobilenet", "mammogram-resnet18", "mammogram-inpainter"
 """Recipes of the explained classifier, of the independent second one, and of the inpainter."""
+
+CBIS_DDSM = "cbis-ddsm"
+"""Name of the data set whose masses can be explained."""
 
 PROPOSER = "proposer"
 """Name of the run of `radlens companion proposer`."""
@@ -76,6 +84,7 @@ class MajorOptions:
         n_judged: healthy images that show whether filled tissue can be told, at least 12.
         n_searched: images whose masks a proposer learns unless ``runs`` names one, at least 10.
         setting: setting of the counterfactual search.
+        root: folder of CBIS-DDSM, whose masses are explained; None for simulated images.
 
     Raises:
         InvalidParameter: a value is out of range, or a run is of no model of the study.
@@ -89,6 +98,7 @@ class MajorOptions:
     n_judged: int = 150
     n_searched: int = 240
     setting: str = "recommended"
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         """Raise for values out of range."""
@@ -225,16 +235,43 @@ class Material:
 
     @cached_property
     def pairs(self) -> list[LesionPair]:
-        """The first unseen images with masses that the first classifier recognises."""
+        """The first unseen images with masses that the first classifier recognises.
+
+        Raises:
+            DatasetError: it recognises fewer than four images of the data set.
+        """
         found: list[LesionPair] = []
-        number = 1
-        while len(found) < self.options.n_cases:
-            pair = unseen_pair(self.first.record, number)
+        for pair in self._masses():
             if self.odds(self.model, [pair.image])[0] > 0:
                 found.append(pair)
                 self.on_progress("choosing images", len(found), self.options.n_cases)
-            number += 2
+            if len(found) == self.options.n_cases:
+                break
+        if len(found) < 4:
+            raise DatasetError(f"{FIRST} must recognise masses in at least 4 images of the data set, got {len(found)}")
         return found
+
+    def _masses(self) -> Iterator[LesionPair]:
+        if self.options.root is None:
+            yield from (unseen_pair(self.first.record, number) for number in count(1, 2))
+            return
+        cases = [
+            case
+            for part in ("test", "train")
+            for case in open_cbis_ddsm(self.options.root, kinds=("mass",), parts=(part,))
+        ]
+        yield from (pair for number, case in enumerate(cases) if (pair := self._pair(case, number)) is not None)
+
+    def _pair(self, case: RecordedCase, number: int) -> LesionPair | None:
+        """Return an image of the data set in the frame of the network; None if its masses are too small to be seen."""
+        sample, network = case.load(), self.first.model_input
+        prepared = network.prepare(sample.pixels)
+        masks = [prepared.to_network(mask, network.shape) for mask in sample.masks]
+        masks = [mask for mask in masks if mask.any()]
+        if not masks:
+            return None
+        organ = breast_region(prepared.pixels.mean(axis=0))
+        return LesionPair(prepared.pixels, prepared.pixels, tuple(masks), organ, True, (number,))
 
     def explained(self, kind: str, method: Counterfactual, images: Sequence[np.ndarray]) -> list[Attribution]:
         """Return the counterfactual explanations of images; each is stored."""
@@ -265,6 +302,7 @@ class Material:
         return {
             "classifier": self.first.record["evaluation"]["auc"]["value"],
             "inpainter": self.inpainter.record["evaluation"]["inpainter"],
+            **({} if self.options.root is None else {"data": CBIS_DDSM}),
         }
 
     @cached_property

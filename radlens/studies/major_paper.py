@@ -23,7 +23,7 @@ from radlens.families.inpainter.holes import random_mask
 from radlens.families.inpainter.recipes import Holes
 from radlens.figures import PictureBlock, ScoredCases, Table, figure_roc, save_small
 from radlens.figures.pictures import draw_edges, draw_picture, grey_picture, map_picture, outline_of, panel_grid
-from radlens.studies.major_material import FIRST, INPAINTER, SECOND, Material, grown, probability, spread
+from radlens.studies.major_material import CBIS_DDSM, FIRST, INPAINTER, SECOND, Material, grown, probability, spread
 from radlens.studies.output import Written
 
 __all__ = ["areas", "distances", "examples", "models", "roc"]
@@ -54,6 +54,8 @@ def models(study: Material, results: dict[str, Any]) -> Written:
 
 def roc(study: Material, results: dict[str, Any]) -> Written:
     """Write Fig. 2: ROC curves without inpainting, in healthy tissue, and in masses."""
+    if study.options.root is not None:
+        return f"This needs healthy images, and every image of {CBIS_DDSM} shows a lesion.", []
     n = study.options.n_tissue
     pairs = [unseen_pair(study.first.record, number) for number in range(2 * n)]
     labels = np.array([int(pair.positive) for pair in pairs])

@@ -3,12 +3,13 @@
 import json
 from dataclasses import replace
 
+import dataset_files
 import numpy as np
 import pytest
 import torch
 
 from radlens.datasets import ModelInput
-from radlens.errors import InvalidParameter
+from radlens.errors import DatasetError, InvalidParameter
 from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, WarmUp
 from radlens.families.classifier.training import train_classifier
 from radlens.families.companions.proposer import TASK, WEIGHTS
@@ -16,7 +17,7 @@ from radlens.families.inpainter.recipes import Holes, InpainterPreset, Phase
 from radlens.families.inpainter.training import train_inpainter
 from radlens.networks import MaskProposer
 from radlens.studies.major import MajorOptions, reproduce_major
-from radlens.studies.major_material import FIRST, INPAINTER, PROPOSER, SECOND
+from radlens.studies.major_material import FIRST, INPAINTER, PROPOSER, SECOND, Material
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +91,27 @@ def test_the_study_writes_every_chapter(runs, tmp_path):
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")}
     reproduce_major(tmp_path, options)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")} == stored
+
+
+def test_masses_of_a_data_set_are_explained(runs, tmp_path, monkeypatch):
+    """Distances and areas of recorded masses; what needs healthy images says so; too few masses are an error."""
+    root = dataset_files.cbis(tmp_path / "cbis", [dataset_files.cbis_row(1)])
+    # The second call writes the table of the other part.
+    (root / "mass_case_description_train_set.csv").rename(root / "mass_case_description_test_set.csv")
+    dataset_files.cbis(root, [dataset_files.cbis_row(number) for number in range(2, 6)])
+    options = MajorOptions(runs=runs, n_cases=4, n_tissue=4, n_runs=2, root=root)
+    # The networks have hardly learned: whether they recognise a mass does not matter here.
+    monkeypatch.setattr(Material, "odds", lambda self, model, images: np.ones(len(images)))
+    page = reproduce_major(tmp_path / "study", options)[0].read_text(encoding="utf-8")
+    assert "data set cbis-ddsm" in page
+    assert page.count("every image of cbis-ddsm shows a lesion") == 2
+    assert "Masses of cbis-ddsm cannot be removed" in page
+    results = json.loads((tmp_path / "study/results.json").read_text())
+    assert len(results["areas"]["area"]) == 4
+    assert len(results["distances"]["D 50 cam"]["theirs"]) == 4
+    monkeypatch.setattr(Material, "odds", lambda self, model, images: -np.ones(len(images)))
+    with pytest.raises(DatasetError, match="masses in at least 4 images of the data set, got 0"):
+        reproduce_major(tmp_path / "none", options)
 
 
 def test_options_are_checked():
