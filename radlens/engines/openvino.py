@@ -9,7 +9,7 @@ from radlens.engines.base import GraphEngine, Options, register
 from radlens.engines.graph_file import GraphFile
 from radlens.errors import BundleError, MissingDependency
 
-__all__ = ["OpenVinoEngine"]
+__all__ = ["OpenVinoEngine", "require_precision"]
 
 
 @register("openvino")
@@ -35,7 +35,7 @@ class OpenVinoEngine(GraphEngine):
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise BundleError(f"{graph.path.name} must be a graph that OpenVINO can run") from error
-        _require_precision(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(), precision)
+        require_precision(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(), precision)
 
     @classmethod
     def require(cls) -> None:
@@ -64,6 +64,7 @@ def _openvino() -> ModuleType:
     return openvino
 
 
-def _require_precision(found: str, wanted: str) -> None:
+def require_precision(found: str, wanted: str) -> None:
+    """Raise MissingDependency unless OpenVINO computes in the wanted precision on this processor."""
     if found != wanted:
         raise MissingDependency(f"precision {wanted} needs a processor that supports it, OpenVINO uses {found} here")

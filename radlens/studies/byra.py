@@ -31,7 +31,7 @@ from radlens.studies.output import Chapter, StudyReport, Written, write_study
 from radlens.studies.pointing_game import PointingGame, measure_pointing, regions_of
 from radlens.studies.reproduction import Bench, Progress, StudyOptions
 
-__all__ = ["METHOD", "MODEL", "reproduce_byra"]
+__all__ = ["METHOD", "MODEL", "one_of_each", "reproduce_byra"]
 
 MODEL = "ultrasound-resnet"
 """Recipe of the model of the paper."""
@@ -196,7 +196,7 @@ class _Byra:
     def _examples(self, results: dict[str, Any]) -> Written:
         if self.game is None:
             return _NO_GAME, []
-        shown = [i for label in (0, 1) for i in _one_of_each(self.game, self.examined.labels == label)]
+        shown = [i for label in (0, 1) for i in one_of_each(self.game, self.examined.labels == label)]
         results["images"] = [i + 1 for i in shown]
         picture = blocks.pointing_picture(
             self.maps,
@@ -214,7 +214,7 @@ class _Byra:
             return _NO_GAME, []
         results |= pointing_results(self.other_game)
         results["parameters"] = {name: method_parameters(m) for name, m in self.other_maps.methods.items()}
-        shown = [i for label in (0, 1) for i in _one_of_each(self.other_game, self.examined.labels == label)[:3]]
+        shown = [i for label in (0, 1) for i in one_of_each(self.other_game, self.examined.labels == label)[:3]]
         picture = blocks.attribution_picture(
             self.other_maps,
             shown,
@@ -255,7 +255,7 @@ class _Byra:
 _NO_GAME = "Left out: no correctly classified test image has an outline and a pixel spacing."
 
 
-def _one_of_each(game: PointingGame, chosen: np.ndarray) -> list[int]:
+def one_of_each(game: PointingGame, chosen: np.ndarray) -> list[int]:
     """Return up to four images: for each region the first hit, then hits of any region, then others."""
     hits = {i: found for i, found in zip(game.indices, _first(game.hits), strict=True) if chosen[i]}
 

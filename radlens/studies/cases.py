@@ -24,7 +24,7 @@ from radlens.phantoms.mammogram import USUAL_MASSES, Masses
 from radlens.pools import process_pool
 from radlens.studies.store import Arrays, Key, Store
 
-__all__ = ["CASES", "CaseSet", "CaseSource", "Part", "StudyCase", "open_cases"]
+__all__ = ["CASES", "CaseSet", "CaseSource", "Part", "StudyCase", "open_cases", "patch_with_boxes", "simulated_sample"]
 
 CASES = "cases"
 """Stage of the store with the images."""
@@ -230,10 +230,11 @@ def _chosen(task: Task, data: str, root: Path, part: Part) -> tuple[Case, ...]:
 
 def _draw(source: CaseSource, i: int) -> list[tuple[int, Sample]]:
     label = i % 2
-    return [(label, source.input.sample(_simulated(source, source.classes[label], (*_TEST_SEED, i))))]
+    return [(label, source.input.sample(simulated_sample(source, source.classes[label], (*_TEST_SEED, i))))]
 
 
-def _simulated(source: CaseSource, category: str, seed: tuple[int, ...]) -> Sample:
+def simulated_sample(source: CaseSource, category: str, seed: tuple[int, ...]) -> Sample:
+    """Return a simulated image of a class with the boxes and masks of its lesions."""
     if source.task == "ultrasound":
         image = ultrasound.sample(category, image_shape=source.input.shape, seed=seed)
         masses = [] if image.box is None else [(image.box, image.mask, image.malignant)]
@@ -274,13 +275,13 @@ def _read(source: CaseSource, case: Case, place: int) -> list[tuple[int, Sample]
     except InvalidInput:  # the image is smaller than a patch
         return []
     return [
-        (source.classes.index(patch.label), source.input.sample(_of_patch(patch, sample)))
+        (source.classes.index(patch.label), source.input.sample(patch_with_boxes(patch, sample)))
         for patch in patches
         if patch.label in source.classes
     ]
 
 
-def _of_patch(patch: Patch, sample: Sample) -> Sample:
+def patch_with_boxes(patch: Patch, sample: Sample) -> Sample:
     """Return a patch with the boxes of the lesions in it."""
     left, top, right, bottom = patch.window
     height, width = patch.pixels.shape

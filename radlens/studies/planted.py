@@ -33,7 +33,15 @@ from radlens.studies.models import class_methods
 from radlens.studies.output import Chapter, StudyReport, Written, times_table, write_study
 from radlens.studies.store import Store
 
-__all__ = ["COMMAND", "RECORD_FILE", "PlantedOptions", "SmallFeatures", "reproduce_planted"]
+__all__ = [
+    "COMMAND",
+    "RECORD_FILE",
+    "Measured",
+    "PlantedOptions",
+    "SmallFeatures",
+    "cause_summary",
+    "reproduce_planted",
+]
 
 COMMAND = "radlens reproduce planted -o studies/planted"
 """Command that makes the record."""
@@ -167,7 +175,7 @@ class _Study:
             self.on_progress(f"planted cause: {name}", number, options.n_networks)
             parts.append(_measure_network(name, number, options, self.on_progress))
         self.on_progress(f"planted cause: {name}", options.n_networks, options.n_networks)
-        return _summary(parts)
+        return cause_summary(parts)
 
     def report(self) -> StudyReport:
         return StudyReport(
@@ -210,7 +218,7 @@ class _Study:
 
 
 @dataclass(frozen=True, eq=False)
-class _Measured:
+class Measured:
     """One classifier: scores of its test images, and what each map of a positive image points at."""
 
     with_cause: np.ndarray
@@ -222,7 +230,7 @@ class _Measured:
     shares: Mapping[str, np.ndarray]
 
 
-def _measure_network(cause: str, number: int, options: PlantedOptions, report: Progress) -> _Measured:
+def _measure_network(cause: str, number: int, options: PlantedOptions, report: Progress) -> Measured:
     torch.manual_seed(options.seed + 1000 * number)
     network = _trained(cause, number, options, report)
     images = _drawn(cause, (options.seed, number, _TEST), options.n_test)
@@ -252,7 +260,7 @@ def _measure_network(cause: str, number: int, options: PlantedOptions, report: P
         for name in BASELINES:
             guess = baseline_map(name, images[i].pixels, dark=modality_of(cause) == "ultrasound", seed=int(i))
             hits[name].append(peak_hits(guess, where))
-    return _Measured(
+    return Measured(
         scores,
         without,
         labels,
@@ -299,7 +307,7 @@ def _margin(model: EagerClassifier, images: Tensor) -> np.ndarray:
     return logits[:, 1] - logits[:, 0]
 
 
-def _summary(parts: Sequence[_Measured]) -> dict[str, Any]:
+def cause_summary(parts: Sequence[Measured]) -> dict[str, Any]:
     """Return the result of all classifiers of one cause as JSON values."""
     labels = np.concatenate([part.labels for part in parts])
     hits = {name: np.concatenate([part.hits[name] for part in parts]) for name in parts[0].hits}
@@ -339,7 +347,7 @@ def _summary(parts: Sequence[_Measured]) -> dict[str, Any]:
     }
 
 
-def _auc_interval(parts: Sequence[_Measured], n_bootstrap: int = 1000) -> tuple[float, float]:
+def _auc_interval(parts: Sequence[Measured], n_bootstrap: int = 1000) -> tuple[float, float]:
     """Return the 95 % bootstrap interval, over images, of the mean AUC without the cause."""
     rng = np.random.default_rng(0)
     draws = []

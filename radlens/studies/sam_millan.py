@@ -32,7 +32,7 @@ from radlens.studies.maps import MapSet, explain_cases, method_parameters, metho
 from radlens.studies.output import Chapter, StudyReport, Written, write_study
 from radlens.studies.reproduction import Bench, Progress, StudyOptions
 
-__all__ = ["METHODS", "MODELS", "reproduce_sam_millan"]
+__all__ = ["METHODS", "MODELS", "reproduce_sam_millan", "thesis_parameters"]
 
 MODELS = ("patch-resnet50", "patch-mobilenet-v2", "mammogram-efficientnet-b0")
 """Recipes of the models of the thesis."""
@@ -176,7 +176,7 @@ class _SamMillan:
 
     def _maps(self, examined: Examined, indices: Sequence[int], target: Any) -> MapSet:
         model = examined.model
-        methods = methods_of(METHODS, _parameters(model.task, model.input.shape))
+        methods = methods_of(METHODS, thesis_parameters(model.task, model.input.shape))
         targets = targets_of(model, examined.logits, indices, target)
         return explain_cases(
             model, examined.cases, targets, methods, self.bench.store, on_progress=self.bench.on_progress
@@ -359,7 +359,7 @@ class _SamMillan:
         }
 
 
-def _parameters(task: str | None, shape: tuple[int, int]) -> dict[str, dict[str, Any]]:
+def thesis_parameters(task: str | None, shape: tuple[int, int]) -> dict[str, dict[str, Any]]:
     """Return parameters that differ from the thesis: the window of occlusion covers the same part of a mammogram."""
     scale = shape[0] / _THESIS_HEIGHT
     if task != "mammograms" or scale >= 1:

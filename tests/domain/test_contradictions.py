@@ -8,7 +8,7 @@ from phantom_judge import hand_made
 
 from radlens.errors import InvalidInput
 from radlens.phantoms import cdmam
-from radlens.phantoms.cdmam.contradictions import _implied, contradictions
+from radlens.phantoms.cdmam.contradictions import contradictions, implied_by_curve
 from radlens.phantoms.cdmam.domain_limits import Limits
 from radlens.phantoms.cdmam.visibility import REFERENCE
 
@@ -103,5 +103,5 @@ def test_expected_hits_follow_from_the_curve() -> None:
     rng = np.random.default_rng(5)
     acquisitions = [cdmam.sample_acquisition(rng) for _ in range(50)]
     true = cdmam.expected_hit_rates(acquisitions)[:, cdmam.CELL_EXISTS].sum(axis=1)
-    implied = [_implied(curve, np.zeros(12))[0].sum() for curve in cdmam.expected_cdc(acquisitions)]
+    implied = [implied_by_curve(curve, np.zeros(12))[0].sum() for curve in cdmam.expected_cdc(acquisitions)]
     assert np.abs(np.array(implied) - true).max() < 2

@@ -11,7 +11,7 @@ from radlens.evaluation.wrong_phantoms import Source
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.domain import Limits, reasons
-from radlens.phantoms.cdmam.domain_findings import Findings, _clipped, _has_room, findings
+from radlens.phantoms.cdmam.domain_findings import Findings, clipped_share, findings, has_room
 from radlens.phantoms.cdmam.observer import detectability
 from radlens.phantoms.cdmam.registered import bin_factors, clear_bins, register
 from radlens.phantoms.cdmam.visibility import REFERENCE, visibility
@@ -145,9 +145,9 @@ def test_hits_are_those_of_the_reader(pixels: np.ndarray) -> None:
 
 def test_values_are_clipped_where_they_gather_at_the_end() -> None:
     """Noise thins out towards its largest value; a plateau does not."""
-    assert _clipped(at_end=3, before_it=5, n_pixels=1000) == 0
-    assert _clipped(at_end=20, before_it=0, n_pixels=1000) == 0
-    assert _clipped(at_end=400, before_it=40, n_pixels=1000) == 0.4
+    assert clipped_share(at_end=3, before_it=5, n_pixels=1000) == 0
+    assert clipped_share(at_end=20, before_it=0, n_pixels=1000) == 0
+    assert clipped_share(at_end=400, before_it=40, n_pixels=1000) == 0.4
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_values_are_clipped_where_they_gather_at_the_end() -> None:
 )
 def test_another_phantom_is_looked_for_where_it_fits(shape: tuple[int, int], columns: slice, expected: bool) -> None:
     """Most of a phantom must fit beside the one that was found."""
-    assert _has_room(shape, (slice(200, 2600), columns), (0.1, 0.1)) is expected
+    assert has_room(shape, (slice(200, 2600), columns), (0.1, 0.1)) is expected

@@ -249,11 +249,11 @@ def test_gpu_providers_get_what_precision_and_cache_ask_for(graph, monkeypatch, 
 
 def test_openvino_in_another_precision_is_no_fallback(monkeypatch):
     """A processor that cannot compute in it makes the plugin take float32."""
-    from radlens.engines.openvino import _require_precision
+    from radlens.engines.openvino import require_precision
 
-    _require_precision("bf16", "bf16")
+    require_precision("bf16", "bf16")
     with pytest.raises(MissingDependency, match="precision f16 needs a processor that supports it"):
-        _require_precision("f32", "f16")
+        require_precision("f32", "f16")
 
 
 def test_openvino_keeps_compiled_graphs_where_it_is_told(graph, tmp_path):

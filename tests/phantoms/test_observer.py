@@ -6,7 +6,7 @@ from scipy.ndimage import correlate1d
 
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.acquisition import noise_kernel
-from radlens.phantoms.cdmam.hits import _templates, corner_statistics
+from radlens.phantoms.cdmam.hits import cell_templates, corner_statistics
 from radlens.phantoms.cdmam.observer import detectability, four_alternatives
 
 CDC = slice(3, 15)
@@ -39,7 +39,7 @@ def test_detectability_equals_templates_on_pixels(spacing_mm):
     layout = cdmam.Layout.with_margin(0, spacing_mm, shift_mm=(0.013, 0.021))
     rows, cols = np.arange(layout.image_shape[0])[:, None], np.arange(layout.image_shape[1])
     signal = corner_statistics(cdmam.signal_at(acquisition, layout, rows, cols), layout)[np.arange(205), TRUE]
-    templates = _templates(layout)[[4 * int(np.flatnonzero(row == ROW)[0]) for row in range(16)]]
+    templates = cell_templates(layout)[[4 * int(np.flatnonzero(row == ROW)[0]) for row in range(16)]]
     deviation = [acquisition.noise_level * template_noise(acquisition, layout, item) for item in templates.tocsr()]
     measured = signal / np.array(deviation)[ROW]
     expected = detectability([acquisition], spacing_mm)[0][cdmam.CELL_EXISTS]

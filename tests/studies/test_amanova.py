@@ -18,7 +18,7 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.causal import PUBLISHED_COVERAGE
 from radlens.evaluation.published import AMANOVA_COVERAGE, AMANOVA_PARAMETERS
 from radlens.explainers import UpsampledMap
-from radlens.families.cdmam.training import _save_member
+from radlens.families.cdmam.training import save_member
 from radlens.families.cdmam.training_registered import RegisteredPreset
 from radlens.figures import save_small
 from radlens.images import to_npy
@@ -82,7 +82,7 @@ def _untrained(folder: Path, record: dict[str, Any]) -> Path:
         net, mean = CdmamNet(2), torch.tensor(TYPICAL_CURVE_UM)
         mean = mean.log() if "output" in record else mean
         net.scale_output(mean, torch.full_like(mean, 0.02))
-        _save_member(folder / f"member-{number:02d}.npz", net.eval(), 1.0)
+        save_member(folder / f"member-{number:02d}.npz", net.eval(), 1.0)
     (folder / "training.json").write_text(json.dumps(record))
     return folder
 

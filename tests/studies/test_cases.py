@@ -128,12 +128,12 @@ def test_patients_of_the_test_part(store: Store, tmp_path: Path) -> None:
 def test_patches_of_a_data_set_keep_their_boxes() -> None:
     """A lesion of the image lies in its patch, in pixels of the patch; what is outside of it is left out."""
     from radlens.datasets import Patch, Sample
-    from radlens.studies.cases import _of_patch
+    from radlens.studies.cases import patch_with_boxes
 
     pixels = np.zeros((100, 100), dtype=np.float32)
     sample = Sample(pixels, ((30.0, 40.0, 50.0, 60.0), (90.0, 90.0, 95.0, 99.0)), (), ("malignant", "benign"))
     patch = Patch(np.zeros((20, 20), dtype=np.float32), (20, 30, 60, 70), "lesion", "malignant")
-    found = _of_patch(patch, sample)
+    found = patch_with_boxes(patch, sample)
     assert found.boxes == ((5.0, 5.0, 15.0, 15.0),)
     assert found.labels == ("malignant",)
 
@@ -160,9 +160,9 @@ def test_one_class_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def _only_benign(of: CaseSource, i: int) -> list[tuple[int, object]]:
-    from radlens.studies.cases import _simulated
+    from radlens.studies.cases import simulated_sample
 
-    return [(0, _simulated(of, "benign", (i,)))]
+    return [(0, simulated_sample(of, "benign", (i,)))]
 
 
 def test_a_missing_mask_is_no_lesion(model: StudyModel, store: Store) -> None:

@@ -13,7 +13,7 @@ from radlens.errors import InvalidParameter
 from radlens.networks import ClassifierNetwork
 from radlens.studies import PlantedOptions, reproduce_planted
 from radlens.studies import planted as study
-from radlens.studies.planted import RECORD_FILE, _Measured, _summary
+from radlens.studies.planted import RECORD_FILE, Measured, cause_summary
 
 TINY = PlantedOptions(
     causes=("marker",), methods=("cam", "saliency"), n_networks=1, n_training=64, epochs=3, n_test=20, n_explained=3
@@ -59,7 +59,7 @@ def test_numbers_are_counted_over_all_networks() -> None:
     labels = np.array([False, True, False, True])
     guesses = {"image": np.array([0.0, 0.0]), "centre": np.array([1.0, 0.0]), "random": np.array([0.0, 0.0])}
     parts = [
-        _Measured(
+        Measured(
             np.array([-1.0, 2.0, -1.5, 1.0]),
             np.array([-1.0, -1.0, -1.5, -1.5]),
             labels,
@@ -70,7 +70,7 @@ def test_numbers_are_counted_over_all_networks() -> None:
         )
         for number in range(2)
     ]
-    found = _summary(parts)
+    found = cause_summary(parts)
     assert (found["auc"], found["auc_without"], found["flipped"]) == (1.0, 0.5, 0.75)
     assert (found["area"], found["best_baseline"]) == (0.2, "centre")
     assert found["baselines"]["centre"]["rate"] == 0.5

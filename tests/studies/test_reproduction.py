@@ -12,10 +12,10 @@ from study_runs import N_TEST, make_run
 from radlens.errors import InvalidParameter
 from radlens.figures import save_small
 from radlens.studies import Effort, StudyOptions, blocks, reproduce_byra, reproduce_sam_millan, run_model
-from radlens.studies.byra import MODEL, _one_of_each
+from radlens.studies.byra import MODEL, one_of_each
 from radlens.studies.pointing_game import PointingGame
 from radlens.studies.reproduction import Bench
-from radlens.studies.sam_millan import METHODS, MODELS, _parameters
+from radlens.studies.sam_millan import METHODS, MODELS, thesis_parameters
 
 EFFORT = Effort(n_steps=2, n_squares=2, n_noisy=1)
 
@@ -163,9 +163,9 @@ def test_patches_are_correct_ones(thesis: Path, runs: dict[str, Path]) -> None:
 
 def test_the_window_of_occlusion_covers_the_same_tissue() -> None:
     """60 of 1024 rows; patches have the window of the thesis, whatever their size."""
-    assert _parameters("mammograms", (512, 256)) == {"occlusion": {"window": 30, "stride": 15}}
-    assert _parameters("mammograms", (1024, 512)) == {}
-    assert _parameters("patches", (224, 224)) == {}
+    assert thesis_parameters("mammograms", (512, 256)) == {"occlusion": {"window": 30, "stride": 15}}
+    assert thesis_parameters("mammograms", (1024, 512)) == {}
+    assert thesis_parameters("patches", (224, 224)) == {}
 
 
 def test_accuracy_is_of_the_more_probable_class() -> None:
@@ -184,9 +184,9 @@ def test_examples_hit_each_region() -> None:
     hits = [{key: bool(value) for key, value in zip(keys, row, strict=True)} for row in rows]
     game = PointingGame([10, 11, 12, 13, 14, 15], {"cam": hits}, {}, dict.fromkeys((*keys, "any"), 0.5), 0, 0)
     chosen = np.ones(20, dtype=bool)
-    assert _one_of_each(game, chosen) == [12, 11, 14, 13]
+    assert one_of_each(game, chosen) == [12, 11, 14, 13]
     chosen[[11, 12, 13, 15]] = False
-    assert _one_of_each(game, chosen) == [14, 10]
+    assert one_of_each(game, chosen) == [14, 10]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from radlens.networks import CdmamNet, FoldedCdmamEnsemble
 from radlens.pools import process_pool
 from radlens.wire import CDC
 
-__all__ = ["PRESETS", "Preset", "TrainedRun", "keep_in_record", "load_run", "train"]
+__all__ = ["PRESETS", "Preset", "TrainedRun", "keep_in_record", "load_run", "save_member", "train"]
 
 _SECONDS = "training_seconds"
 
@@ -241,7 +241,7 @@ def _train_in_process(folder: Path, member: int, preset: Preset, device: str, ne
         net, seconds = cdmam_paper.train_member(folder, checkpoint, member, preset, record, device, report)
     else:
         net, seconds = cdmam_registered.train_member(folder, checkpoint, member, preset, device, report)
-    _save_member(_member_file(folder, member), net, seconds)
+    save_member(_member_file(folder, member), net, seconds)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -249,7 +249,7 @@ def _member_file(folder: Path, member: int) -> Path:
     return folder / f"member-{member:02d}.npz"
 
 
-def _save_member(file: Path, net: CdmamNet, seconds: float) -> None:
+def save_member(file: Path, net: CdmamNet, seconds: float) -> None:
     """Write a member, with its large dense layers in half precision: the error is below the training noise."""
     state = {name: value.numpy() for name, value in net.state_dict().items()}
     for name in ("dense1.weight", "dense1.narrow.weight", "dense2.weight"):

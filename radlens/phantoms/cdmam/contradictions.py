@@ -16,7 +16,7 @@ from radlens.phantoms.cdmam.geometry import CDC_DIAMETERS_MM, CELL_EXISTS, DIAME
 from radlens.phantoms.cdmam.reading import HUMAN_FACTORS, expected_cdc, psychometric
 from radlens.phantoms.cdmam.visibility import REFERENCE
 
-__all__ = ["SLOPES", "contradictions"]
+__all__ = ["SLOPES", "contradictions", "implied_by_curve"]
 
 SLOPES = (2.6, 2.6, 2.5, 2.44, 2.30, 2.17, 2.07, 1.96, 1.86, 1.83, 1.78, 1.71, 1.58, 1.40, 1.31, 1.30)
 """Slopes of the psychometric curves over log thickness for each diameter, largest first.
@@ -85,7 +85,7 @@ def _unlike_disks(
             f"the visibility of the disks in this image implies {seen:.3g} um"
         )
     deviation = np.log(interval[:, 1] / interval[:, 0]) / (2 * 1.96)  # intervals are log-normal
-    rate, spread, thick, thin = _implied(curve, deviation)
+    rate, spread, thick, thin = implied_by_curve(curve, deviation)
     groups = {"hits_all": np.ones_like(thick), "hits_thick": thick, "hits_thin": thin}
     for name, cells in groups.items():
         expected, got = float(rate[cells].sum()), int(found.hit[cells].sum())
@@ -101,7 +101,7 @@ def _unlike_disks(
     return against
 
 
-def _implied(
+def implied_by_curve(
     curve: NDArray[np.float64], deviation: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return what a curve implies for each of the 205 cells.

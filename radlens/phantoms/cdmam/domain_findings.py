@@ -20,7 +20,7 @@ from radlens.phantoms.cdmam.registration import find
 from radlens.phantoms.cdmam.texture import texture
 from radlens.phantoms.cdmam.visibility import visibility
 
-__all__ = ["Findings", "findings"]
+__all__ = ["Findings", "clipped_share", "findings", "has_room"]
 
 _VISIBLE = 8.0
 """Median contrast of the lines, in standard errors, above which the grid counts as visible."""
@@ -190,8 +190,8 @@ def _findings(phantom: Registered, pixels: NDArray[Any]) -> Findings:
         excess=noise.excess,
         bin_excess=noise.bin_excess,
         stripes=noise.stripes,
-        clipped_top=_clipped(stored.at_top, stored.below_top, stored.n_pixels),
-        clipped_bottom=_clipped(stored.at_bottom, stored.above_bottom, stored.n_pixels),
+        clipped_top=clipped_share(stored.at_top, stored.below_top, stored.n_pixels),
+        clipped_bottom=clipped_share(stored.at_bottom, stored.above_bottom, stored.n_pixels),
         step=stored.step,
         slope=slow.slope,
         bend=slow.bend,
@@ -243,7 +243,7 @@ def _line_numbers(found: Lines, deviation: float, values: NDArray[np.float32], p
     }
 
 
-def _clipped(at_end: int, before_it: int, n_pixels: int) -> float:
+def clipped_share(at_end: int, before_it: int, n_pixels: int) -> float:
     """Return the fraction of pixels with the extreme value; 0 if counts fall towards it, as in unclipped noise."""
     return at_end / n_pixels if at_end > _LEAST_CLIPPED and at_end > before_it else 0.0
 
@@ -257,7 +257,7 @@ def _second_phantom(phantom: Registered, pixels: NDArray[Any]) -> float:
         slice(max(0, math.floor(each.min())), min(size, math.ceil(each.max()) + 1))
         for each, size in zip(layout.to_pixels(x, y), upright.shape, strict=True)
     )
-    if not _has_room(upright.shape, part, layout.spacing_mm):
+    if not has_room(upright.shape, part, layout.spacing_mm):
         return 0.0
     outside = np.ones(upright.shape, dtype=bool)
     outside[part] = False
@@ -267,7 +267,7 @@ def _second_phantom(phantom: Registered, pixels: NDArray[Any]) -> float:
         return 0.0
 
 
-def _has_room(shape: tuple[int, ...], part: tuple[slice, ...], spacing_mm: tuple[float, float]) -> bool:
+def has_room(shape: tuple[int, ...], part: tuple[slice, ...], spacing_mm: tuple[float, float]) -> bool:
     """Return whether one of the four strips around a part of an image can show at least `_ROOM` of a phantom."""
     height, width = (size * step for size, step in zip(shape, spacing_mm, strict=True))
     top, left = (each.start * step for each, step in zip(part, spacing_mm, strict=True))

@@ -17,7 +17,7 @@ from radlens.phantoms.cdmam.registration import locate
 from radlens.phantoms.cdmam.signal import phantom_disks, total_blur_mm
 from radlens.phantoms.cdmam.simulation import PhantomImage
 
-__all__ = ["MIN_IMAGES", "corner_statistics", "find_corners", "read_out", "templates_at"]
+__all__ = ["MIN_IMAGES", "cell_templates", "corner_statistics", "find_corners", "read_out", "templates_at"]
 
 MIN_IMAGES = 16
 """Smallest number of images of one setting that the read-out accepts (European Guidelines, supplement)."""
@@ -56,7 +56,7 @@ def read_out(
         place = given or _located(pixels, spacing_mm)
         _check(pixels, place)
         if place not in readers:
-            readers = {place: _templates(place)}  # only the latest is kept: each takes about ten megabytes
+            readers = {place: cell_templates(place)}  # only the latest is kept: each takes about ten megabytes
         hits += _decide(readers[place], pixels) == TRUE_CORNER
         if on_progress is not None:
             on_progress(done, len(images))
@@ -75,7 +75,7 @@ def find_corners(pixels: NDArray[Any], layout: Layout) -> NDArray[np.intp]:
         UnreadableImage: a corner of a cell lies outside the image.
     """
     _check(pixels, layout)
-    return _decide(_templates(layout), pixels)
+    return _decide(cell_templates(layout), pixels)
 
 
 def corner_statistics(pixels: NDArray[Any], layout: Layout) -> NDArray[np.float64]:
@@ -85,7 +85,7 @@ def corner_statistics(pixels: NDArray[Any], layout: Layout) -> NDArray[np.float6
     the image are left out.
     """
     _check(pixels, layout)
-    return _statistics(_templates(layout), pixels)
+    return _statistics(cell_templates(layout), pixels)
 
 
 def _layouts(images: Sequence[Any], layout: Layout | Sequence[Layout] | None) -> Sequence[Layout | None]:
@@ -119,7 +119,7 @@ def _statistics(templates: csr_array, pixels: NDArray[Any]) -> NDArray[np.float6
     return (templates @ pixels.reshape(-1).astype(np.float64)).reshape(-1, 4)
 
 
-def _templates(layout: Layout) -> csr_array:
+def cell_templates(layout: Layout) -> csr_array:
     """Return the statistics of all corners as one sparse matrix over the pixels: (205 * 4, H * W)."""
     x, y = corner_centres()
     return templates_at(layout, x[CELL_EXISTS], y[CELL_EXISTS])

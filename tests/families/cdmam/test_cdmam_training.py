@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(smallest_folder
     )
     torch.set_num_threads(threads)
     assert saves == [0, 1, 2, 3]
-    training._save_member(tmp_path / "member-00.npz", net, seconds)
+    training.save_member(tmp_path / "member-00.npz", net, seconds)
     with np.load(tmp_path / "member-00.npz") as resumed, np.load(smallest_folder / "member-00.npz") as straight:
         for name in set(resumed.files) - {"training_seconds"}:
             np.testing.assert_array_equal(resumed[name], straight[name])
@@ -76,7 +76,7 @@ def test_half_precision_members_come_back(smallest_folder):
     """Stored weights are within half a unit of float16 of the trained ones: 2^-11 of the largest of each row."""
     member = load_run(smallest_folder).members[0]
     file = smallest_folder / "again.npz"
-    training._save_member(file, member, 1.0)
+    training.save_member(file, member, 1.0)
     again = training._load_member(file, SMALLEST.dropout)
     file.unlink()
     for name, value in member.state_dict().items():
