@@ -27,7 +27,8 @@ class CounterfactualFast(OrganExplainer):
     """The region that, replaced by healthy tissue, lowers the score, proposed in one pass (after Lenis et al. 2020).
 
     The model must have an inpainter and a proposer as companions; `radlens companion proposer` trains a proposer. The
-    map is the proposed share of each pixel. Pictures are as of `counterfactual`.
+    map is the proposed share of each pixel. Where the class is not predicted, nothing is replaced. Pictures are as of
+    `counterfactual`.
 
     Args:
         threshold: value of the map above which pixels are replaced.
@@ -66,10 +67,11 @@ class CounterfactualFast(OrganExplainer):
         masks = torch.stack([saliency > level for level in levels]).to(image.dtype)
         tried = torch.cat([torch.zeros_like(masks[:1]), masks])
         (odds,) = yield Ask("impact", {"images": image.expand(len(tried), *image.shape), "masks": 1 - tried}, target)
-        mask = masks[_best(odds[1:], masks)]
+        # Where the class is not predicted nothing has to change, as in the search.
+        best = 1 + _best(odds[1:], masks) if odds[0] > 0 else 0
+        mask = tried[best]
         (drawn,) = yield Ask("inpaint", {"images": image[None], "masks": 1 - mask[None]})
-        after = float(odds[1:][_best(odds[1:], masks)])
-        return outcome(image, saliency, mask, drawn[0], organ, float(odds[0]), after)
+        return outcome(image, saliency, mask, drawn[0], organ, float(odds[0]), float(odds[best]))
 
 
 def _best(odds: Tensor, masks: Tensor) -> int:

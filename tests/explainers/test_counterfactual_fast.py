@@ -85,6 +85,17 @@ def test_refinement_takes_the_smallest_mask_that_changes_the_class():
     assert "changes the score from" in never.numbers["sentence"]
 
 
+def test_nothing_is_replaced_where_the_class_is_not_predicted():
+    """The mask is empty and the image stays, whatever is proposed."""
+    image = spotted()
+    (found,) = CounterfactualFast(refine=4).explain(model(most=40), image[None], [1])
+    assert found.map.any()
+    assert not found.pictures["mask"].any()
+    assert torch.equal(found.pictures["inpainted"], image)
+    assert found.numbers["log_odds_after"] == found.numbers["log_odds_before"] == -4
+    assert "nothing in this image" in found.numbers["sentence"]
+
+
 def test_nothing_outside_the_organ_is_replaced():
     """With an organ mask from the user."""
     image, organ = spotted(), torch.zeros(SHAPE, dtype=torch.bool)
