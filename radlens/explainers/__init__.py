@@ -1,14 +1,16 @@
 """Explanation methods, one file each, registered where they are defined."""
 
 import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
-from radlens.explainers.base import Attribution, Explainer, create, get, names, register
+from radlens.explainers.base import Attribution, Explainer, create, get, names, register, variants
 from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
 from radlens.explainers.counterfactual import Counterfactual
 from radlens.explainers.counterfactual_fast import CounterfactualFast
 from radlens.explainers.deep_lift import DeepLift
+from radlens.explainers.deep_shap import DeepShap
 from radlens.explainers.eager import EagerClassifier
 from radlens.explainers.integrated_gradients import IntegratedGradients
+from radlens.explainers.lrp import Lrp
 from radlens.explainers.model import Model
 from radlens.explainers.occlusion import Occlusion
 from radlens.explainers.omig import Omig, omig
@@ -29,6 +31,7 @@ __all__ = [
     "Counterfactual",
     "CounterfactualFast",
     "DeepLift",
+    "DeepShap",
     "EagerClassifier",
     "Explainer",
     "Goal",
@@ -37,6 +40,7 @@ __all__ = [
     "Halves",
     "IntegratedGradients",
     "Lime",
+    "Lrp",
     "Model",
     "Occlusion",
     "Omig",
@@ -64,4 +68,5 @@ __all__ = [
     "spearman_brown",
     "superpixels",
     "upsample",
+    "variants",
 ]

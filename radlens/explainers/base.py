@@ -14,7 +14,7 @@ from radlens.explainers.ranges import check
 from radlens.explainers.scores import n_classes, predicted
 from radlens.explainers.work import Work, complete
 
-__all__ = ["Attribution", "Explainer", "create", "get", "names", "register"]
+__all__ = ["Attribution", "Explainer", "create", "get", "names", "register", "variants"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,8 @@ class Explainer(ABC):
         unit: Unit of the values of a map.
         meaning: Interpretation of a value.
         quick: Upper limits of parameters for tests that compute many maps, such as those of stability.
-        needs: Names of the questions that the method asks.
+        needs: Names of the questions that the method asks with its default parameters.
+        alternatives: Parameters with which the method asks other questions, see `questions`.
         per_channel: Whether each channel has a map of its own; if not, every channel gets the same map.
         for_classes: Whether the method can explain the score of a class; if not, it is for models of one score.
         pictures: Further pictures of the result by name, and what they show: an ``"image"`` as the network gets it, the
@@ -67,6 +68,7 @@ class Explainer(ABC):
     meaning: ClassVar[str] = ""
     quick: ClassVar[Mapping[str, Any]] = {}
     needs: ClassVar[tuple[str, ...]] = ("gradient",)
+    alternatives: ClassVar[tuple[Mapping[str, Any], ...]] = ()
     per_channel: ClassVar[bool] = True
     for_classes: ClassVar[bool] = True
     pictures: ClassVar[Mapping[str, Literal["image", "difference", "mask"]]] = {}
@@ -81,6 +83,19 @@ class Explainer(ABC):
     @abstractmethod
     def work(self, image: Tensor, target: int | None) -> Work:
         """Explain one image ``(c, h, w)``: yield questions, receive answers, return an :class:`Attribution`."""
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Names of the questions that the method asks with its parameters."""
+        return self.needs
+
+    @property
+    def variant(self) -> str:
+        """Name of the method, with the parameters of the alternative that it is, as in ``lrp rule=deep_taylor``."""
+        for parameters in self.alternatives:
+            if all(getattr(self, name) == value for name, value in parameters.items()):
+                return " ".join([self.name, *(f"{name}={value}" for name, value in parameters.items())])
+        return self.name
 
     def cost(self, height: int, width: int) -> int:
         """Return the approximate number of evaluations of the network for an image of this size."""
@@ -257,3 +272,14 @@ def create(name: str, **parameters: Any) -> Explainer:
         expected = ", ".join(known) or "none"
         raise InvalidParameter(f"parameters of {name} must be among: {expected}; got {', '.join(unknown)}")
     return kind(**parameters)
+
+
+def variants(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the questions of the method ``name`` and of its alternatives, by `Explainer.variant`, the method first.
+
+    Raises:
+        InvalidParameter: No method has this name.
+    """
+    own = create(name)
+    others = [create(name, **parameters) for parameters in own.alternatives]
+    return {each.variant: each.questions for each in (own, *others)}

@@ -28,7 +28,7 @@ from radlens.graphs.rules.pooling import windows_of
 from radlens.graphs.rules.reductions import kept
 from radlens.graphs.rules.registry import Rule
 
-__all__ = ["EPSILON", "chord_rules"]
+__all__ = ["EPSILON", "chord_rules", "slope"]
 
 aten = torch.ops.aten
 
@@ -61,7 +61,7 @@ def _bound(chord: Chord, rule: Rule | None, other: Other) -> Rule:
     return bound
 
 
-def _slope(rise: Any, run: Any, tangent: Any) -> Any:
+def slope(rise: Any, run: Any, tangent: Any) -> Any:
     """Return ``rise / run``, or ``tangent`` where ``run`` is zero."""
     still = run.abs() <= EPSILON
     # The inner where keeps nan out of the branch that is not chosen.
@@ -71,7 +71,7 @@ def _slope(rise: Any, run: Any, tangent: Any) -> Any:
 def function_of_one(rule: Rule, other: Other, g: Any, y: Any, x: Any, *rest: Any) -> tuple:
     """Functions of one number."""
     (tangent, *_) = rule(g, y, x, *rest)
-    return (_slope(g * (y - other(y)), x - other(x), tangent),)
+    return (slope(g * (y - other(y)), x - other(x), tangent),)
 
 
 def product(rule: Rule, other: Other, g: Any, y: Any, *arguments: Any) -> tuple:
@@ -107,7 +107,7 @@ def norm(rule: Rule, other: Other, g: Any, y: Any, x: Any, order: float = 2, *re
     (tangent, *_) = rule(g, y, x, order, *rest)
     # Of ones, the rule returns the gradient of the sum in the shape of x.
     (weight, *_) = rule(g, y, torch.ones_like(x), order, *rest)
-    return (_slope(weight * (x.abs() - other(x).abs()), x - other(x), tangent),)
+    return (slope(weight * (x.abs() - other(x).abs()), x - other(x), tangent),)
 
 
 def root_of_squares(rule: Rule, other: Other, g: Any, y: Any, x: Any, *rest: Any) -> tuple:
@@ -123,7 +123,7 @@ def larger(rule: Rule, other: Other, g: Any, y: Any, a: Any, b: Any) -> tuple:
     """Larger or smaller of two numbers, as a number and the rectified difference."""
     share, *_ = rule(torch.ones_like(g), y, a, b)
     run = (a - b) - (other(a) - other(b))
-    part = _slope((y - b) - (other(y) - other(b)), run, share)
+    part = slope((y - b) - (other(y) - other(b)), run, share)
     return g * part, g * (1.0 - part)
 
 
@@ -149,7 +149,7 @@ def _of_extreme(extreme: Any, rule: Rule, other: Other, g: Any, y: Any, x: Any, 
     (gain, *_) = rule(given(g * (end - before)), y, x, *rest)
     (loss, *_) = rule(given(g * (value - end)), other(y), other(x), *rest)
     (tangent, *_) = rule(given(g), y, x, *rest)
-    return (_slope(gain + loss, x - other(x), tangent),)
+    return (slope(gain + loss, x - other(x), tangent),)
 
 
 def max_pool(rule: Rule, other: Other, g: Any, y: Any, x: Any, kernel: Any, *geometry: Any) -> tuple:
@@ -163,7 +163,7 @@ def max_pool(rule: Rule, other: Other, g: Any, y: Any, x: Any, kernel: Any, *geo
     end = torch.maximum(y, before)
     change = windows.carried_back(g * (end - before), winner)
     change = change + windows.carried_back(g * (y - end), windows.winner(other(x)))
-    return (_slope(change, x - other(x), windows.carried_back(g, winner)),)
+    return (slope(change, x - other(x), windows.carried_back(g, winner)),)
 
 
 def softmax(rule: Rule, other: Other, g: Any, y: Any, x: Any, axis: int, dtype: Any = None) -> tuple:
@@ -196,7 +196,7 @@ def _logarithmic_mean(p: Any, q: Any, x: Any, z: Any, axis: int) -> Any:
 
 def _mean_of_exponentials(p: Any, q: Any, run: Any) -> Any:
     """Return the logarithmic mean of ``p`` and ``q``, whose logarithms differ by ``run``; it lies between them."""
-    return torch.minimum(torch.maximum(_slope(p - q, run, p), torch.minimum(p, q)), torch.maximum(p, q))
+    return torch.minimum(torch.maximum(slope(p - q, run, p), torch.minimum(p, q)), torch.maximum(p, q))
 
 
 _FUNCTIONS = (

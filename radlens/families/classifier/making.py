@@ -57,6 +57,7 @@ N_DEPTHS = 4
 _RECORDED: Mapping[str, Mapping[str, Any]] = {
     "integrated_gradients": {"n_steps": 8},
     "smooth_grad": {"n_draws": 5},
+    "deep_shap": {"n_baselines": 4},
     "lime": {"n_evaluations": 40, "n_segments": 16},
     "shap": {"n_evaluations": 40, "n_segments": 16},
 }
@@ -419,7 +420,7 @@ def _compiling(report: Progress, member: int, n_members: int, graph: str, done: 
 def allowed_methods(
     model: Any, images: Tensor, graphs: Sequence[str], missing: Mapping[str, str]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the methods that can explain a model, and the reasons why other methods cannot.
+    """Return the methods that can explain a model, and the reasons why other methods, or alternatives, cannot.
 
     Args:
         model: :class:`radlens.explainers.Model` to explain.
@@ -432,14 +433,21 @@ def allowed_methods(
         method = explainers.create(name)
         if not method.for_classes:
             continue
-        needs = ["prediction" if need == "score" else need for need in method.needs]
-        lacking = [need for need in needs if need not in graphs]
-        reason = missing.get(lacking[0], _lack(lacking[0])) if lacking else _objection(method, model, images)
-        if reason is None:
-            allowed.append(name)
+        lacking = {label: _missing(questions, graphs, missing) for label, questions in explainers.variants(name).items()}
+        lacking[name] = lacking[name] or _objection(method, model, images)
+        reasons = {label: reason for label, reason in lacking.items() if reason is not None}
+        if name in reasons:
+            refused[name] = reasons[name]
         else:
-            refused[name] = reason
+            allowed.append(name)
+            refused |= reasons
     return tuple(allowed), refused
+
+
+def _missing(questions: Sequence[str], graphs: Sequence[str], missing: Mapping[str, str]) -> str | None:
+    """Return why a model lacks the graph of a question; None if it has them all."""
+    needs = ["prediction" if need == "score" else need for need in questions]
+    return next((missing.get(need, _lack(need)) for need in needs if need not in graphs), None)
 
 
 def _lack(graph: str) -> str:

@@ -29,7 +29,7 @@ class ClassifierManifest(BundleManifest):
         input: preprocessing that the network expects.
         n_members: number of networks in the ensemble.
         graphs: names of the graphs that every member has, from :mod:`radlens.graphs.asks`.
-        refused: reason why a method is not allowed, by name.
+        refused: reason why a method, or an alternative such as ``lrp rule=deep_taylor``, is not allowed, by name.
         form: form of the source model: ``"eager"``, ``"torchscript"`` or ``"onnx"``.
         layer: path of the module whose feature maps explain the model; None for the last feature maps.
         randomisation: result of :func:`radlens.evaluation.model_randomisation` for each method; empty if not measured.
@@ -132,7 +132,7 @@ def _without(manifest: ClassifierManifest, damaged: Mapping[str, str]) -> Classi
         for name in manifest.graphs
         if name not in _OF_TRACED and (file := graph_file(member, name)) in damaged
     }
-    needs = {method: getattr(explainers.get(method), "needs", ()) for method in manifest.explainers}
-    reasons = {method: lost[need] for method, its in needs.items() for need in its if need in lost}
+    needs = {label: its for method in manifest.explainers for label, its in explainers.variants(method).items()}
+    reasons = {label: lost[need] for label, its in needs.items() for need in its if need in lost}
     allowed = tuple(method for method in manifest.explainers if method not in reasons)
     return replace(manifest, explainers=allowed, refused={**manifest.refused, **reasons})

@@ -111,7 +111,7 @@ def explanation_settings(
         manifest: manifest with the model's classes, methods and defaults.
 
     Raises:
-        UnsupportedMethod: The model does not allow the method; the message names the methods that it allows.
+        UnsupportedMethod: The model does not allow the method, with these parameters; the message gives the reason.
         InvalidParameter: A parameter is unknown, or its text is invalid.
     """
     method = given.get("method", hints.get("method", default_method(manifest.explainers)))
@@ -120,6 +120,8 @@ def explanation_settings(
     values = read_parameters(f"explanations by {method}", known, given, hints)
     parameters = {name: None if values[name] == AUTO else values[name] for name in own}
     explainer = explainers.create(method, **parameters)
+    if (reason := manifest.refused.get(explainer.variant)) is not None:
+        raise UnsupportedMethod(f"{explainer.variant} does not work with this model: {reason}")
     target = None if values["target"] == PREDICTED else int(values["target"])
     members = require_members(values["members"], values["output"], manifest.n_members)
     if members == "each" and values["output"] in explainer.pictures:
