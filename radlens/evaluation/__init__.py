@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from radlens.lazy import lazily
 
 if TYPE_CHECKING:
+    from radlens.evaluation.binary import binary_estimates, binary_measures
     from radlens.evaluation.boxes import (
         DILATION,
         QUANTILE,
@@ -118,6 +119,8 @@ __all__ = [
     "Sparsity",
     "area_share",
     "baseline_images",
+    "binary_estimates",
+    "binary_measures",
     "breast_regions",
     "causal_record",
     "centre_distance",

@@ -3,6 +3,8 @@
 scikit-learn computes the curves and areas.
 """
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +15,17 @@ from radlens.errors import InvalidInput, InvalidParameter, MissingDependency
 from radlens.evaluation.checks import integer, is_tensor, real_array, real_number
 from radlens.extras import install
 
-__all__ = ["Classification", "Estimate", "RocCurve", "RocPoint", "classification_measures", "roc_corner", "roc_curve"]
+__all__ = [
+    "Classification",
+    "Estimate",
+    "RocCurve",
+    "RocPoint",
+    "checked_cases",
+    "classification_measures",
+    "roc_corner",
+    "roc_curve",
+    "stratified_bootstrap",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +112,7 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> RocCurve:
         InvalidInput: the shapes differ, a label is not 0 or 1, a class is missing, or a score is not finite.
         MissingDependency: scikit-learn is not installed.
     """
-    return _curve(*_checked(labels, scores))
+    return _curve(*checked_cases(labels, scores))
 
 
 def roc_corner(labels: ArrayLike, scores: ArrayLike) -> RocPoint:
@@ -117,7 +129,7 @@ def roc_corner(labels: ArrayLike, scores: ArrayLike) -> RocPoint:
         InvalidInput: the shapes differ, a label is not 0 or 1, a class is missing, or a score is not finite.
         MissingDependency: scikit-learn is not installed.
     """
-    truth, values = _checked(labels, scores)
+    truth, values = checked_cases(labels, scores)
     return _corner(_curve(truth, values), truth)
 
 
@@ -147,23 +159,55 @@ def classification_measures(
         InvalidParameter: a parameter is out of range.
         MissingDependency: scikit-learn is not installed.
     """
-    truth, values = _checked(labels, scores)
+    truth, values = checked_cases(labels, scores)
+    auc, accuracy, sensitivity, specificity = stratified_bootstrap(
+        truth, lambda rows: _measures(truth, values, rows), n_bootstrap=n_bootstrap, confidence=confidence, seed=seed
+    )
+    threshold = _corner(_curve(truth, values), truth).threshold
+    n_positive = int(np.count_nonzero(truth))
+    return Classification(n_positive, truth.size - n_positive, threshold, auc, accuracy, sensitivity, specificity)
+
+
+def stratified_bootstrap(
+    truth: np.ndarray,
+    measures: Callable[[np.ndarray | slice], Sequence[float]],
+    *,
+    n_bootstrap: int,
+    confidence: float,
+    seed: int,
+) -> list[Estimate]:
+    """Return measures of cases with percentile intervals; each resample keeps the numbers of both classes.
+
+    A measure that is nan for some resamples has the interval of the others.
+
+    Args:
+        truth: ``(n,)`` bool, both classes.
+        measures: function of the rows of a resample.
+        n_bootstrap: number of resamples, at least 2.
+        confidence: confidence level of the percentile interval, between 0 and 1.
+        seed: seed of the resamples, at least 0.
+
+    Raises:
+        InvalidParameter: a parameter is out of range.
+    """
     n_bootstrap = integer("n_bootstrap", n_bootstrap, 2)
     if not 0 < real_number("confidence", confidence) < 1:
         raise InvalidParameter(f"confidence must be between 0 and 1, got {confidence}")
     rng = np.random.default_rng(integer("seed", seed, 0))
     strata = np.flatnonzero(truth), np.flatnonzero(~truth)
-    draws = np.array([_measures(truth, values, _resample(strata, rng)) for _ in range(n_bootstrap)])
-    found = _measures(truth, values, slice(None))
+    draws = np.array([measures(_resample(strata, rng)) for _ in range(n_bootstrap)])
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    std = draws.std(axis=0, ddof=1)
-    auc, accuracy, sensitivity, specificity = (
-        Estimate(*map(float, row)) for row in zip(found, low, high, std, strict=True)
-    )
-    threshold = _corner(_curve(truth, values), truth).threshold
-    n_positive, n_negative = (stratum.size for stratum in strata)
-    return Classification(n_positive, n_negative, threshold, auc, accuracy, sensitivity, specificity)
+    return [
+        Estimate(float(value), *_spread(column[~np.isnan(column)], tail))
+        for value, column in zip(measures(slice(None)), draws.T, strict=True)
+    ]
+
+
+def _spread(draws: np.ndarray, tail: float) -> tuple[float, float, float]:
+    if draws.size < 2:
+        return math.nan, math.nan, math.nan
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high), float(draws.std(ddof=1))
 
 
 def _resample(strata: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray:
@@ -197,7 +241,12 @@ def _corner(curve: RocCurve, truth: np.ndarray) -> RocPoint:
     return RocPoint(float(curve.thresholds[i]), n_right / truth.size, sensitivity, specificity)
 
 
-def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def checked_cases(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels as ``(n,)`` bool and scores as ``(n,)`` float64.
+
+    Raises:
+        InvalidInput: the shapes differ, a label is not 0 or 1, a class is missing, or a score is not finite.
+    """
     truth = labels.detach().cpu().numpy() if is_tensor(labels) else np.asarray(labels)
     values = real_array("scores", scores)
     if truth.ndim != 1 or truth.shape != values.shape:

@@ -1,12 +1,12 @@
-"""Deep Taylor decomposition: Montavon et al. 2017, Pattern Recognition 65, "Explaining nonlinear classification decisions".
+"""Deep Taylor decomposition: Montavon et al. 2017, Pattern Recognition 65, 211-222.
 
 Every rectified neuron ``y = max(0, sum_i x_i w_i + b)`` divides its relevance among its inputs in proportion to
 ``x_i w_i`` less the same at a root point, where the neuron is silent:
 
-- inputs that are not negative, behind a rectifier: the z+ rule, ``x_i max(w_i, 0)`` (section 5.1, eq. (14));
-- pixels between l and h: the z^B rule, ``x_i w_i - l_i max(w_i, 0) - h_i min(w_i, 0)`` (section 5.1, eq. (15)). The
-  bounds are the smallest and the largest value of the image itself in each channel: a lone image says no more, and a
-  model is not told the range of its modality.
+- inputs that are not negative, behind a rectifier: the z+ rule, ``x_i max(w_i, 0)``;
+- pixels between l and h: the z^B rule, ``x_i w_i - l_i max(w_i, 0) - h_i min(w_i, 0)``. The bounds are the smallest
+  and the largest value of the image itself in each channel: a lone image says no more, and a model is not told the
+  range of its modality.
 
 Both are one rule here: an input has a part above its root point, ``p = x - l``, and a part below it, ``n = x - h``; a
 rectified input has ``l = 0`` and no upper bound, so ``p = x`` and ``n = 0``. A linear operation maps them to
@@ -100,10 +100,10 @@ class Part(NamedTuple):
 
 
 def _scaled(p: Any, y: Any) -> Any:
-    """Return ``y`` as ``p`` times a constant; 0 where ``p`` is."""
+    """Return ``y`` as ``p`` times a constant; as a constant where ``p`` is 0."""
     size = aten.detach.default(p)
     alive = size > EPSILON
-    return aten.mul.Tensor(p, aten.detach.default(torch.where(alive, y / torch.where(alive, size, 1.0), 0.0)))
+    return aten.where.self(alive, aten.mul.Tensor(p, y / torch.where(alive, size, 1.0)), y)
 
 
 def _plus(a: Any, b: Any) -> Any:
@@ -135,13 +135,18 @@ class _Parts:
             return self._product(node, only_factor(node, self.found, METHOD))
         if target in _SUMS:
             return self._sum(node, *_SUMS[target](*positional(node)))
+        if target is aten.max.dim:
+            # Its results are taken apart by getitem.
+            return self.of[node.args[0]]  # type: ignore[index]
+        if target is operator.getitem and node.args[0].target is aten.max.dim:  # type: ignore[union-attr]
+            return self._largest_of_axis(*node.args)
         if target in _MONOTONE or target is operator.getitem:
             return Part(*(self._mapped(node, side) for side in (0, 1)))
         if target in (aten.max_pool2d.default, aten.max_pool3d.default):
             return self._max_pool(node)
         if target is aten.amax.default:
             return self._largest(node)
-        refuse(node, METHOD)
+        return refuse(node, METHOD)
 
     def _rectified(self, node: fx.Node) -> Part:
         p = self.of[node.args[0]].p  # type: ignore[index]
@@ -156,7 +161,7 @@ class _Parts:
         factor, operation = arguments[other], self._operation(node, place, arguments)
         if node.target in (aten.div.Tensor, aten.div.Scalar):
             factor = 1 / factor
-        above, below = _signs(factor)
+        above, below = self._signs(factor)
         p, n = self.of[carrier]
 
         def times(x: Any, weight: Any) -> Any:
@@ -178,6 +183,17 @@ class _Parts:
                 refuse(node, METHOD, "a scale")
             target, place = aten.mm.default, place - 1
         return lambda x, weight: target(x, weight) if place == 0 else target(weight, x)
+
+    def _signs(self, factor: Any) -> tuple[Any, Any]:
+        """Return the positive and the negative part of a factor."""
+        if not isinstance(factor, Value):
+            return max(factor, 0.0), min(factor, 0.0)
+        if factor.node.op != "get_attr":
+            return aten.clamp_min.default(factor, 0.0), aten.clamp_max.default(factor, 0.0)
+        # Constants now, and not when all are folded: a pass before turns the kernels of transposed convolutions, which
+        # OpenVINO would compute wrongly.
+        weight = factor.constant()
+        return self.recorder.constant(weight.clamp(min=0)), self.recorder.constant(weight.clamp(max=0))
 
     def _sum(self, node: fx.Node, *terms: tuple[Any, float]) -> Part:
         """Add the parts of the terms that carry relevance; a negative scale exchanges both sides."""
@@ -208,7 +224,7 @@ class _Parts:
 
         arguments = fx.node.map_arg(node.args, part)
         if node.target is aten.constant_pad_nd.default:
-            # What is padded with is a constant, whatever its value.
+            # What is padded with is a bias.
             arguments = arguments[:2]
         target: Any = node.target
         return target(*arguments, **fx.node.map_arg(node.kwargs, part))
@@ -239,12 +255,18 @@ class _Parts:
             )
         )
 
-
-def _signs(factor: Any) -> tuple[Any, Any]:
-    """Return the positive and the negative part of a factor."""
-    if isinstance(factor, Value):
-        return aten.clamp_min.default(factor, 0.0), aten.clamp_max.default(factor, 0.0)
-    return max(factor, 0.0), min(factor, 0.0)
+    def _largest_of_axis(self, node: Any, _: Any) -> Part:
+        source, axis, keepdim, *_ = [*positional(node), False]
+        x, index = self.recorder.proxy(source), self.recorder.proxy(node)[1]
+        axis = axis % x.ndim
+        places = torch.arange(int(x.shape[axis])).view([-1] + [1] * (x.ndim - 1 - axis))
+        hit = (places == kept(index, [axis], keepdim)).to(x.dtype)
+        return Part(
+            *(
+                None if part is None else aten.sum.dim_IntList(aten.mul.Tensor(part, hit), [axis], keepdim)
+                for part in self.of[source]
+            )
+        )
 
 
 def _spread(value: Any, y: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Layer-wise relevance propagation by the epsilon rule: Bach et al. 2015, PLoS ONE 10(7), eqs. (58) and (59).
+"""Layer-wise relevance propagation by the epsilon rule: Bach et al. 2015, PLoS ONE 10(7), eq. (58).
 
-A layer ``z_j = sum_i x_i w_ij + b_j`` hands the relevance ``R_j`` down as ``R_i = sum_j x_i w_ij R_j / (z_j + eps sign(z_j))``,
-where sign(0) = 1. The graph carries multipliers ``m = R / x`` in place of relevance, which have no quotient that could
-overflow: ``m_i = sum_j w_ij m_j |z_j| / (|z_j| + eps)`` is the gradient behind one more factor. What a bias contributes
-to z, and eps, keep their shares, so that a map sums to the score without them.
+A layer ``z_j = sum_i x_i w_ij + b_j`` hands the relevance ``R_j`` down as
+``R_i = sum_j x_i w_ij R_j / (z_j + eps sign(z_j))``, where sign(0) = 1. The graph carries multipliers ``m = R / x`` in
+place of relevance, so that no quotient can overflow: ``m_i = sum_j w_ij m_j |z_j| / (|z_j| + eps)`` is the gradient
+behind one more factor. What a bias contributes to z, and eps, keep their shares: a map sums to the score less these.
 
 - Layers are convolutions, dense layers, sums (skip connections), and means (average pooling). Batch normalisation
   behind one is part of it; elsewhere it is a layer of its own, and its shift a bias.
@@ -90,6 +90,8 @@ LINEAR = (
 
 _MOVES = (
     *LINEAR,
+    # What is padded with is a bias.
+    aten.constant_pad_nd.default,
     aten.max_pool2d.default,
     aten.max_pool3d.default,
     aten.amax.default,
@@ -125,7 +127,7 @@ def append_lrp_epsilon(module: fx.GraphModule, score: fx.Node, images: fx.Node, 
     with recorder.before(module.graph.output_node(), score):
         multipliers = backward(recorder, score, images, found, _rules(rules, recorder.proxy(epsilons), score))
         relevance = multipliers * recorder.proxy(images)
-    node = relevance.node
+    node: fx.Node = relevance.node
     return node
 
 
@@ -135,9 +137,6 @@ def _check(node: fx.Node, found: set[fx.Node]) -> None:
     elif node.target in FUNCTIONS_OF_ZERO:
         if not FUNCTIONS_OF_ZERO[node.target](*positional(node)[1:]):
             refuse(node, METHOD, "limits that exclude 0")
-    elif node.target is aten.constant_pad_nd.default:
-        if len(node.args) > 2 and node.args[2] != 0:
-            refuse(node, METHOD, "a value other than 0")
     elif node.target not in _LAYERS and node.target not in _MOVES and "getitem" not in str(node.target):
         refuse(node, METHOD)
 

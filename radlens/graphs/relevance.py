@@ -2,7 +2,7 @@
 
 A gate is a logistic function, such as that of squeeze and excitation, whose values are factors of a product. The
 product is treated as linear in its other factor, which gets all relevance, as the signal does in Arras et al. 2017
-("Explaining Recurrent Neural Network Predictions in Sentiment Analysis", section 3.1). Any other use of a logistic
+("Explaining Recurrent Neural Network Predictions in Sentiment Analysis"). Any other use of a logistic
 function is refused, since it is not zero at zero: relevance could not be divided among its inputs.
 """
 

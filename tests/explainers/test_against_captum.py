@@ -40,6 +40,7 @@ TARGETS = torch.tensor([2, 0])
 METHODS_OF_CLASSES = sorted(set(explainers.names()) - {"omig", "sensitivity"})
 FEW = {
     "counterfactual": {"n_steps": 3},
+    "deep_shap": {"n_baselines": 3},
     "integrated_gradients": {"n_steps": 3},
     "lime": {"n_evaluations": 20, "n_segments": 6},
     "shap": {"n_evaluations": 20, "n_segments": 6},

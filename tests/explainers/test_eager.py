@@ -18,6 +18,7 @@ CLASS_METHODS = [name for name in explainers.names() if explainers.get(name).for
 
 CHEAP = {
     "counterfactual": {"n_steps": 3},
+    "deep_shap": {"n_baselines": 3},
     "lime": {"n_evaluations": 20, "n_segments": 6},
     "shap": {"n_evaluations": 20, "n_segments": 6},
     "smooth_grad": {"n_draws": 2},

@@ -76,6 +76,14 @@ class Classes(Quadratic):
         """Exact for this score when the baseline is zero."""
         return 0.5 * images * self.gradient(images, targets)
 
+    def lrp_epsilon(self, images, epsilons, targets):
+        """Relevance that sums to the score."""
+        return 0.5 * images * self.gradient(images, targets)
+
+    def lrp_deep_taylor(self, images, targets):
+        """Relevance of positive scores alone."""
+        return (0.5 * images * self.gradient(images, targets)).relu()
+
 
 MODELS = {"omig": Quadratic(), "sensitivity": Quadratic()}
 """Methods of models with one score."""
@@ -113,13 +121,23 @@ def test_unknown_names_are_refused():
     """Unknown methods and parameters are named, with what is known."""
     with pytest.raises(
         InvalidParameter,
-        match=r"one of cam, counterfactual, counterfactual_fast, deep_lift, .*, smooth_grad, got 'lrp'",
+        match=r"one of cam, counterfactual, counterfactual_fast, deep_lift, .*, smooth_grad, got 'lrb'",
     ):
-        explainers.get("lrp")
+        explainers.get("lrb")
     with pytest.raises(InvalidParameter, match="n_steps, path_length, zscore; got speed"):
         explainers.create("omig", speed=3)
     with pytest.raises(InvalidParameter, match="must be among: none; got n_steps"):
         explainers.create("sensitivity", n_steps=3)
+
+
+def test_alternatives_ask_other_questions():
+    """By the names that bundles refuse them under; a method without alternatives has one variant."""
+    assert explainers.variants("lrp") == {
+        "lrp": ("lrp_epsilon", "score"),
+        "lrp rule=deep_taylor": ("lrp_deep_taylor", "score"),
+    }
+    assert explainers.variants("saliency") == {"saliency": ("gradient",)}
+    assert explainers.create("lrp", rule="deep_taylor").variant == "lrp rule=deep_taylor"
 
 
 def test_a_name_can_be_taken_once():
@@ -188,7 +206,7 @@ def test_one_set_of_superpixels_fits_no_model(name):
         explainers.create(name, n_evaluations=1)
 
 
-@pytest.mark.parametrize("name", ["saliency", "deep_lift", "grad_cam", "guided_grad_cam"])
+@pytest.mark.parametrize("name", ["saliency", "deep_lift", "grad_cam", "guided_grad_cam", "lrp"])
 @pytest.mark.parametrize("inference", [False, True])
 def test_the_users_module_stays_as_it_was(name, inference):
     """Training mode, gradients and hooks; also under inference_mode, where autograd keeps nothing."""

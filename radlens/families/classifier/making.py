@@ -433,7 +433,9 @@ def allowed_methods(
         method = explainers.create(name)
         if not method.for_classes:
             continue
-        lacking = {label: _missing(questions, graphs, missing) for label, questions in explainers.variants(name).items()}
+        lacking = {
+            label: _missing(questions, graphs, missing) for label, questions in explainers.variants(name).items()
+        }
         lacking[name] = lacking[name] or _objection(method, model, images)
         reasons = {label: reason for label, reason in lacking.items() if reason is not None}
         if name in reasons:
