@@ -34,8 +34,8 @@ def binary_measures(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
     tp, fp, tn, fn = (integer(name, value, 0) for name, value in counts.items())
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     ppv, npv = _ratio(tp, tp + fp), _ratio(tn, tn + fn)
-    # Each root is exact for decisions without an error.
-    size = math.sqrt((tp + fp) * (tp + fn)) * math.sqrt((tn + fp) * (tn + fn))
+    # One root of the whole product, whose integers are exact: that of a square is exact too.
+    size = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return {
         "accuracy": _ratio(tp + tn, tp + fp + tn + fn),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),

@@ -30,7 +30,7 @@ def test_a_module_becomes_an_archive_that_answers(run, tmp_path):
     result = run("bundle", "own_network_module:load", *OPTIONS, "--store", tmp_path / "store", "--images", "images")
     assert result.exit_code == 0, result.output
     assert "prediction" in result.stdout
-    assert "methods: deep_lift, grad_cam" in result.stdout.replace("\n", " ")
+    assert "methods: deep_lift, deep_shap, grad_cam" in result.stdout.replace("\n", " ")
     assert "not cam: cam must be given a network of global average pooling" in " ".join(result.stdout.split())
     with zipfile.ZipFile(tmp_path / "store" / "chest-1.0.mar") as archive:
         assert {"bundle.json", "member-0.gradient.onnx", "model_handler.py"} <= set(archive.namelist())

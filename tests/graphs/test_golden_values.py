@@ -69,7 +69,7 @@ def test_a_damaged_file_without_golden_values_is_what_it_is(tmp_path):
         assert engines.open(path, engine).name == engine
 
 
-@pytest.mark.parametrize("name", ["prediction", "gradient", "features", "deep_lift"])
+@pytest.mark.parametrize("name", ["prediction", "gradient", "features", "deep_lift", "lrp_epsilon", "lrp_deep_taylor"])
 def test_graphs_of_a_classifier_are_written_with_golden_values(name, tmp_path):
     """Also one by one, from examples without values."""
     path = tmp_path / "graph.onnx"

@@ -49,7 +49,8 @@ def test_graphs_compute_what_the_module_does(
     graphs, _, told = compiled
     images, targets = torch.stack([case.image for case in cases[:3]]), torch.tensor([1, 0, 1])
     for name in ("score", *asks.answerable({})):
-        arrays = {"images": images} | ({"baselines": torch.zeros_like(images)} if name == "deep_lift" else {})
+        examples = {} if name == asks.SCORE else asks.spec(name).examples
+        arrays = {"images": images} | {each: make(images) for each, make in examples.items()}
         answers = (each.classifier.ask(name, targets, **arrays) for each in (graphs, model))
         for found, expected in zip(*answers, strict=True):
             # float32 sums in another order; multipliers of DeepLIFT divide by small differences.
@@ -58,7 +59,7 @@ def test_graphs_compute_what_the_module_does(
     np.testing.assert_allclose(graphs.probability(images), model.probability(images), rtol=1e-5)
     assert told == [(told[0][0], done, 1) for done in (0, 1)]
     missing = [note.partition(" is computed")[0] for note in graphs.notes]
-    assert missing == ["gradient", "guided", "features", "deep_lift"]
+    assert missing == ["gradient", "guided", "features", "deep_lift", "lrp_epsilon", "lrp_deep_taylor"]
 
 
 def test_graphs_are_made_once(

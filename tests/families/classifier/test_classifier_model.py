@@ -119,10 +119,10 @@ def test_another_engine_is_not_put_in_the_place_of_the_one_asked_for(altered):
 def test_methods_without_their_graph_are_not_allowed(altered):
     """What the traced module cannot tell; the reason is that of the damage."""
     bundle = altered("deep_lift", "guided")
-    lost = {"deep_lift", "guided_grad_cam"}
+    lost = {"deep_lift", "deep_shap", "guided_grad_cam"}
     assert not lost & set(bundle.manifest.explainers)
     assert {"saliency", "integrated_gradients", "occlusion", "grad_cam"} <= set(bundle.manifest.explainers)
-    for method, graph in (("deep_lift", "deep_lift"), ("guided_grad_cam", "guided")):
+    for method, graph in (("deep_lift", "deep_lift"), ("deep_shap", "deep_lift"), ("guided_grad_cam", "guided")):
         assert bundle.manifest.refused[method].startswith(f"member-1.{graph}.onnx is not the file")
 
 

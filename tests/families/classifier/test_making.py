@@ -34,6 +34,10 @@ EXPORT = {
 """How a network is exported."""
 
 
+GRAPHS = ("prediction", "gradient", "guided", "features", "deep_lift", "lrp_epsilon", "lrp_deep_taylor")
+"""Graphs of a network without companions."""
+
+
 class Network(nn.Module):
     """Feature maps, global average pooling, a dense layer."""
 
@@ -67,7 +71,8 @@ def test_a_bundle_comes_back_as_it_was_made(made):
     loaded = load(made.path)
     assert isinstance(loaded, ClassifierBundle)
     assert loaded.manifest == made.manifest
-    assert loaded.manifest.graphs == ("prediction", "gradient", "guided", "features", "deep_lift")
+    assert loaded.manifest.graphs == GRAPHS
+    assert loaded.manifest.refused.keys() == {"counterfactual", "counterfactual_fast"}
     others = {"omig", "sensitivity", "counterfactual", "counterfactual_fast"}
     assert set(loaded.manifest.explainers) == set(explainers.names()) - others
     assert loaded.manifest.defaults == {"occlusion": {"window": 2, "stride": 1}}
@@ -126,7 +131,7 @@ def test_a_trace_that_fixes_the_batch_is_left_out(n_images, tmp_path, caplog, re
     assert not [each for each in recwarn if issubclass(each.category, torch.jit.TracerWarning)]
 
 
-@pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "cam", "integrated_gradients"])
+@pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "deep_shap", "lrp", "cam", "integrated_gradients"])
 def test_the_graphs_give_the_maps_of_the_networks(made, name):
     """To rounding, also of methods whose graphs Captum has no part in."""
     images = torch.randn(2, 1, 24, 20, generator=torch.Generator().manual_seed(3))
@@ -138,7 +143,7 @@ def test_the_graphs_give_the_maps_of_the_networks(made, name):
 def test_the_randomisation_check_is_kept(made):
     """Maps of a sound method change when the weights do."""
     stored = made.manifest.randomisation
-    assert {"saliency", "cam", "deep_lift"} <= set(stored) <= set(made.manifest.explainers)
+    assert {"saliency", "cam", "deep_lift", "deep_shap", "lrp"} <= set(stored) <= set(made.manifest.explainers)
     assert stored["saliency"]["layers"][-1].startswith("features")
     assert stored["saliency"]["spearman"][-1] < 0.9
 
@@ -180,14 +185,28 @@ def test_cam_is_refused_where_the_head_is_none():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 480, 2))
     model = EagerClassifier(net, (1, 24, 20), layer="1")
-    graphs = ("prediction", "gradient", "guided", "features", "deep_lift")
-    allowed, refused = allowed_methods(model, torch.ones(1, 1, 24, 20), graphs, {})
+    allowed, refused = allowed_methods(model, torch.ones(1, 1, 24, 20), GRAPHS, {})
     assert "grad_cam" in allowed
     assert refused == {
         "cam": "cam must be given a network of global average pooling and one dense layer",
         "counterfactual": "it needs a companion network, inpainter, which the bundle does not have",
         "counterfactual_fast": "it needs a companion network, proposer, which the bundle does not have",
     }
+
+
+def test_a_rule_without_its_graph_is_refused_by_itself():
+    """Swish has no rule of deep Taylor decomposition; the method works by its other rule, and the reason is kept."""
+    reason = "deep_taylor has no rule for aten.silu (layer features.1)"
+    graphs, missing = tuple(name for name in GRAPHS if name != "lrp_deep_taylor"), {"lrp_deep_taylor": reason}
+    model, images = EagerClassifier(Network(0), (1, 24, 20)), torch.zeros(1, 1, 24, 20)
+    allowed, refused = allowed_methods(model, images, graphs, missing)
+    assert "lrp" in allowed
+    assert refused["lrp rule=deep_taylor"] == reason
+    missing |= {"lrp_epsilon": "lrp has no rule for aten.exp (layer head)"}
+    allowed, refused = allowed_methods(model, images, ("prediction", "gradient"), missing)
+    assert "lrp" not in allowed
+    assert refused["lrp"] == "lrp has no rule for aten.exp (layer head)"
+    assert "lrp rule=deep_taylor" not in refused
 
 
 def test_a_network_that_cannot_be_randomised_has_no_record():

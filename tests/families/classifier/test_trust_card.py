@@ -102,7 +102,7 @@ def test_every_method_can_be_trusted_or_not(eager_service, method):
     assert 0 <= trust["insertion"] <= 1
     # The best factor is found on the same squares, so a map is never worse than none.
     assert 0 <= trust["infidelity"] <= trust["infidelity_of_no_map"] * (1 + 1e-4)
-    assert (trust["convergence_delta"] is not None) == (method in ("integrated_gradients", "deep_lift"))
+    assert (trust["convergence_delta"] is not None) == (method in ("integrated_gradients", "deep_lift", "deep_shap"))
     assert said["provenance"]["trust"] == trust
 
 
