@@ -130,7 +130,8 @@ def _needed(method: str) -> set[str]:
 def graph_files(graph: str, seed: int, n_outputs: int, shape: tuple[int, int]) -> dict[str, bytes]:
     """Return the files of a graph by their suffixes: ONNX, and golden values."""
     images = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(1))
-    examples = {"images": images, "baselines": torch.zeros_like(images), "weights": torch.eye(n_outputs)[[0, -1]]}
+    made_of = {name: make(images) for name, make in asks.spec(graph).examples.items()}
+    examples = {**made_of, "images": images, "weights": torch.eye(n_outputs)[[0, -1]]}
 
     def make(folder: Path) -> None:
         file = folder / "graph.onnx"

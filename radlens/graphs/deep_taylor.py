@@ -257,7 +257,8 @@ class _Parts:
 
     def _largest_of_axis(self, node: Any, _: Any) -> Part:
         source, axis, keepdim, *_ = [*positional(node), False]
-        x, index = self.recorder.proxy(source), self.recorder.proxy(node)[1]
+        values: Any = self.recorder.proxy(node)
+        x, index = self.recorder.proxy(source), values[1]
         axis = axis % x.ndim
         places = torch.arange(int(x.shape[axis])).view([-1] + [1] * (x.ndim - 1 - axis))
         hit = (places == kept(index, [axis], keepdim)).to(x.dtype)

@@ -116,9 +116,9 @@ def append_lrp_epsilon(module: fx.GraphModule, score: fx.Node, images: fx.Node, 
         UnsupportedOperation: an operation between images and score has no rule.
     """
     found = carriers(module.graph, images, score, rules, METHOD)
-    for node in module.graph.nodes:
-        if node in found and node is not images:
-            _check(node, found)
+    for each in module.graph.nodes:
+        if each in found and each is not images:
+            _check(each, found)
     with module.graph.inserting_after(images):
         epsilons = module.graph.placeholder("epsilons")
     value = images.meta["val"]

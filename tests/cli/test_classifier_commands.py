@@ -181,7 +181,7 @@ def test_any_parameter_can_be_given(run, array, classifier, tmp_path):
     ("options", "message"),
     [
         (["--method", "deep_lift"], "method deep_lift does not work with this model: the model has no graph of what"),
-        (["--method", "lrp"], "method must be one of cam, grad_cam, integrated_gradients, lime, occlusion"),
+        (["--method", "lrb"], "method must be one of cam, grad_cam, integrated_gradients, lime, occlusion"),
         (["--target", "healthy"], "target must be predicted, or one of normal, benign, malignant, or its number"),
         (["--members", "each"], "members must be mean and output must not be disagreement for a model with one member"),
         (["--members", "some"], "members must be one of mean, each, got 'some'"),

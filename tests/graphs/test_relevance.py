@@ -396,7 +396,7 @@ def test_gates_are_constants(rule):
     torch.manual_seed(1)
     module = Gated().double().requires_grad_(False)
     x, w = images("resnet", 1), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
-    module.head.bias += 1
+    module.head.bias.add_(1)
     gate = module.gate(F.relu(module.conv(x)))
     fixed = nn.Sequential(
         module.conv, nn.ReLU(), Lambda(lambda y: (y * gate).mean((2, 3))), module.head

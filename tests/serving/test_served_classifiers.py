@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told(lesions):
     """The kind of error and the message are those of the service."""
     for parameters, kind, message in (
         ({"method": "deep_lift"}, errors.UnsupportedMethod, "method deep_lift does not work with this model"),
-        ({"method": "lrp"}, errors.InvalidParameter, "method must be one of cam, "),
+        ({"method": "lrb"}, errors.InvalidParameter, "method must be one of cam, "),
         ({"target": "healthy"}, errors.InvalidParameter, "target must be predicted, or one of normal, "),
         ({"members": "each"}, errors.InvalidParameter, "members must be mean"),
     ):

@@ -169,7 +169,7 @@ def test_small_images_have_small_windows() -> None:
         ({"measures": ("iou", "beauty")}, "measures must be among classification, .*, got beauty"),
         ({"n_faithful": 0}, "n_faithful must be at least 1, got 0"),
         ({"n_mapped": 0}, "n_mapped must be at least 1, got 0"),
-        ({"methods": ("saliency", "lrp")}, "method must be one of .*, got 'lrp'"),
+        ({"methods": ("saliency", "lrb")}, "method must be one of .*, got 'lrb'"),
     ],
 )
 def test_plans_that_cannot_be(changes: dict[str, object], message: str) -> None:

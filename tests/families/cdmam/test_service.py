@@ -429,7 +429,7 @@ def test_answers_that_cannot_be_written_stay_in_their_row(service, monkeypatch):
 
 def test_a_bundle_must_allow_a_method(bundle):
     """One that this library has."""
-    manifest = replace(bundle.manifest, explainers=("lrp",))
+    manifest = replace(bundle.manifest, explainers=("lrb",))
     with pytest.raises(BundleError, match=r"bundle must allow one of cam, .*, smooth_grad, got none of them"):
         Service(Bundle(bundle.path, manifest, bundle.bundle_hash))
 

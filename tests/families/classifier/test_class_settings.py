@@ -29,7 +29,7 @@ REFUSED = {
     "baseline=-2e6": "baseline must be a number from -1000000 to 1000000, got '-2e6'",
     "internal_batch_size=33": "internal_batch_size must be an integer from 1 to 32, or auto, got '33'",
     "window=5": "parameters of explanations by integrated_gradients are method, target, .*; got 'window'",
-    "method=lrp": "method must be one of cam, .*, got 'lrp'",
+    "method=lrb": "method must be one of cam, .*, got 'lrb'",
     "method=": "method must be one of cam, .*, got ''",
     "method=omig": "method omig does not work with this model: it explains models of another kind; methods that do are",
     "method=occlusion&effect=fall": "effect must be one of drop, rise, got 'fall'",
@@ -76,6 +76,21 @@ def test_a_method_that_the_model_does_not_allow_is_refused(pair):
         "method cam does not work with this model: the model has no graph of what it needs; "
         "methods that do are lime, occlusion, shap"
     )
+
+
+def test_a_rule_that_the_model_does_not_allow_is_refused(tmp_path):
+    """With the reason that the bundle gives; the other rule works."""
+    reason = "deep_taylor has no rule for aten.silu (layer 2)"
+    bundle = make_classifier(tmp_path, graphs=("prediction", "lrp_epsilon"), refused={"lrp rule=deep_taylor": reason})
+    service = open_service(bundle)
+    response = answer(service, method="lrp", rule="deep_taylor")
+    assert (response.status, fields(response)["type"]) == (400, "UnsupportedMethod")
+    assert fields(response)["message"] == f"lrp rule=deep_taylor does not work with this model: {reason}"
+    assert refused(service, method="lrp", rule="z") == (400, "rule must be one of epsilon, deep_taylor, got 'z'")
+    assert refused(service, method="lrp", epsilon="0")[1] == "epsilon must be a finite number above 0, got '0'"
+    _, said = explained(service, method="lrp", epsilon="0.5")
+    assert said["explanation"]["meaning"] == "relevance of each pixel for the score, by the rule epsilon"
+    assert set(said["explanation"]["numbers"]) == {"score", "relevance"}
 
 
 def test_the_default_method_is_integrated_gradients_or_the_first(service, pair):
