@@ -31,6 +31,7 @@ from radlens.cli import (
     reproduce,
     serve,
     simulate,
+    study,
     train,
 )
 from radlens.cli.console import examples, fail, flowing, note
@@ -51,6 +52,7 @@ EXTRA_OF = {
     "figures": "studies",
     "reproduce": "studies",
     "reliability": "studies",
+    "study": "studies",
 }
 """Extra that installs the packages of a command, if it needs more than the core and ``explain``."""
 
@@ -143,6 +145,7 @@ for _module in (
 app.add_typer(companion.app)
 app.add_typer(history.app)
 app.add_typer(models.app)
+app.add_typer(study.app)
 
 
 def main() -> None:
