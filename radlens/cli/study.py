@@ -34,6 +34,8 @@ app = typer.Typer(
 
 _MODEL, _IMAGES, _PAGE = "Model", "Images", "Questionnaire"
 _SEEDS = 2**53
+_SHORT = {"raw": "raw", "z_adjusted": "z", "ranks": "rank"}
+"""Tables with tests; differences of centred scores are those of raw ones."""
 
 
 @app.command(
@@ -82,8 +84,8 @@ def make(
             exists=True,
             file_okay=False,
             rich_help_panel=_IMAGES,
-            help="Folder of images (DICOM, PNG, TIFF, npy) with one subfolder per class, named like the class. Training "
-            "must not have seen them.",
+            help="Folder of images that training has not seen (DICOM, PNG, TIFF, npy), with a subfolder named like each "
+            "class.",
         ),
     ] = None,
     simulated: Annotated[
@@ -92,8 +94,7 @@ def make(
             metavar="N",
             min=2,
             rich_help_panel=_IMAGES,
-            help="Without a folder or data set: number of simulated images from which the lesions are drawn, by default "
-            "four times the lesions.",
+            help="Number of simulated images from which the lesions are drawn; by default four times the lesions.",
         ),
     ] = None,
     data: Annotated[
@@ -126,9 +127,7 @@ def make(
     ] = 24,
     variant: Annotated[
         str,
-        typer.Option(
-            rich_help_panel=_PAGE, help="Variants in the page: both, or A, or B, which reverses the order of A."
-        ),
+        typer.Option(rich_help_panel=_PAGE, help="Variants in the page: A, B in the reverse order of A, or both."),
     ] = "both",
     hide_class: Annotated[
         bool,
@@ -144,20 +143,18 @@ def make(
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", dir_okay=False, rich_help_panel=_PAGE, help="Key file; by default FOLDER/key.json."
-        ),
+        typer.Option(metavar="FILE", dir_okay=False, rich_help_panel=_PAGE, help="Key; by default FOLDER/key.json."),
     ] = None,
 ) -> None:
     """Write a blinded questionnaire as one HTML page, and the key to it.
 
-    Readers give each picture a score from -4 to 4 for three criteria (Katzmann et al. 2021): Does it look reasonable? Does
-    it make sense? Does it look good? The lesions are correctly classified, half of them malignant. Methods are hidden and
-    change their order from lesion to lesion; variant B shows everything in the reverse order of A.
+    Readers give each picture a score from -4 to 4 for three criteria (Katzmann et al. 2021): Does it look reasonable?
+    Does it make sense? Does it look good? The lesions are correctly classified, half of them malignant. Methods are
+    hidden and change their order from lesion to lesion; variant B shows everything in the reverse order of A.
 
-    FOLDER/for-readers/questionnaire.html works in any browser without a network, and saves the answers as a file. The key
-    says which picture shows which method: do not give it, or the folder work, to readers. If the command was interrupted,
-    the same command continues.
+    FOLDER/for-readers/questionnaire.html works in any browser without a network, and saves the answers as a file. The
+    key says which picture shows which method: do not give it, or the folder work, to readers. If the command was
+    interrupted, the same command continues.
     """
     from radlens import studies
     from radlens.studies.reader_study import PAGE, ReaderStudy, make_reader_study
@@ -232,9 +229,9 @@ def score(
 ) -> None:
     """Score the answers of a study (Katzmann et al. 2021, Tables 2 to 4).
 
-    Prints raw scores, z-adjusted scores and ranks with 95 % intervals over readers, paired t-tests of one method against
-    the others, the agreement of readers (eq. (7)), the Kaiser-Meyer-Olkin measure, the first principal component of the
-    criteria, and the difference between the variants A and B.
+    Prints raw scores, z-adjusted scores and ranks with 95 % intervals over readers, paired t-tests of one method
+    against the others, the agreement of readers (eq. (7)), the Kaiser-Meyer-Olkin measure, the first principal
+    component of the criteria, and the difference between the variants A and B.
 
     Every t has two p-values: that of the paired test over N readers, t(N - 1), and that of t(N - 2), which the paper
     names. Files and answers that cannot be scored are named and left out.
@@ -284,39 +281,24 @@ def _print_table(found: Mapping[str, Any], titles: Mapping[str, str], title: str
     criteria = list(found["means"])
     rows = []
     for method, name in titles.items():
-        cells = [
-            f"{_interval(found['means'][each][method])} {_stars(found['tests'][each].get(method)):<3}"
-            for each in criteria
-        ]
+        means, tests = (found[kind] for kind in ("means", "tests"))
+        cells = [f"{_interval(means[each][method])} {_stars(tests[each].get(method)):<3}" for each in criteria]
         rows.append((name, *cells))
     table(["method", *criteria], rows, title=title)
 
 
 def _print_tests(results: Mapping[str, Any], reference: str) -> None:
     rows = []
-    for name, found in results["tables"].items():
-        if name == "centred":
-            continue  # its differences and tests are those of the raw scores
-        for criterion, tests in found["tests"].items():
+    for name, short in _SHORT.items():
+        for criterion, tests in results["tables"][name]["tests"].items():
             for method, test in tests.items():
                 numbers = (_number(test["difference"]), _number(test["t"]), str(test["df"] + 1))
                 chances = (_p(test["p"]), _p(test["p_paper"]), _number(test["t_single"]), _p(test["p_single"]))
-                rows.append(
-                    (f"{name.replace('_', '-')}, {criterion}: {results['methods'][method]}", *numbers, *chances)
-                )
-    columns = [
-        "scores, criterion: method",
-        "difference",
-        "t",
-        "N",
-        "p, t(N - 1)",
-        "p, t(N - 2)",
-        "t, single",
-        "p, single",
-    ]
-    table(columns, rows, title=f"{reference} minus each other method")
+                rows.append((results["methods"][method], criterion, short, *numbers, *chances))
+    numbered = ("difference", "t", "N", "p, t(N - 1)", "p, t(N - 2)", "t, single", "p, single")
+    table(["method", "criterion", "scores", *numbered], rows, title=f"{reference} minus each other method")
     out.print(
-        "Single: with the spread of single answers instead of that of readers, which is the size of the t in the paper.",
+        "Single: with the spread of single answers instead of readers, which gives a t of the size of the paper's.",
         soft_wrap=True,
     )
 

@@ -182,9 +182,7 @@ def read_sheet(file: str, content: bytes, key: StudyKey) -> Sheet:
     if study != key.study:
         raise InvalidInput(f"answers must be to study {key.study}, got {_text(study)}")
     if not (isinstance(reader, str) and _READER.fullmatch(reader.strip())):
-        raise InvalidInput(
-            f"reader must be a name of 1 to 40 letters, digits, spaces, dots or hyphens, got {_text(reader)}"
-        )
+        raise InvalidInput(f"reader must be 1 to 40 letters, digits, spaces, dots or hyphens, got {_text(reader)}")
     if variant not in key.variants:
         raise InvalidInput(f"variant must be one of {', '.join(key.variants)}, got {_text(variant)}")
     if not isinstance(document.get("answers"), list):
@@ -244,12 +242,12 @@ def _once(sheets: Sequence[Sheet]) -> tuple[list[Sheet], list[str]]:
             kept.append(sheet)
         elif not _same_session(later, sheet):
             left_out.append(
-                f"{sheet.file}: left out, reader {sheet.reader} has another questionnaire, {later.file}, which was saved "
-                'last; if they are two persons, give one of them another name in its field "reader"'
+                f"{sheet.file}: left out, reader {sheet.reader} has another questionnaire, {later.file}, which was "
+                'saved last; if they are two persons, give one of them another name in its field "reader"'
             )
         elif later.reader.casefold() == sheet.reader.casefold():
             left_out.append(
-                f"{sheet.file}: left out, reader {sheet.reader} saved the same questionnaire again in {later.file}"
+                f"{sheet.file}: left out, reader {sheet.reader} saved this questionnaire again in {later.file}"
             )
         else:
             left_out.append(

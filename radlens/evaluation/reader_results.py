@@ -111,9 +111,9 @@ def tables_csv(results: Mapping[str, Any]) -> str:
         for criterion, methods in criteria["means"].items():
             for method, mean in methods.items():
                 test = criteria["tests"][criterion].get(method)
-                ends = (
-                    ("", *("" for _ in tested)) if test is None else (results["reference"], *(test[n] for n in tested))
-                )
+                ends = ("", *("" for _ in tested))
+                if test is not None:
+                    ends = (results["reference"], *(test[name] for name in tested))
                 lines.append((table, criterion, method, *(mean[name] for name in columns), *ends))
     return _csv(lines)
 

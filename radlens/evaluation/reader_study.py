@@ -1,11 +1,11 @@
 """Statistics of a reader study: Katzmann et al. 2021, sections 3.4 and 4.2, Tables 2 to 4 and eq. (7).
 
-Scores are arrays ``(n_readers, n_lesions, n_criteria, n_methods)``; NaN marks a missing answer. Three things in the paper
-do not fit together, so the functions here return both readings:
+Scores are arrays ``(n_readers, n_lesions, n_criteria, n_methods)``; NaN marks a missing answer. Three things in the
+paper do not fit together, so the functions here return both readings:
 
 - The text z-normalises the answers to each lesion and criterion. Table 3 cannot hold such values: with four methods the
-  mean of one is at most sqrt(3) = 1.73, and the table has 2.84. Its differences between methods are those of Table 2, so
-  it is only centred. `z_adjusted` follows the text, `centred` the table.
+  mean of one is at most sqrt(3) = 1.73, and the table has 2.84. Its differences between methods are those of Table 2,
+  so it is only centred. `z_adjusted` follows the text, `centred` the table.
 - The text names t(N - 2) = t(6). The printed p-values of 3.07, 3.26 and 1.71 (.018, .014 and .131) are those of t(7) =
   t(N - 1), the distribution of a paired test. `paired_test` returns both.
 - The printed intervals end at multiples of 1/8, and the printed t fit a standard error of the spread of single answers
@@ -135,7 +135,7 @@ class Agreement(NamedTuple):
     Attributes:
         rho: mean of Pearson's correlation over the pairs of readers; NaN without a pair.
         n_pairs: number of pairs whose correlation is defined.
-        undefined: pairs of readers without one, because a reader gave one score throughout or too few answers are shared.
+        undefined: pairs without one, because a reader gave one score throughout or they share too few answers.
     """
 
     rho: float
@@ -242,15 +242,15 @@ def paired_test(first: ArrayLike, second: ArrayLike) -> PairedTest:
     t = _t(mean, _variance(means) / max(n, 1))
     t_single = _t(float(single.mean()) if n else mean, _variance(single) / max(n, 1))
     return PairedTest(
-        mean,
-        t,
-        n - 1,
-        _two_tailed(t, n - 1),
-        _two_tailed(t, n - 2),
-        t_single,
-        _two_tailed(t_single, n - 1),
-        n,
-        single.size,
+        difference=mean,
+        t=t,
+        df=n - 1,
+        p=_two_tailed(t, n - 1),
+        p_paper=_two_tailed(t, n - 2),
+        t_single=t_single,
+        p_single=_two_tailed(t_single, n - 1),
+        n_readers=n,
+        n_pairs=single.size,
     )
 
 

@@ -168,7 +168,7 @@ def make_reader_study(
     key_file = key_file or folder / KEY
     if key_file.exists():
         raise InvalidParameter(
-            f"{key_file.name} must be a new file, got the key of a study whose answers it alone can read; choose another folder"
+            f"{key_file.name} must be a new file, got one that exists: answers to its study cannot be read without it"
         )
     for name in plan.methods:
         if name not in model.methods:
@@ -240,9 +240,10 @@ def _chosen(
     for label in (0, 1):
         correct = np.flatnonzero((labels == label) & (called == bool(label)))
         if len(correct) < n_lesions // 2:
+            wanted, n_all = _label(model, bool(label)), int((labels == label).sum())
             raise InvalidInput(
-                f"images must include {n_lesions // 2} correctly classified ones that are {_label(model, bool(label))}, got "
-                f"{len(correct)} of {int((labels == label).sum())}; give more images or fewer lesions"
+                f"images must include {n_lesions // 2} correctly classified ones that are {wanted}, got {len(correct)} "
+                f"of {n_all}; give more images or fewer lesions"
             )
         found += rng.choice(correct, n_lesions // 2, replace=False).tolist()
     return [int(index) for index in rng.permutation(found)]
@@ -289,12 +290,12 @@ def _content(
         study=study,
         title="How good are these explanations?",
         introduction=(
-            f"A computer program classified {plan.n_lesions} lesions as {positive} or {other}, all of them correctly. For each "
-            f"lesion you see its image and {n} pictures, in which {n} methods explain the decision by colours. The order of "
-            "the methods changes from lesion to lesion.",
-            f"Please give each picture three scores from {LOWEST} (low) to {HIGHEST} (high): Does it look reasonable? Does it "
-            f"make sense as a reason to call the lesion {positive} or {other}? Does it look good?",
-            "Your answers stay in this browser, also when you close the page, until you save them as a file at the end. "
+            f"A computer program classified {plan.n_lesions} lesions as {positive} or {other}, all of them correctly. "
+            f"For each lesion you see its image and {n} pictures, in which {n} methods explain the decision by colours. "
+            "The order of the methods changes from lesion to lesion.",
+            f"Please give each picture three scores from \N{MINUS SIGN}{-LOWEST} (low) to {HIGHEST} (high). Does it look "
+            f"reasonable? Does it make sense as a reason to call the lesion {positive} or {other}? Does it look good?",
+            "This browser keeps your answers, also when you close the page, until you save them as a file at the end. "
             "Tab moves between the questions, the arrow keys choose a score.",
         ),
         legend=f"Red speaks for {positive}, blue for {other}.",
