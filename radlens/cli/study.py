@@ -84,8 +84,7 @@ def make(
             exists=True,
             file_okay=False,
             rich_help_panel=_IMAGES,
-            help="Folder of images that training has not seen (DICOM, PNG, TIFF, npy), with a subfolder named like each "
-            "class.",
+            help="Folder of images that training has not seen, with a subfolder of the name of each class.",
         ),
     ] = None,
     simulated: Annotated[
@@ -129,6 +128,15 @@ def make(
         str,
         typer.Option(rich_help_panel=_PAGE, help="Variants in the page: A, B in the reverse order of A, or both."),
     ] = "both",
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            rich_help_panel=_PAGE,
+            help="Probability above which the classifier calls a lesion malignant.",
+        ),
+    ] = 0.5,
     hide_class: Annotated[
         bool,
         typer.Option("--hide-class", rich_help_panel=_PAGE, help="Do not show readers the class of each lesion."),
@@ -171,6 +179,7 @@ def make(
         n_lesions=lesions,
         seed=secrets.randbelow(_SEEDS) if seed is None else seed,
         variants=variant,  # type: ignore[arg-type]  # checked above
+        threshold=threshold,
         shows_class=not hide_class,
     )
     with stages("opening the model") as report:

@@ -64,6 +64,7 @@ class ReaderStudy:
         n_lesions: number of lesions, even and at least 2.
         seed: seed of the choice, the order and the codes; at least 0. Whoever knows it and the images can unblind.
         variants: variants in the page.
+        threshold: probability of the positive class above which the model calls a lesion positive; between 0 and 1.
         shows_class: whether readers see the class that the model gives to each lesion.
 
     Raises:
@@ -74,6 +75,7 @@ class ReaderStudy:
     n_lesions: int = 24
     seed: int = 0
     variants: Variants = "both"
+    threshold: float = 0.5
     shows_class: bool = True
 
     def __post_init__(self) -> None:
@@ -85,6 +87,8 @@ class ReaderStudy:
             raise InvalidParameter(f"lesions must be an even number of at least 2, got {self.n_lesions}")
         if self.seed < 0:
             raise InvalidParameter(f"seed must be at least 0, got {self.seed}")
+        if not 0 < self.threshold < 1:
+            raise InvalidParameter(f"threshold must be between 0 and 1, got {self.threshold}")
         if self.variants not in ("A", "B", "both"):
             raise InvalidParameter(f"variant must be A, B or both, got {self.variants!r}")
 
@@ -178,7 +182,7 @@ def make_reader_study(
     logits = score_cases(model, cases, store, on_progress=on_progress)
     probability = probabilities(torch.from_numpy(logits)).numpy()[:, model.positive]
     labels = np.array([cases[index].label for index in range(len(cases))])
-    chosen = _chosen(labels, probability > 0.5, plan.n_lesions, rng, model)
+    chosen = _chosen(labels, probability > plan.threshold, plan.n_lesions, rng, model)
     maps = explain_cases(
         model, cases, dict.fromkeys(chosen, model.positive), methods_of(plan.methods), store, on_progress=on_progress
     )
@@ -223,6 +227,7 @@ def make_reader_study(
             name: [{"lesion": each.lesion, "pictures": list(each.pictures)} for each in content.variants[name]]
             for name in shown
         },
+        "threshold": plan.threshold,
         "shows_class": plan.shows_class,
         "page_sha256": hashlib.sha256(page).hexdigest(),
     }
@@ -291,10 +296,11 @@ def _content(
         title="How good are these explanations?",
         introduction=(
             f"A computer program classified {plan.n_lesions} lesions as {positive} or {other}, all of them correctly. "
-            f"For each lesion you see its image and {n} pictures, in which {n} methods explain the decision by colours. "
-            "The order of the methods changes from lesion to lesion.",
-            f"Please give each picture three scores from \N{MINUS SIGN}{-LOWEST} (low) to {HIGHEST} (high). Does it look "
-            f"reasonable? Does it make sense as a reason to call the lesion {positive} or {other}? Does it look good?",
+            f"For each lesion you see its image and {n} pictures, in which {n} methods explain the decision by "
+            "colours. The order of the methods changes from lesion to lesion.",
+            f"Please give each picture three scores from \N{MINUS SIGN}{-LOWEST} (low) to {HIGHEST} (high). Does it "
+            f"look reasonable? Does it make sense as a reason to call the lesion {positive} or {other}? Does it look "
+            "good?",
             "This browser keeps your answers, also when you close the page, until you save them as a file at the end. "
             "Tab moves between the questions, the arrow keys choose a score.",
         ),
