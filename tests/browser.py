@@ -49,13 +49,13 @@ class Browser:
     """One window of Chromium.
 
     Args:
+        client: HTTP client.
         url: address of the session at the driver.
         downloads: folder of downloads.
     """
 
-    def __init__(self, url: str, downloads: Path) -> None:
-        self._url, self.downloads = url, downloads
-        self._client = httpx.Client(timeout=60, trust_env=False)
+    def __init__(self, client: httpx.Client, url: str, downloads: Path) -> None:
+        self._client, self._url, self.downloads = client, url, downloads
 
     def open(self, page: Path, fragment: str = "") -> None:
         """Open a file; a new fragment alone does not load it again."""
@@ -104,6 +104,17 @@ class Browser:
         """Return the window as PNG."""
         return base64.b64decode(self._get("screenshot"))
 
+    @contextmanager
+    def other_window(self) -> Iterator[None]:
+        """Work in another tab of the same profile, which is closed afterwards."""
+        first = self._get("window")
+        self._post("window", {"handle": self._post("window/new", {"type": "tab"})["handle"]})
+        try:
+            yield
+        finally:
+            _value(self._client.delete(f"{self._url}/window"))
+            self._post("window", {"handle": first})
+
     def _get(self, path: str) -> Any:
         return _value(self._client.get(f"{self._url}/{path}"))
 
@@ -142,7 +153,7 @@ def browsing(folder: Path) -> Iterator[Browser]:
                 begun = _value(client.post(address, json={"capabilities": {"alwaysMatch": wanted}}))
                 url = f"{address}/{begun['sessionId']}"
                 try:
-                    yield Browser(url, downloads)
+                    yield Browser(client, url, downloads)
                 finally:
                     client.delete(url)
         finally:

@@ -16,9 +16,10 @@
   let isStored = true;
   let warnedAt = null;
 
+  /* What is stored is stale once the browser refused to store. */
   function load() {
     try {
-      const found = JSON.parse(localStorage.getItem(STORE));
+      const found = isStored ? JSON.parse(localStorage.getItem(STORE)) : null;
       if (found && typeof found === "object" && found.sheets) inPage = found;
     } catch (error) {
       isStored = false;

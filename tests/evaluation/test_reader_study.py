@@ -104,7 +104,9 @@ def test_paired_test_of_readers(scores):
     assert found.t_single == pytest.approx(single.mean() / (stdev(single) / math.sqrt(N_READERS)))
 
 
-@pytest.mark.parametrize(("t", "printed", "by_text"), [(3.07, 0.018, 0.022), (3.26, 0.014, 0.017), (1.71, 0.131, 0.138)])
+@pytest.mark.parametrize(
+    ("t", "printed", "by_text"), [(3.07, 0.018, 0.022), (3.26, 0.014, 0.017), (1.71, 0.131, 0.138)]
+)
 def test_printed_p_values_are_those_of_a_paired_test(t, printed, by_text):
     """Katzmann et al. 2021, section 4.2: eight readers, "t(6)"; the p-values in print belong to t(7)."""
     spread = np.array([-7, -5, -3, -1, 1, 3, 5, 7], dtype=float)
@@ -154,7 +156,7 @@ def test_interval_of_single_answers_is_that_of_the_paper():
 
 
 def test_known_effect_is_found_and_none_is_not():
-    """Readers with a known effect of 1.5: intervals cover it in 95 %, and without an effect 5 % of tests are significant."""
+    """Readers with a known effect of 1.5: intervals cover it in 95 %; without effect 5 % of tests are significant."""
     rng = np.random.default_rng(2)
     n_studies, covered, significant = 400, 0, 0
     for _ in range(n_studies):
