@@ -142,10 +142,10 @@ for _module in (
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
-app.add_typer(companion.app)
-app.add_typer(history.app)
-app.add_typer(models.app)
-app.add_typer(study.app)
+for _group in (companion.app, history.app, models.app, study.app):
+    for _each in _group.registered_commands:
+        _each.help = _each.help or flowing(_each.callback.__doc__ if _each.callback else None)
+    app.add_typer(_group)
 
 
 def main() -> None:

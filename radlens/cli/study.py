@@ -34,8 +34,8 @@ app = typer.Typer(
 
 _MODEL, _IMAGES, _PAGE = "Model", "Images", "Questionnaire"
 _SEEDS = 2**53
-_SHORT = {"raw": "raw", "z_adjusted": "z", "ranks": "rank"}
-"""Tables with tests; differences of centred scores are those of raw ones."""
+_TESTED = {"raw": "Raw scores", "z_adjusted": "z-adjusted scores", "ranks": "Ranks"}
+"""Tables whose tests are printed; differences of centred scores are those of raw ones."""
 
 
 @app.command(
@@ -243,7 +243,8 @@ def score(
     component of the criteria, and the difference between the variants A and B.
 
     Every t has two p-values: that of the paired test over N readers, t(N - 1), and that of t(N - 2), which the paper
-    names. Files and answers that cannot be scored are named and left out.
+    names. The files of --output also have the t and the intervals of single answers, which are those that the paper
+    prints. Files and answers that cannot be scored are named and left out.
     """
     from radlens.evaluation.reader_answers import collect_readings, read_study_key
     from radlens.evaluation.reader_results import answers_csv, study_results, tables_csv
@@ -297,19 +298,22 @@ def _print_table(found: Mapping[str, Any], titles: Mapping[str, str], title: str
 
 
 def _print_tests(results: Mapping[str, Any], reference: str) -> None:
-    rows = []
-    for name, short in _SHORT.items():
-        for criterion, tests in results["tables"][name]["tests"].items():
-            for method, test in tests.items():
-                numbers = (_number(test["difference"]), _number(test["t"]), str(test["df"] + 1))
-                chances = (_p(test["p"]), _p(test["p_paper"]), _number(test["t_single"]), _p(test["p_single"]))
-                rows.append((results["methods"][method], criterion, short, *numbers, *chances))
-    numbered = ("difference", "t", "N", "p, t(N - 1)", "p, t(N - 2)", "t, single", "p, single")
-    table(["method", "criterion", "scores", *numbered], rows, title=f"{reference} minus each other method")
-    out.print(
-        "Single: with the spread of single answers instead of readers, which gives a t of the size of the paper's.",
-        soft_wrap=True,
-    )
+    for name, short in _TESTED.items():
+        rows = [
+            (
+                results["methods"][method],
+                criterion,
+                _number(test["difference"]),
+                _number(test["t"]),
+                str(test["n_readers"]),
+                _p(test["p"]),
+                _p(test["p_paper"]),
+            )
+            for criterion, tests in results["tables"][name]["tests"].items()
+            for method, test in tests.items()
+        ]
+        columns = ["method", "criterion", "difference", "t", "N", "p, t(N-1)", "p, t(N-2)"]
+        table(columns, rows, title=f"{short}: {reference} minus each other method, N readers")
 
 
 def _print_agreement(results: Mapping[str, Any]) -> None:
