@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +32,6 @@ app = typer.Typer(
 )
 
 _MODEL, _IMAGES, _PAGE = "Model", "Images", "Questionnaire"
-_SEEDS = 2**53
 _TESTED = {"raw": "Raw scores", "z_adjusted": "z-adjusted scores", "ranks": "Ranks"}
 """Tables whose tests are printed; differences of centred scores are those of raw ones."""
 
@@ -165,7 +163,7 @@ def make(
     interrupted, the same command continues.
     """
     from radlens import studies
-    from radlens.studies.reader_study import PAGE, ReaderStudy, make_reader_study
+    from radlens.studies.reader_study import PAGE, ReaderStudy, make_reader_study, secret_seed
     from radlens.studies.store import Store
 
     require("--variant", variant, ("A", "B", "both"))
@@ -177,7 +175,7 @@ def make(
     plan = ReaderStudy(
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
         n_lesions=lesions,
-        seed=secrets.randbelow(_SEEDS) if seed is None else seed,
+        seed=secret_seed(folder) if seed is None else seed,
         variants=variant,  # type: ignore[arg-type]  # checked above
         threshold=threshold,
         shows_class=not hide_class,

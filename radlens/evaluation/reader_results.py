@@ -126,7 +126,7 @@ def answers_csv(readings: Readings) -> str:
         reader, lesion, criterion, method = place
         sheet = readings.sheets[reader]
         named = (sheet.reader, sheet.variant, key.lesions[lesion], key.labels[lesion])
-        values = (_number(each[place]) for each in adjusted.values())
+        values = (_number(float(each[place])) for each in adjusted.values())
         lines.append((*named, key.criteria[criterion], key.methods[method], *values))
     return _csv(lines)
 

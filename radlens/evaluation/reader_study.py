@@ -1,5 +1,7 @@
 """Statistics of a reader study: Katzmann et al. 2021, sections 3.4 and 4.2, Tables 2 to 4 and eq. (7).
 
+Tables and numbers are those of the preprint, arXiv:2010.05759.
+
 Scores are arrays ``(n_readers, n_lesions, n_criteria, n_methods)``; NaN marks a missing answer. Three things in the
 paper do not fit together, so the functions here return both readings:
 

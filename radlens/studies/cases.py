@@ -145,7 +145,13 @@ class CaseSource:
 
 
 class Cases(Protocol):
-    """Images to score and to explain; `CaseSet` is one kind."""
+    """Images to score and to explain; `CaseSet` is one kind.
+
+    Attributes:
+        labels: ``(n,)``, 1 for the positive class.
+    """
+
+    labels: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of images."""

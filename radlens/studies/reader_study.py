@@ -11,6 +11,7 @@ Requirements:
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +36,16 @@ from radlens.studies.maps import explain_cases, method_parameters, methods_of, s
 from radlens.studies.models import StudyModel
 from radlens.studies.store import Key, Store
 
-__all__ = ["KEY", "PAGE", "FolderCases", "ReaderStudy", "Variants", "make_reader_study"]
+__all__ = [
+    "KEY",
+    "PAGE",
+    "FolderCases",
+    "ReaderStudy",
+    "Variants",
+    "make_reader_study",
+    "reading_orders",
+    "secret_seed",
+]
 
 PAGE, KEY = Path("for-readers", "questionnaire.html"), Path("key.json")
 """Files in the folder of a study; the page has a folder of its own, which can be handed out as it is."""
@@ -118,10 +128,11 @@ class FolderCases:
         for name in named:
             for file in sorted(each for each in (root / name).rglob("*") if each.is_file() and each.name[0] != "."):
                 digest = _digest(self._sample(file).pixels)
-                if seen.setdefault(digest, name) != name:
-                    raise InvalidInput(f"an image must have one class, got {seen[digest]} and {name} for {file.name}")
-                if digest not in {each[2] for each in self._files}:
+                if digest not in seen:
+                    seen[digest] = name
                     self._files.append((file, name, digest))
+                elif seen[digest] != name:
+                    raise InvalidInput(f"an image must have one class, got {seen[digest]} and {name} for {file.name}")
         self.labels = np.array([int(name == positive) for _, name, _ in self._files], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -166,14 +177,18 @@ def make_reader_study(
         on_progress: called as ``on_progress(stage, done, total)``.
 
     Raises:
-        InvalidParameter: the key exists, or the model does not allow a method.
+        InvalidParameter: the page or the key exists, they would lie side by side, or the model does not allow a method.
         InvalidInput: too few images of a class are classified correctly.
     """
     key_file = key_file or folder / KEY
-    if key_file.exists():
-        raise InvalidParameter(
-            f"{key_file.name} must be a new file, got one that exists: answers to its study cannot be read without it"
-        )
+    if key_file.resolve().parent == (folder / PAGE).resolve().parent:
+        raise InvalidParameter(f"the key must lie outside the folder {PAGE.parent}, which is for readers")
+    for file in (folder / PAGE, key_file):
+        if file.exists():
+            raise InvalidParameter(
+                f"{file.name} must be a new file, got one that exists: answers to a page are lost without its own key; "
+                "choose another folder"
+            )
     for name in plan.methods:
         if name not in model.methods:
             reason = f": {model.refused[name]}" if name in model.refused else ""
@@ -181,8 +196,7 @@ def make_reader_study(
     store, rng = Store(folder / "work"), np.random.default_rng(plan.seed)
     logits = score_cases(model, cases, store, on_progress=on_progress)
     probability = probabilities(torch.from_numpy(logits)).numpy()[:, model.positive]
-    labels = np.array([cases[index].label for index in range(len(cases))])
-    chosen = _chosen(labels, probability > plan.threshold, plan.n_lesions, rng, model)
+    chosen = _chosen(cases.labels, probability > plan.threshold, plan.n_lesions, rng, model)
     maps = explain_cases(
         model, cases, dict.fromkeys(chosen, model.positive), methods_of(plan.methods), store, on_progress=on_progress
     )
@@ -194,7 +208,7 @@ def make_reader_study(
         lesions.append(
             {
                 "lesion": lesion,
-                "label": _label(model, bool(labels[index])),
+                "label": _label(model, bool(cases.labels[index])),
                 "probability": float(probability[index]),
                 "image": dict(cases.key(index)),
                 "sha256": _digest(pixels),
@@ -204,7 +218,7 @@ def make_reader_study(
             code = next(codes)
             pictures[code] = to_png(map_picture(pixels, maps.map(method, index), "overlay", max_side=_MAX_SIDE))
             places[code] = {"lesion": lesion, "method": method, "sha256": hashlib.sha256(pictures[code]).hexdigest()}
-    variants = _variants(places, rng)
+    variants = reading_orders(places, rng)
     shown = ("A", "B") if plan.variants == "both" else (plan.variants,)
     content = _content(model, plan, next(codes), originals, pictures, lesions, {name: variants[name] for name in shown})
     page = questionnaire_page(content).encode("utf-8")
@@ -231,10 +245,18 @@ def make_reader_study(
         "shows_class": plan.shows_class,
         "page_sha256": hashlib.sha256(page).hexdigest(),
     }
-    # The key comes last: while it is missing, the same command may write both files again.
-    _write(folder / PAGE, page)
+    # A page without a key must never exist.
     _write(key_file, json.dumps(key, indent=1, ensure_ascii=False).encode("utf-8"), mode=0o600)
+    _write(folder / PAGE, page)
     return key
+
+
+def secret_seed(folder: Path) -> int:
+    """Return a random seed, the same one whenever it is asked for in one folder, so that a study can be continued."""
+    file = folder / "work" / "seed"
+    if not file.exists():
+        _write(file, str(secrets.randbelow(2**53)).encode(), mode=0o600)
+    return int(file.read_bytes())
 
 
 def _chosen(
@@ -270,8 +292,13 @@ def _codes(n: int, rng: np.random.Generator) -> Any:
     return iter(found)
 
 
-def _variants(places: Mapping[str, Mapping[str, str]], rng: np.random.Generator) -> dict[str, list[LesionPage]]:
-    """Return the random order of lesions and of pictures within each, and its reverse."""
+def reading_orders(places: Mapping[str, Mapping[str, str]], rng: np.random.Generator) -> dict[str, list[LesionPage]]:
+    """Return variant A, a random order of lesions and of the pictures of each, and its reverse B.
+
+    Args:
+        places: lesion and method of each picture, by code.
+        rng: random numbers.
+    """
     lesions = list(dict.fromkeys(each["lesion"] for each in places.values()))
     first = []
     for lesion in rng.permutation(lesions).tolist():

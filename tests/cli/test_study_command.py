@@ -183,7 +183,7 @@ def test_a_study_is_not_written_over(run: Callable[..., Any], options: tuple[Any
     before = Path("study/key.json").read_bytes()
     result = run("study", "make", "study", *options)
     assert result.exit_code == 2
-    assert "key.json must be a new file" in " ".join(result.stderr.split())
+    assert "questionnaire.html must be a new file" in " ".join(result.stderr.split())
     assert Path("study/key.json").read_bytes() == before
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from labelled_images import make_images
+from PIL import Image
 from small_classifier import CLASSES, SHAPE, EagerMember
 
 from radlens import explainers
@@ -22,7 +25,7 @@ from radlens.evaluation.reader_answers import read_study_key
 from radlens.figures.pictures import grey_picture, map_picture
 from radlens.images import read, to_npy, to_png
 from radlens.studies import StudyModel
-from radlens.studies.reader_study import FolderCases, ReaderStudy, make_reader_study
+from radlens.studies.reader_study import FolderCases, ReaderStudy, make_reader_study, reading_orders, secret_seed
 
 METHODS = ("saliency", "cam", "occlusion")
 
@@ -125,10 +128,6 @@ def test_pictures_are_the_maps_that_the_key_says(study: Path, images: tuple[Path
 
 def read_rgb(png: bytes) -> np.ndarray:
     """Return the pixels of a picture."""
-    import io
-
-    from PIL import Image
-
     with Image.open(io.BytesIO(png)) as opened:
         return np.asarray(opened.convert("RGB"))
 
@@ -177,14 +176,12 @@ def test_orders(study: Path) -> None:
     )
 
 
-def test_positions_are_balanced(tmp_path: Path, images: tuple[Path, float], cases: FolderCases) -> None:
+def test_positions_are_balanced() -> None:
     """Over many seeds each method comes first equally often."""
-    from radlens.studies.reader_study import _variants
-
     places = {f"{i}-{method}": {"lesion": str(i), "method": method} for i in range(12) for method in METHODS}
     counts = dict.fromkeys(METHODS, 0)
     for seed in range(100):
-        for page in _variants(places, np.random.default_rng(seed))["A"]:
+        for page in reading_orders(places, np.random.default_rng(seed))["A"]:
             counts[places[page.pictures[0]]["method"]] += 1
     # Four standard deviations of 1200 draws of one in three.
     assert max(abs(n - 400) for n in counts.values()) < 4 * (1200 * 2 / 9) ** 0.5
@@ -222,23 +219,37 @@ def test_verdicts_are_the_classes(study: Path) -> None:
         assert data["verdicts"][lesion["lesion"]] == f"The program says: {lesion['label']}."
 
 
-def test_a_study_is_not_written_over(study: Path, images: tuple[Path, float], cases: FolderCases) -> None:
-    """Its key alone can read the answers."""
-    before = (study / "key.json").read_bytes(), page_of(study)
-    with pytest.raises(InvalidParameter, match=r"key.json must be a new file, got one that exists"):
-        make_reader_study(study, MODEL, cases, plan(images, seed=5))
-    assert before == ((study / "key.json").read_bytes(), page_of(study))
+@pytest.mark.parametrize("lost", ["nothing", "key.json", "for-readers/questionnaire.html"])
+def test_a_study_is_not_written_over(
+    tmp_path: Path, images: tuple[Path, float], cases: FolderCases, study: Path, lost: str
+) -> None:
+    """Not even half of it: the key may lie elsewhere, or the page may have been handed out."""
+    folder = Path(shutil.copytree(study, tmp_path / "study"))
+    if lost != "nothing":
+        (folder / lost).unlink()
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(
+        InvalidParameter, match=r"(key.json|questionnaire.html) must be a new file, got one that exists"
+    ):
+        make_reader_study(folder, MODEL, cases, plan(images, seed=5))
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
-def test_a_study_without_key_is_written_again(tmp_path: Path, images: tuple[Path, float], cases: FolderCases) -> None:
-    """After an interruption; the key may lie elsewhere."""
-    page = tmp_path / "s" / "for-readers" / "questionnaire.html"
-    page.parent.mkdir(parents=True)
-    page.write_text("half a page")
+def test_where_the_key_may_lie(tmp_path: Path, images: tuple[Path, float], cases: FolderCases) -> None:
+    """Anywhere, except beside the page."""
+    with pytest.raises(InvalidParameter, match="the key must lie outside the folder for-readers"):
+        make_reader_study(tmp_path, MODEL, cases, plan(images), key_file=tmp_path / "work" / ".." / "for-readers" / "k")
     make_reader_study(tmp_path / "s", MODEL, cases, plan(images), key_file=tmp_path / "safe" / "k.json")
-    assert "half a page" not in page.read_text()
     assert not (tmp_path / "s" / "key.json").exists()
     assert read_study_key((tmp_path / "safe" / "k.json").read_bytes()).methods == METHODS
+
+
+def test_secret_seeds(tmp_path: Path) -> None:
+    """Each folder has its own, which stays, so that an interrupted study continues with the same lesions."""
+    seeds = [secret_seed(tmp_path / name) for name in ("a", "b", "a", "b")]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+    assert stat.S_IMODE((tmp_path / "a" / "work" / "seed").stat().st_mode) == 0o600
 
 
 def test_too_few_correct_images(tmp_path: Path, images: tuple[Path, float], cases: FolderCases) -> None:
