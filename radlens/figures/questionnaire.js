@@ -145,7 +145,8 @@
     const name = `Lesion ${index + 1}`;
     const original = make("figure", { class: "card original" },
       make("img", { src: study.originals[code], alt: `${name}, the image itself` }),
-      make("figcaption", {}, make("strong", {}, "The image itself"), ...(study.verdicts[code] ? [make("span", {}, study.verdicts[code])] : []), make("span", {}, study.legend)));
+      make("figcaption", {}, make("strong", {}, "The image itself"), ...(study.verdicts[code] ? [make("span", {}, study.verdicts[code])] : []), make("span", {}, study.legend),
+        make("span", {}, `Scores go from ${signed(study.lowest)} (low) to ${signed(study.highest)} (high).`)));
     const cards = pictures.map((picture, place) =>
       make("section", { class: "card", "aria-label": `Picture ${place + 1}` },
         make("img", { src: study.pictures[picture], alt: `${name}, picture ${place + 1}: the image with a coloured explanation` }),

@@ -113,6 +113,19 @@ def test_what_cannot_be_scored_is_named(run: Callable[..., Any]) -> None:
     assert "a file of answers must be JSON, got another or a damaged file" in warnings[1]
 
 
+def test_one_variant(run: Callable[..., Any]) -> None:
+    """There is no order to compare; numbers that are not defined are dashes."""
+    key = make_key()
+    del key["variants"]["B"]
+    Path("key.json").write_bytes(encoded(key))
+    Path("ann.json").write_bytes(encoded(make_answers(key, "ann", lambda *_: 1)))
+    result = run("study", "score", "ann.json", "--key", "key.json")
+    assert result.exit_code == 0, result.stderr
+    assert "Order effects: the study has one variant." in result.stdout
+    assert "1.00 [-, -]" in result.stdout
+    assert "first factor: not defined" in result.stdout
+
+
 def test_nothing_to_score(run: Callable[..., Any]) -> None:
     """One line and exit code 2."""
     Path("key.json").write_bytes(encoded(make_key()))

@@ -228,6 +228,17 @@ def test_agreement_with_a_reader_who_always_answers_the_same():
     assert np.isnan(observer_agreement(answers[:1]).rho)
 
 
+def test_agreement_of_readers_who_share_one_answer():
+    """It is not a correlation."""
+    found = observer_agreement([[1.0, 2.0, NAN, NAN], [3.0, NAN, 1.0, 2.0]])
+    assert (found.n_pairs, found.undefined) == (0, ((0, 1),))
+
+
+def test_ranks_of_nobody():
+    """No reader, no ranks."""
+    assert ranks(np.empty((0, 2, 3, 4))).shape == (0, 2, 3, 4)
+
+
 def test_correlation_of_criteria(scores):
     """NumPy's, over all pictures and readers with an answer to every criterion."""
     rows = [scores[r, lesion, :, m] for r, lesion, m in np.ndindex(N_READERS, N_LESIONS, N_METHODS)]
