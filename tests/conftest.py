@@ -73,6 +73,8 @@ LONG = (
     "handlers/test_handler.py",
     "graphs/passes/test_passes.py",
     "cli/test_figures_command.py",
+    "figures/test_questionnaire.py",
+    "cli/test_study_command.py",
     "families/cdmam/test_service.py",
     "families/cdmam/test_trained_walk.py",
     "test_notebook.py",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_readers import encoded, make_answers, make_key, reader_with_effect
 
 import radlens
 from radlens.cli.app import EXTRA_OF
@@ -49,6 +50,8 @@ COMMANDS = (
         "read-out",
         "explain",
         "report",
+        "companion",
+        "study",
     ),
     *("figures", "evaluate", "reproduce", "reliability", "demo", "history", "models", "doctor"),
 )
@@ -124,6 +127,20 @@ def test_phantoms_are_simulated_and_read_out(tmp_path):
     assert printed.strip() == "2"
 
 
+def test_a_reader_study_is_scored(tmp_path):
+    """Whoever runs a study needs no network to score it."""
+    key = make_key()
+    (tmp_path / "key.json").write_bytes(encoded(key))
+    for i in range(3):
+        answers = make_answers(key, f"r{i}", reader_with_effect({"cam": 1.0, "shap": 0.0, "lime": -1.0}, i))
+        (tmp_path / f"{i}.json").write_bytes(encoded(answers))
+    printed = succeeded(
+        command_line("study", "score", "0.json", "1.json", "2.json", "--key", "key.json", "-o", "o", folder=tmp_path)
+    )
+    assert "3 readers" in printed
+    assert (tmp_path / "o" / "tables.csv").exists()
+
+
 @pytest.mark.parametrize("arguments", [("predict",), ("explain", "-o", "out")])
 def test_server_is_asked(tmp_path, arguments):
     """Commands that ask a server get as far as the network."""
@@ -145,6 +162,7 @@ def test_server_is_asked(tmp_path, arguments):
         (("evaluate", ".", "-o", "out"), "explain"),
         (("figures", "image.npy", "-o", "out"), "explain"),
         (("reproduce", "byra", "-o", "out"), "explain"),
+        (("study", "make", "out", "--run", ".", "--methods", "cam,shap"), "explain"),
         (("serve",), "serve"),
     ],
 )

@@ -31,6 +31,7 @@ from radlens.cli import (
     reproduce,
     serve,
     simulate,
+    study,
     train,
 )
 from radlens.cli.console import examples, fail, flowing, note
@@ -51,6 +52,7 @@ EXTRA_OF = {
     "figures": "studies",
     "reproduce": "studies",
     "reliability": "studies",
+    "study": "studies",
 }
 """Extra that installs the packages of a command, if it needs more than the core and ``explain``."""
 
@@ -140,9 +142,10 @@ for _module in (
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
-app.add_typer(companion.app)
-app.add_typer(history.app)
-app.add_typer(models.app)
+for _group in (companion.app, history.app, models.app, study.app):
+    for _each in _group.registered_commands:
+        _each.help = _each.help or flowing(_each.callback.__doc__ if _each.callback else None)
+    app.add_typer(_group)
 
 
 def main() -> None:

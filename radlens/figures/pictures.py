@@ -147,12 +147,14 @@ def thickened(values: np.ndarray, side: int) -> np.ndarray:
     return np.where(high >= -low, high, low)
 
 
-def grey_picture(pixels: np.ndarray) -> np.ndarray:
-    """Return an image as ``(h, w, 3)`` uint8 grey, reduced to the size of a panel."""
-    return np.stack([display_grey(pixels, max_side=_MAX_SIDE)] * 3, axis=-1)
+def grey_picture(pixels: np.ndarray, *, max_side: int = _MAX_SIDE) -> np.ndarray:
+    """Return an image as ``(h, w, 3)`` uint8 grey, reduced to the size of a panel or to ``max_side``."""
+    return np.stack([display_grey(pixels, max_side=max_side)] * 3, axis=-1)
 
 
-def map_picture(pixels: np.ndarray, values: np.ndarray, show: Show, limit: float | None = None) -> np.ndarray:
+def map_picture(
+    pixels: np.ndarray, values: np.ndarray, show: Show, limit: float | None = None, *, max_side: int = _MAX_SIDE
+) -> np.ndarray:
     """Return a map, alone or over its image, as ``(h, w, 3)`` uint8, reduced to the size of a panel.
 
     Unlike in `radlens.figures.overlay`, the opacity grows linearly, so that a noisy map does not hide its image.
@@ -162,6 +164,7 @@ def map_picture(pixels: np.ndarray, values: np.ndarray, show: Show, limit: float
         values: ``(h, w)`` map.
         show: whether the map is drawn over its image or alone.
         limit: value of the strongest colour; by default `symmetric_limit` of the map.
+        max_side: largest number of rows and columns of the result; by default the size of a panel.
 
     Raises:
         InvalidParameter: ``show`` is unknown.
@@ -170,12 +173,14 @@ def map_picture(pixels: np.ndarray, values: np.ndarray, show: Show, limit: float
         raise InvalidParameter(f"show must be overlay or map, got {show!r}")
     limit = symmetric_limit(values, _QUANTILE) if limit is None else limit
     # Averaging over blocks alone would cancel fine lines and points of both signs.
-    reduced = display_map(thickened(values, block_size(values, _MAX_SIDE) // 2 * 2 + 1), max_side=_MAX_SIDE)
+    reduced = display_map(thickened(values, block_size(values, max_side) // 2 * 2 + 1), max_side=max_side)
     if show == "map":
         return colorize(reduced, limit=limit)
     strength = _OPACITY * np.minimum(np.abs(reduced) / limit, 1.0)[..., None]
     colours = np.where((reduced < 0)[..., None], NEGATIVE, POSITIVE)
-    return np.rint((1 - strength) * _DIMMED * grey_picture(pixels) + strength * colours).astype(np.uint8)
+    return np.rint((1 - strength) * _DIMMED * grey_picture(pixels, max_side=max_side) + strength * colours).astype(
+        np.uint8
+    )
 
 
 def scale_text(values: np.ndarray, limit: float | None = None) -> str:

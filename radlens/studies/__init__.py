@@ -14,6 +14,7 @@ from radlens.studies.models import StudyModel, bundle_model, class_methods, is_b
 from radlens.studies.planted import PlantedOptions, reproduce_planted
 from radlens.studies.pointing_game import PointingGame, measure_pointing, regions_of
 from radlens.studies.randomisation import RandomisationCheck, check_randomisation, stored_randomisation
+from radlens.studies.reader_study import FolderCases, ReaderStudy, make_reader_study
 from radlens.studies.reproduction import StudyOptions
 from radlens.studies.sam_millan import reproduce_sam_millan
 from radlens.studies.store import Store
@@ -27,6 +28,7 @@ __all__ = [
     "Effort",
     "Examined",
     "Faithfulness",
+    "FolderCases",
     "Localisation",
     "MajorOptions",
     "MapSet",
@@ -35,6 +37,7 @@ __all__ = [
     "PlantedOptions",
     "PointingGame",
     "RandomisationCheck",
+    "ReaderStudy",
     "Store",
     "StudyCase",
     "StudyModel",
@@ -46,6 +49,7 @@ __all__ = [
     "examine",
     "explain_cases",
     "is_bundle",
+    "make_reader_study",
     "measure_faithfulness",
     "measure_localisation",
     "measure_pointing",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,17 @@ from radlens.phantoms.mammogram import USUAL_MASSES, Masses
 from radlens.pools import process_pool
 from radlens.studies.store import Arrays, Key, Store
 
-__all__ = ["CASES", "CaseSet", "CaseSource", "Part", "StudyCase", "open_cases", "patch_with_boxes", "simulated_sample"]
+__all__ = [
+    "CASES",
+    "CaseSet",
+    "CaseSource",
+    "Cases",
+    "Part",
+    "StudyCase",
+    "open_cases",
+    "patch_with_boxes",
+    "simulated_sample",
+]
 
 CASES = "cases"
 """Stage of the store with the images."""
@@ -132,6 +142,25 @@ class CaseSource:
         if self.data is None:
             return f"simulated {what[self.task]}"
         return f"{what[self.task]} of {self.data}" + (", test patients" if self.part == "test" else "")
+
+
+class Cases(Protocol):
+    """Images to score and to explain; `CaseSet` is one kind.
+
+    Attributes:
+        labels: ``(n,)``, 1 for the positive class.
+    """
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int) -> StudyCase:
+        """Read one image."""
+
+    def key(self, index: int) -> Key:
+        """Return the key of an image, without reading the image."""
 
 
 class CaseSet(Sequence[StudyCase]):

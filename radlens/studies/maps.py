@@ -11,7 +11,7 @@ import torch
 
 from radlens.errors import InvalidParameter
 from radlens.explainers import Explainer, complete, create, predicted
-from radlens.studies.cases import CaseSet
+from radlens.studies.cases import Cases
 from radlens.studies.models import StudyModel
 from radlens.studies.store import Key, Store
 
@@ -49,7 +49,7 @@ def method_parameters(method: Explainer) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name != "internal_batch_size"}
 
 
-def score_cases(model: StudyModel, cases: CaseSet, store: Store, *, on_progress: Progress | None = None) -> np.ndarray:
+def score_cases(model: StudyModel, cases: Cases, store: Store, *, on_progress: Progress | None = None) -> np.ndarray:
     """Return the logits of all images, ``(n, n_outputs)`` float64.
 
     Args:
@@ -68,7 +68,7 @@ def score_cases(model: StudyModel, cases: CaseSet, store: Store, *, on_progress:
     return np.concatenate(found).astype(np.float64)
 
 
-def _logits(model: StudyModel, cases: CaseSet, indices: Iterable[int]) -> dict[str, np.ndarray]:
+def _logits(model: StudyModel, cases: Cases, indices: Iterable[int]) -> dict[str, np.ndarray]:
     images = torch.stack([cases[i].image for i in indices])
     return {"logits": model.classifier.outputs(images).float().numpy()}
 
@@ -87,7 +87,7 @@ class MapSet:
     """
 
     model: StudyModel
-    cases: CaseSet
+    cases: Cases
     methods: Mapping[str, Explainer]
     targets: Mapping[int, int]
     store: Store
@@ -134,7 +134,7 @@ def targets_of(model: StudyModel, logits: np.ndarray, indices: Iterable[int], ta
 
 def explain_cases(
     model: StudyModel,
-    cases: CaseSet,
+    cases: Cases,
     targets: Mapping[int, int],
     methods: Mapping[str, Explainer],
     store: Store,
