@@ -6,6 +6,7 @@ Levels in Hounsfield units are those of textbooks; numbers and sizes of the stru
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,55 +99,63 @@ def _bent(grid: Grid, angle: float, distance_mm: float, bend: float) -> NDArray[
     return along - np.float32(distance_mm) + np.float32(bend) * np.square(across)
 
 
+class _Points:
+    """Points of the centre lines of vessels: place and radius in mm, and the share of the slice that they fill."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[np.float64]] = []
+
+    def add(self, y: Any, x: Any, radius: Any, share: Any) -> None:
+        """Add points of one vessel; each value is a number or one per point."""
+        self.parts.append(np.stack(np.broadcast_arrays(*(np.atleast_1d(each) for each in (y, x, radius, share)))))
+
+    def table(self) -> NDArray[np.float64]:
+        """(4, n): y, x, radius and share of each point."""
+        return np.concatenate(self.parts, axis=1)
+
+
 def _vessels(rng: np.random.Generator, grid: Grid, hilum: float) -> NDArray[np.float32]:
     """Return the share of vessel in each pixel, 0..1."""
-    y, x, radius = [], [], []
-
-    def add(start: tuple[float, float], heading: float, first_mm: float, length_mm: float) -> None:
-        down, right = walks(rng, np.array([heading]), length_mm, _STEP_MM, bend=0.25)
-        y.append(start[0] + down[0])
-        x.append(start[1] + right[0])
-        radius.append(np.linspace(first_mm, 0.5 * first_mm, down.shape[1]))
-        # Each branch leaves at 20 to 60 degrees with the radius of Murray's law, for two equal daughters.
-        if first_mm > 0.5 and length_mm > 5:
-            for _ in range(int(rng.integers(1, 3))):
-                k = int(rng.integers(down.shape[1] // 4, down.shape[1]))
-                turn = rng.choice([-1, 1]) * rng.uniform(0.35, 1.05)
-                add((y_of(k, down, start), x_of(k, right, start)), heading + turn, 0.79 * radius_at(k, first_mm, down), 0.7 * length_mm)
-
-    def y_of(k: int, down: NDArray[np.float64], start: tuple[float, float]) -> float:
-        return float(start[0] + down[0, k])
-
-    def x_of(k: int, right: NDArray[np.float64], start: tuple[float, float]) -> float:
-        return float(start[1] + right[0, k])
-
-    def radius_at(k: int, first_mm: float, down: NDArray[np.float64]) -> float:
-        return first_mm * (1 - 0.5 * k / down.shape[1])
-
-    away = hilum + math.pi
+    points, away = _Points(), hilum + math.pi
     for _ in range(int(rng.integers(1, 4))):
-        side = rng.uniform(-20, 20)
-        distance = rng.uniform(2, 26)
-        start = (
-            distance * math.sin(hilum) + side * math.cos(hilum),
-            distance * math.cos(hilum) - side * math.sin(hilum),
-        )
-        add(start, away + rng.normal(0, 0.4), rng.uniform(0.5, 1.5), rng.uniform(8, 28))
+        side, distance = rng.uniform(-20, 20), rng.uniform(2, 26)
+        y = distance * math.sin(hilum) + side * math.cos(hilum)
+        x = distance * math.cos(hilum) - side * math.sin(hilum)
+        _grow(rng, points, (y, x), away + rng.normal(0, 0.4), rng.uniform(0.5, 1.5), rng.uniform(8, 28))
     for _ in range(int(rng.integers(6, 16))):
         start = (rng.uniform(-23, 23), rng.uniform(-23, 23))
-        add(start, away + rng.normal(0, 0.8), rng.uniform(0.22, 0.48), rng.uniform(2, 10))
+        _grow(rng, points, start, away + rng.normal(0, 0.8), rng.uniform(0.22, 0.48), rng.uniform(2, 10))
     for _ in range(int(rng.integers(2, 8))):
-        y.append(np.array([rng.uniform(-23, 23)]))
-        x.append(np.array([rng.uniform(-23, 23)]))
-        radius.append(np.array([rng.uniform(0.35, 1.7)]))
-    return _tubes(grid, np.concatenate(y), np.concatenate(x), np.concatenate(radius))
+        points.add(rng.uniform(-23, 23), rng.uniform(-23, 23), rng.uniform(0.35, 1.7), rng.uniform(0.6, 1.0))
+    return _tubes(grid, points.table())
 
 
-def _tubes(
-    grid: Grid, y: NDArray[np.float64], x: NDArray[np.float64], radius: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Return the share of tubes in each pixel, from points of their centre lines and the radius at each, mm."""
-    share = np.zeros(grid.shape, dtype=np.float32)
+def _grow(
+    rng: np.random.Generator,
+    points: _Points,
+    start: tuple[float, float],
+    heading: float,
+    radius_mm: float,
+    length_mm: float,
+) -> None:
+    """Add a vessel that tapers to half its radius and leaves the slice at its end, and its branches."""
+    down, right = walks(rng, np.array([heading]), length_mm, _STEP_MM, bend=0.25)
+    y, x = start[0] + down[0], start[1] + right[0]
+    radius = np.linspace(radius_mm, radius_mm / 2, y.size)
+    filled = np.linspace(length_mm, 0, y.size) / rng.uniform(1.5, 6)
+    points.add(y, x, radius, np.minimum(filled, 1) * rng.uniform(0.6, 1.0))
+    if radius_mm > 0.5 and length_mm > 5:
+        for _ in range(int(rng.integers(1, 3))):
+            # Two equal daughters have 0.79 times the radius of their parent (Murray's law).
+            k = int(rng.integers(y.size // 4, y.size))
+            turn = rng.choice([-1, 1]) * rng.uniform(0.35, 1.05)
+            _grow(rng, points, (float(y[k]), float(x[k])), heading + turn, 0.79 * float(radius[k]), 0.7 * length_mm)
+
+
+def _tubes(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the share of tubes in each pixel, from the table of `_Points`."""
+    y, x, radius, filled = points
+    found = np.zeros(grid.shape, dtype=np.float32)
     row = np.floor((y / FIELD_MM + 0.5) * grid.shape[0]).astype(np.intp)
     column = np.floor((x / FIELD_MM + 0.5) * grid.shape[1]).astype(np.intp)
     inside = (row >= 0) & (row < grid.shape[0]) & (column >= 0) & (column < grid.shape[1])
@@ -155,11 +164,14 @@ def _tubes(
         chosen = inside & (radius >= low) & (radius < high)
         if not chosen.any():
             continue
-        widest = np.zeros(grid.shape)
-        np.maximum.at(widest, (row[chosen], column[chosen]), radius[chosen])
+        place = row[chosen], column[chosen]
+        widest, share = np.zeros(grid.shape), np.zeros(grid.shape)
+        np.maximum.at(widest, place, radius[chosen])
+        np.maximum.at(share, place, filled[chosen])
         away, nearest = distance_transform_edt(widest == 0, sampling=grid.spacing_mm, return_indices=True)
-        share = np.maximum(share, expit((widest[tuple(nearest)] - away) / 0.18).astype(np.float32))
-    return share
+        at = tuple(nearest)
+        found = np.maximum(found, (share[at] * expit((widest[at] - away) / 0.18)).astype(np.float32))
+    return found
 
 
 def _with_wall(
