@@ -48,8 +48,8 @@ class Grid:
         self.y, self.x = y.astype(np.float32)[:, None], x.astype(np.float32)[None, :]
 
 
-def draw_lung(rng: np.random.Generator, grid: Grid) -> NDArray[np.float32]:
-    """Draw lung without a nodule, (h, w) in HU, without blur and noise.
+def draw_lung(rng: np.random.Generator, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw lung without a nodule: (h, w) in HU without blur and noise, and the share of lung, not chest wall, 0..1.
 
     Vessels come from one side, as from the hilum, branch and taper; vessels across the slice are dots. A third of the
     patches have chest wall at least 9 mm from the centre, with ribs and fat.
@@ -67,8 +67,9 @@ def draw_lung(rng: np.random.Generator, grid: Grid) -> NDArray[np.float32]:
     lung = lung + share * (np.float32(SOFT_TISSUE_HU) - lung)
     if wall.random() < _P_WALL:
         # Chest wall lies on the other side than the hilum.
-        lung = _with_wall(wall, grid, lung, hilum + math.pi + wall.normal(0, 0.5))
-    return lung.astype(np.float32)
+        outside, tissue = _wall(wall, grid, hilum + math.pi + wall.normal(0, 0.5))
+        return (lung + outside * (tissue - lung)).astype(np.float32), (1 - outside).astype(np.float32)
+    return lung.astype(np.float32), np.ones(grid.shape, dtype=np.float32)
 
 
 def draw_noise(rng: np.random.Generator, grid: Grid, fine: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -174,10 +175,8 @@ def _tubes(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.float32]:
     return found
 
 
-def _with_wall(
-    rng: np.random.Generator, grid: Grid, lung: NDArray[np.float32], angle: float
-) -> NDArray[np.float32]:
-    """Return lung with chest wall beyond a bent line: pleura and muscle, fat between them in part, and a rib."""
+def _wall(rng: np.random.Generator, grid: Grid, angle: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the share of chest wall in each pixel, beyond a bent line, and its level: muscle, fat and a rib, HU."""
     distance = rng.uniform(11, 20)
     depth = _bent(grid, angle, distance, rng.uniform(0.004, 0.014))
     fat = power_law(rng, grid.shape, grid.spacing_mm, beta=3.0, outer_mm=8.0, inner_mm=1.0, stretch=2.0)
@@ -189,4 +188,4 @@ def _with_wall(
         rib = np.sqrt(np.square(along) + np.square((depth - np.float32(rng.uniform(4.5, 6))) / np.float32(3.0)))
         bone = 250 + 450 * np.exp(-np.square((rib - 0.85) / 0.18))
         wall = wall + expit((1 - rib) / 0.05) * (bone - wall)
-    return lung + expit(depth / np.float32(0.3)) * (wall - lung)
+    return expit(depth / np.float32(0.3)), wall

@@ -45,6 +45,7 @@ class NodulePatch:
         category: "benign" or "malignant".
         pixels: (h, w) float32, whole Hounsfield units.
         mask: (h, w) bool, pixels of which more than half is nodule, its spicules included.
+        lung: (h, w) bool, lung with its vessels and the nodule, without the chest wall.
         features: level of each feature.
         feature_masks: (h, w) bool by feature: pixels whose noise-free level differs by more than ``CHANGED_HU`` from
             that of the same nodule with this one feature at its level in ``REFERENCE``; all false at that level.
@@ -57,6 +58,7 @@ class NodulePatch:
     category: str
     pixels: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    lung: NDArray[np.bool_]
     features: Mapping[str, str]
     feature_masks: Mapping[str, NDArray[np.bool_]]
     readings: tuple[int, int, int, int]
@@ -111,7 +113,7 @@ def simulate(
     lung_seed, nodule_seed, noise, readers = (np.random.default_rng(part) for part in rng.integers(2**63, size=4))
     times = tuple(max(1, round(FIELD_MM / side / _FINE_MM)) for side in shape)
     grid = Grid((shape[0] * times[0], shape[1] * times[1]))
-    lung = draw_lung(lung_seed, grid)
+    lung, lung_share = draw_lung(lung_seed, grid)
 
     def seen(hounsfield: NDArray[np.float32]) -> NDArray[np.float32]:
         blurred = gaussian_filter(hounsfield, [_BLUR_MM / step for step in grid.spacing_mm], mode="nearest")
@@ -133,6 +135,7 @@ def simulate(
         CATEGORIES[nodule.malignant],
         pixels,
         mask,
+        seen(lung_share) > 0.5,
         nodule.features,
         masks,
         sample_readings(readers, nodule),
