@@ -24,7 +24,7 @@ FIELD_MM = 45.0
 SOFT_TISSUE_HU = 35.0
 """Level of vessels, muscle and solid nodules, HU; the last differ from it by some 20 HU."""
 
-NOISE_HU = (22.0, 42.0)
+NOISE_HU = (18.0, 34.0)
 """Range of the standard deviation of the noise, HU: from standard to low dose."""
 
 _P_WALL, _P_FISSURE = 0.35, 0.15
