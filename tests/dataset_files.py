@@ -396,7 +396,11 @@ def lidc_nodule(
         for inclusion, drawn in (("TRUE", outlines), ("FALSE", holes or {}))
         for k, points in drawn.items()
     )
-    rated = "" if rating is None else f"<characteristics><margin>4</margin><malignancy>{rating}</malignancy></characteristics>"
+    rated = (
+        ""
+        if rating is None
+        else f"<characteristics><margin>4</margin><malignancy>{rating}</malignancy></characteristics>"
+    )
     return f"<unblindedReadNodule><noduleID>{name}</noduleID>{rated}{rois}</unblindedReadNodule>"
 
 

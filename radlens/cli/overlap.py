@@ -9,7 +9,9 @@ from radlens.cli.options import require
 
 __all__ = ["EPILOG", "command"]
 
-EPILOG = examples("radlens overlap ultrasound", "radlens overlap nodule", "radlens overlap mammogram --lesions 10000 --seed 3")
+EPILOG = examples(
+    "radlens overlap ultrasound", "radlens overlap nodule", "radlens overlap mammogram --lesions 10000 --seed 3"
+)
 
 SIMULATORS = ("ultrasound", "mammogram", "nodule")
 

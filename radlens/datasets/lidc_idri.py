@@ -198,13 +198,17 @@ def _annotations(files: Root) -> Iterator[tuple[str, tuple[Path, ElementTree.Ele
         except ElementTree.ParseError as error:
             # The name of the file alone: its folders may name the patient, who is not known yet.
             line = error.position[0]
-            raise DatasetError(f"{path.name}: expected an XML document, got one that is damaged at line {line}") from None
+            raise DatasetError(
+                f"{path.name}: expected an XML document, got one that is damaged at line {line}"
+            ) from None
         if _local(document) != _ROOT:
             continue
         uid = _text(document, ("ResponseHeader", "SeriesInstanceUid"), path.name)
         if uid in known:
             if known[uid][1] != data:
-                raise DatasetError(f"{path.name}: expected one XML file for each series, got another than {known[uid][0].name}")
+                raise DatasetError(
+                    f"{path.name}: expected one XML file for each series, got another than {known[uid][0].name}"
+                )
             continue
         known[uid] = path, data
         yield uid, (path, document)
@@ -256,7 +260,10 @@ def _readings(document: ElementTree.Element, at: _Place) -> list[_Reading]:
                 raise DatasetError(f"{at.name}: malignancy must be 1, 2, 3, 4 or 5")
             rows, columns = at.series.spacing_mm
             places = np.concatenate(
-                [np.column_stack([each.points * (columns, rows), np.full(len(each.points), each.z_mm)]) for each in drawn]
+                [
+                    np.column_stack([each.points * (columns, rows), np.full(len(each.points), each.z_mm)])
+                    for each in drawn
+                ]
             )
             x, y, z = places.mean(axis=0).tolist()
             extent = float(np.ptp(places, axis=0).max())

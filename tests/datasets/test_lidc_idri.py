@@ -132,7 +132,7 @@ def test_points_without_contour_are_not_readings(tmp_path):
 
 
 def test_the_mask_is_what_half_of_the_readers_outlined(tmp_path):
-    """Pixels of outlines are outside; squares of 9, 9 and 15 pixels give 9 x 0.6 / 0.703 pixels of the patch, squared."""
+    """Outlines are outside: of squares of 9, 9 and 15 pixels, the mask is that of 9, at 0.6 / 0.703 times the size."""
     sample = _only(_data(tmp_path, [[_nodule(5)], [_nodule(5)], [_nodule(5, half=8)]])).load()
     (mask,), (box,) = sample.masks, sample.boxes
     side = 9 * LIDC_SPACING_MM / (FIELD_MM / 64)
@@ -221,7 +221,9 @@ def test_a_folder_without_annotations_or_series_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="expected XML files with a LidcReadMessage below the root, got none"):
         open_lidc_idri(tmp_path)
     lidc_xml(tmp_path / "158.xml", [[_nodule(5)]] * 3, series="1.2.3")
-    with pytest.raises(DatasetError, match="expected DICOM files of one of 1 annotated series below the root, got none"):
+    with pytest.raises(
+        DatasetError, match="expected DICOM files of one of 1 annotated series below the root, got none"
+    ):
         open_lidc_idri(tmp_path)
 
 

@@ -1,9 +1,8 @@
-"""Recipes of the classifiers: Sam Millan 2023, sections 3.1 and 3.2.2-3.2.3; Byra et al. 2022, "Deep learning methods";
-Katzmann et al. 2021, section 3.2.
+"""Recipes of the classifiers: Sam Millan 2023, Byra et al. 2022 and Katzmann et al. 2021.
 
-Batch sizes of the mammography networks, epochs and the period of the warm restarts were chosen for radlens, since the
-papers do not state them. ``demo`` recipes take minutes on two cores with simulated images; their remarks state how they
-differ from the paper.
+They are in sections 3.1 and 3.2.2-3.2.3, in "Deep learning methods", and in section 3.2. Batch sizes of the mammography
+networks, epochs and the period of the warm restarts were chosen for radlens, since the papers do not state them.
+``demo`` recipes take minutes on two cores with simulated images; their remarks state how they differ from the paper.
 """
 
 from collections.abc import Mapping
@@ -257,10 +256,10 @@ _NODULES = ClassifierPreset(
     patience=3,
     stop_after=8,
     flips=(0, 1),
-    remark="the numbers of images are those of the paper, 537 for training, of which a fifth validates, and 235 for the "
-    "test; simulated images have both classes equally often; learning rate, batch size, flips and the early stop are "
-    "ours, since the paper trains until convergence and does not state them, and a ConvNet without an early stop "
-    "learns its few images by heart",
+    remark="the numbers of images are those of the paper: 537 for training, of which a fifth validates, and 235 for "
+    "the test; simulated images have both classes equally often; learning rate, batch size, flips, rotations and the "
+    "early stop are ours, since the paper trains until convergence and does not state them, and without them a ConvNet "
+    "learns so few images by heart",
 )
 _MORE_NODULES: dict[str, Any] = {
     "n_training": 1200,

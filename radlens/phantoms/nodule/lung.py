@@ -24,7 +24,7 @@ FIELD_MM = 45.0
 SOFT_TISSUE_HU = 35.0
 """Level of vessels, muscle and solid nodules, HU; the last differ from it by some 20 HU."""
 
-NOISE_HU = (18.0, 34.0)
+NOISE_HU = (12.0, 26.0)
 """Range of the standard deviation of the noise, HU: from standard to low dose."""
 
 _P_WALL, _P_FISSURE = 0.35, 0.15
@@ -72,19 +72,16 @@ def draw_lung(rng: np.random.Generator, grid: Grid) -> tuple[NDArray[np.float32]
     return lung.astype(np.float32), np.ones(grid.shape, dtype=np.float32)
 
 
-def draw_noise(rng: np.random.Generator, grid: Grid, fine: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Draw noise (h, w) in HU, with the ramp spectrum of filtered back-projection and the cut-off of a lung kernel.
-
-    Args:
-        rng: source of randomness.
-        grid: grid of the patch.
-        fine: (h, w) float32 white noise of standard deviation 1.
-    """
-    rows, columns = (np.fft.fftfreq(grid.shape[0], grid.spacing_mm[0]), np.fft.rfftfreq(grid.shape[1], grid.spacing_mm[1]))
+def draw_noise(rng: np.random.Generator, grid: Grid) -> NDArray[np.float32]:
+    """Draw noise (h, w) in HU, with the ramp spectrum of filtered back-projection and the cut-off of a lung kernel."""
+    white = rng.standard_normal(grid.shape, dtype=np.float32)
+    rows, columns = (
+        np.fft.fftfreq(grid.shape[0], grid.spacing_mm[0]),
+        np.fft.rfftfreq(grid.shape[1], grid.spacing_mm[1]),
+    )
     frequency = np.hypot(rows[:, None], columns[None, :])
     amplitude = np.sqrt(frequency + 0.02) * np.exp(-np.square(frequency / rng.uniform(0.5, 0.65)))
-    # Scaled by the spectrum up to 0.7 per mm, so that finer pixels have the same noise.
-    noise = irfft2(rfft2(fine) * amplitude, s=grid.shape)
+    noise = irfft2(rfft2(white) * amplitude, s=grid.shape)
     return (rng.uniform(*NOISE_HU) * noise / max(float(noise.std()), 1e-6)).astype(np.float32)
 
 
@@ -118,15 +115,15 @@ class _Points:
 def _vessels(rng: np.random.Generator, grid: Grid, hilum: float) -> NDArray[np.float32]:
     """Return the share of vessel in each pixel, 0..1."""
     points, away = _Points(), hilum + math.pi
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 3))):
         side, distance = rng.uniform(-20, 20), rng.uniform(2, 26)
         y = distance * math.sin(hilum) + side * math.cos(hilum)
         x = distance * math.cos(hilum) - side * math.sin(hilum)
         _grow(rng, points, (y, x), away + rng.normal(0, 0.4), rng.uniform(0.5, 1.5), rng.uniform(8, 28))
-    for _ in range(int(rng.integers(6, 16))):
+    for _ in range(int(rng.integers(4, 11))):
         start = (rng.uniform(-23, 23), rng.uniform(-23, 23))
         _grow(rng, points, start, away + rng.normal(0, 0.8), rng.uniform(0.22, 0.48), rng.uniform(2, 10))
-    for _ in range(int(rng.integers(2, 8))):
+    for _ in range(int(rng.integers(1, 6))):
         points.add(rng.uniform(-23, 23), rng.uniform(-23, 23), rng.uniform(0.35, 1.7), rng.uniform(0.6, 1.0))
     return _tubes(grid, points.table())
 

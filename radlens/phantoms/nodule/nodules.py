@@ -35,7 +35,7 @@ __all__ = [
 CATEGORIES = ("benign", "malignant")
 """Categories of a nodule."""
 
-DIAMETERS_MM = {"small": (5.0, 8.0), "medium": (8.0, 12.0), "large": (12.0, 20.0)}
+DIAMETERS_MM = {"small": (6.0, 9.0), "medium": (9.0, 13.0), "large": (13.0, 21.0)}
 """Range of the mean diameter by size, mm."""
 
 SIZES = tuple(DIAMETERS_MM)
@@ -51,11 +51,11 @@ TEXTURES = ("solid", "nonsolid", "part-solid")
 """Textures: soft tissue, ground glass through which vessels are seen, or ground glass around a solid core."""
 
 ODDS: dict[str, Levels] = {
-    "size": {"small": (0.56, 0.20), "medium": (0.34, 0.42), "large": (0.10, 0.38)},
+    "size": {"small": (0.60, 0.18), "medium": (0.29, 0.42), "large": (0.11, 0.40)},
     "shape": {"round": (0.75, 0.35), "lobulated": (0.25, 0.65)},
     "margin": {"smooth": (0.68, 0.21), "indistinct": (0.24, 0.35), "spiculated": (0.08, 0.44)},
     "texture": {"solid": (0.86, 0.48), "nonsolid": (0.11, 0.17), "part-solid": (0.03, 0.35)},
-    "calcification": {"yes": (0.22, 0.05), "no": (0.78, 0.95)},
+    "calcification": {"yes": (0.26, 0.04), "no": (0.74, 0.96)},
 }
 """Share of benign and of malignant nodules with each level of a feature.
 
@@ -76,6 +76,10 @@ REFERENCE = {"size": "small", "shape": "round", "margin": "smooth", "texture": "
 
 CHANGED_HU = 40.0
 """A feature has changed a pixel if it changed the noise-free level by more than this, HU: about the noise."""
+
+
+_TAIL = 0.05
+"""Share of a nodule below which a pixel has none of it, and above one minus which it has nothing else."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +173,7 @@ def sample_nodule(rng: np.random.Generator, malignant: bool) -> Nodule:
     )
 
 
-def draw_nodule(
-    rng: np.random.Generator, nodule: Nodule, lung: NDArray[np.float32], grid: Grid
-) -> DrawnNodule:
+def draw_nodule(rng: np.random.Generator, nodule: Nodule, lung: NDArray[np.float32], grid: Grid) -> DrawnNodule:
     """Put a nodule into the middle of lung.
 
     Each feature has random numbers of its own: nodules that differ in one feature differ in the pixels of that feature.
@@ -201,7 +203,9 @@ def draw_nodule(
     dense = inside
     if nodule.texture != "solid":
         opacity = np.float32(glass.uniform(0.24, 0.4))
-        mottle = np.float32(1) + np.float32(0.25) * power_law(glass, grid.shape, grid.spacing_mm, outer_mm=4.0, inner_mm=0.4)
+        mottle = np.float32(1) + np.float32(0.25) * power_law(
+            glass, grid.shape, grid.spacing_mm, outer_mm=4.0, inner_mm=0.4
+        )
         hounsfield = hounsfield + np.clip(opacity * mottle, 0, 1) * inside * (level - hounsfield)
         dense = np.zeros_like(inside)
     if nodule.texture == "part-solid":
@@ -219,17 +223,17 @@ def draw_nodule(
     return DrawnNodule(hounsfield.astype(np.float32), share.astype(np.float32))
 
 
-def _inside(
-    rng: np.random.Generator, margin: str, inward: NDArray[np.float32], grid: Grid
-) -> NDArray[np.float32]:
+def _inside(rng: np.random.Generator, margin: str, inward: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     """Return the share of the nodule in each pixel, which rises at the margin."""
-    sharp, blurred, rough = rng.uniform(0.15, 0.3), rng.uniform(0.9, 1.4), rng.uniform(0.6, 1.0)
-    if margin == "smooth":
-        return expit(inward / np.float32(sharp))
+    sharp, blurred, rough = rng.uniform(0.15, 0.3), rng.uniform(0.8, 1.2), rng.uniform(0.6, 1.0)
     ragged = np.float32(rough) * power_law(rng, grid.shape, grid.spacing_mm, beta=2.5, outer_mm=3.0, inner_mm=0.3)
-    if margin == "spiculated":
-        return expit((inward + np.float32(0.7) * ragged) / np.float32(0.4))
-    return expit((inward + ragged) / np.float32(blurred))
+    depth = {
+        "smooth": inward / np.float32(sharp),
+        "indistinct": (inward + ragged) / np.float32(blurred),
+        "spiculated": (inward + np.float32(0.7) * ragged) / np.float32(0.4),
+    }[margin]
+    # Without its tails, a blurred margin ends some 4 mm beyond the outline.
+    return np.clip((expit(depth) - _TAIL) / (1 - 2 * _TAIL), 0, 1)
 
 
 def _spicules(
@@ -243,7 +247,7 @@ def _spicules(
     """Return strands that leave the nodule along its radii and fade, 1 at their root."""
     n, step, longest = int(rng.integers(9, 20)), _step(grid), 8.0
     headings = np.sort(rng.uniform(0, math.tau, n))
-    length = rng.uniform(2.5, longest, (n, 1)) * min(1.0, 0.5 + nodule.diameter_mm / 24)
+    length = rng.uniform(3.0, longest, (n, 1)) * min(1.0, 0.6 + nodule.diameter_mm / 30)
     down, right = walks(rng, headings, longest, step, bend=0.2)
     # The strand starts a little inside the outline, whose radius depends on the direction.
     order = np.argsort(angle, axis=None)

@@ -121,7 +121,7 @@ def simulate(
 
     drawn = draw_nodule(deepcopy(nodule_seed), nodule, lung, grid)
     mask, clear = np.zeros(shape, dtype=bool), seen(lung)
-    masks = {name: mask for name in REFERENCE}
+    masks = dict.fromkeys(REFERENCE, mask)
     if not removed:
         clear, mask = seen(drawn.hounsfield), seen(drawn.share) > 0.5
         for name in REFERENCE:
@@ -129,8 +129,7 @@ def simulate(
                 plain = draw_nodule(deepcopy(nodule_seed), nodule.without(name), lung, grid)
                 masks[name] = np.abs(clear - seen(plain.hounsfield)) > CHANGED_HU
     coarse = Grid(shape)
-    white = noise.standard_normal(shape, dtype=np.float32)
-    pixels = np.clip(np.rint(clear + draw_noise(noise, coarse, white)), *_RANGE_HU).astype(np.float32)
+    pixels = np.clip(np.rint(clear + draw_noise(noise, coarse)), *_RANGE_HU).astype(np.float32)
     return NodulePatch(
         CATEGORIES[nodule.malignant],
         pixels,
