@@ -19,7 +19,7 @@ SIDE = 64
 
 def convnet_features(n_channels: int) -> nn.Sequential:
     """Return the layers that map ``(b, n_channels, h, w)`` to ``(b, 256, h / 8, w / 8)``."""
-    blocks = OrderedDict()
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (before, after) in enumerate(zip((n_channels, *KERNELS), KERNELS, strict=False)):
         stride = 1 if number == 0 else 2
         blocks[f"block{number + 1}"] = nn.Sequential(

@@ -52,7 +52,7 @@ def draw_lung(rng: np.random.Generator, grid: Grid) -> tuple[NDArray[np.float32]
     """Draw lung without a nodule: (h, w) in HU without blur and noise, and the share of lung, not chest wall, 0..1.
 
     Vessels come from one side, as from the hilum, branch and taper; vessels across the slice are dots. A third of the
-    patches have chest wall at least 9 mm from the centre, with ribs and fat.
+    patches have chest wall, at least 11 mm from the centre, with ribs and fat.
     """
     base, vessels, wall, fissure = (np.random.default_rng(part) for part in rng.integers(2**63, size=4))
     hilum = base.uniform(0, math.tau)
@@ -61,7 +61,7 @@ def draw_lung(rng: np.random.Generator, grid: Grid) -> tuple[NDArray[np.float32]
         base, grid.shape, grid.spacing_mm, beta=3.2, outer_mm=9.0, inner_mm=0.5
     )
     if fissure.random() < _P_FISSURE:
-        line = _plane(fissure, grid, fissure.uniform(6, 18), bend=0.006)
+        line = _bent(grid, fissure.uniform(0, math.tau), fissure.uniform(6, 18), fissure.uniform(-0.006, 0.006))
         lung = lung + np.float32(fissure.uniform(90, 220)) * np.exp(-np.square(line / np.float32(0.5)))
     share = _vessels(vessels, grid, hilum)
     lung = lung + share * (np.float32(SOFT_TISSUE_HU) - lung)
@@ -85,16 +85,11 @@ def draw_noise(rng: np.random.Generator, grid: Grid) -> NDArray[np.float32]:
     return (rng.uniform(*NOISE_HU) * noise / max(float(noise.std()), 1e-6)).astype(np.float32)
 
 
-def _plane(rng: np.random.Generator, grid: Grid, distance_mm: float, bend: float) -> NDArray[np.float32]:
-    """Return the signed distance to a slightly bent line, mm."""
-    angle = rng.uniform(0, math.tau)
-    return _bent(grid, angle, distance_mm, rng.uniform(-bend, bend))
-
-
 def _bent(grid: Grid, angle: float, distance_mm: float, bend: float) -> NDArray[np.float32]:
+    """Return the signed distance to a line that bends by ``bend`` mm for each square millimetre along it."""
     along = grid.x * np.float32(math.cos(angle)) + grid.y * np.float32(math.sin(angle))
     across = grid.y * np.float32(math.cos(angle)) - grid.x * np.float32(math.sin(angle))
-    return along - np.float32(distance_mm) + np.float32(bend) * np.square(across)
+    return (along - np.float32(distance_mm) + np.float32(bend) * np.square(across)).astype(np.float32)
 
 
 class _Points:

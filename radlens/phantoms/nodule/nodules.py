@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +139,8 @@ class Nodule:
         check_choice("feature", feature, list(REFERENCE))
         if feature == "size":
             return replace(self, diameter_mm=min(self.diameter_mm, sum(DIAMETERS_MM["small"]) / 2))
-        return replace(self, **{feature: False if feature == "calcification" else REFERENCE[feature]})
+        plain: dict[str, Any] = {feature: False if feature == "calcification" else REFERENCE[feature]}
+        return replace(self, **plain)
 
 
 @dataclass(frozen=True, eq=False)
