@@ -33,7 +33,12 @@ from radlens.families.classifier.training import TrainedClassifier, load_classif
 from radlens.families.classifier.training_data import ImageSet, native_images, open_set, simulate_image
 
 OURS = "radlens"
-OWN = {"ultrasound": "an ultrasound image", "mammograms": "a mammogram", "patches": None}
+OWN = {
+    "ultrasound": "an ultrasound image",
+    "mammograms": "a mammogram",
+    "patches": None,
+    "nodules": "a CT patch of lung",
+}
 """The object that a model of each task is made for."""
 
 REFUSED = 0.005

@@ -320,3 +320,106 @@ def surgery(opinion: str, side_opinion: str, side: str = "L", lesion: str = "1")
     """Return an episode in which surgery found something."""
     long_side = "left_opinion" if side == "L" else "right_opinion"
     return {"EpisodeType": "R", "SURGERY": {side: {lesion: {"Opinion": opinion}}, long_side: side_opinion}}
+
+
+LIDC_SERIES = "1.3.6.1.4.1.14519.5.2.1.6279.6001.1"
+LIDC_SPACING_MM, LIDC_SIDE = 0.6, 120
+"""Pixel spacing, and rows and columns of a slice; slices are 2.5 mm apart, the first at -100 mm."""
+
+
+def lidc_slice(k: int, seed: int = 0) -> np.ndarray:
+    """Return stored values of slice ``k``: lung at -850 HU with an intercept of -1024, and smooth structures."""
+    rows, columns = np.mgrid[:LIDC_SIDE, :LIDC_SIDE]
+    waves = 60 * np.sin(rows / 9 + k + seed) + 45 * np.cos(columns / 7 - k)
+    return np.round(174 + 120 + waves).astype(np.uint16)
+
+
+def lidc_series(
+    root: Path,
+    *,
+    patient: str = "LIDC-IDRI-0001",
+    series: str = LIDC_SERIES,
+    slices: Sequence[int] = range(5),
+    slope: float | None = 1.0,
+    intercept: float | None = -1024.0,
+    seed: int = 0,
+) -> Path:
+    """Write the slices of a CT series below ``root`` and return their folder."""
+    folder = root / "LIDC-IDRI" / patient / "01-01-2000-30178" / f"3000566.000000-{series[-5:]}"
+    for k in slices:
+        # The names of the files do not tell the order of the slices.
+        path = dicom(folder / f"1-{9 - k:03d}.dcm", lidc_slice(k, seed))
+        dataset = pydicom.dcmread(path)
+        dataset.SOPClassUID, dataset.Modality = uid.CTImageStorage, "CT"
+        dataset.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = lidc_uid(series, k)
+        dataset.SeriesInstanceUID, dataset.PatientID = series, patient
+        dataset.PixelSpacing = [LIDC_SPACING_MM, LIDC_SPACING_MM]
+        if slope is not None:
+            dataset.RescaleSlope = slope
+        if intercept is not None:
+            dataset.RescaleIntercept = intercept
+        dataset.save_as(path)
+    return folder
+
+
+def lidc_uid(series: str, k: int) -> str:
+    """Return the SOP Instance UID of slice ``k``."""
+    return f"{series}.{k + 1}"
+
+
+def lidc_square(row: int, column: int, half: int) -> list[tuple[int, int]]:
+    """Return the chain of pixels (x, y) around a square whose inner pixels are less than ``half`` from its centre."""
+    steps = range(-half, half)
+    return (
+        [(column + step, row - half) for step in steps]
+        + [(column + half, row + step) for step in steps]
+        + [(column - step, row + half) for step in steps]
+        + [(column - half, row - step) for step in steps]
+    )
+
+
+def lidc_nodule(
+    rating: int | None,
+    outlines: Mapping[int, Sequence[tuple[int, int]]],
+    *,
+    series: str = LIDC_SERIES,
+    holes: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    name: str = "Nodule 001",
+) -> str:
+    """Return the element of a nodule: outlines, and holes, by slice; without a rating it has no characteristics."""
+    rois = "".join(
+        f"<roi><imageZposition>{-100 + 2.5 * k} </imageZposition><imageSOP_UID>{lidc_uid(series, k)}</imageSOP_UID>"
+        f"<inclusion>{inclusion}</inclusion>"
+        + "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
+        + "</roi>"
+        for inclusion, drawn in (("TRUE", outlines), ("FALSE", holes or {}))
+        for k, points in drawn.items()
+    )
+    rated = (
+        ""
+        if rating is None
+        else f"<characteristics><margin>4</margin><malignancy>{rating}</malignancy></characteristics>"
+    )
+    return f"<unblindedReadNodule><noduleID>{name}</noduleID>{rated}{rois}</unblindedReadNodule>"
+
+
+def lidc_xml(
+    path: Path,
+    sessions: Sequence[Sequence[str]],
+    *,
+    series: str = LIDC_SERIES,
+    namespace: str = ' xmlns="http://www.nih.gov"',
+    root: str = "LidcReadMessage",
+) -> Path:
+    """Write an XML file with the nodules of each reading session."""
+    other = "<nonNodule><nonNoduleID>5</nonNoduleID><imageZposition>-95</imageZposition></nonNodule>"
+    body = "".join(
+        f"<readingSession><annotationVersion>3.12</annotationVersion>"
+        f"<servicingRadiologistID>anonymous</servicingRadiologistID>{''.join(nodules)}{other}</readingSession>"
+        for nodules in sessions
+    )
+    header = f"<ResponseHeader><Version>1.8.1</Version><SeriesInstanceUid>{series}</SeriesInstanceUid></ResponseHeader>"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n<{root}{namespace}>{header}{body}</{root}>', "utf-8")
+    return path

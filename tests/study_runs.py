@@ -13,7 +13,7 @@ from torch import nn
 from radlens.datasets import ModelInput
 from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, ClassifierPreset
 from radlens.families.classifier.training import train_classifier
-from radlens.networks import ClassifierNetwork
+from radlens.networks import FIXED_SHAPES, ClassifierNetwork
 from radlens.phantoms import mammogram
 
 N_TEST = 6
@@ -44,7 +44,7 @@ def tiny_recipe(model: str, **changes: Any) -> ClassifierPreset:
     """Return a demo recipe with a few small images and one epoch."""
     preset = CLASSIFIER_PRESETS[model]["demo"]
     small: dict[str, Any] = {"n_training": 8, "n_validation": 4, "n_test": N_TEST, "epochs": 1, "batch_size": 4}
-    network = ModelInput((32, 32), framing=preset.input.framing)
+    network = ModelInput(FIXED_SHAPES.get(preset.network, (32, 32)), framing=preset.input.framing)
     return replace(preset, input=network, warm_up=None, **(small | changes))
 
 

@@ -70,7 +70,7 @@ def command(
         str | None,
         typer.Option(
             rich_help_panel=_IMAGES,
-            help="patches, mammograms or ultrasound, if the model does not state the images of its training.",
+            help="patches, mammograms, ultrasound or nodules, if the model does not state the images of its training.",
         ),
     ] = None,
     mapped: Annotated[

@@ -14,7 +14,12 @@ from radlens.errors import InvalidParameter
 
 __all__ = ["evaluate_image_domain"]
 
-_OWN = {"ultrasound": "an ultrasound image", "mammograms": "a mammogram", "patches": None}
+_OWN = {
+    "ultrasound": "an ultrasound image",
+    "mammograms": "a mammogram",
+    "patches": None,
+    "nodules": "a CT patch of lung",
+}
 """The object that models of each task are made for."""
 
 _SCALES = (1.0, 1.4, 2.5)

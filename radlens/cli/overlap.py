@@ -9,13 +9,15 @@ from radlens.cli.options import require
 
 __all__ = ["EPILOG", "command"]
 
-EPILOG = examples("radlens overlap ultrasound", "radlens overlap mammogram --lesions 10000 --seed 3")
+EPILOG = examples(
+    "radlens overlap ultrasound", "radlens overlap nodule", "radlens overlap mammogram --lesions 10000 --seed 3"
+)
 
-SIMULATORS = ("ultrasound", "mammogram")
+SIMULATORS = ("ultrasound", "mammogram", "nodule")
 
 
 def command(
-    simulator: Annotated[str, typer.Argument(metavar="SIMULATOR", help="ultrasound or mammogram.")],
+    simulator: Annotated[str, typer.Argument(metavar="SIMULATOR", help="ultrasound, mammogram or nodule.")],
     lesions: Annotated[
         int,
         typer.Option(

@@ -21,6 +21,8 @@ EPILOG = examples(
     "radlens train runs/demo --preset demo",
     "radlens train runs/paper --preset paper --recordings /data/cdmam",
     "radlens train runs/patches --model patch-resnet50 --preset demo",
+    "radlens train runs/nodules --model nodule-convnet",
+    "radlens train runs/lidc --model nodule-convnet --preset paper --data lidc-idri --root /data/LIDC-IDRI",
     "radlens train runs/busi --model ultrasound-resnet --preset paper --data busi --root /data/Dataset_BUSI_with_GT",
 )
 
@@ -64,8 +66,8 @@ def command(
         str | None,
         typer.Option(
             rich_help_panel=_CLASSIFIERS,
-            help="Data set to train with instead of simulated images: busi, cbis-ddsm, cbis-ddsm-patches, oasbud, "
-            "omi-db or rsna-2022.",
+            help="Data set to train with instead of simulated images: busi, cbis-ddsm, cbis-ddsm-patches, "
+            "lidc-idri, oasbud, omi-db or rsna-2022.",
         ),
     ] = None,
     root: Annotated[

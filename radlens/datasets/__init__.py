@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from radlens.datasets.case import LABELS, Box, Case, Dataset, Label, Laterality, Sample
     from radlens.datasets.cbis_ddsm import open_cbis_ddsm, open_cbis_ddsm_patches
     from radlens.datasets.files import mask_box
+    from radlens.datasets.lidc_idri import open_lidc_idri
     from radlens.datasets.model_input import ModelInput, Prepared
     from radlens.datasets.oasbud import b_mode, open_oasbud
     from radlens.datasets.omi_db import open_omi_db
@@ -45,6 +46,7 @@ __all__ = [
     "open_cbis_ddsm",
     "open_cbis_ddsm_patches",
     "open_dataset",
+    "open_lidc_idri",
     "open_oasbud",
     "open_omi_db",
     "open_rsna_2022",

@@ -26,7 +26,7 @@ class Sample:
 
     Attributes:
         pixels: ``(h, w)`` float32. A mammogram is attenuation bright, in the units of its file; ultrasound is a B-mode
-            image, 0 to 255, brighter where the echo is stronger.
+            image, 0 to 255, brighter where the echo is stronger; CT is in Hounsfield units.
         boxes: one ``(x0, y0, x1, y1)`` per lesion, half open, in pixels of the image; may extend beyond its edge.
         masks: one ``(h, w)`` bool per lesion, in the order of ``boxes``; empty where the data set has no outlines.
         labels: label of each lesion, in the order of ``boxes``.

@@ -48,6 +48,12 @@ class Prepared:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
+    @property
+    def is_even(self) -> bool:
+        """Whether all pixels have one value, but for rounding."""
+        # Such an image is 0 with the scaling "standardise", and any number with "fixed".
+        return bool(np.ptp(self.pixels) <= _SMALLEST_STD * np.abs(self.pixels).max())
+
     def in_pixels(self, values: np.ndarray, *, difference: bool = False) -> np.ndarray:
         """Return scaled values ``(c, h, w)`` as pixel values of the image, ``(h, w)``: the mean over the channels.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from radlens.datasets.busi import open_busi
 from radlens.datasets.case import Dataset
 from radlens.datasets.cbis_ddsm import open_cbis_ddsm, open_cbis_ddsm_patches
+from radlens.datasets.lidc_idri import open_lidc_idri
 from radlens.datasets.oasbud import open_oasbud
 from radlens.datasets.omi_db import open_omi_db
 from radlens.datasets.rsna import open_rsna_2022
@@ -17,6 +18,7 @@ DATASETS: dict[str, Callable[[str | Path], Dataset]] = {
     "busi": open_busi,
     "cbis-ddsm": open_cbis_ddsm,
     "cbis-ddsm-patches": open_cbis_ddsm_patches,
+    "lidc-idri": open_lidc_idri,
     "oasbud": open_oasbud,
     "omi-db": open_omi_db,
     "rsna-2022": open_rsna_2022,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,18 @@ import numpy as np
 
 from radlens.errors import InvalidParameter
 from radlens.evaluation.classification import Estimate, classification_measures, roc_curve
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
 from radlens.phantoms.fields import generator
 
 __all__ = ["SIMULATORS", "Overlap", "design_matrix", "drawn_lesions", "measure_overlap"]
 
-SIMULATORS = ("ultrasound", "mammogram")
+_DRAW: Mapping[str, Callable[[np.random.Generator, bool], Any]] = {
+    "ultrasound": ultrasound.sample_mass,
+    "mammogram": mammogram.sample_lesion,
+    "nodule": nodule.sample_nodule,
+}
+
+SIMULATORS = tuple(_DRAW)
 """Simulators whose lesions are benign or malignant."""
 
 Features = Mapping[str, str | float]
@@ -51,9 +57,8 @@ def drawn_lesions(simulator: str, n: int, seed: Sequence[int]) -> tuple[list[Fea
         raise InvalidParameter(f"simulator must be one of {', '.join(SIMULATORS)}, got {simulator!r}")
     if n < 20:
         raise InvalidParameter(f"number of lesions must be at least 20, got {n}")
-    draw = ultrasound.sample_mass if simulator == "ultrasound" else mammogram.sample_lesion
     malignant = np.arange(n) % 2 == 1
-    return [draw(generator((*seed, i)), bool(flag)).features for i, flag in enumerate(malignant)], malignant
+    return [_DRAW[simulator](generator((*seed, i)), bool(flag)).features for i, flag in enumerate(malignant)], malignant
 
 
 def design_matrix(features: Sequence[Features], levels: Mapping[str, Sequence[str]]) -> np.ndarray:

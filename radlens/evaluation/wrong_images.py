@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from radlens.errors import InvalidParameter
 from radlens.evaluation.domain import DomainRecord, Judgement, counted
-from radlens.phantoms import cdmam, mammogram, ultrasound
+from radlens.phantoms import cdmam, mammogram, nodule, ultrasound
 
 __all__ = ["OTHER_OBJECTS", "WRONG_IMAGES", "Draw", "image_domain_record"]
 
@@ -110,6 +110,7 @@ def _seed(rng: np.random.Generator) -> int:
 OTHER_OBJECTS: dict[str, Draw] = {
     "an ultrasound image": lambda rng, right: ultrasound.sample("malignant", seed=_seed(rng)).pixels,
     "a mammogram": lambda rng, right: mammogram.sample("malignant", image_shape=(512, 256), seed=_seed(rng)).pixels,
+    "a CT patch of lung": lambda rng, right: nodule.sample("malignant", seed=_seed(rng)).pixels,
     "a contrast-detail phantom": lambda rng, right: (
         cdmam.simulate(cdmam.SCENARIOS["1"], cdmam.Layout.with_margin(2, 0.3), _seed(rng)).pixels
     ),

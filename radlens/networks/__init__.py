@@ -3,7 +3,13 @@
 import radlens.extras.needs_torch  # noqa: F401 (raises without torch)
 from radlens.networks.cdmam import CdcPrediction, CdmamEnsemble, CdmamNet, LogCdcPrediction
 from radlens.networks.cdmam_folded import FoldedCdmamEnsemble
-from radlens.networks.classifiers import CLASSIFIERS, ClassifierNetwork, create_classifier
+from radlens.networks.classifiers import (
+    CLASSIFIERS,
+    FIXED_SHAPES,
+    ClassifierNetwork,
+    FlattenedNetwork,
+    create_classifier,
+)
 from radlens.networks.imagenet import load_imagenet
 from radlens.networks.mask_proposer import MaskProposer
 from radlens.networks.mobilenet import MobileNet
@@ -11,10 +17,12 @@ from radlens.networks.partial_conv import PartialConvInpainter, partial_conv
 
 __all__ = [
     "CLASSIFIERS",
+    "FIXED_SHAPES",
     "CdcPrediction",
     "CdmamEnsemble",
     "CdmamNet",
     "ClassifierNetwork",
+    "FlattenedNetwork",
     "FoldedCdmamEnsemble",
     "LogCdcPrediction",
     "MaskProposer",

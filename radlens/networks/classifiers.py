@@ -1,7 +1,8 @@
 """Image classifiers by name: feature maps, global average pooling and one dense layer.
 
-Class activation maps require this form (Zhou et al., CVPR 2016, section 2; Byra et al. 2022, Fig. 2). ResNet and
-EfficientNet come from MONAI, which is imported on use, because its import takes seconds.
+Class activation maps require this form (Zhou et al., CVPR 2016, section 2; Byra et al. 2022, Fig. 2). Only the ConvNet
+of Katzmann et al. 2021 is flattened instead of pooled. ResNet and EfficientNet come from MONAI, which is imported on
+use, because its import takes seconds.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from radlens.errors import InvalidParameter
 from radlens.extras import named
 
-__all__ = ["CLASSIFIERS", "ClassifierNetwork", "create_classifier"]
+__all__ = ["CLASSIFIERS", "FIXED_SHAPES", "ClassifierNetwork", "FlattenedNetwork", "create_classifier"]
 
 
 class _Architecture(NamedTuple):
@@ -25,12 +26,17 @@ class _Architecture(NamedTuple):
             feature maps.
         width: number of channels of the last feature maps.
         dropout: dropout rate before the dense layer.
+        shape: rows and columns of the only images that the network takes, whose feature maps are flattened; None for
+            networks of images of any size.
+        stride: rows of an image over those of its feature maps; needed with ``shape``.
     """
 
     module: str
     function: str
     width: int
     dropout: float
+    shape: tuple[int, int] | None = None
+    stride: int = 1
 
 
 _ARCHITECTURES = {
@@ -39,10 +45,14 @@ _ARCHITECTURES = {
     "mobilenet_v2": _Architecture("mobilenet_v2", "mobilenet_v2_features", 1280, 0.2),
     "efficientnet_b0": _Architecture("efficientnet", "efficientnet_b0_features", 1280, 0.2),
     "resnet18": _Architecture("resnet", "resnet18_features", 512, 0.0),
+    "convnet": _Architecture("convnet", "convnet_features", 256, 0.0, (64, 64), 8),
 }
 
 CLASSIFIERS = tuple(_ARCHITECTURES)
 """Names that `create_classifier` accepts."""
+
+FIXED_SHAPES = {name: plan.shape for name, plan in _ARCHITECTURES.items() if plan.shape}
+"""Rows and columns of the images of each network that takes only one size."""
 
 
 class ClassifierNetwork(nn.Module):
@@ -67,6 +77,18 @@ class ClassifierNetwork(nn.Module):
         return self.head(self.dropout(self.features(images).mean(dim=(2, 3))))
 
 
+class FlattenedNetwork(ClassifierNetwork):
+    """Classifier whose dense layer has a weight for each place of the feature maps: Katzmann et al. 2021.
+
+    Attributes:
+        head: dense layer from ``k h' w'`` to ``n_outputs``, so that all images have one size.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.head(self.dropout(self.features(images).flatten(1)))
+
+
 def create_classifier(name: str, *, n_outputs: int, n_channels: int = 1) -> ClassifierNetwork:
     """Return a network with random weights, in training mode.
 
@@ -87,7 +109,10 @@ def create_classifier(name: str, *, n_outputs: int, n_channels: int = 1) -> Clas
     plan = _ARCHITECTURES[name]
     with named():
         make: Callable[[int], nn.Module] = getattr(import_module(f"radlens.networks.{plan.module}"), plan.function)
-    return ClassifierNetwork(make(n_channels), _head(plan.width, n_outputs), dropout=plan.dropout)
+    if plan.shape is None:
+        return ClassifierNetwork(make(n_channels), _head(plan.width, n_outputs), dropout=plan.dropout)
+    places = (plan.shape[0] // plan.stride) * (plan.shape[1] // plan.stride)
+    return FlattenedNetwork(make(n_channels), _head(plan.width * places, n_outputs), dropout=plan.dropout)
 
 
 def _head(width: int, n_outputs: int) -> nn.Linear:

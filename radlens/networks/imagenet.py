@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from radlens.errors import InvalidInput
-from radlens.networks.classifiers import ClassifierNetwork
+from radlens.networks.classifiers import ClassifierNetwork, FlattenedNetwork
 from radlens.networks.mobilenet import MobileNet
 
 __all__ = ["load_imagenet"]
@@ -41,10 +41,11 @@ def load_imagenet(network: ClassifierNetwork, path: str | Path) -> None:
 
     Raises:
         InvalidInput: the file is missing or does not hold a state dict, its names or shapes are those of another
-            network, or the network is a MobileNet, which torchvision does not have.
+            network, or the network is a MobileNet or a ConvNet, which torchvision does not have.
     """
-    if isinstance(network.features, MobileNet):
-        raise InvalidInput("ImageNet weights must be those of a model of torchvision, which has none for MobileNet")
+    if isinstance(network, FlattenedNetwork) or isinstance(network.features, MobileNet):
+        name = "the ConvNet" if isinstance(network, FlattenedNetwork) else "MobileNet"
+        raise InvalidInput(f"ImageNet weights must be those of a model of torchvision, which has none for {name}")
     stored = {name: value for name, value in _read(Path(path)).items() if not name.endswith(_COUNTER)}
     own = {name: value for name, value in network.state_dict().items() if name.startswith("features.")}
     named = {_torchvision_name(name, own): name for name in own if not name.endswith(_COUNTER)}

@@ -19,7 +19,8 @@ from radlens.datasets import LABELS, Box, Case, ModelInput, Patch, Sample, draw_
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.families.classifier.recipes import Task
 from radlens.families.classifier.training_data import MASS, TASK_DATA
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
+from radlens.phantoms.fields import tight_box
 from radlens.phantoms.mammogram import USUAL_MASSES, Masses
 from radlens.pools import process_pool
 from radlens.studies.store import Arrays, Key, Store
@@ -53,6 +54,7 @@ _USED: dict[Task, tuple[str, ...]] = {
     "patches": LABELS,
     "mammograms": LABELS,
     "ultrasound": ("benign", "malignant"),
+    "nodules": ("benign", "malignant"),
 }
 
 Progress = Callable[[str, float, float], None]
@@ -138,7 +140,12 @@ class CaseSource:
     @property
     def title(self) -> str:
         """Description of the source for readers."""
-        what = {"patches": "mammographic patches", "mammograms": "mammograms", "ultrasound": "breast ultrasound images"}
+        what = {
+            "patches": "mammographic patches",
+            "mammograms": "mammograms",
+            "ultrasound": "breast ultrasound images",
+            "nodules": "CT patches of lung nodules",
+        }
         if self.data is None:
             return f"simulated {what[self.task]}"
         return f"{what[self.task]} of {self.data}" + (", test patients" if self.part == "test" else "")
@@ -268,6 +275,10 @@ def simulated_sample(source: CaseSource, category: str, seed: tuple[int, ...]) -
         image = ultrasound.sample(category, image_shape=source.input.shape, seed=seed)
         masses = [] if image.box is None else [(image.box, image.mask, image.malignant)]
         return _sample(image.pixels, masses, image.spacing_mm)
+    if source.task == "nodules":
+        axial = nodule.sample(category, image_shape=source.input.shape, seed=seed)
+        found = [(tight_box(axial.mask), axial.mask, axial.malignant)] if axial.mask.any() else []
+        return _sample(axial.pixels, found, axial.spacing_mm)
     options: dict[str, Any] = {"image_shape": source.input.shape, "seed": seed}
     options |= {"p_calcifications": source.p_calcifications, "masses": source.masses}
     if source.task == "mammograms":

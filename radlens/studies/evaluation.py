@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from radlens import explainers
 from radlens.errors import InvalidParameter
 from radlens.evaluation import Classification, Randomisation
 from radlens.explainers import Explainer, probabilities
-from radlens.families.classifier.recipes import lesion_options
+from radlens.families.classifier.recipes import Task, lesion_options
 from radlens.families.classifier.training_data import MASS
 from radlens.figures import (
     LIMITS_PATIENTS,
@@ -120,11 +120,10 @@ def source_of(
         InvalidParameter: the task is neither known nor given, or a value is invalid for `CaseSource`.
     """
     task = task or model.task
-    if task not in ("patches", "mammograms", "ultrasound"):
-        raise InvalidParameter(
-            f"task must be patches, mammograms or ultrasound, got {task}; the model does not state one"
-        )
-    classes = ("benign" if task == "ultrasound" or data == "cbis-ddsm-patches" else "normal", "malignant")
+    if task not in get_args(Task):
+        known = ", ".join(get_args(Task))
+        raise InvalidParameter(f"task must be one of {known}, got {task}; the model does not state one")
+    classes = ("benign" if task in ("ultrasound", "nodules") or data == "cbis-ddsm-patches" else "normal", "malignant")
     if model.classes[model.positive] == MASS:
         classes = ("healthy", "mass")
     return CaseSource(

@@ -30,6 +30,7 @@ LAYER = "features"
 NETWORK_TITLES = {
     "resnet50": "ResNet-50",
     "resnet18": "ResNet-18",
+    "convnet": "ConvNet",
     "mobilenet": "MobileNet",
     "mobilenet_v2": "MobileNetV2",
     "efficientnet_b0": "EfficientNet-B0",

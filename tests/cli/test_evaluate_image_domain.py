@@ -54,7 +54,8 @@ def test_both_sides_are_printed_and_written(run, tmp_path, domain):
         (
             True,
             {},
-            "--domain needs images that radlens simulates, of task ultrasound, mammograms, patches; got no task",
+            "--domain needs images that radlens simulates, of task ultrasound, mammograms, patches, nodules; got "
+            "no task",
         ),
     ],
 )

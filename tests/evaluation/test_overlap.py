@@ -62,7 +62,7 @@ def test_design_matrix_has_a_column_for_each_level_and_measure():
 @pytest.mark.parametrize(
     ("simulator", "n", "message"),
     [
-        ("chest", 100, r"simulator must be one of ultrasound, mammogram, got 'chest'"),
+        ("chest", 100, r"simulator must be one of ultrasound, mammogram, nodule, got 'chest'"),
         ("mammogram", 10, r"number of lesions must be at least 20, got 10"),
     ],
 )

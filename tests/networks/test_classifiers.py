@@ -11,7 +11,7 @@ from torch import nn
 from torchvision_models import MODELS
 
 from radlens.errors import InvalidInput, InvalidParameter
-from radlens.networks import CLASSIFIERS, MobileNet, create_classifier, load_imagenet
+from radlens.networks import CLASSIFIERS, FIXED_SHAPES, MobileNet, create_classifier, load_imagenet
 
 PARAMETERS = {
     "mobilenet": 4_231_976,
@@ -19,8 +19,12 @@ PARAMETERS = {
     "resnet50": 25_557_032,
     "mobilenet_v2": 3_504_872,
     "efficientnet_b0": 5_288_548,
+    "convnet": 3 * 32 * 9 + 32 * 64 * 9 + 64 * 128 * 9 + 128 * 256 * 9 + 2 * (32 + 64 + 128 + 256) + 16_385 * 1000,
 }
-"""As torchvision publishes them for 3 channels and 1000 classes; of MobileNet, Howard et al. 2017 state 4.2 million."""
+"""As torchvision publishes them for 3 channels and 1000 classes; of MobileNet, Howard et al. 2017 state 4.2 million.
+Those of the ConvNet follow from the kernels of Katzmann et al. 2021 and its flattened maps of 256x8x8."""
+
+POOLED = [name for name in CLASSIFIERS if name not in FIXED_SHAPES]
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +38,17 @@ def _new(name, n_outputs=2, **options):
     return create_classifier(name, n_outputs=n_outputs, **options).eval()
 
 
+def _fitting(name, images):
+    """Return images of the only size of a network, where it has one."""
+    shape = FIXED_SHAPES.get(name)
+    return images if shape is None else nn.functional.interpolate(images, size=shape)
+
+
 _network = cache(_new)
 """Networks that no test changes."""
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", POOLED)
 def test_logits_are_a_dense_layer_over_pooled_feature_maps(name, images):
     """Logits (b, n) are the head applied to the mean of the last feature maps, which are 32 times smaller."""
     network = _network(name)
@@ -47,6 +57,24 @@ def test_logits_are_a_dense_layer_over_pooled_feature_maps(name, images):
         expected = maps.flatten(2).mean(2) @ network.head.weight.T + network.head.bias
         assert maps.shape == (2, network.head.in_features, 2, 1)
         torch.testing.assert_close(network(images), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_convnet_is_that_of_the_paper():
+    """Katzmann et al. 2021, 3.2: 3x3 convolutions of stride 1, 2, 2, 2, written out, then flattened maps."""
+    network = _network("convnet")
+    maps = images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for block, stride in zip(network.features, (1, 2, 2, 2), strict=True):
+            weight, norm = block[0].weight, block[1]
+            rows = nn.functional.unfold(maps, 3, padding=1, stride=stride)
+            side = maps.shape[2] // stride
+            maps = (weight.flatten(1) @ rows).unflatten(2, (side, side))
+            maps = (maps - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + norm.eps).sqrt()
+            maps = (maps * norm.weight[:, None, None] + norm.bias[:, None, None]).clamp(min=0)
+        assert [block[0].out_channels for block in network.features] == [32, 64, 128, 256]
+        assert maps.shape == (2, 256, 8, 8)
+        expected = maps.reshape(2, -1) @ network.head.weight.T + network.head.bias
+        torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -61,6 +89,7 @@ def test_sizes_are_those_published(name):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_no_activation_is_used_twice(name, images):
     """Each activation module is called once in a forward pass."""
+    images = _fitting(name, images)
     network, calls, hooks = _network(name), [], []
     kinds = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Sigmoid)
     for part in network.modules():
@@ -106,7 +135,7 @@ def test_the_efficientnet_computes_what_that_of_monai_does(images):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_captum_explains_each_network(name, images):
     """DeepLIFT, guided backpropagation and Grad-CAM of Captum run; DeepLIFT sums to the change of the logit."""
-    network, images = _network(name), images.clone().requires_grad_()
+    network, images = _network(name), _fitting(name, images).clone().requires_grad_()
     maps = captum.attr.DeepLift(network).attribute(images, torch.zeros_like(images), target=1)
     if name.startswith("resnet"):
         gain = (network(images) - network(torch.zeros_like(images)))[:, 1]
@@ -114,7 +143,7 @@ def test_captum_explains_each_network(name, images):
     if name != "efficientnet_b0":
         assert captum.attr.GuidedBackprop(network).attribute(images, target=1).shape == images.shape
     cam = captum.attr.LayerGradCam(network, network.features).attribute(images, target=1)
-    assert cam.shape == (2, 1, 2, 1)
+    assert cam.shape == ((2, 1, 8, 8) if name in FIXED_SHAPES else (2, 1, 2, 1))
 
 
 @pytest.mark.parametrize("width", [1.0, 0.75, 0.5, 0.25])
@@ -181,6 +210,8 @@ def test_imagenet_weights_make_the_published_model(name, tmp_path):
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
     """Missing and unknown names are counted and named, wrong shapes told, other files refused."""
+    with pytest.raises(InvalidInput, match="has none for the ConvNet"):
+        load_imagenet(_new("convnet"), tmp_path / "any.pth")
     with pytest.raises(InvalidInput, match="has none for MobileNet"):
         load_imagenet(_network("mobilenet"), tmp_path / "weights.pth")
     network, file = _new("resnet18"), tmp_path / "weights.pth"

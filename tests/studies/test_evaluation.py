@@ -196,5 +196,7 @@ def test_refusals_name_what_works(model: StudyModel, as_bundle: StudyModel, tmp_
     """A method that the model does not allow, and a model that does not tell its task."""
     with pytest.raises(InvalidParameter, match=r"methods must be among cam, .*, got omig: it is unknown or"):
         evaluate(model, source_of(model, n_simulated=2), tmp_path, replace(QUICK, methods=("omig",)))
-    with pytest.raises(InvalidParameter, match="task must be patches, mammograms or ultrasound, got None"):
+    with pytest.raises(
+        InvalidParameter, match="task must be one of patches, mammograms, ultrasound, nodules, got None"
+    ):
         source_of(as_bundle, n_simulated=2)

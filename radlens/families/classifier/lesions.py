@@ -17,7 +17,7 @@ from radlens.evaluation.checks import integer
 from radlens.evaluation.lesion_removal import removal_record, without_piece
 from radlens.families.classifier.recipes import Task, lesion_options
 from radlens.families.classifier.training_data import part_seed
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
 
 __all__ = ["CAUSAL", "LESIONS", "N_IMAGES", "LesionPair", "lesion_pair", "lesion_record", "unseen_pair"]
 
@@ -56,7 +56,7 @@ def lesion_record(
     Args:
         probabilities: function from images ``(b, c, h, w)`` to the probability of each class, ``(b, classes)``.
         positive: index of the class ``category``.
-        task: "ultrasound", "patches" or "mammograms".
+        task: "ultrasound", "patches", "mammograms" or "nodules".
         model_input: preprocessing of the model.
         n: number of images, at least 2.
         category: class of the simulated images with a lesion.
@@ -117,8 +117,8 @@ class LesionPair:
             if that has no lesion. Each is scaled by itself, as if it came from a detector, so that with the scaling
             "standardise" pixels far from the lesion differ a little too.
         masks: ``(h, w)`` bool, one for each lesion.
-        organ: ``(h, w)`` bool, the breast.
-        positive: whether the image is of the class with lesions.
+        organ: ``(h, w)`` bool, the breast or the lung.
+        positive: whether the image has lesions.
         seed: seed of the image.
     """
 
@@ -169,7 +169,7 @@ def lesion_pair(
     The image without lesions is cropped as the image is, so that both have the same pixels of the organ.
 
     Args:
-        task: "ultrasound", "patches" or "mammograms".
+        task: "ultrasound", "patches", "mammograms" or "nodules".
         model_input: preprocessing of the network.
         category: class of the image.
         seed: seed of the image; with the seed of a training image it is that image.
@@ -217,6 +217,9 @@ def _drawn(
     if task == "ultrasound":
         scan = ultrasound.sample(category, image_shape=shape, removed=removed, seed=seed)
         return _Drawn(scan.pixels, [scan.mask] if scan.mask.any() else [], np.ones(shape, bool))
+    if task == "nodules":
+        axial = nodule.sample(category, image_shape=shape, removed=removed, seed=seed)
+        return _Drawn(axial.pixels, [axial.mask] if axial.mask.any() else [], axial.lung)
     how: dict[str, Any] = {**lesions, "image_shape": shape, "removed": removed, "seed": seed}
     if task == "patches":
         patch = mammogram.sample_patch(category, spacing_mm=mammogram.PATCH_SPACING_MM, **how)

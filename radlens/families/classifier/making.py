@@ -26,7 +26,8 @@ from radlens.families.classifier.export import ExportReport, export_black_box, e
 from radlens.families.classifier.lesions import CAUSAL, lesion_record
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
-from radlens.families.classifier.recipes import lesion_options
+from radlens.families.classifier.recipes import Task, lesion_options
+from radlens.families.classifier.training_data import simulate_image
 from radlens.graphs import asks
 from radlens.graphs.black_box import onnx_of_module
 from radlens.graphs.classifier import classifier_graphs
@@ -35,7 +36,6 @@ from radlens.graphs.logits import logits_of_file, logits_of_module
 from radlens.graphs.onnx_file import OnnxFile
 from radlens.graphs.onnx_module import OnnxModule
 from radlens.graphs.tracing import evaluating_copy
-from radlens.phantoms import mammogram, ultrasound
 
 if TYPE_CHECKING:
     from radlens.families.classifier.training import TrainedClassifier
@@ -335,7 +335,7 @@ def bundle_run(
         version=version,
         classes=trained.classes,
         model_input=trained.model_input,
-        examples=_drawn(trained.classes, trained.model_input),
+        examples=_drawn(record["preset"]["task"], trained.classes, trained.model_input),
         companions={kind: each.network for kind, each in beside.items()},
         origins={kind: each.origin for kind, each in beside.items()},
         training=record,
@@ -403,13 +403,9 @@ def _domain(run: Path, trained: "TrainedClassifier", on_progress: Progress | Non
     )
 
 
-def _drawn(classes: Sequence[str], model_input: ModelInput) -> np.ndarray:
+def _drawn(task: Task, classes: Sequence[str], model_input: ModelInput) -> np.ndarray:
     """Return a preprocessed simulated image of each class."""
-    if "benign" in classes:
-        draw: Callable[..., Any] = ultrasound.sample
-    else:
-        draw = mammogram.sample if model_input.framing == "breast" else mammogram.sample_patch
-    images = (draw(name, seed=(_EXAMPLE_SEED, k)).pixels for k, name in enumerate(classes))
+    images = (simulate_image(task, model_input, name, (_EXAMPLE_SEED, k)) for k, name in enumerate(classes))
     return np.stack([model_input.prepare(pixels).pixels for pixels in images])
 
 

@@ -107,7 +107,7 @@ def _within(
 
 
 def _assessed(prepared: Prepared, domain: ImageDomain | None) -> Assessment:
-    if not prepared.pixels.any():
+    if prepared.is_even:
         return Assessment(False, ("all pixels have one value; there is nothing to see",))
     return Assessment(True) if domain is None else domain.assess(prepared.pixels)
 

@@ -33,6 +33,9 @@ __all__ = ["GOOD_AUC", "TrainedClassifier", "load_classifier_run", "train_classi
 GOOD_AUC = 0.9
 """Area under the ROC curve below which the record states a probable reason."""
 
+_OVERLAPPING = {"ultrasound": ("masses", "ultrasound", "0.90"), "nodules": ("nodules", "nodule", "0.91")}
+"""Lesions and simulator of the tasks whose classes overlap, and the AUC of all true features."""
+
 _HISTORY = "history"
 _N_BOOTSTRAP = 1000
 Progress = Callable[[str, float, float], None]
@@ -202,10 +205,11 @@ def _note(record: dict[str, Any]) -> str:
         reason = f"{losses}, so it knows its {n} images by heart and needs more of them"
     else:
         reason = f"after {len(epochs)} epochs of {n} images {losses}, so it needs more steps or an easier task"
-    if record["preset"]["task"] == "ultrasound" and record["data"] is None:
+    if record["preset"]["task"] in _OVERLAPPING and record["data"] is None:
+        lesions, simulator, ceiling = _OVERLAPPING[record["preset"]["task"]]
         reason += (
-            "; benign and malignant masses overlap in the simulator, where a regression on all true features reaches "
-            "0.90 (radlens overlap ultrasound)"
+            f"; benign and malignant {lesions} overlap in the simulator, where a regression on all true features "
+            f"reaches {ceiling} (radlens overlap {simulator})"
         )
     return f"the test AUC is {auc:.3f}, below {GOOD_AUC}: {reason}"
 

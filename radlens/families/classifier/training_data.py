@@ -15,7 +15,7 @@ import numpy as np
 from radlens.datasets import Case, ModelInput, draw_patches, open_dataset, split_patients
 from radlens.errors import InvalidInput, InvalidParameter, TrainingError
 from radlens.families.classifier.recipes import ClassifierPreset, Task, lesion_options
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
 from radlens.phantoms.fields import pair
 from radlens.pools import mapped
 
@@ -46,6 +46,7 @@ TASK_DATA: dict[Task, tuple[str, ...]] = {
     "patches": ("cbis-ddsm", "cbis-ddsm-patches", "omi-db"),
     "mammograms": ("cbis-ddsm", "omi-db", "rsna-2022"),
     "ultrasound": ("busi", "oasbud"),
+    "nodules": ("lidc-idri",),
 }
 """Data sets that fit each task; patches need boxes around lesions."""
 
@@ -56,6 +57,7 @@ _NEGATIVE: dict[Task, tuple[str, ...]] = {
     "patches": ("normal",),
     "mammograms": ("normal", "benign", "non-malignant"),
     "ultrasound": ("benign",),
+    "nodules": ("benign",),
 }
 _DTYPE = np.dtype(np.float16)
 
@@ -232,6 +234,8 @@ def simulate_image(
     shape = tuple(round(size * scale) for size in network.shape)
     if task == "ultrasound":
         return ultrasound.sample(category, image_shape=shape, seed=seed).pixels
+    if task == "nodules":
+        return nodule.sample(category, image_shape=shape, seed=seed).pixels
     options: dict[str, Any] = {"image_shape": shape, **(lesions or {}), "seed": seed}
     if task == "mammograms":
         return mammogram.sample(category, **options).pixels

@@ -181,6 +181,7 @@ class _Run:
     ) -> None:
         self.network = channels_last(network).to(device)
         self.member, self.preset, self.sets, self.device, self.report = member, preset, sets, device, report
+        self._class_weight = _class_weight(preset, sets)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
         self._start_phase()
@@ -283,7 +284,7 @@ class _Run:
             yield images.contiguous(memory_format=torch.channels_last), labels
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return classification_loss(logits, labels, loss=self.preset.loss, class_weight=self.preset.class_weight)
+        return classification_loss(logits, labels, loss=self.preset.loss, class_weight=self._class_weight)
 
     def _validate(self) -> dict[str, float]:
         """Return loss and AUC of the validation images; keep the weights if the loss is the lowest so far."""
@@ -319,6 +320,13 @@ class _Run:
 
     def _on_device(self, images: np.ndarray) -> Tensor:
         return _tensor(images, self.device)
+
+
+def _class_weight(preset: ClassifierPreset, sets: dict[str, ImageSet]) -> float:
+    if preset.class_weight is not None:
+        return preset.class_weight
+    n_positive = int(sets["training"].labels.sum())
+    return (len(sets["training"]) - n_positive) / n_positive
 
 
 def _tensor(images: np.ndarray, device: str) -> Tensor:

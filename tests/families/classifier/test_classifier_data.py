@@ -4,14 +4,15 @@ from functools import partial
 
 import numpy as np
 import pytest
+from dataset_files import LIDC_SERIES, lidc_nodule, lidc_series, lidc_square, lidc_xml
 from PIL import Image
 from tiny_classifier import tiny
 
-from radlens.datasets import Case, Dataset, ModelInput, Sample, draw_patches, open_busi
+from radlens.datasets import Case, Dataset, ModelInput, Sample, draw_patches, open_busi, open_lidc_idri
 from radlens.errors import InvalidParameter, TrainingError
 from radlens.families.classifier import training_data as data
 from radlens.families.classifier.recipes import WarmUp
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
 
 
 def arguments(job):
@@ -29,11 +30,20 @@ def test_simulated_parts_share_no_seed():
 
 
 @pytest.mark.parametrize(
-    "task", ["ultrasound-resnet", "patch-resnet50", "mammogram-efficientnet-b0", "mammogram-mobilenet"]
+    "task",
+    ["ultrasound-resnet", "patch-resnet50", "mammogram-efficientnet-b0", "mammogram-mobilenet", "nodule-resnet18"],
 )
 def test_simulated_images_are_what_the_simulator_draws(tmp_path, task):
     """Each image is the simulator's of its seed and class, prepared; half precision keeps three digits."""
-    shape = (224, 224) if task == "patch-resnet50" else (64, 48) if "mammogram" in task else (128, 128)
+    shape = (
+        (224, 224)
+        if task == "patch-resnet50"
+        else (64, 64)
+        if "nodule" in task
+        else (64, 48)
+        if "mammogram" in task
+        else (128, 128)
+    )
     network = replace(tiny(task).input, shape=shape)
     preset = tiny(task, n_training=2, n_validation=2, n_test=2, input=network, p_calcifications=0.5)
     sets = data.build_sets(tmp_path, preset, n_workers=1)
@@ -41,9 +51,11 @@ def test_simulated_images_are_what_the_simulator_draws(tmp_path, task):
         found = sets[part]
         assert found.labels.tolist() == [0, 1]
         for i, category in enumerate(preset.classes):
-            options = {"image_shape": shape, "seed": (1, number, i)}
+            options = {"image_shape": shape, "seed": (preset.seed, number, i)}
             if preset.task == "ultrasound":
                 drawn = ultrasound.sample(category, **options)
+            elif preset.task == "nodules":
+                drawn = nodule.sample(category, **options)
             elif preset.task == "patches":
                 drawn = mammogram.sample_patch(category, p_calcifications=0.5, **options)
             else:
@@ -208,3 +220,33 @@ def test_data_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "open_dataset", lambda name, root: Dataset(name, benign))
     with pytest.raises(TrainingError, match="training images must be of both classes, got 2 images of 1"):
         data.build_sets(tmp_path, tiny(), data="busi", root=tmp_path, n_workers=1)
+
+
+def test_nodules_of_lidc_idri_are_read_as_the_network_gets_them(tmp_path):
+    """Patches in Hounsfield units over the range of the network, patients apart, and both classes in each part."""
+    patients = 12
+    for k in range(patients):
+        series = f"{LIDC_SERIES}.{k}"
+        folder = lidc_series(tmp_path / "data", patient=f"LIDC-IDRI-{k:04d}", series=series, seed=k)
+        nodules = [
+            [lidc_nodule(rating, {2: lidc_square(row, 60, 6)}, series=series) for row, rating in ((40, 1), (80, 5))]
+        ] * 4
+        lidc_xml(folder / "069.xml", nodules, series=series)
+    preset = tiny(
+        "nodule-convnet", network="convnet", input=ModelInput((64, 64), scaling="fixed", mean=(-1000,), std=(1400,))
+    )
+    sets = data.build_sets(tmp_path / "run", preset, data="lidc-idri", root=tmp_path / "data", n_workers=1)
+    assert sum(len(found) for found in sets.values()) == 2 * patients
+    for found in sets.values():
+        assert sorted(set(found.labels.tolist())) == [0, 1]
+        assert len(found) % 2 == 0
+    cases = {case.image_id: case for case in open_lidc_idri(tmp_path / "data")}
+    read = [(case.load().pixels + 1000) / 1400 for case in cases.values()]
+    for image in sets["test"].images:
+        assert min(float(np.abs(image[0] - each).max()) for each in read) < 1e-3
+
+
+def test_a_data_set_of_breasts_does_not_fit_nodules(tmp_path):
+    """The data sets that do are named."""
+    with pytest.raises(InvalidParameter, match="data for nodules must be one of lidc-idri, got busi"):
+        data.build_sets(tmp_path, tiny("nodule-resnet18"), data="busi", root=tmp_path)

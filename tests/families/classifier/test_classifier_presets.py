@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from radlens.datasets import ModelInput
@@ -64,10 +65,24 @@ def test_the_preset_for_masses_holds_the_numbers_of_the_paper():
     assert (masses.n_training + masses.n_validation, masses.n_test) == (1231 + 2000, 334 + 778)
 
 
-def test_the_second_classifier_of_masses_is_independent_of_the_first():
+def test_the_preset_for_nodules_holds_the_numbers_of_the_paper():
+    """Katzmann et al. 2021, section 3: ConvNet, two outputs, weighted cross entropy, 537 and 235 patches of 64x64."""
+    nodules = CLASSIFIER_PRESETS["nodule-convnet"]["paper"]
+    assert (nodules.network, nodules.classes, nodules.n_outputs) == ("convnet", ("benign", "malignant"), 2)
+    assert (nodules.input.shape, nodules.loss, nodules.class_weight) == ((64, 64), "cross-entropy", None)
+    assert (nodules.n_training + nodules.n_validation, nodules.n_test) == (537, 235)
+    # The ConvNet learns so few images by heart.
+    assert nodules.stop_after is not None
+    # The network sees -1000 to 400 HU as 0 to 1.
+    ends = nodules.input.prepare(np.linspace(-1000, 400, 64 * 64).reshape(64, 64)).pixels
+    assert (ends.min(), ends.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("names", [("mammogram-mobilenet", SECOND), ("nodule-convnet", "nodule-resnet18")])
+def test_the_second_classifier_is_independent_of_the_first(names):
     """The same images to classify, with another network, other training images and other initial weights."""
     for variant in ("demo", "paper"):
-        first, second = (CLASSIFIER_PRESETS[model][variant] for model in ("mammogram-mobilenet", SECOND))
+        first, second = (CLASSIFIER_PRESETS[model][variant] for model in names)
         assert first.network != second.network
         assert first.seed != second.seed
         for name in ("task", "input", "classes", "n_outputs", "masses", "p_calcifications"):
@@ -94,7 +109,7 @@ def test_lesions_of_a_record_are_those_of_its_recipe():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "lungs"}, "task must be one of patches, mammograms, ultrasound, got 'lungs'"),
+        ({"task": "lungs"}, "task must be one of patches, mammograms, ultrasound, nodules, got 'lungs'"),
         ({"network": "alexnet"}, "network must be one of resnet50, .* got 'alexnet'"),
         ({"loss": "hinge"}, "loss must be one of cross-entropy, focal, got 'hinge'"),
         ({"schedule": "none"}, "schedule must be one of plateau, warm-restarts, one-cycle, got 'none'"),
@@ -104,6 +119,7 @@ def test_lesions_of_a_record_are_those_of_its_recipe():
         ({"zoom": 1.0}, r"zoom must be at least 0 and below 1, got 1\.0"),
         ({"n_members": 0}, "n_members must be at least 1, got 0"),
         ({"class_weight": 0.0}, r"class_weight must be above 0, got 0\.0"),
+        ({"network": "convnet"}, r"input of convnet must have shape \(64, 64\), got \(224, 224\)"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0, got nan"),
     ],
 )

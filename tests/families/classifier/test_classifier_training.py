@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import map_coordinates
 from tiny_classifier import small_network, tiny
 
@@ -221,6 +222,17 @@ def test_mirroring_and_turning_move_pixels_as_they_say():
     places = [sin * x + cos * y + 4, cos * x - sin * y + 7]
     for image, found in zip(images[:, 0].numpy(), turned[:, 0].numpy(), strict=True):
         np.testing.assert_allclose(found, map_coordinates(image, places, order=1, mode="reflect"), atol=1e-5)
+
+
+def test_without_a_class_weight_both_classes_weigh_the_same():
+    """The loss of all training images is the mean of the mean losses of the two classes."""
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1])
+    logits = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
+    sets = {"training": classifier_data.ImageSet(np.zeros((7, 1, 8, 8), np.float16), labels.numpy())}
+    weight = classifier_loop._class_weight(tiny("nodule-resnet18"), sets)
+    found = classifier_loop.classification_loss(logits, labels, loss="cross-entropy", class_weight=weight)
+    means = [F.cross_entropy(logits[labels == k], labels[labels == k]) for k in (0, 1)]
+    torch.testing.assert_close(found, (means[0] + means[1]) / 2)
 
 
 @pytest.mark.parametrize("size", [0.8, 1.25])

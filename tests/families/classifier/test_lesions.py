@@ -13,12 +13,13 @@ from radlens.errors import InvalidParameter
 from radlens.families.classifier.lesions import lesion_pair, lesion_record, unseen_pair
 from radlens.families.classifier.tables import causal_tables
 from radlens.families.classifier.training_data import build_sets
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
 
 INPUTS = {
     "ultrasound": ModelInput((112, 112), scaling="fixed", mean=(80.0,), std=(50.0,)),
     "patches": ModelInput((224, 224), scaling="fixed", mean=(1500.0,), std=(900.0,)),
     "mammograms": ModelInput((256, 128), scaling="fixed", mean=(1500.0,), std=(900.0,)),
+    "nodules": ModelInput((64, 64), scaling="fixed", mean=(-1000.0,), std=(1400.0,)),
 }
 
 
@@ -40,6 +41,30 @@ def test_a_classifier_that_sees_the_lesion_loses_its_score():
     assert found["control"]["n_lowered"] < 7
     assert abs(found["control"]["fall"]) < 0.3
     assert found["p"] < 0.05
+
+
+def test_a_classifier_that_sees_the_nodule_loses_its_score():
+    """The mean of the middle falls in every patch without its nodule; that of replaced lung stays."""
+    found = lesion_record(
+        lambda images: _probabilities(10 * images[:, :, 28:36, 28:36].mean(dim=(1, 2, 3))),
+        *(1, "nodules", INPUTS["nodules"]),
+        n=12,
+    )
+    assert found["lesion"]["n_lowered"] == 12
+    assert found["lesion"]["fall"] > 10 * abs(found["control"]["fall"])
+    assert found["p"] < 0.01
+
+
+def test_a_pair_of_nodules_is_the_patch_with_and_without_it():
+    """In the units of the network, and the lung is the organ of which other pieces are removed."""
+    for category, number in (("benign", 0), ("malignant", 1)):
+        pair = lesion_pair("nodules", INPUTS["nodules"], category, (3, number))
+        with_it, without = (nodule.sample(category, removed=flag, seed=(3, number)) for flag in (False, True))
+        np.testing.assert_allclose(pair.image[0], (with_it.pixels + 1000) / 1400, atol=1e-6)
+        np.testing.assert_allclose(pair.healthy[0], (without.pixels + 1000) / 1400, atol=1e-6)
+        np.testing.assert_array_equal(pair.lesion_mask, with_it.mask)
+        np.testing.assert_array_equal(pair.organ, with_it.lung)
+        assert pair.positive
 
 
 @pytest.mark.parametrize("task", INPUTS)
@@ -89,7 +114,7 @@ def test_a_removed_lesion_leaves_the_rest_of_the_image(sample):
 @pytest.mark.parametrize(
     ("task", "n", "message"),
     [
-        ("chest", 4, "task must be patches, mammograms, ultrasound"),
+        ("chest", 4, "task must be patches, mammograms, ultrasound, nodules"),
         ("patches", 1, "number of images must be at least 2"),
     ],
 )
@@ -174,7 +199,7 @@ def test_the_record_names_the_class():
         ({"data": "omi-db", "preset": {}}, 0, "the run must have simulated images, got omi-db"),
         ({}, 0, "the run must have simulated images, got no recipe"),
         (_record(), -1, "number must be at least 0, got -1"),
-        (_record(task="chest"), 0, "task must be patches, mammograms, ultrasound"),
+        (_record(task="chest"), 0, "task must be patches, mammograms, ultrasound, nodules"),
     ],
 )
 def test_pairs_that_cannot_be_simulated_are_refused(record, number, message):
