@@ -91,9 +91,7 @@ class Generator(nn.Module):
             raise InvalidParameter(f"the standard deviation of the images must be above 0, got {moments[1]}")
         counts = kernels(width)
         self.n_channels, self.width, self.form = n_channels, width, form
-        self.down = nn.ModuleList(
-            convolutions(a, b, form) for a, b in zip((n_channels, *counts), counts, strict=False)
-        )
+        self.down = nn.ModuleList(convolutions(a, b, form) for a, b in zip((n_channels, *counts), counts, strict=False))
         passed = 1 if form == "paper" else 2
         self.up = nn.ModuleList(
             convolutions(counts[k] + passed * counts[k], counts[k], form) for k in reversed(range(DEPTH))
