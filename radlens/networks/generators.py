@@ -20,8 +20,8 @@ DEPTH = 3
 
 _GRID = 2**DEPTH
 
-LEAST_SIDE = 2 * _GRID
-"""Shortest side of images: the lowest stage reflects its border, which needs two pixels."""
+LEAST_SIDE = _GRID + 1
+"""Shortest side of images: the lowest stage reflects its border, which needs two pixels after padding."""
 
 N_CONVOLUTIONS = 3
 """Convolutions of a stage (section 3.2)."""
@@ -112,7 +112,7 @@ class Generator(nn.Module):
         """Return images ``(b, c, h, w)`` like those given.
 
         Raises:
-            InvalidInput: A side is shorter than 16 pixels.
+            InvalidInput: A side is shorter than 9 pixels.
         """
         height, width = images.shape[2:]
         if min(height, width) < LEAST_SIDE:

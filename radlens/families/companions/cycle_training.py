@@ -306,7 +306,7 @@ class _Training:
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the training was stopped at step {self.done}: divergence: the losses must be finite, got "
-                f"{', '.join(f'{name} {float(terms[name]):g}' for name in LOSSES)}; a lower learning rate may help"
+                f"{', '.join(f'{name} {terms[name].item():g}' for name in LOSSES)}; a lower learning rate may help"
             )
         self.generators_optimizer.zero_grad()
         loss.backward()
@@ -427,13 +427,13 @@ def _alarm(entry: Mapping[str, Any]) -> str | None:
     change = max(entry["change_plus"], entry["change_minus"])
     if not all(math.isfinite(value) for value in entry.values() if isinstance(value, float)):
         return "divergence: a measured value is not finite"
-    if entry["gradient"] < _LEAST_GRADIENT:
-        return "collapse: the generators get no gradient any more"
     if change > _MOST_CHANGE:
         return (
             f"collapse: the generators change images by {change:.2f} of their range on average, at most {_MOST_CHANGE} "
             f"is expected; with a cycle error of {entry['cycle']:.3f} they may undo each other's change of everything"
         )
+    if entry["gradient"] < _LEAST_GRADIENT:
+        return "collapse: the generators get no gradient any more"
     if entry["outside"] > _MOST_OUTSIDE:
         return (
             f"values out of range: {entry['outside']:.0%} of the generated pixels are outside the range of the images, "
