@@ -191,7 +191,8 @@ def _show(record: Mapping[str, Any]) -> None:
     columns = ["image", f"mean probability of {second}", "paired t-test with x", "mean absolute change"]
     table(columns, rows, title=f"{first} to {second}: {found['n']} images that the generators have not seen")
     note(
-        f"error of the cycle {found['cycle_error']:.4f}; R follows the image with a correlation of {found['follows_shift']:.2f}"
+        f"error of the cycle {found['cycle_error']:.4f}; R follows the image with a correlation of "
+        f"{found['follows_shift']:.2f}"
     )
     if record["note"]:
         warn([record["note"]])

@@ -11,9 +11,9 @@ from radlens.errors import InvalidInput, InvalidParameter
 __all__ = ["Form", "Generator", "GeneratorPair", "convolutions", "kernels"]
 
 Form = Literal["paper", "recommended"]
-"""``"paper"``: rectifiers, zero padding, learned up-convolutions (Ronneberger et al. 2015) and a sigmoid at the end; the
-paper prints depth and kernels and leaves these open. ``"recommended"``: the network adds a change to its input, and has
-leaky rectifiers, nearest-neighbour upsampling and reflected borders. No form has normalisation layers."""
+"""``"paper"``: rectifiers, zero padding, learned up-convolutions (Ronneberger et al. 2015) and a sigmoid at the end;
+the paper prints depth and kernels and leaves those open. ``"recommended"``: the network adds a change to its input, and
+has leaky rectifiers, nearest-neighbour upsampling and reflected borders. No form has normalisation layers."""
 
 DEPTH = 3
 """Number of times that the images are halved (section 3.2)."""

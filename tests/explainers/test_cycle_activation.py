@@ -142,9 +142,7 @@ def test_the_compiled_questions_equal_the_networks(n_outputs):
     """Both generators in one graph, and the ways back in another; any batch, float64."""
     generators, classifier = pair().double(), make_network(3, n_outputs).double()
     images = torch.randn(3, 1, *SHAPE).double()
-    graphs = classifier_graphs(
-        classifier, images[:2], n_outputs=n_outputs, companions={"generators": generators}
-    )
+    graphs = classifier_graphs(classifier, images[:2], n_outputs=n_outputs, companions={"generators": generators})
     plus, minus = graphs["generated"](images)
     torch.testing.assert_close(plus, generators.plus(images))
     torch.testing.assert_close(minus, generators.minus(images))

@@ -121,7 +121,7 @@ def test_unknown_names_are_refused():
     """Unknown methods and parameters are named, with what is known."""
     with pytest.raises(
         InvalidParameter,
-        match=r"one of cam, counterfactual, counterfactual_fast, cycle_activation, deep_lift, .*, smooth_grad, got 'lrp'",
+        match=r"one of cam, counterfactual, counterfactual_fast, cycle_activation, .*, smooth_grad, got 'lrp'",
     ):
         explainers.get("lrp")
     with pytest.raises(InvalidParameter, match="n_steps, path_length, zscore; got speed"):

@@ -17,7 +17,7 @@ from radlens import explainers
 from radlens.bundles.torchscript import save_traced
 from radlens.datasets.model_input import ModelInput
 from radlens.engines.golden import relative_error
-from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
+from radlens.errors import BundleError, InvalidInput, InvalidParameter, RadlensError, UnsupportedOperation
 from radlens.evaluation import model_randomisations
 from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier

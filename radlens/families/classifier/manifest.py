@@ -37,8 +37,8 @@ class ClassifierManifest(BundleManifest):
             give the logits before it.
         defaults: defaults of parameters that differ from those of the methods, by method.
         companions: name, version and bundle hash of each companion network, by its kind.
-        network_hash: hash of the weights, see `radlens.families.classifier.fingerprint`; empty for a network that radlens
-            cannot differentiate, and in older bundles.
+        network_hash: hash of the weights, see `radlens.families.classifier.fingerprint`; empty for a network that
+            radlens cannot differentiate, and in older bundles.
         task: `radlens.wire.CLASSIFICATION`.
     """
 

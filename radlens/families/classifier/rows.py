@@ -113,7 +113,8 @@ def _within(
 
 
 def _assessed(prepared: Prepared, domain: ImageDomain | None) -> Assessment:
-    if not prepared.pixels.any():
+    # With a fixed scaling a uniform image is not 0.
+    if (prepared.pixels == prepared.pixels[:, :1, :1]).all():
         return Assessment(False, ("all pixels have one value; there is nothing to see",))
     return Assessment(True) if domain is None else domain.assess(prepared.pixels)
 

@@ -124,8 +124,8 @@ CYCLE_PRESETS: Mapping[str, CycleRecipe] = {
 
 ``paper`` has the printed losses with all weights 1, DSSIM as printed, and the paper's kernels. Optimiser, learning
 rates and batch are those of CycleGAN (Zhu et al. 2017) and ours, since the paper states none. **It gave no usable pair
-in a trial**: DSSIM alone hardly sees a change of brightness, so generators may drift to G+ = x + 1 and G- = x - 1, or to
-a mark in a corner. ``recommended`` differs in the form of the networks, in squared constants of DSSIM, in an absolute
-difference in the similarity, and in that the classifier sees the images shifted, turned and with noise. ``demo`` has
-narrower kernels and fewer steps: about 15 minutes of one core for images of 64x64.
+in a trial**: DSSIM alone hardly sees a change of brightness, so generators may drift to G+ = x + 1 and G- = x - 1, or
+to a mark in a corner. ``recommended`` differs in the form and the width of the networks, in squared constants of DSSIM,
+in an absolute difference in the similarity, and in that the classifier sees the images shifted, turned and with noise.
+``demo`` has narrower kernels and fewer steps: about 15 minutes of one core for images of 64x64.
 """

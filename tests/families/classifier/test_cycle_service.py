@@ -2,13 +2,15 @@
 
 import io
 import json
+from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 import torch
-from made_once import made
 from PIL import Image
 from small_classifier import make_network
+from small_generators import CLASSES, INPUT, SHAPE, bundled, cycle_bundle, generators, pixels, write_run
 from torch import nn
 
 from radlens.client import Client
@@ -17,70 +19,21 @@ from radlens.errors import InvalidParameter, TrainingError, UnsupportedMethod
 from radlens.families import family_of, load, open_service
 from radlens.families.classifier.cycling import of_bundle
 from radlens.families.classifier.fingerprint import network_hash
-from radlens.families.classifier.making import bundle_classifier
-from radlens.families.companions import load_companions, trained_for
-from radlens.families.companions.generators import TASK, WEIGHTS
 from radlens.images import read, to_npy
 from radlens.local import LocalTransport
-from radlens.networks import GeneratorPair
 from radlens.service import request_from_http
-
-SHAPE = (24, 16)
-CLASSES = ("benign", "malignant")
-INPUT = ModelInput(SHAPE, scaling="fixed", mean=(-1000.0,), std=(1400.0,))
-
-
-def generators(seed=4):
-    """Return random generators whose changes are visible."""
-    torch.manual_seed(seed)
-    pair = GeneratorPair(1, 2).eval()
-    for generator in (pair.plus, pair.minus):
-        nn.init.normal_(generator.last.weight, 0, 0.3)
-    return pair.requires_grad_(False)
-
-
-def write_run(folder, members, **changes):
-    """Write the run of a pair, as the training does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / WEIGHTS, **{name: value.numpy() for name, value in generators().state_dict().items()})
-    record = {
-        "task": TASK,
-        "recipe": {"width": 2, "form": "recommended"},
-        "classes": [0, 1],
-        "classifier": {"name": "nodules", "version": "", "network_hash": network_hash(members), "classes": CLASSES},
-        "model_input": INPUT.to_json(),
-        **changes,
-    }
-    (folder / "training.json").write_text(json.dumps(record))
-    return folder
-
-
-def bundled(folder, members, run):
-    """Bundle a classifier with the generators of a run."""
-    beside = load_companions({} if run is None else {"generators": run}, INPUT)
-    return bundle_classifier(
-        members,
-        folder,
-        name="nodules",
-        version="1.0",
-        classes=CLASSES,
-        model_input=INPUT,
-        companions={kind: each.network for kind, each in beside.items()},
-        origins={kind: each.origin for kind, each in beside.items()},
-        trained_for=trained_for(beside),
-        randomise=False,
-    )
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle():
     """A classifier with generators."""
+    return load(cycle_bundle())
 
-    def make(folder):
-        members = [make_network(0, 2)]
-        bundled(folder, members, write_run(tmp_path_factory.mktemp("run"), members))
 
-    return load(made("cycle-bundle", make))
+@pytest.fixture(scope="module")
+def service(bundle):
+    """Its service."""
+    return open_service(bundle, engine="torch")
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +43,10 @@ def client(bundle):
         yield found
 
 
-def pixels(seed=0):
-    """Return Hounsfield units of a lung with a nodule."""
-    image = np.random.default_rng(seed).normal(-850, 40, SHAPE)
-    image[8:14, 5:11] = 50
-    return image.astype(np.float32)
-
-
-def ask(bundle, query, accept, body=None):
+def ask(service, query, accept, body=None):
     """Return the answer of the service to a request."""
-    request = request_from_http("explain", to_npy(pixels()) if body is None else body, {"accept": accept}, query)
-    return open_service(bundle, engine="torch").respond([request])[0]
+    content = to_npy(pixels()) if body is None else body
+    return service.respond([request_from_http("explain", content, {"accept": accept}, dict(parse_qsl(query)), "id")])[0]
 
 
 @pytest.mark.slow
@@ -131,47 +77,47 @@ def test_the_answer_is_what_the_generators_draw(client, bundle):
 
 
 @pytest.mark.slow
-def test_pictures_and_strip_are_served(bundle):
+def test_pictures_and_strip_are_served(service):
     """PNG of a picture; a strip as PNG with nine frames, and moving on request."""
-    picture = ask(bundle, "method=cycle_activation&output=plus", "image/png")
-    assert (picture.status, picture.media_type) == (200, "image/png")
-    still = ask(bundle, "method=cycle_activation&output=strip", "image/png")
-    assert (still.status, still.media_type) == (200, "image/png")
+    picture = ask(service, "method=cycle_activation&output=plus", "image/png")
+    assert (picture.status, picture.content_type) == (200, "image/png")
+    still = ask(service, "method=cycle_activation&output=strip", "image/png")
+    assert (still.status, still.content_type) == (200, "image/png")
     with Image.open(io.BytesIO(still.body)) as page:
         side = 16 * (192 // 24)
         assert page.width == 6 + 9 * (side + 6)
-    moving = ask(bundle, "method=cycle_activation&output=strip&n_between=1", "image/apng")
-    assert (moving.status, moving.media_type) == (200, "image/apng")
+    moving = ask(service, "method=cycle_activation&output=strip&n_between=1", "image/apng")
+    assert (moving.status, moving.content_type) == (200, "image/apng")
     with Image.open(io.BytesIO(moving.body)) as page:
         assert page.n_frames == 8
-    usual = ask(bundle, "method=cycle_activation&output=strip", "*/*")
-    assert usual.media_type == "image/png"
+    usual = ask(service, "method=cycle_activation&output=strip", "*/*")
+    assert usual.content_type == "image/png"
 
 
 @pytest.mark.slow
-def test_requests_that_cannot_be_served_are_named(bundle):
+def test_requests_that_cannot_be_served_are_named(service):
     """A strip of a method without one, JSON of a strip, a wrong number."""
     for query, accept, status, words in (
-        ("method=saliency&output=strip", "image/png", 400, "output must be map, overlay or disagreement"),
+        ("method=saliency&output=strip", "image/png", 400, "output must be one of map, overlay, disagreement, got"),
         ("method=cycle_activation&output=strip", "application/json", 406, "image/png, image/apng"),
         ("method=cycle_activation&n_between=21", "application/json", 400, "n_between must be"),
     ):
-        answer = ask(bundle, query, accept)
+        answer = ask(service, query, accept)
         assert answer.status == status
         assert words in answer.body.decode()
 
 
 @pytest.mark.slow
-def test_a_constant_patch_has_no_map(bundle):
+def test_a_constant_patch_has_no_map(service):
     """A constant or saturated one: a page with the reason, animated or not, and JSON without a map."""
     for value in (-1000, 3071):
         body = to_npy(np.full(SHAPE, value, np.float32))
-        answer = ask(bundle, "method=cycle_activation", "application/json", body)
+        answer = ask(service, "method=cycle_activation", "application/json", body)
         found = json.loads(answer.body)
         assert found["explanation"] is None
         assert not found["assessable"]
         for accept in ("image/png", "image/apng"):
-            page = ask(bundle, "method=cycle_activation&output=strip", accept, body)
+            page = ask(service, "method=cycle_activation&output=strip", accept, body)
             assert page.status == 200
             assert page.body.startswith(b"\x89PNG")
 
@@ -180,7 +126,9 @@ def test_a_constant_patch_has_no_map(bundle):
 def test_generators_of_another_classifier_are_refused(tmp_path):
     """By the hash of the weights; so are those for other images, and folders without a run."""
     run = write_run(tmp_path / "run", [make_network(1, 2)])
-    with pytest.raises(InvalidParameter, match=r"the generators must have been trained for this classifier, whose .* hash"):
+    with pytest.raises(
+        InvalidParameter, match=r"the generators must have been trained for this classifier, whose .* hash"
+    ):
         bundled(tmp_path / "other", [make_network(0, 2)], run)
     narrow = write_run(tmp_path / "narrow", [make_network(0, 2)], model_input=ModelInput((32, 32)).to_json())
     with pytest.raises(InvalidParameter, match="the generators must take the images that the classifier takes: shape"):
@@ -195,7 +143,7 @@ def test_without_generators_the_method_is_refused(tmp_path):
     alone = bundled(tmp_path / "alone", [make_network(0, 2)], None)
     assert "generators" in alone.manifest.refused["cycle_activation"]
     assert alone.manifest.network_hash == network_hash([make_network(0, 2)])
-    answer = ask(alone, "method=cycle_activation", "application/json")
+    answer = ask(open_service(alone, engine="torch"), "method=cycle_activation", "application/json")
     assert answer.status == 422 or answer.status == 400
     assert "it needs a companion network, generators" in answer.body.decode()
 
@@ -215,8 +163,6 @@ def test_a_bundle_gives_logits_with_a_gradient(bundle):
 
 def test_a_bundle_without_gradient_or_hash_is_refused(bundle):
     """Older bundles do not state the hash of their weights."""
-    from dataclasses import replace
-
     old = type(bundle)(bundle.path, replace(bundle.manifest, network_hash=""), bundle.bundle_hash, {})
     with pytest.raises(UnsupportedMethod, match="does not state the hash of its weights; make the bundle again"):
         of_bundle(old)
