@@ -135,7 +135,7 @@ def _draw(page: Image.Image, frame: np.ndarray, at: tuple[int, int], position: f
     height, width = frame.shape
     page.paste(Image.fromarray(frame).convert("RGB"), at)
     pen, font = ImageDraw.Draw(page), _font()
-    names = {-1: "G-(x)", 0: "x", 1: "G+(x)"}
+    names = {-1.0: "G-(x)", 0.0: "x", 1.0: "G+(x)"}
     colour = NEGATIVE if position < 0 else POSITIVE if position > 0 else _NEUTRAL
     pen.text((left + width // 2, top - _TEXT + 2), names.get(position, f"{position:+.2f}"), _INK, font, anchor="ma")
     under = top + height + _MARGIN

@@ -50,7 +50,7 @@ def convolutions(n_in: int, n_out: int, form: Form, n: int = N_CONVOLUTIONS) -> 
         raise InvalidParameter(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
     layers: list[nn.Module] = []
     for count in (n_in, *[n_out] * (n - 1)):
-        borders = "zeros" if form == "paper" else "reflect"
+        borders: Literal["zeros", "reflect"] = "zeros" if form == "paper" else "reflect"
         layers.append(nn.Conv2d(count, n_out, 3, padding=1, padding_mode=borders))
         layers.append(nn.ReLU() if form == "paper" else nn.LeakyReLU(_SLOPE))
     return nn.Sequential(*layers)
@@ -72,6 +72,10 @@ class Generator(nn.Module):
     Raises:
         InvalidParameter: A value is out of range.
     """
+
+    low: Tensor
+    span: Tensor
+    moments: Tensor
 
     def __init__(
         self,
@@ -118,7 +122,7 @@ class Generator(nn.Module):
         if min(height, width) < LEAST_SIDE:
             raise InvalidInput(f"images must have at least {LEAST_SIDE} rows and columns, got {height}x{width}")
         unit = (images - self.low) / self.span
-        maps = (unit - self.moments[0]) / self.moments[1]  # type: ignore[index]
+        maps = (unit - self.moments[0]) / self.moments[1]
         below, right = -height % _GRID, -width % _GRID
         if below or right:
             maps = F.pad(maps, (0, right, 0, below), mode="replicate")

@@ -33,6 +33,8 @@ class PatchDiscriminator(nn.Module):
         InvalidParameter: A value is out of range.
     """
 
+    moments: Tensor
+
     def __init__(
         self,
         n_channels: int = 1,
@@ -89,7 +91,7 @@ class PatchDiscriminator(nn.Module):
         return found
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        maps = (images - self.moments[0]) / self.moments[1]  # type: ignore[index]
+        maps = (images - self.moments[0]) / self.moments[1]
         found = []
         for number, stage in enumerate(self.stages[: DEPTH + 1]):
             maps = stage(F.max_pool2d(maps, 2) if number else maps)

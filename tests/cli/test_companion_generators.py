@@ -68,6 +68,7 @@ def test_the_images_of_a_run_are_used(run, tmp_path, monkeypatch):
     assert (seen["recipe"].width, seen["preset"], seen["classes"]) == (48, "paper", (0, 1))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learned_is_said(run, images, tmp_path):
     """An unknown preset, no hash of the weights, wrong classes, too few images, a file that is no image."""
     bundle = cycle_bundle()

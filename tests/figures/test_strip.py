@@ -13,7 +13,7 @@ POSITIONS = [-1.0, -0.5, 0.0, 0.5, 1.0]
 SCORES = [0.0, 0.2, 0.4, 0.7, 1.0]
 
 
-def pictures(shape=(32, 24)):
+def pictures(shape: tuple[int, int] = (32, 24)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a grey image, a darker and a brighter one."""
     image = np.linspace(0, 100, shape[0] * shape[1]).reshape(shape)
     return image - 50, image, image + 50
@@ -44,7 +44,7 @@ def test_an_animation_goes_there_and_back():
     assert data.startswith(b"\x89PNG")
     assert b"acTL" in data
     with Image.open(io.BytesIO(data)) as found:
-        assert found.n_frames == 8
+        assert getattr(found, "n_frames", 1) == 8
         assert found.info["loop"] == 0
         means = []
         for number in range(8):
@@ -59,8 +59,8 @@ def test_large_and_constant_pictures_are_drawn():
     """Large ones are reduced; where all pixels are equal there is no scale."""
     page = Image.open(io.BytesIO(figure_strip(*pictures((1000, 500)), [-1, 0, 1], [0, 0.5, 1], label="p")))
     assert page.width == 6 + 3 * (240 + 6)
-    even = [np.full((16, 16), 7.0)] * 3
-    assert figure_strip(*even, [-1, 0, 1], [0.5] * 3, label="p").startswith(b"\x89PNG")
+    even = np.full((16, 16), 7.0)
+    assert figure_strip(even, even, even, [-1, 0, 1], [0.5] * 3, label="p").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,8 @@ class _ByGraphs(torch.autograd.Function):
         (images,) = ctx.saved_tensors
         given = {"images": images.detach(), "weights": slopes[0]}
         arrays = {name: np.ascontiguousarray(value.float().numpy()) for name, value in given.items()}
-        members = ctx.model.members
-        found = sum(torch.from_numpy(member.engine("gradient").run(arrays)["gradient"]) for member in members)
-        return found / len(members), None
+        found = [member.engine("gradient").run(arrays)["gradient"] for member in ctx.model.members]
+        return torch.from_numpy(np.mean(found, axis=0)), None
 
 
 def run_images(run: Path, trained: TrainedClassifier | ExplainedClassifier) -> tuple[np.ndarray, np.ndarray]:

@@ -129,7 +129,7 @@ def evaluate_generators(pair: GeneratorPair, classify: Classify, images: np.ndar
         of values; and ``follows_shift``: correlation of R with that of the shifted image, shifted back, which is 1 for
         changes that depend on the image alone, and about 0 for a mark at a fixed place.
     """
-    span = float(pair.plus.span)  # type: ignore[arg-type]
+    span = float(pair.plus.span)
     scores: dict[str, list[float]] = {"image": [], "plus": [], "minus": []}
     sums = dict.fromkeys(("change_plus", "change_minus", "cycle_error", "follows_shift"), 0.0)
     shift = tuple(max(1, each // 5) for each in images.shape[2:])

@@ -89,7 +89,7 @@ def test_pictures_and_strip_are_served(service):
     moving = ask(service, "method=cycle_activation&output=strip&n_between=1", "image/apng")
     assert (moving.status, moving.content_type) == (200, "image/apng")
     with Image.open(io.BytesIO(moving.body)) as page:
-        assert page.n_frames == 8
+        assert getattr(page, "n_frames", 1) == 8
     usual = ask(service, "method=cycle_activation&output=strip", "*/*")
     assert usual.content_type == "image/png"
 
@@ -161,6 +161,7 @@ def test_a_bundle_gives_logits_with_a_gradient(bundle):
     torch.testing.assert_close(x.grad, twin.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_bundle_without_gradient_or_hash_is_refused(bundle):
     """Older bundles do not state the hash of their weights."""
     old = type(bundle)(bundle.path, replace(bundle.manifest, network_hash=""), bundle.bundle_hash, {})
