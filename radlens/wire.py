@@ -17,6 +17,7 @@ from radlens.images import to_npy
 
 __all__ = [
     "ABLATION",
+    "APNG",
     "CDC",
     "CLASSIFICATION",
     "ENCODING",
@@ -37,6 +38,9 @@ ABLATION = "ablation"
 """Name of disk ablation in requests; it is asked for like a method of explanation, and answers with no map."""
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
+
+APNG = "image/apng"
+"""Animated PNG; programs that do not know it show its first picture."""
 
 PARAMETER_PREFIX = "x-radlens-"
 """Prefix of request headers with parameters: ``X-Radlens-N-Steps: 50`` is ``n_steps=50``."""

@@ -89,7 +89,7 @@ def command(
     from radlens.datasets import ModelInput
     from radlens.families import load
     from radlens.families.classifier.making import bundle_classifier
-    from radlens.families.companions import load_companions
+    from radlens.families.companions import load_companions, trained_for
 
     model_input = ModelInput(
         _shape(shape),
@@ -112,6 +112,7 @@ def command(
             layer=layer,
             companions={kind: each.network for kind, each in beside.items()},
             origins={kind: each.origin for kind, each in beside.items()},
+            trained_for=trained_for(beside),
             domain=None if images is None else _domain(images, model_input, report),
             on_progress=report,
         )

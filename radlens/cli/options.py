@@ -75,7 +75,7 @@ CompanionOption = Annotated[
     typer.Option(
         metavar="KIND=DIR",
         help="Network that methods need beside the model, such as inpainter=model_store/bundles/"
-        "mammogram-inpainter-1.0 for counterfactual, or proposer=RUN of radlens companion; repeatable.",
+        "mammogram-inpainter-1.0 for counterfactual, or generators=RUN, proposer=RUN of radlens companion; repeatable.",
     ),
 ]
 ModelOption = Annotated[

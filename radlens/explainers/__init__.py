@@ -6,6 +6,7 @@ from radlens.explainers.cam import Cam, GradCam, GuidedGradCam
 from radlens.explainers.checkpoint import Checkpoint
 from radlens.explainers.counterfactual import Counterfactual
 from radlens.explainers.counterfactual_fast import CounterfactualFast
+from radlens.explainers.cycle_activation import CycleActivation
 from radlens.explainers.deep_lift import DeepLift
 from radlens.explainers.deep_shap import DeepShap
 from radlens.explainers.eager import EagerClassifier
@@ -30,6 +31,7 @@ __all__ = [
     "Checkpoint",
     "Counterfactual",
     "CounterfactualFast",
+    "CycleActivation",
     "DeepLift",
     "DeepShap",
     "EagerClassifier",

@@ -56,6 +56,9 @@ class Explainer(ABC):
         for_classes: Whether the method can explain the score of a class; if not, it is for models of one score.
         pictures: Further pictures of the result by name, and what they show: an ``"image"`` as the network gets it, the
             ``"difference"`` of two, or a ``"mask"`` of 0 and 1.
+        strip: Names of two pictures, images, at the ends of a strip with the image of the request in its middle, which
+            ``output=strip`` asks for; ``positions`` and ``scores`` in the numbers of the result say where on it images
+            were scored. None for a method without a strip.
         streams: Whether the method works in steps that readers may want to watch.
         takes_mask: Whether the method can be limited to a part of the image with `within`.
         must_be_tried: Whether a model that answers all questions may still not suit the method, so that an export must
@@ -72,6 +75,7 @@ class Explainer(ABC):
     per_channel: ClassVar[bool] = True
     for_classes: ClassVar[bool] = True
     pictures: ClassVar[Mapping[str, Literal["image", "difference", "mask"]]] = {}
+    strip: ClassVar[tuple[str, str] | None] = None
     streams: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False
     must_be_tried: ClassVar[bool] = False
@@ -112,6 +116,10 @@ class Explainer(ABC):
         own = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
         known = {"score": score, "unit": unit, "image": image, **own}
         return {"unit": self.unit.format(**known), "meaning": self.meaning.format(**known)}
+
+    def drawn_as(self, output: str) -> Self:
+        """Return the method with what the output of a request, such as ``"strip"``, needs beyond the map."""
+        return self
 
     def within(self, organ: Tensor) -> Self:
         """Return the method limited to a part of the image.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from radlens.figures.reliability import ReliabilityCurve, figure_reliability
     from radlens.figures.report import report_content
     from radlens.figures.roc import OperatingPoint, ScoredCases, figure_roc
+    from radlens.figures.strip import animated_strip, figure_strip
     from radlens.figures.studies import (
         MethodsRow,
         PathLength,
@@ -92,6 +93,7 @@ __all__ = [
     "StudyContent",
     "Table",
     "UpsampledRow",
+    "animated_strip",
     "chance_hits",
     "classification_table",
     "colorize",
@@ -125,6 +127,7 @@ __all__ = [
     "figure_scenario",
     "figure_score_boxes",
     "figure_segments",
+    "figure_strip",
     "figure_upsampled",
     "iou_table",
     "method_title",

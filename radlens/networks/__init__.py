@@ -10,10 +10,12 @@ from radlens.networks.classifiers import (
     FlattenedNetwork,
     create_classifier,
 )
+from radlens.networks.generators import Generator, GeneratorPair
 from radlens.networks.imagenet import load_imagenet
 from radlens.networks.mask_proposer import MaskProposer
 from radlens.networks.mobilenet import MobileNet
 from radlens.networks.partial_conv import PartialConvInpainter, partial_conv
+from radlens.networks.patch_discriminator import PatchDiscriminator
 
 __all__ = [
     "CLASSIFIERS",
@@ -24,10 +26,13 @@ __all__ = [
     "ClassifierNetwork",
     "FlattenedNetwork",
     "FoldedCdmamEnsemble",
+    "Generator",
+    "GeneratorPair",
     "LogCdcPrediction",
     "MaskProposer",
     "MobileNet",
     "PartialConvInpainter",
+    "PatchDiscriminator",
     "create_classifier",
     "load_imagenet",
     "partial_conv",

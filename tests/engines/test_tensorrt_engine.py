@@ -19,7 +19,7 @@ from radlens.engines import GraphFile, Options, TensorRtEngine, TorchEngine, ten
 from radlens.errors import BundleError, InvalidParameter, MissingDependency
 from radlens.families.cdmam.manifest import GRADIENT_ONNX, PREDICTION_ONNX
 from radlens.graphs import classifier_graphs, gradient_graph
-from radlens.networks import MaskProposer, PartialConvInpainter
+from radlens.networks import GeneratorPair, MaskProposer, PartialConvInpainter
 
 
 class Runtime:
@@ -141,11 +141,15 @@ def test_compiled_gradients_are_built(tmp_path):
 
 @pytest.mark.slow
 def test_graphs_with_companions_are_built(tmp_path):
-    """Inpainting, the score of a filled image, the whole step with its gradient, and a proposed mask."""
+    """Inpainting, the score of a filled image, the whole step with its gradient, a proposed mask, generated images."""
     torch.manual_seed(0)
-    companions = {"inpainter": PartialConvInpainter(1, 2).eval(), "proposer": MaskProposer(1, (1,), 2).eval()}
+    companions = {
+        "generators": GeneratorPair(1, 2).eval(),
+        "inpainter": PartialConvInpainter(1, 2).eval(),
+        "proposer": MaskProposer(1, (1,), 2).eval(),
+    }
     graphs = classifier_graphs(make_network(0, 2), torch.zeros(2, 1, 48, 32), n_outputs=2, companions=companions)
-    for name in ("inpaint", "impact", "odds", "counterfactual", "proposal"):
+    for name in ("inpaint", "impact", "odds", "counterfactual", "proposal", "generated", "cycled"):
         graphs[name].to_onnx(tmp_path / f"{name}.onnx")
         assert len(tensorrt.build(tmp_path / f"{name}.onnx")) > 1000
 

@@ -11,7 +11,7 @@ from radlens import explainers
 from radlens.errors import InvalidInput, UnsupportedOperation
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.model import EnsembleClassifier
-from radlens.networks import MaskProposer, PartialConvInpainter
+from radlens.networks import GeneratorPair, MaskProposer, PartialConvInpainter
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-6}
 """Maps are sums of float32 terms in another order."""
@@ -30,7 +30,11 @@ def network(n_outputs=3, *, n_channels=2):
 
 
 NET = network()
-COMPANIONS = {"inpainter": PartialConvInpainter(2, 2), "proposer": MaskProposer(2, (0, 1, 2), 2)}
+COMPANIONS = {
+    "generators": GeneratorPair(2, 2, classes=(0, 2)),
+    "inpainter": PartialConvInpainter(2, 2),
+    "proposer": MaskProposer(2, (0, 1, 2), 2),
+}
 MODEL = EagerClassifier(NET, (2, 32, 24), layer="4", as_captum=True, companions=COMPANIONS)
 COARSE = torch.randn(2, 2, 8, 6, generator=torch.Generator().manual_seed(1))
 IMAGES = nn.functional.interpolate(COARSE, scale_factor=4, mode="bilinear")
@@ -178,7 +182,7 @@ def test_a_black_image_has_a_finite_map(name):
 
     Counterfactual impact refuses it, because it has no organ.
     """
-    found = explainers.create(name).attribute(MODEL, torch.zeros(1, 2, 32, 24), 1)
+    found = explainers.create(name).attribute(MODEL, torch.zeros(1, 2, 32, 24), 2)
     assert found.shape[2:] == (32, 24)
     assert found.isfinite().all()
 

@@ -9,7 +9,7 @@ from radlens import explainers
 from radlens.errors import InvalidInput
 from radlens.explainers.eager import EagerClassifier
 from radlens.graphs import classifier_graphs, gradient_graph
-from radlens.networks import MaskProposer, PartialConvInpainter
+from radlens.networks import GeneratorPair, MaskProposer, PartialConvInpainter
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*hook")
 """Captum announces its hooks with warnings."""
@@ -33,7 +33,8 @@ def companions(n_channels, n_classes=3):
     proposer = MaskProposer(n_channels, range(n_classes), 2)
     # The sigmoid of small logits is 0.5, the threshold, where rounding would decide.
     nn.init.constant_(proposer.last.bias, 1.0)
-    return {"inpainter": PartialConvInpainter(n_channels, 2), "proposer": proposer}
+    others = {"inpainter": PartialConvInpainter(n_channels, 2), "proposer": proposer}
+    return {**others, "generators": GeneratorPair(n_channels, 2)}
 
 
 class OneReLU(nn.Module):

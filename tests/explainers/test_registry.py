@@ -64,6 +64,14 @@ class Classes(Quadratic):
         """The logit of the image with its holes at 0."""
         return (self.score(images * masks, targets),)
 
+    def generated(self, images):
+        """One brighter, one darker."""
+        return images + 1, images - 1
+
+    def cycled(self, images, others):
+        """The way back is exact; the generators aim at both classes."""
+        return images - 1, others + 1, torch.tensor([0.0, 1.0]).expand(len(images), 2)
+
     def proposal(self, images, targets):
         """Replace what is brighter than 1, whatever the class."""
         return (images > 1).to(images)[:, :1], torch.ones(len(images))
@@ -121,7 +129,7 @@ def test_unknown_names_are_refused():
     """Unknown methods and parameters are named, with what is known."""
     with pytest.raises(
         InvalidParameter,
-        match=r"one of cam, counterfactual, counterfactual_fast, deep_lift, .*, smooth_grad, got 'lrb'",
+        match=r"one of cam, counterfactual, counterfactual_fast, cycle_activation, .*, smooth_grad, got 'lrb'",
     ):
         explainers.get("lrb")
     with pytest.raises(InvalidParameter, match="n_steps, path_length, zscore; got speed"):

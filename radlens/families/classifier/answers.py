@@ -11,13 +11,14 @@ from radlens.evaluation.planted import known_of
 from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.rows import ClassifierRow
-from radlens.figures import colorize, display_grey, figure_not_assessable, overlay
+from radlens.families.classifier.settings import STRIP
+from radlens.figures import animated_strip, colorize, display_grey, figure_not_assessable, figure_strip, overlay
 from radlens.images import secondary_capture, to_npy, to_png
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.domain import Assessment
 from radlens.service.messages import Response
 from radlens.service.provenance import header_value
-from radlens.wire import JSON, PROVENANCE, array_to_json
+from radlens.wire import APNG, JSON, PROVENANCE, array_to_json
 
 __all__ = ["ClassContext", "explanation_document", "response"]
 
@@ -60,7 +61,7 @@ def _silent(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -
     if row.media_type == NPY:
         raise NotAssessable(context.assessment.sentence())
     picture = figure_not_assessable(reasons)
-    if row.media_type == PNG:
+    if row.media_type in (PNG, APNG):
         return to_png(picture)
     return secondary_capture(
         picture, row.image, series_description="radlens: not assessable", provenance=context.provenance
@@ -98,6 +99,8 @@ def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassCont
         return json.dumps(explanation_document(row, found, context)).encode()
     if output in found.pictures:
         return _picture(row, found, output)
+    if output == STRIP:
+        return _strip(row, found, context)
     values = found.disagreement() if output == "disagreement" else found.map()
     if row.media_type == NPY:
         return to_npy(values)
@@ -120,6 +123,22 @@ def _picture(row: ClassifierRow, found: ClassExplanation, name: str) -> bytes:
     return to_npy(values) if row.media_type == NPY else to_png(display_grey(values))
 
 
+def _strip(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
+    pixels, stated = row.image.pixels, _stated_strip(row, found, context)
+    first, last = (found.on_image(stated[end], pixels) for end in ("first", "last"))
+    draw = animated_strip if row.media_type == APNG else figure_strip
+    return draw(first, pixels, last, found.numbers["positions"], found.numbers["scores"], label=stated["label"])
+
+
+def _stated_strip(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, str]:
+    """Return what a reader needs to draw the strip beside pictures and numbers."""
+    assert row.settings.explainer is not None, "an explanation has a method"
+    ends = row.settings.explainer.strip
+    assert ends is not None, "the method has a strip"
+    name = context.manifest.classes[found.numbers["class_plus"]]
+    return {"first": ends[0], "last": ends[1], "label": f"probability of {name}"}
+
+
 def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
     explainer = row.settings.explainer
     assert explainer is not None, "an explanation has a method"
@@ -136,6 +155,8 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
         fields["pictures"] = {name: array_to_json(found.on_image(name, pixels)) for name in found.pictures}
     if found.numbers:
         fields["numbers"] = dict(found.numbers)
+    if explainer.strip and found.pictures:
+        fields["strip"] = _stated_strip(row, found, context)
     if row.settings.members == "each":
         fields["members"] = [array_to_json(values) for values in found.members()]
         fields["disagreement"] = array_to_json(found.disagreement())

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radlens.families.pictures import described, member_files, silent_files
-from radlens.figures import colorize, display_grey, overlay
+from radlens.figures import animated_strip, colorize, display_grey, figure_strip, overlay
 from radlens.images import Image, secondary_capture, to_npy, to_png
 
 __all__ = ["explanation_files"]
@@ -29,7 +29,16 @@ def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, byte
         contents["overlay.dcm"] = secondary_capture(laid_over, image, series_description=title, provenance=provenance)
     for name, values in found.get("pictures", {}).items():
         contents |= {f"{name}.npy": to_npy(values), f"{name}.png": to_png(display_grey(values))}
+    if "strip" in found:
+        contents |= _strip_files(found, image)
     contents |= member_files(found, image, found.get("members", ()))
     if "trust" in answer:
         contents["trust.json"] = (json.dumps(answer["trust"], indent=2) + "\n").encode()
     return contents
+
+
+def _strip_files(found: Mapping[str, Any], image: Image) -> dict[str, bytes]:
+    stated, numbers, pictures = found["strip"], found["numbers"], found["pictures"]
+    given = (pictures[stated["first"]], image.pixels, pictures[stated["last"]], numbers["positions"], numbers["scores"])
+    draw = {"strip.png": figure_strip, "strip.apng": animated_strip}
+    return {name: function(*given, label=stated["label"]) for name, function in draw.items()}

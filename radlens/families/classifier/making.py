@@ -17,12 +17,13 @@ from radlens import explainers
 from radlens.bundles.torchscript import save_traced
 from radlens.datasets.model_input import ModelInput
 from radlens.engines.golden import relative_error
-from radlens.errors import BundleError, InvalidInput, RadlensError, UnsupportedOperation
+from radlens.errors import BundleError, InvalidInput, InvalidParameter, RadlensError, UnsupportedOperation
 from radlens.evaluation import model_randomisations
 from radlens.explainers import Explainer
 from radlens.explainers.eager import EagerClassifier
 from radlens.families.classifier.domain import DOMAIN, LEAST_IMAGES, LEAST_UNSEEN, ImageDomain, fit_domain
 from radlens.families.classifier.export import ExportReport, export_black_box, export_classifier
+from radlens.families.classifier.fingerprint import network_hash
 from radlens.families.classifier.lesions import CAUSAL, lesion_record
 from radlens.families.classifier.manifest import TRACED, ClassifierBundle, ClassifierManifest, save_classifier
 from radlens.families.classifier.model import GraphClassifier
@@ -92,6 +93,7 @@ def bundle_classifier(
     layer: str | None = None,
     companions: Mapping[str, nn.Module] | None = None,
     origins: Mapping[str, Mapping[str, str]] | None = None,
+    trained_for: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
     domain: ImageDomain | None = None,
     randomise: bool = True,
@@ -115,6 +117,8 @@ def bundle_classifier(
         layer: path of the module whose feature maps CAM and its relatives use; the last feature maps by default.
         companions: other networks that methods need, by name; see :class:`radlens.graphs.asks.AskSpec`.
         origins: name, version and bundle hash of each companion, by the names of ``companions``, for the record.
+        trained_for: hash of the only classifier that a companion fits, by the names of ``companions``, see
+            `radlens.families.companions.Companion`.
         training: training record.
         domain: the images that the model was trained on, from `radlens.families.classifier.domain.fit_domain`; if None,
             the model judges every image that is not uniform.
@@ -125,6 +129,7 @@ def bundle_classifier(
     Raises:
         InvalidInput: There are no members, the classes do not fit the outputs, the folder is not empty, or a member
             does not map images to logits and no logits are found in it.
+        InvalidParameter: A companion was trained for another classifier.
         BundleError: A file cannot be read, or a written form computes other values than the member.
         UnsupportedOperation: A member can neither be compiled nor written as ONNX.
     """
@@ -139,6 +144,9 @@ def bundle_classifier(
     with tempfile.TemporaryDirectory() as scratch:
         opened = [_opened(member, images, Path(scratch, str(number))) for number, member in enumerate(members)]
         n_outputs = _n_outputs(opened[0], images, classes)
+        whole = [each.module for each in opened if each.module is not None]
+        weights = network_hash(whole) if len(whole) == len(opened) else ""
+        _require_trained_for(weights, trained_for or {})
         for number, member in enumerate(opened):
             progress = partial(_compiling, report, number, len(opened))
             how: dict[str, Any] = {"n_outputs": n_outputs, "layer": layer, "companions": companions}
@@ -176,8 +184,20 @@ def bundle_classifier(
         else {},
         defaults=_defaults(model_input),
         companions=origins or {},
+        network_hash=weights,
     )
     return save_classifier(folder, manifest)
+
+
+def _require_trained_for(weights: str, trained_for: Mapping[str, str]) -> None:
+    """Raise InvalidParameter unless the companions were trained for the classifier with this hash of its weights."""
+    for kind, expected in trained_for.items():
+        if expected != weights:
+            raise InvalidParameter(
+                f"the {kind} must have been trained for this classifier, whose weights have the hash "
+                f"{weights[:12] or 'none, as it has no gradient'}, got {kind} for {expected[:12]}; train them with "
+                f"radlens companion {kind}"
+            )
 
 
 @dataclass(frozen=True)
@@ -318,10 +338,11 @@ def bundle_run(
 
     Raises:
         TrainingError: The folder does not hold a finished run of a classifier.
-        InvalidParameter: A companion is of an unknown kind, or expects other images.
+        InvalidParameter: A companion is of an unknown kind, expects other images, or was trained for another
+            classifier.
     """
     from radlens.families.classifier.training import load_classifier_run
-    from radlens.families.companions import load_companions
+    from radlens.families.companions import load_companions, trained_for
 
     trained = load_classifier_run(run)
     beside = load_companions(companions or {}, trained.model_input)
@@ -338,6 +359,7 @@ def bundle_run(
         examples=_drawn(record["preset"]["task"], trained.classes, trained.model_input),
         companions={kind: each.network for kind, each in beside.items()},
         origins={kind: each.origin for kind, each in beside.items()},
+        trained_for=trained_for(beside),
         training=record,
         domain=_domain(run, trained, on_progress),
         on_progress=on_progress,

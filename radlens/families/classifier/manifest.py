@@ -37,6 +37,8 @@ class ClassifierManifest(BundleManifest):
             give the logits before it.
         defaults: defaults of parameters that differ from those of the methods, by method.
         companions: name, version and bundle hash of each companion network, by its kind.
+        network_hash: hash of the weights, see `radlens.families.classifier.fingerprint`; empty for a network that
+            radlens cannot differentiate, and in older bundles.
         task: `radlens.wire.CLASSIFICATION`.
     """
 
@@ -52,6 +54,7 @@ class ClassifierManifest(BundleManifest):
     left_out: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     companions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    network_hash: str = ""
     task: str = CLASSIFICATION
 
 
@@ -112,8 +115,8 @@ def _parse(document: dict[str, Any]) -> ClassifierManifest:
     if document["task"] != CLASSIFICATION:
         raise ValueError(f"task must be {CLASSIFICATION!r}, got {document['task']!r}")
     tuples = {name: tuple(document[name]) for name in ("classes", "graphs", "explainers")}
-    # Older bundles state neither companions nor what was left out.
-    document = {"companions": {}, "left_out": {}, **document}
+    # Older bundles state neither companions, nor what was left out, nor the hash of the weights.
+    document = {"companions": {}, "left_out": {}, "network_hash": "", **document}
     known = {f.name: document[f.name] for f in fields(ClassifierManifest)}
     return ClassifierManifest(**(known | tuples | {"input": ModelInput.from_json(document["input"])}))
 

@@ -9,14 +9,19 @@ from radlens.datasets import Prepared
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.families.classifier.domain import ImageDomain
 from radlens.families.classifier.manifest import ClassifierManifest
-from radlens.families.classifier.settings import ClassifierSettings, explanation_settings, prediction_settings
+from radlens.families.classifier.settings import (
+    STRIP,
+    ClassifierSettings,
+    explanation_settings,
+    prediction_settings,
+)
 from radlens.images import Image, read
 from radlens.images.image import DICOM, NPY, PNG
 from radlens.service.bodies import Opened, open_body, read_mask
 from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
-from radlens.wire import JSON, NDJSON
+from radlens.wire import APNG, JSON, NDJSON
 
 __all__ = ["MAX_EVALUATIONS", "ClassifierRow", "open_row"]
 
@@ -29,6 +34,7 @@ _EXPLANATION_FORMATS = {
     "map": (JSON, NDJSON, PNG, NPY, DICOM),
     "overlay": (PNG, DICOM),
     "disagreement": (PNG, NPY),
+    STRIP: (PNG, APNG),
 }
 """Formats of each output, the default first."""
 

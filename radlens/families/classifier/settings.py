@@ -26,6 +26,7 @@ from radlens.service.parameters import (
 __all__ = [
     "OUTPUTS",
     "PREDICTED",
+    "STRIP",
     "ClassifierSettings",
     "explanation_parameters",
     "explanation_settings",
@@ -35,6 +36,9 @@ __all__ = [
 OUTPUTS = ("map", "overlay", "disagreement")
 """Outputs of an explanation: a map on the grid of the sent image, the map drawn over the image, or the standard
 deviation over the members."""
+
+STRIP = "strip"
+"""Output of methods that have one: images between two pictures, with the image in the middle and scores below."""
 
 PREDICTED = "predicted"
 """Target that stands for the predicted class of the image."""
@@ -69,7 +73,7 @@ class ClassifierSettings:
         explainer: method with its parameters; None for a prediction.
         target: index of the class to explain; None for the predicted class.
         members: one of `MEMBERS`.
-        output: one of `OUTPUTS`, or a picture of the method.
+        output: one of `OUTPUTS`, a picture of the method, or `STRIP`.
         trust: whether the answer includes a trust card.
         mask: SHA-256 of the mask to which the method is limited; None without a mask.
     """
@@ -119,12 +123,12 @@ def explanation_settings(
     own, known = _own_parameters(manifest, method), explanation_parameters(manifest, method)
     values = read_parameters(f"explanations by {method}", known, given, hints)
     parameters = {name: None if values[name] == AUTO else values[name] for name in own}
-    explainer = explainers.create(method, **parameters)
+    explainer = explainers.create(method, **parameters).drawn_as(values["output"])
     if (reason := manifest.refused.get(explainer.variant)) is not None:
         raise UnsupportedMethod(f"{explainer.variant} does not work with this model: {reason}")
     target = None if values["target"] == PREDICTED else int(values["target"])
     members = require_members(values["members"], values["output"], manifest.n_members)
-    if members == "each" and values["output"] in explainer.pictures:
+    if members == "each" and values["output"] in _outputs(explainer):
         raise InvalidParameter(f"members must be mean for output {values['output']}, got each")
     return ClassifierSettings(explainer, target, members, values["output"], values["trust"])
 
@@ -146,10 +150,15 @@ def explanation_parameters(manifest: ClassifierManifest, method: str | None = No
         "method": Choice(manifest.explainers, method),
         "target": Target(manifest.classes),
         "members": Choice(MEMBERS, MEMBERS[0]),
-        "output": Choice((*OUTPUTS, *explainers.get(method).pictures), OUTPUTS[0]),
+        "output": Choice((*OUTPUTS, *_outputs(explainers.get(method))), OUTPUTS[0]),
         "trust": YesOrNo(False),
         **_own_parameters(manifest, method),
     }
+
+
+def _outputs(method: Explainer | type[Explainer]) -> tuple[str, ...]:
+    """Return the outputs of a method beside `OUTPUTS`."""
+    return (*method.pictures, *([STRIP] if method.strip else []))
 
 
 def _own_parameters(manifest: ClassifierManifest, method: str) -> dict[str, Parameter]:

@@ -13,9 +13,10 @@ from typing import Any
 from radlens.datasets.model_input import ModelInput
 from radlens.errors import InvalidParameter
 
-__all__ = ["KINDS", "Companion", "load_companions", "require_input"]
+__all__ = ["KINDS", "Companion", "load_companions", "require_input", "trained_for"]
 
 KINDS: Mapping[str, str] = {
+    "generators": "radlens.families.companions.generators",
     "inpainter": "radlens.families.companions.inpainter",
     "proposer": "radlens.families.companions.proposer",
 }
@@ -29,17 +30,19 @@ class Companion:
     Attributes:
         network: Network in evaluation mode.
         origin: Name, version and hash of its bundle, for the record of the model.
+        network_hash: Hash of the only classifier that it may be bundled with; None for any classifier of its input.
     """
 
     network: Any
     origin: Mapping[str, str]
+    network_hash: str | None = None
 
 
 def load_companions(paths: Mapping[str, Path], model_input: ModelInput) -> dict[str, Companion]:
     """Read companions for a model.
 
     Args:
-        paths: Folder of each companion by its kind: a bundle, or for a proposer a run.
+        paths: Folder of each companion by its kind: a bundle, or for generators and a proposer a run.
         model_input: Preprocessing of the model; that of a companion must be the same.
 
     Raises:
@@ -49,6 +52,11 @@ def load_companions(paths: Mapping[str, Path], model_input: ModelInput) -> dict[
     if unknown := sorted(set(paths) - set(KINDS)):
         raise InvalidParameter(f"companions must be of {', '.join(KINDS)}, got {', '.join(unknown)}")
     return {kind: import_module(KINDS[kind]).load(path, model_input) for kind, path in paths.items()}
+
+
+def trained_for(companions: Mapping[str, Companion]) -> dict[str, str]:
+    """Return the hash of the only classifier that a companion fits, by kind; others fit any classifier."""
+    return {kind: each.network_hash for kind, each in companions.items() if each.network_hash is not None}
 
 
 def require_input(kind: str, got: ModelInput, expected: ModelInput) -> None:

@@ -333,11 +333,16 @@ def reflection_pad(x: Any, pads: Sequence[int]) -> Any:
         axis, (before, after) = x.ndim - 1 - k, pads[2 * k : 2 * k + 2]
         size, parts = sizes(x)[axis], [x]
         if before:
-            parts.insert(0, aten.flip.default(aten.slice.Tensor(x, axis, 1, before + 1), [axis]))
+            parts.insert(0, _flipped(aten.slice.Tensor(x, axis, 1, before + 1), axis, before))
         if after:
-            parts.append(aten.flip.default(aten.slice.Tensor(x, axis, size - 1 - after, size - 1), [axis]))
+            parts.append(_flipped(aten.slice.Tensor(x, axis, size - 1 - after, size - 1), axis, after))
         x = aten.cat.default(parts, axis) if len(parts) > 1 else x
     return x
+
+
+def _flipped(x: Any, axis: int, size: int) -> Any:
+    # U-Nets that reflect one pixel at each border would have hundreds of flips that change nothing.
+    return x if size == 1 else aten.flip.default(x, [axis])
 
 
 @lowering(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default)

@@ -72,8 +72,8 @@ def test_a_bundle_comes_back_as_it_was_made(made):
     assert isinstance(loaded, ClassifierBundle)
     assert loaded.manifest == made.manifest
     assert loaded.manifest.graphs == GRAPHS
-    assert loaded.manifest.refused.keys() == {"counterfactual", "counterfactual_fast"}
-    others = {"omig", "sensitivity", "counterfactual", "counterfactual_fast"}
+    assert loaded.manifest.refused.keys() == {"counterfactual", "counterfactual_fast", "cycle_activation"}
+    others = {"omig", "sensitivity", "counterfactual", "counterfactual_fast", "cycle_activation"}
     assert set(loaded.manifest.explainers) == set(explainers.names()) - others
     assert loaded.manifest.defaults == {"occlusion": {"window": 2, "stride": 1}}
     images = torch.randn(3, 1, 24, 20, generator=torch.Generator().manual_seed(2))
@@ -191,6 +191,7 @@ def test_cam_is_refused_where_the_head_is_none():
         "cam": "cam must be given a network of global average pooling and one dense layer",
         "counterfactual": "it needs a companion network, inpainter, which the bundle does not have",
         "counterfactual_fast": "it needs a companion network, proposer, which the bundle does not have",
+        "cycle_activation": "it needs a companion network, generators, which the bundle does not have",
     }
 
 
