@@ -21,6 +21,10 @@ __all__ = [
     "BYRA_DATA",
     "BYRA_DATASET",
     "BYRA_POINTING",
+    "KATZMANN_CITATION",
+    "KATZMANN_DATA",
+    "KATZMANN_TABLE_1",
+    "KATZMANN_TRANSFER",
     "MAJOR_AUC",
     "MAJOR_CITATION",
     "MAJOR_DATA",
@@ -231,3 +235,34 @@ MAJOR_TABLE_2: Mapping[str, str] = {
     "90": ".02±.02, .10±.0, .10±.0; .23±.25, .39±.23",
 }
 """Table 2: A of ours, CAM, saliency; O of CAM, saliency, by percentile."""
+
+
+KATZMANN_CITATION = (
+    "A. Katzmann, O. Taubmann, S. Ahmad, A. Mühlberg, M. Sühling, H.-M. Groß: Explaining clinical decision support "
+    "systems in medical imaging using cycle-consistent activation maximization. Neurocomputing 458, 2021, 141-156."
+)
+"""Reference of the paper on CycleGAN activation maximisation."""
+
+KATZMANN_DATA = "LIDC-IDRI"
+"""Data of the paper."""
+
+KATZMANN_TABLE_1: Mapping[str, str] = {
+    "accuracy": ".809 [.757, .860]",
+    "f1": ".801 [.737, .856]",
+    "sensitivity": ".813 [.737, .884]",
+    "specificity": ".805 [.729, .866]",
+    "ppv": ".790 [.715, .861]",
+    "npv": ".826 [.757, .894]",
+    "informedness": ".618 [.514, .719]",
+    "markedness": ".616 [.511, .718]",
+    "mcc": ".617 [.511, .718]",
+    "auc": ".809 [.757, .860]",
+}
+"""Table 1: measures of the ConvNet with 95 % intervals."""
+
+KATZMANN_TRANSFER: Mapping[str, str] = {
+    "x": ".470 [.418, .522]",
+    "G-(x)": ".289 [.250, .330], t = 14.5",
+    "G+(x)": ".820 [.788, .848], t = 17.9",
+}
+"""Section 4.1: mean probabilities of malignancy; the paper prints t(233), and 235 patches have t(234)."""

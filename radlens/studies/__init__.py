@@ -7,6 +7,7 @@ from radlens.studies.byra import reproduce_byra
 from radlens.studies.cases import CaseSet, CaseSource, StudyCase, open_cases
 from radlens.studies.evaluation import MEASURES, Examined, Plan, evaluate, examine, source_of
 from radlens.studies.faithfulness import Effort, Faithfulness, MethodFaithfulness, measure_faithfulness
+from radlens.studies.katzmann import KatzmannOptions, reproduce_katzmann
 from radlens.studies.localisation import BoxRule, Localisation, measure_localisation
 from radlens.studies.major import MajorOptions, reproduce_major
 from radlens.studies.maps import MapSet, explain_cases, methods_of, score_cases, targets_of
@@ -29,6 +30,7 @@ __all__ = [
     "Examined",
     "Faithfulness",
     "FolderCases",
+    "KatzmannOptions",
     "Localisation",
     "MajorOptions",
     "MapSet",
@@ -58,6 +60,7 @@ __all__ = [
     "regions_of",
     "reproduce_amanova",
     "reproduce_byra",
+    "reproduce_katzmann",
     "reproduce_major",
     "reproduce_planted",
     "reproduce_sam_millan",

@@ -1,4 +1,4 @@
-"""A judge of filled tissue: a network that was trained to tell it from untouched tissue.
+"""A judge of filled or generated tissue: a network that was trained to tell it from untouched tissue.
 
 A patch around a hole that was filled is shown beside patches around places of the same shape that nobody touched, from
 other images, and the judge also sees where the hole is. An AUC of 0.5 means that it can only guess.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from radlens.errors import InvalidInput
 from radlens.families.inpainter.perceptual import Perceptual
 
-__all__ = ["FILLS", "Fill", "judged"]
+__all__ = ["FILLS", "Fill", "judged", "told_apart"]
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Fills the holes ``(h, w)`` bool of an image ``(c, h, w)``."""
@@ -72,8 +72,47 @@ def judged(
     rng = np.random.default_rng([91, seed])
     parts = [_patches(rng, image, organ, fill) for image, organ in zip(images, organs, strict=True)]
     n = 2 * len(parts) // 3
-    network = _trained(_joined(parts[:n]), seed, on_epoch)
-    shown, labels = _joined(parts[n:])
+    return _asked(_joined(parts[:n]), _joined(parts[n:]), seed, on_epoch)
+
+
+def told_apart(
+    real: np.ndarray,
+    made: np.ndarray,
+    *,
+    seed: int = 0,
+    on_epoch: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train a judge to tell whole images that a network made from real ones, and ask it about others.
+
+    Of every second image the judge sees the real one, of the others the made one, so that it cannot compare both.
+
+    Args:
+        real: ``(n, c, h, w)``, at least 12.
+        made: ``(n, c, h, w)``, what a network made of each of them.
+        seed: Seed of the weights.
+        on_epoch: Called as ``on_epoch(done, total)``.
+
+    Returns:
+        For each image of the last third, whether it was made, and the log-odds that the judge gives for it.
+
+    Raises:
+        InvalidInput: There are fewer than 12 images, or shapes differ.
+    """
+    if len(real) < 12 or real.shape != made.shape:
+        raise InvalidInput(f"images must be at least 12 of one shape, got {real.shape} and {made.shape}")
+    # Pairs of images of different classes follow each other; both must be real and made equally often.
+    labels = (np.arange(len(real)) // 2) % 2
+    shown = torch.from_numpy(np.where(labels[:, None, None, None] > 0, made, real).astype(np.float32))
+    wanted, n = torch.from_numpy(labels), 2 * len(real) // 3
+    return _asked((shown[:n], wanted[:n]), (shown[n:], wanted[n:]), seed, on_epoch)
+
+
+def _asked(
+    known: tuple[Tensor, Tensor], unseen: tuple[Tensor, Tensor], seed: int, on_epoch: Callable[[int, int], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train a judge on known images, and return labels and log-odds of the unseen ones."""
+    network = _trained(known, seed, on_epoch)
+    shown, labels = unseen
     with torch.no_grad():
         scores = torch.cat([network(each)[:, 0] for each in shown.split(_BATCH)])
     return labels.numpy(), scores.numpy()

@@ -1,0 +1,295 @@
+"""Models, images and maps of the study of Katzmann et al. 2021."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radlens.errors import InvalidParameter
+from radlens.evaluation.baselines import BASELINES, baseline_map
+from radlens.explainers import EagerClassifier, Explainer, Model, create, probabilities
+from radlens.families.classifier.cycling import of_run, run_images
+from radlens.families.classifier.lesions import LesionPair, unseen_pair
+from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
+from radlens.families.classifier.training import TrainedClassifier, load_classifier_run, train_classifier
+from radlens.families.companions.cycle_recipes import CYCLE_PRESETS
+from radlens.families.companions.cycle_training import train_generators
+from radlens.families.companions.generators import load_generators
+from radlens.networks import GeneratorPair
+from radlens.phantoms import nodule
+from radlens.studies.store import Store
+
+__all__ = [
+    "FIRST",
+    "GENERATORS",
+    "METHODS",
+    "OURS",
+    "SECOND",
+    "SECOND_GENERATORS",
+    "KatzmannOptions",
+    "Material",
+    "Patch",
+]
+
+FIRST, SECOND = "nodule-convnet", "nodule-resnet18"
+"""Recipes of the explained classifier, and of the independent second one."""
+
+GENERATORS, SECOND_GENERATORS = "generators", "generators-2"
+"""Runs of two pairs of generators, which differ in their seeds."""
+
+OURS = "cycle_activation"
+
+METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    OURS: (OURS, {}),
+    "deep_shap": ("deep_shap", {}),
+    "deep_taylor": ("lrp", {"rule": "deep_taylor"}),
+    "lrp": ("lrp", {}),
+    "saliency": ("saliency", {}),
+    "integrated_gradients": ("integrated_gradients", {}),
+    "deep_lift": ("deep_lift", {}),
+    "smooth_grad": ("smooth_grad", {}),
+    "guided_grad_cam": ("guided_grad_cam", {}),
+    "grad_cam": ("grad_cam", {}),
+    "occlusion": ("occlusion", {"window": 12, "stride": 4}),
+}
+"""Methods whose maps are compared; the paper has the first four."""
+
+_BATCH = 32
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class KatzmannOptions:
+    """Options of the study.
+
+    Args:
+        preset: ``"demo"`` or ``"paper"``, of the classifiers; the generators have the preset ``recommended`` in place
+            of ``paper``, whose losses gave no usable pair.
+        runs: finished runs by the name of the recipe, `GENERATORS` and `SECOND_GENERATORS`; the others are trained.
+        n_patches: unseen patches that are changed, at least 20.
+        n_maps: of these, patches whose maps by other methods are compared, at least 10.
+
+    Raises:
+        InvalidParameter: a value is out of range, or a run is of no model of the study.
+    """
+
+    preset: str = "demo"
+    runs: Mapping[str, Path] = field(default_factory=dict)
+    n_patches: int = 235
+    n_maps: int = 60
+
+    def __post_init__(self) -> None:
+        """Raise for values out of range."""
+        if self.preset not in ("demo", "paper"):
+            raise InvalidParameter(f"preset must be demo or paper, got {self.preset}")
+        known = (FIRST, SECOND, GENERATORS, SECOND_GENERATORS)
+        if unknown := [name for name in self.runs if name not in known]:
+            raise InvalidParameter(f"runs must be of {', '.join(known)}, got {', '.join(unknown)}")
+        for name, least in (("n_patches", 20), ("n_maps", 10)):
+            if getattr(self, name) < least:
+                raise InvalidParameter(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.n_maps > self.n_patches:
+            raise InvalidParameter(f"n_maps must be at most n_patches, {self.n_patches}, got {self.n_maps}")
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """An unseen patch and its truth.
+
+    Attributes:
+        pair: image, nodule, and the image without the nodule.
+        changed: ``(h, w)`` bool, pixels that some feature of the nodule really changed.
+    """
+
+    pair: LesionPair
+    changed: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Models, images and maps of the study, each made when it is first needed.
+
+    Attributes:
+        folder: output folder.
+        options: options of the study.
+        on_progress: called as ``on_progress(stage, done, total)``.
+    """
+
+    folder: Path
+    options: KatzmannOptions
+    on_progress: Progress
+
+    @cached_property
+    def store(self) -> Store:
+        """Results of long computations, kept in the output folder."""
+        return Store(self.folder / "work")
+
+    @cached_property
+    def first(self) -> TrainedClassifier:
+        """The explained classifier."""
+        return load_classifier_run(self._run(FIRST))
+
+    @cached_property
+    def second(self) -> TrainedClassifier:
+        """The independent classifier."""
+        return load_classifier_run(self._run(SECOND))
+
+    @cached_property
+    def pairs(self) -> dict[str, GeneratorPair]:
+        """Two pairs of generators, by the name of their run."""
+        return {name: load_generators(self._generators(name))[0] for name in (GENERATORS, SECOND_GENERATORS)}
+
+    @property
+    def pair(self) -> GeneratorPair:
+        """The pair of generators whose results are reported."""
+        return self.pairs[GENERATORS]
+
+    def named(self, name: str) -> Progress:
+        """Return a callback that puts a name before each stage."""
+        return lambda stage, done, total: self.on_progress(f"{name}: {stage}", done, total)
+
+    def _run(self, name: str) -> Path:
+        run = self.options.runs.get(name)
+        if run is None:
+            run, recipe = self.folder / "runs" / name, CLASSIFIER_PRESETS[name][self.options.preset]
+            train_classifier(run, recipe, model=name, variant=self.options.preset, on_progress=self.named(name))
+        return run
+
+    def _generators(self, name: str) -> Path:
+        run = self.options.runs.get(name)
+        if run is not None:
+            return run
+        run, preset = self.folder / "runs" / name, "demo" if self.options.preset == "demo" else "recommended"
+        explained = of_run(self._run(FIRST))
+        training, validation = run_images(self._run(FIRST), explained)
+        recipe = CYCLE_PRESETS[preset] if name == GENERATORS else _other_seed(CYCLE_PRESETS[preset])
+        train_generators(
+            run,
+            explained.classify,
+            training,
+            validation,
+            recipe,
+            preset=preset,
+            origin=explained.origin(),
+            on_progress=self.named(name),
+        )
+        return run
+
+    @cached_property
+    def model(self) -> Model:
+        """The explained classifier with its generators."""
+        shape = self.first.model_input.image_shape
+        return EagerClassifier(self.first.members[0], shape, companions={"generators": self.pair})
+
+    @cached_property
+    def other(self) -> Model:
+        """The independent classifier as a model."""
+        return EagerClassifier(self.second.members[0], self.second.model_input.image_shape)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, for the keys of stored ones."""
+        weights = torch.cat([each.flatten()[:100] for each in self.pair.state_dict().values()]).double()
+        return {"auc": self.first.record["evaluation"]["auc"]["value"], "generators": float(weights.sum())}
+
+    # Images
+
+    @cached_property
+    def patches(self) -> list[Patch]:
+        """The first unseen patches, benign and malignant in turn."""
+        found = []
+        for number in range(self.options.n_patches):
+            pair = unseen_pair(self.first.record, number)
+            category = self.first.classes[int(pair.positive)]
+            drawn = nodule.sample(category, image_shape=self.first.model_input.shape, seed=pair.seed)
+            changed = np.logical_or.reduce([np.zeros_like(drawn.mask), *drawn.feature_masks.values()])
+            found.append(Patch(pair, changed))
+            self.on_progress("simulating patches", number + 1, self.options.n_patches)
+        return found
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """``(n,)``: 1 for malignant patches, 0 for benign ones."""
+        return np.array([int(patch.pair.positive) for patch in self.patches])
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The patches as the network gets them, ``(n, c, h, w)``."""
+        return torch.from_numpy(np.stack([patch.pair.image for patch in self.patches])).float()
+
+    @cached_property
+    def healthy(self) -> Tensor:
+        """The same patches without their nodules, ``(n, c, h, w)``."""
+        return torch.from_numpy(np.stack([patch.pair.healthy for patch in self.patches])).float()
+
+    def generated(self, images: Tensor, name: str = GENERATORS) -> tuple[Tensor, Tensor]:
+        """Return G+(x) and G-(x) of images ``(n, c, h, w)``."""
+        with torch.no_grad():
+            parts = [self.pairs[name](part) for part in images.split(_BATCH)]
+        plus, minus = (torch.cat(column) for column in zip(*parts, strict=True))
+        return plus, minus
+
+    @cached_property
+    def changed(self) -> tuple[Tensor, Tensor]:
+        """G+(x) and G-(x) of the patches."""
+        return self.generated(self.images)
+
+    def scores(self, model: Model, images: Tensor) -> np.ndarray:
+        """Return the probability of a malignant nodule in images ``(n, c, h, w)``."""
+        found = [probabilities(model.outputs(part))[:, 1] for part in images.split(_BATCH)]
+        return torch.cat(found).double().numpy()
+
+    # Maps
+
+    @cached_property
+    def maps(self) -> dict[str, np.ndarray]:
+        """Maps for the class malignant by each method and baseline, ``(n_maps, h, w)``."""
+        found = {name: self._maps(name) for name in METHODS}
+        images = self.images[: self.options.n_maps, 0].numpy()
+        for name in BASELINES:
+            found[name] = np.stack([baseline_map(name, image, seed=k) for k, image in enumerate(images)])
+        return found
+
+    def method(self, name: str) -> Explainer:
+        """Return a method of `METHODS`."""
+        method, parameters = METHODS[name]
+        return create(method, **parameters)
+
+    def _maps(self, name: str) -> np.ndarray:
+        method, n = self.method(name), self.options.n_maps
+        key = {"method": name, "parameters": json.loads(json.dumps(vars(method))), "n": n, **self.identity}
+
+        def compute() -> dict[str, np.ndarray]:
+            found = []
+            for done, image in enumerate(self.images[:n], 1):
+                found.append(method.attribute(self.model, image[None], 1)[0].sum(dim=0).numpy())
+                self.on_progress(f"maps of {name}", done, n)
+            return {"maps": np.stack(found)}
+
+        return self.store.arrays(f"maps of {name}", key, compute)["maps"]
+
+
+def _other_seed(recipe: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(recipe, seed=recipe.seed + 1)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0, n_bootstrap: int = 2000) -> tuple[float, ...]:
+    """Return the mean of the finite values, and its 95 % bootstrap interval."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return (float("nan"),) * 3
+    rng = np.random.default_rng(seed)
+    means = known[rng.integers(len(known), size=(n_bootstrap, len(known)))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(known.mean()), float(low), float(high)
