@@ -109,7 +109,7 @@ def examples(study: Material, results: dict[str, Any]) -> Written:
     """Write Fig. 6: maps of the paper's methods for patches of both classes that the classifier recognises."""
     scores, n = study.scores(study.model, study.images), study.options.n_maps
     right = (scores >= 0.5) == (study.labels == 1)
-    shown = [k for label in (0, 1) for k in np.flatnonzero(right[:n] & (study.labels[:n] == label))[:_OF_CLASS]]
+    shown = [int(k) for label in (0, 1) for k in np.flatnonzero(right[:n] & (study.labels[:n] == label))[:_OF_CLASS]]
     results["images"] = [list(study.patches[k].pair.seed) for k in shown]
     plus, minus = study.changed
     titles = ("x", "G-(x)", "G+(x)", "ours", *(name.replace("_", " ") for name in _SHOWN))

@@ -107,10 +107,12 @@ class Patch:
     Attributes:
         pair: image, nodule, and the image without the nodule.
         changed: ``(h, w)`` bool, pixels that some feature of the nodule really changed.
+        malignant: whether the nodule is malignant.
     """
 
     pair: LesionPair
     changed: np.ndarray
+    malignant: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,17 +210,17 @@ class Material:
         found = []
         for number in range(self.options.n_patches):
             pair = unseen_pair(self.first.record, number)
-            category = self.first.classes[int(pair.positive)]
+            category = self.first.classes[number % 2]
             drawn = nodule.sample(category, image_shape=self.first.model_input.shape, seed=pair.seed)
             changed = np.logical_or.reduce([np.zeros_like(drawn.mask), *drawn.feature_masks.values()])
-            found.append(Patch(pair, changed))
+            found.append(Patch(pair, changed, drawn.malignant))
             self.on_progress("simulating patches", number + 1, self.options.n_patches)
         return found
 
     @cached_property
     def labels(self) -> np.ndarray:
         """``(n,)``: 1 for malignant patches, 0 for benign ones."""
-        return np.array([int(patch.pair.positive) for patch in self.patches])
+        return np.array([int(patch.malignant) for patch in self.patches])
 
     @cached_property
     def images(self) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from radlens.datasets import ModelInput
 from radlens.errors import InvalidInput, InvalidParameter
 from radlens.evaluation.classification import roc_curve
 from radlens.families.classifier.cycling import of_run, run_images
@@ -19,13 +20,17 @@ from radlens.studies.katzmann import CHAPTERS, KatzmannOptions, reproduce_katzma
 from radlens.studies.katzmann_chapters import decision_measures
 from radlens.studies.katzmann_material import FIRST, GENERATORS, METHODS, SECOND, SECOND_GENERATORS, Material
 
+INPUT = ModelInput((64, 64), scaling="fixed", mean=(-1000.0,), std=(1400.0,))
+"""That of the recipes, which tests of studies otherwise replace by smaller ones."""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two classifiers and two pairs of generators, hardly trained."""
     folder = tmp_path_factory.mktemp("runs")
     for name in (FIRST, SECOND):
-        small = replace(CLASSIFIER_PRESETS[name]["demo"], n_training=32, n_validation=8, n_test=8, epochs=1)
+        sizes = {"n_training": 32, "n_validation": 8, "n_test": 8, "epochs": 1, "input": INPUT}
+        small = replace(CLASSIFIER_PRESETS[name]["demo"], **sizes)
         train_classifier(folder / name, small, model=name, variant="demo", n_workers=1)
     explained = of_run(folder / FIRST)
     training, validation = run_images(folder / FIRST, explained)
