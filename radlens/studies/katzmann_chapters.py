@@ -280,6 +280,8 @@ def counter_test(study: Material, results: dict[str, Any]) -> Written:
 
 def seeds(study: Material, results: dict[str, Any]) -> Written:
     """Write how much R depends on the seed of the generators."""
+    if study.options.n_pairs < 2:
+        return "One pair of generators was trained.", []
     first, second = (study.generated(study.images, name) for name in study.pairs)
     maps = [(plus - minus).sum(dim=1).flatten(1).numpy() for plus, minus in (first, second)]
     alike = [float(np.corrcoef(a, b)[0, 1]) for a, b in zip(*maps, strict=True)]

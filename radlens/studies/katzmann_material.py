@@ -76,6 +76,7 @@ class KatzmannOptions:
         runs: finished runs by the name of the recipe, `GENERATORS` and `SECOND_GENERATORS`; the others are trained.
         n_patches: unseen patches that are changed, at least 20.
         n_maps: of these, patches whose maps by other methods are compared, at least 10.
+        n_pairs: pairs of generators, 1 or 2; the second one shows how much the seed matters.
 
     Raises:
         InvalidParameter: a value is out of range, or a run is of no model of the study.
@@ -85,6 +86,7 @@ class KatzmannOptions:
     runs: Mapping[str, Path] = field(default_factory=dict)
     n_patches: int = 235
     n_maps: int = 60
+    n_pairs: int = 2
 
     def __post_init__(self) -> None:
         """Raise for values out of range."""
@@ -96,6 +98,8 @@ class KatzmannOptions:
         for name, least in (("n_patches", 20), ("n_maps", 10)):
             if getattr(self, name) < least:
                 raise InvalidParameter(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.n_pairs not in (1, 2):
+            raise InvalidParameter(f"n_pairs must be 1 or 2, got {self.n_pairs}")
         if self.n_maps > self.n_patches:
             raise InvalidParameter(f"n_maps must be at most n_patches, {self.n_patches}, got {self.n_maps}")
 
@@ -146,8 +150,9 @@ class Material:
 
     @cached_property
     def pairs(self) -> dict[str, GeneratorPair]:
-        """Two pairs of generators, by the name of their run."""
-        return {name: load_generators(self._generators(name))[0] for name in (GENERATORS, SECOND_GENERATORS)}
+        """The pairs of generators, by the name of their run."""
+        names = (GENERATORS, SECOND_GENERATORS)[: self.options.n_pairs]
+        return {name: load_generators(self._generators(name))[0] for name in names}
 
     @property
     def pair(self) -> GeneratorPair:

@@ -106,6 +106,7 @@ def test_the_judge_sees_what_is_there():
         ({"n_patches": 19}, "n_patches must be at least 20, got 19"),
         ({"n_maps": 9}, "n_maps must be at least 10, got 9"),
         ({"n_patches": 20, "n_maps": 21}, "n_maps must be at most n_patches, 20, got 21"),
+        ({"n_pairs": 3}, "n_pairs must be 1 or 2, got 3"),
         ({"preset": "big"}, "preset must be demo or paper, got big"),
         ({"runs": {"x": None}}, "runs must be of nodule-convnet"),
     ],
