@@ -42,6 +42,8 @@ _STYLES = {
     "lime": Style("#E69F00", "--", "v"),
     "shap": Style("#CC79A7", "--", "P"),
     "deep_lift": Style("#56B4E9", "-.", "X"),
+    "deep_shap": Style("#1B7837", "-.", "p"),
+    "lrp": Style("#B2182B", "--", "d"),
     "cam": Style("#6A3D9A", "-", "h"),
     "grad_cam": Style("#8C6D31", "-.", "<"),
     "smooth_grad": Style("#888888", "-.", ">"),
@@ -49,7 +51,7 @@ _STYLES = {
 }
 """Colours of Okabe and Ito 2008 and a few more; dashes and markers distinguish colours that look alike to a reader."""
 
-_OTHERS = ("#1B7837", "#B2182B", "#2166AC", "#762A83", "#4D4D4D", "#BF812D")
+_OTHERS = ("#2166AC", "#762A83", "#4D4D4D", "#BF812D")
 
 
 def method_title(name: str) -> str:
