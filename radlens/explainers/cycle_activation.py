@@ -77,8 +77,9 @@ class CycleActivation(Explainer):
             raise InvalidParameter(
                 f"target must be a class that the generators were trained for, {first} or {second}, got class {target}"
             )
-        positions = torch.linspace(-1, 1, 2 * self.n_between + 3, dtype=image.dtype)
-        shown = torch.stack([between(image, minus[0], plus[0], float(each)) for each in positions])
+        n = self.n_between + 1
+        positions = [k / n for k in range(-n, n + 1)]
+        shown = torch.stack([between(image, minus[0], plus[0], each) for each in positions])
         (logits,) = yield Ask("prediction", {"images": shown})
         scores = probabilities(logits)[:, second].tolist()
         numbers = {
@@ -90,7 +91,7 @@ class CycleActivation(Explainer):
             "cycle_error": (_difference(plus_back[0], image) + _difference(minus_back[0], image)) / 2,
             "class_plus": second,
             "class_minus": first,
-            "positions": positions.tolist(),
+            "positions": positions,
             "scores": scores,
             "sentence": f"the probability of class {second} is {scores[self.n_between + 1]:.3f}, {scores[-1]:.3f} with "
             f"the changes towards it, and {scores[0]:.3f} with the changes towards class {first}",
