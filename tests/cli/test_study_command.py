@@ -161,7 +161,7 @@ def test_a_model_that_does_not_state_its_images(run: Callable[..., Any], given: 
     """They must be given, or their kind."""
     result = run("study", "make", "s", "--bundle", given / "bundle", "--methods", "cam,saliency", "--lesions", 2)
     assert result.exit_code == 2
-    assert "task must be patches, mammograms or ultrasound" in result.stderr
+    assert "task must be one of patches, mammograms, ultrasound, nodules" in result.stderr
 
 
 @pytest.mark.parametrize(
