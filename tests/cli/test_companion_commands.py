@@ -19,6 +19,7 @@ def images(tmp_path):
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_a_proposer_is_trained_and_compared_with_the_search(run, images, tmp_path):
     """A table, the next command, and a run that loads; the same command again trains nothing."""
     asked = ("companion", "proposer", spots_bundle().path, "proposer", "--images", images, "--n", 12, "--epochs", 2)

@@ -20,6 +20,7 @@ def domain():
     return fit_domain(images[:320], images[320:])
 
 
+@pytest.mark.slow
 def test_both_sides_are_printed_and_written(run, tmp_path, domain):
     """Unseen images, wrong images by kind, the share of each, and a file."""
     training = {"preset": {"task": "ultrasound", "p_calcifications": 0.3}}

@@ -67,6 +67,7 @@ def test_prints_hits_fit_and_verdict(run, files):
     assert "interval: bootstrap over images, 1000 resamples, seed 0" in result.stderr
 
 
+@pytest.mark.slow
 def test_json_holds_everything(run, files, expected):
     """The numbers are those of the library up to the registration of the phantom, a fraction of a pixel."""
     found = json.loads(run("read-out", *files, "--json").stdout)

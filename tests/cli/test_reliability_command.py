@@ -82,6 +82,7 @@ def test_comparisons_follow_the_first_sampler(tmp_path):
     assert rows[-1][2] == curves[0].agreement[-1]
 
 
+@pytest.mark.slow
 def test_the_command_writes_figure_and_tables(run, noise, bundle, tmp_path):
     """Of any image and bundle; parameters of the method are passed on."""
     result = run(

@@ -97,6 +97,7 @@ def test_the_question_is_answered(added, tmp_path):
     torch.testing.assert_close(found, model.ask("filled", targets, images=images, masks=masks))
 
 
+@pytest.mark.slow
 def test_the_family_is_trained_exported_and_served(added, tmp_path, monkeypatch):
     """By the commands that the page gives; the prediction is the mean grey value to 2 %."""
     monkeypatch.chdir(tmp_path)

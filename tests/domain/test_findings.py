@@ -126,6 +126,7 @@ def test_a_few_hot_pixels_say_nothing_of_the_noise(pixels: np.ndarray, found: Fi
     assert reasons(again, Limits()) == ()
 
 
+@pytest.mark.slow
 def test_phantom_without_lines_has_none_to_measure() -> None:
     """Blur, shift and noise of lines stay out of the numbers, and no cell is odd."""
     layout = cdmam.Layout.with_margin(4, SPACING_MM)

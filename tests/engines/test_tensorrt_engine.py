@@ -113,6 +113,7 @@ def test_the_graphs_of_a_bundle_are_built(exported, name):
     assert len(tensorrt.build(exported.path / name)) > 100_000
 
 
+@pytest.mark.slow
 def test_compiled_gradients_are_built(tmp_path):
     """A network with a strided convolution, pooling and a skip: parsed and built, and torch agrees with autograd."""
 

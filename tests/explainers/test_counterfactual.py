@@ -158,6 +158,7 @@ def test_several_images_are_one_batch_and_get_what_they_get_alone(inpainter, set
         torch.testing.assert_close(together[k].map, alone.map)
 
 
+@pytest.mark.slow
 def test_the_step_is_one_graph(inpainter):
     """The compiled graph of inpainter, classifier and gradient equals autograd for binary and relaxed masks."""
     torch.manual_seed(0)

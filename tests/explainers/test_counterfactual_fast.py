@@ -119,6 +119,7 @@ def test_classes_without_proposals_and_missing_companions_are_named():
         create("counterfactual_fast", refine=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_outputs", "classes"), [(1, (0,)), (1, (1, 0)), (3, (2,)), (3, (0, 2))])
 def test_the_compiled_questions_equal_the_networks(n_outputs, classes):
     """The map of the class of each image, zero and unknown for classes without proposals; the score of a mask."""

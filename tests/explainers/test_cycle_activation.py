@@ -137,6 +137,7 @@ def test_missing_generators_and_wrong_values_are_named():
         create("cycle_activation", n_between=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_the_compiled_questions_equal_the_networks(n_outputs):
     """Both generators in one graph, and the ways back in another; any batch, float64."""

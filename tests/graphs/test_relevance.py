@@ -443,6 +443,7 @@ def test_a_score_that_does_not_depend_on_the_images_is_refused(name):
         classifier_graphs(module, torch.zeros(1, 1, 1, 2), n_outputs=2).build(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["lrp_epsilon", "lrp_deep_taylor"])
 def test_engines_compute_the_graphs(tmp_path, graph):
     """Of a ResNet, within float32's own error, whatever the number of rows; TensorRT builds them."""

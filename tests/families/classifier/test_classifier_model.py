@@ -110,6 +110,7 @@ def test_the_traced_module_stands_for_a_damaged_graph(altered, graph):
     assert all("its SHA-256 differs" in each["reason"] for each in refused)
 
 
+@pytest.mark.slow
 def test_another_engine_is_not_put_in_the_place_of_the_one_asked_for(altered):
     """It was named."""
     with pytest.raises(BundleError, match="is not the file this bundle was made with"):

@@ -20,6 +20,9 @@ from radlens.local import LocalTransport
 from radlens.networks import PartialConvInpainter
 from radlens.service import request_from_http
 
+pytestmark = pytest.mark.slow
+"""The graphs of a whole step take half a minute to write."""
+
 SHAPE = (48, 32)
 ORIGIN = {"name": "inpainter", "version": "1.0", "bundle_hash": "0" * 64}
 

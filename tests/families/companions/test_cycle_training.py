@@ -62,6 +62,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_generators_move_the_score_both_ways_and_follow_the_image(run):
     """On images that they have not seen, with small changes; no mark at a fixed place."""
     pair, record = load_generators(run)
