@@ -18,7 +18,7 @@ from radlens import engines
 from radlens.engines.golden import Golden
 from radlens.errors import BundleError, InvalidInput, InvalidParameter
 from radlens.families.classifier.export import export_classifier
-from radlens.graphs import classifier_graphs, turned_kernels
+from radlens.graphs import CompiledGraph, classifier_graphs, turned_kernels, writing
 from radlens.graphs.turned_kernels import store_kernels_once
 from radlens.graphs.writing import golden_weights
 
@@ -81,6 +81,29 @@ def test_a_graph_that_computes_something_else_is_refused(tmp_path, monkeypatch):
     with pytest.raises(BundleError, match=r"output of graph prediction must be within 1.0e-05 of float64, got 1.0e"):
         export_classifier(graphs, tmp_path, "m", torch.rand(2, 1, 4, 4), 2, names=["prediction"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_at_a_kink_are_replaced(tmp_path, monkeypatch):
+    """Where float32 and float64 fall on two sides of a rectifier, other images tell whether the graph is right."""
+    net, seen = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval(), []
+    compute = writing.one_by_one
+
+    def wrong_at_first(function, inputs):
+        found = compute(function, inputs)
+        if isinstance(function, CompiledGraph):
+            seen.append(inputs[0].clone())
+            return [each * 1.01 for each in found] if len(seen) == 1 else found
+        return found
+
+    monkeypatch.setattr(writing, "one_by_one", wrong_at_first)
+    images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    graphs = classifier_graphs(net, images, n_outputs=3)
+    writing.GraphWriter(graphs, images).write("prediction", tmp_path / "prediction.onnx")
+    assert len(seen) == 2
+    assert torch.equal(seen[0], images)
+    assert 0 < (seen[1] - images).abs().mean() < 0.02
+    golden = Golden.load(tmp_path / "prediction.onnx")
+    np.testing.assert_array_equal(golden.inputs["images"], seen[1].numpy())
 
 
 @pytest.mark.parametrize(
