@@ -80,7 +80,7 @@ demo: install ## serve the demo model, send it a phantom as DICOM, write what co
 stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
 
-test: install-dev ## run the tests, those against a real TorchServe among them; some 7 minutes
+test: install-dev ## run the tests, those against a real TorchServe among them; some 13 minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 test-slow: install-dev ## run the tests that test leaves out: trainings, several servers, many phantoms
