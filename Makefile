@@ -86,7 +86,7 @@ test: install-dev ## run the tests, those against a real TorchServe among them; 
 test-slow: install-dev ## run the tests that test leaves out: trainings, several servers, many phantoms
 	$(PYTEST) -m slow $(TESTS)
 
-test-quick: install-dev ## run the tests of files that take seconds, without a server; within 2 minutes
+test-quick: install-dev ## run the tests of files that take seconds, without a server; some 4 minutes
 	$(PYTEST) -m "not slow and not serving and not long" $(TESTS)
 
 coverage: install-dev ## run all tests and print how many lines of each room of radlens/ they reach
