@@ -90,7 +90,7 @@ def test_images_at_a_kink_are_replaced(tmp_path, monkeypatch):
 
     def wrong_at_first(function, inputs):
         found = compute(function, inputs)
-        if isinstance(function, CompiledGraph):
+        if isinstance(function, CompiledGraph) and inputs[0].dtype == torch.float32:
             seen.append(inputs[0].clone())
             return [each * 1.01 for each in found] if len(seen) == 1 else found
         return found
@@ -104,6 +104,25 @@ def test_images_at_a_kink_are_replaced(tmp_path, monkeypatch):
     assert 0 < (seen[1] - images).abs().mean() < 0.02
     golden = Golden.load(tmp_path / "prediction.onnx")
     np.testing.assert_array_equal(golden.inputs["images"], seen[1].numpy())
+
+
+def test_a_graph_that_is_wrong_in_float64_gets_no_other_images(tmp_path, monkeypatch):
+    """Such an error is none of rounding."""
+    net, seen = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval(), []
+    compute = writing.one_by_one
+
+    def wrong(function, inputs):
+        seen.append((isinstance(function, CompiledGraph), inputs[0].dtype))
+        return [each * (1 + 1e-3 * seen[-1][0]) for each in compute(function, inputs)]
+
+    monkeypatch.setattr(writing, "one_by_one", wrong)
+    images = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(BundleError, match=r"must be within 1.0e-05 of float64, got 1.0e-03"):
+        writing.GraphWriter(classifier_graphs(net, images, n_outputs=3), images).write(
+            "prediction", tmp_path / "p.onnx"
+        )
+    assert seen.count((True, torch.float32)) == 1
+    assert not (tmp_path / "p.onnx").exists()
 
 
 @pytest.mark.parametrize(
