@@ -88,6 +88,8 @@ def test_the_study_writes_every_chapter(runs, tmp_path):
     assert set(results["realism"]) == {"the inpainter", "mean of the tissue around"}
     assert results["fast"]["searched"]["iou"] == [1.0] * 4
     assert results["fast"]["proposed"]["seconds"] > 0
+    assert len(results["fast"]["proposed for another image"]["area"]) == 4
+    assert len(results["fast"]["the same, mass removed"]["area"]) == 4
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")}
     reproduce_major(tmp_path, options)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")} == stored

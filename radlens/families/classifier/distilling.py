@@ -279,7 +279,8 @@ def _compared(masks: np.ndarray, searched: np.ndarray, odds: np.ndarray) -> dict
     """Compare masks ``(n, h, w)`` bool with those of the search, given log-odds before and after, ``(n, 2)``."""
     of_class = odds[:, 0] > 0
     both = [stability([a, b]) for a, b in zip(masks, searched, strict=True) if b.any()]
-    empty = ~searched.any(axis=(1, 2))
+    # Where the class is not predicted both are empty by their rule, which says nothing of the proposer.
+    empty = ~searched.any(axis=(1, 2)) & of_class
     return {
         "n_of_class": int(of_class.sum()),
         "changes_class": float((odds[of_class, 1] <= 0).mean()) if of_class.any() else None,

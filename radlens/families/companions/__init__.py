@@ -4,6 +4,8 @@ A kind is registered by one line in `KINDS`; its module has a function ``load(pa
 network.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from radlens.datasets.model_input import ModelInput
-from radlens.errors import InvalidParameter
+from radlens.errors import InvalidParameter, TrainingError
+from radlens.families.base import RECORD
 
 __all__ = ["KINDS", "Companion", "load_companions", "require_input", "trained_for"]
 
@@ -65,3 +68,35 @@ def require_input(kind: str, got: ModelInput, expected: ModelInput) -> None:
     if different := [name for name in wanted if wanted[name] != given[name]]:
         listed = "; ".join(f"{name} {wanted[name]}, got {given[name]}" for name in different)
         raise InvalidParameter(f"the {kind} must take the images that the classifier takes: {listed}")
+
+
+def stored_run(path: Path, kind: str, task: str, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the record of a finished run of `radlens companion`, and the arrays of its network by name.
+
+    Args:
+        path: Folder of the run.
+        kind: Kind of the companion, the name of its command.
+        task: Task that the record must state.
+        weights: Name of the file of the arrays.
+
+    Raises:
+        TrainingError: The folder does not hold such a run.
+    """
+    import numpy as np
+    import torch
+
+    if not (path / RECORD).is_file() or not (path / weights).is_file():
+        raise TrainingError(
+            f"a finished run of radlens companion {kind} must hold {RECORD} and {weights}, got {path.name}"
+        )
+    record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    if record.get("task") != task:
+        raise TrainingError(f"the run must be of task {task!r}, got {record.get('task')!r}")
+    with np.load(path / weights) as stored:
+        return record, {name: torch.from_numpy(stored[name]) for name in stored.files}
+
+
+def run_origin(path: Path, kind: str, weights: str, record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the record of a model says of a companion that is a run."""
+    of, digest = record["classifier"], hashlib.sha256((path / weights).read_bytes()).hexdigest()
+    return {"name": f"{kind} of {of['name']}", "version": of["version"], "bundle_hash": digest}
