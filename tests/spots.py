@@ -6,6 +6,7 @@ from made_once import made
 from torch import nn
 
 from radlens.datasets import ModelInput
+from radlens.families.classifier.fingerprint import network_hash
 from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest, graph_file, save_classifier
 from radlens.graphs import classifier_graphs
 
@@ -63,6 +64,7 @@ def spots_bundle():
             "explainers": ("counterfactual",),
             "refused": {},
             "form": "eager",
+            "network_hash": network_hash([Spot()]),
         }
         save_classifier(folder, ClassifierManifest(**fields))
 

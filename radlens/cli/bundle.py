@@ -11,8 +11,9 @@ import typer
 
 from radlens.cli.console import examples, stages
 from radlens.cli.export import bundle_folder, finish, replaced, require_word
+from radlens.cli.image_folder import image_files, prepared_file
 from radlens.cli.options import DEFAULT_STORE, CompanionOption, StoreOption, companion_folders
-from radlens.errors import InvalidInput, InvalidParameter
+from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from radlens.datasets import ModelInput
@@ -125,18 +126,12 @@ def _domain(folder: Path, model_input: "ModelInput", report: "Progress") -> "Ima
     import numpy as np
 
     from radlens.families.classifier.domain import LEAST_IMAGES, LEAST_UNSEEN, fit_domain
-    from radlens.images import read
 
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
-    if len(files) < LEAST_IMAGES + LEAST_UNSEEN:
-        raise InvalidParameter(f"--images must hold at least {LEAST_IMAGES + LEAST_UNSEEN} images, got {len(files)}")
+    files = image_files(folder, LEAST_IMAGES + LEAST_UNSEEN)
     files = files[:: math.ceil(len(files) / _MOST_IMAGES)]
     prepared = []
     for done, file in enumerate(files, start=1):
-        try:
-            prepared.append(model_input.prepare(read(file.read_bytes()).pixels).pixels.astype(np.float16))
-        except InvalidInput as error:
-            raise InvalidInput(f"every file of --images must be an image, got {file.name}: {error}") from error
+        prepared.append(prepared_file(file, model_input).astype(np.float16))
         report("reading images", done, len(files))
     # Every fifth one, so that the files of a subfolder go into both parts.
     unseen = prepared[::5]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radlens.cli.console import Stage, examples, note, stages, table, warn
+from radlens.cli.image_folder import image_files, prepared_file
 from radlens.cli.options import require
-from radlens.errors import InvalidInput, InvalidParameter
+from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,17 +135,10 @@ def _images(
 def _read(folder: Path, given: ModelInput, report: Stage) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
-    from radlens.images import read
-
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
-    if len(files) < 2 * _PART_HELD:
-        raise InvalidParameter(f"--images must hold at least {2 * _PART_HELD} images, got {len(files)}")
+    files = image_files(folder, 2 * _PART_HELD)
     found = np.empty((len(files), *given.image_shape), np.float16)
     for number, file in enumerate(files):
-        try:
-            found[number] = given.prepare(read(file.read_bytes()).pixels).pixels
-        except InvalidInput as error:
-            raise InvalidInput(f"every file of --images must be an image, got {file.name}: {error}") from error
+        found[number] = prepared_file(file, given)
         report("reading images", number + 1, len(files))
     is_held = np.arange(len(files)) % _PART_HELD == 0
     is_held[np.flatnonzero(is_held)[_MOST_HELD:]] = False

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from radlens.cli.console import examples, note, stages, table
-from radlens.errors import InvalidInput, InvalidParameter
+from radlens.cli.image_folder import image_files, prepared_file
+from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,12 +74,17 @@ def command(
                 f"BUNDLE must be one that counterfactual explains, made with --companion inpainter=...; {opened.name} "
                 f"has no counterfactual: {reason}"
             )
+        if not opened.network_hash:
+            raise InvalidParameter(
+                f"BUNDLE must state the hash of its weights, which older ones do not; bundle {opened.name} again"
+            )
         given = _simulated(opened) if images is None else _read(images, opened, n)
         origin = {
             "classifier": {
                 "name": opened.name,
                 "version": opened.version,
                 "bundle_hash": loaded.bundle_hash,
+                "network_hash": opened.network_hash,
                 "classes": list(opened.classes),
             },
             "images": "simulated by radlens.phantoms" if images is None else "a folder of the user",
@@ -120,21 +126,9 @@ def _read(folder: Path, opened: ClassifierManifest, n: int) -> Callable[[int], n
     """Return the images of a folder in an order that mixes subfolders."""
     import numpy as np
 
-    from radlens.images import read
-
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
-    if len(files) < n:
-        raise InvalidParameter(f"--images must hold at least {n} images, or give a smaller --n; got {len(files)}")
+    files = image_files(folder, n, " (or give a smaller --n)")
     order = np.random.default_rng(0).permutation(len(files))
-
-    def load(number: int) -> np.ndarray:
-        file = files[order[number]]
-        try:
-            return opened.input.prepare(read(file.read_bytes()).pixels).pixels
-        except InvalidInput as error:
-            raise InvalidInput(f"every file of --images must be an image, got {file.name}: {error}") from error
-
-    return load
+    return lambda number: prepared_file(files[order[number]], opened.input)
 
 
 def _numbers(names: str | None, known: Sequence[str]) -> list[int]:

@@ -32,6 +32,7 @@ from radlens.explainers import (
     Saliency,
 )
 from radlens.families.classifier.distilling import Distilling, distil
+from radlens.families.classifier.fingerprint import network_hash
 from radlens.families.classifier.lesions import LesionPair, lesion_pair, unseen_pair
 from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, lesion_options
 from radlens.families.classifier.training import TrainedClassifier, load_classifier_run, train_classifier
@@ -210,7 +211,12 @@ class Material:
 
             recipe = Distilling(n_images=self.options.n_searched)
             origin = {
-                "classifier": {"name": FIRST, "version": "1.0", **self.identity, "classes": list(classes)},
+                "classifier": {
+                    "name": FIRST,
+                    "version": "1.0",
+                    "network_hash": network_hash(self.first.members),
+                    "classes": list(classes),
+                },
                 "images": "simulated by radlens.phantoms",
                 "model_input": self.first.model_input.to_json(),
             }

@@ -58,7 +58,7 @@ def test_what_cannot_be_learned_is_said(run, images, tmp_path):
             "c",
             "--images",
             images,
-        ): "must hold at least 240 images, or give a smaller --n; got 12",
+        ): "must hold at least 240 images (or give a smaller --n), got 12",
         (
             "companion",
             "proposer",

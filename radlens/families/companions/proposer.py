@@ -1,4 +1,4 @@
-"""The proposer of counterfactual masks as companion of a classifier: a run of `radlens companion proposer`."""
+"""The proposer of counterfactual masks as companion of the classifier whose masks it learned."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ def load(path: Path, model_input: ModelInput) -> Companion:
     """
     network, record = load_proposer(path)
     require_input("proposer", ModelInput.from_json(record["model_input"]), model_input)
-    return Companion(network, run_origin(path, "proposer", WEIGHTS, record))
+    origin = run_origin(path, "proposer", WEIGHTS, record)
+    return Companion(network, origin, network_hash=record["classifier"]["network_hash"])
 
 
 def load_proposer(path: Path) -> tuple[MaskProposer, dict[str, Any]]:

@@ -11,8 +11,9 @@ from radlens.datasets import ModelInput
 from radlens.errors import InvalidInput, InvalidParameter, TrainingError, UnsupportedMethod
 from radlens.explainers import CounterfactualFast, EagerClassifier
 from radlens.families.classifier.distilling import Distilling, WithProposer, distil
+from radlens.families.classifier.fingerprint import network_hash
 from radlens.families.classifier.making import bundle_classifier
-from radlens.families.companions import load_companions
+from radlens.families.companions import load_companions, trained_for
 from radlens.families.companions.proposer import load_proposer
 from radlens.images import to_npy
 from radlens.local import LocalTransport
@@ -20,7 +21,12 @@ from radlens.local import LocalTransport
 INPUT = ModelInput(SHAPE)
 RECIPE = Distilling(n_images=20, epochs=12, width=4)
 ORIGIN = {
-    "classifier": {"name": "spots", "version": "1.0", "bundle_hash": "0" * 64, "classes": ["plain", "spot"]},
+    "classifier": {
+        "name": "spots",
+        "version": "1.0",
+        "network_hash": network_hash([Spot()]),
+        "classes": ["plain", "spot"],
+    },
     "images": "made here",
     "model_input": INPUT.to_json(),
 }
@@ -110,6 +116,8 @@ def test_a_proposer_is_a_companion_of_its_classifier(run, tmp_path):
     assert beside["proposer"].origin["name"] == "proposer of spots"
     with pytest.raises(InvalidParameter, match=r"the proposer must take the images.*shape \(64, 32\), got \(48, 32\)"):
         load_companions({"proposer": run}, ModelInput((64, 32)))
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(SHAPE[0] * SHAPE[1], 2))
+    assert trained_for(beside) == {"proposer": network_hash([Spot()])} != {"proposer": network_hash([other])}
     bundle = bundle_classifier(
         [Spot()],
         tmp_path / "bundle",
@@ -118,6 +126,7 @@ def test_a_proposer_is_a_companion_of_its_classifier(run, tmp_path):
         classes=["plain", "spot"],
         model_input=ModelInput(SHAPE, scaling="fixed", mean=(0.0,), std=(1.0,)),
         companions={"inpainter": Even(), "proposer": beside["proposer"].network},
+        trained_for=trained_for(beside),
         origins={"proposer": beside["proposer"].origin},
         randomise=False,
     )
