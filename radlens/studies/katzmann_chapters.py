@@ -51,6 +51,8 @@ _SHOWN = ("deep_shap", "deep_taylor", "lrp")
 _OF_CLASS = 3
 """Patches of each class in Fig. 6."""
 
+_OTHER = "ours of another patch"
+
 _SURE = 0.9
 """Probability above which a patch is clearly of a class."""
 
@@ -206,7 +208,9 @@ def places(study: Material, results: dict[str, Any]) -> Written:
     nodules = np.stack([patch.pair.lesion_mask for patch in study.patches[:n]])
     changed = np.stack([patch.changed for patch in study.patches[:n]])
     rows: list[Sequence[Any]] = []
-    for name, found in study.maps.items():
+    # The map of the next patch of the same class: what a map shows that knows no more than where nodules lie.
+    compared = {**study.maps, _OTHER: np.roll(study.maps[OURS], 2, axis=0)}
+    for name, found in compared.items():
         # Baselines rank pixels: their least value counts as nothing.
         maps = found - found.min(axis=(1, 2), keepdims=True) if name in BASELINES else found
         shares = {
@@ -216,7 +220,7 @@ def places(study: Material, results: dict[str, Any]) -> Written:
             "changed, squared": _shares(maps**2, changed),
         }
         results[name] = {key: value.tolist() for key, value in shares.items()}
-        title = {OURS: "ours", **BASELINES}.get(name, name.replace("_", " "))
+        title = {OURS: "ours", _OTHER: "ours, of another patch", **BASELINES}.get(name, name.replace("_", " "))
         rows.append((title, *(_with_interval(mean_interval(each), 2) for each in shares.values())))
     area = (f"{nodules.mean():.2f}", f"{nodules.mean():.2f}", f"{changed.mean():.2f}", f"{changed.mean():.2f}")
     rows.append(("share of the area", *area))
@@ -232,7 +236,7 @@ def places(study: Material, results: dict[str, Any]) -> Written:
         f"{np.nanmean(difference):+.2f} "
         f"(paired t-test, p = {p:.2g})."
     )
-    note = f"Means over {n} patches with 95 % intervals. The last rows know no network."
+    note = f"Means over {n} patches with 95 % intervals. The last rows know no network, or not the patch."
     return text, [Table("Where maps lie", columns, rows, note)]
 
 

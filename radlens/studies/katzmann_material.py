@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,14 +18,12 @@ from radlens.evaluation.baselines import BASELINES, baseline_map
 from radlens.explainers import EagerClassifier, Explainer, Model, create, probabilities
 from radlens.families.classifier.cycling import of_run, run_images
 from radlens.families.classifier.lesions import LesionPair, unseen_pair
-from radlens.families.classifier.recipes import CLASSIFIER_PRESETS
-from radlens.families.classifier.training import TrainedClassifier, load_classifier_run, train_classifier
 from radlens.families.companions.cycle_recipes import CYCLE_PRESETS
 from radlens.families.companions.cycle_training import train_generators
 from radlens.families.companions.generators import load_generators
 from radlens.networks import GeneratorPair
 from radlens.phantoms import nodule
-from radlens.studies.store import Store
+from radlens.studies.two_classifiers import TwoClassifiers
 
 __all__ = [
     "FIRST",
@@ -63,7 +61,6 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Methods whose maps are compared; the paper has the first four."""
 
 _BATCH = 32
-Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
@@ -120,33 +117,12 @@ class Patch:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """Models, images and maps of the study, each made when it is first needed.
+class Material(TwoClassifiers):
+    """Models, images and maps of the study, each made when it is first needed."""
 
-    Attributes:
-        folder: output folder.
-        options: options of the study.
-        on_progress: called as ``on_progress(stage, done, total)``.
-    """
-
-    folder: Path
     options: KatzmannOptions
-    on_progress: Progress
 
-    @cached_property
-    def store(self) -> Store:
-        """Results of long computations, kept in the output folder."""
-        return Store(self.folder / "work")
-
-    @cached_property
-    def first(self) -> TrainedClassifier:
-        """The explained classifier."""
-        return load_classifier_run(self._run(FIRST))
-
-    @cached_property
-    def second(self) -> TrainedClassifier:
-        """The independent classifier."""
-        return load_classifier_run(self._run(SECOND))
+    recipes: ClassVar[tuple[str, str]] = (FIRST, SECOND)
 
     @cached_property
     def pairs(self) -> dict[str, GeneratorPair]:
@@ -159,25 +135,15 @@ class Material:
         """The pair of generators whose results are reported."""
         return self.pairs[GENERATORS]
 
-    def named(self, name: str) -> Progress:
-        """Return a callback that puts a name before each stage."""
-        return lambda stage, done, total: self.on_progress(f"{name}: {stage}", done, total)
-
-    def _run(self, name: str) -> Path:
-        run = self.options.runs.get(name)
-        if run is None:
-            run, recipe = self.folder / "runs" / name, CLASSIFIER_PRESETS[name][self.options.preset]
-            train_classifier(run, recipe, model=name, variant=self.options.preset, on_progress=self.named(name))
-        return run
-
     def _generators(self, name: str) -> Path:
         run = self.options.runs.get(name)
         if run is not None:
             return run
         run, preset = self.folder / "runs" / name, "demo" if self.options.preset == "demo" else "recommended"
-        explained = of_run(self._run(FIRST))
-        training, validation = run_images(self._run(FIRST), explained)
-        recipe = CYCLE_PRESETS[preset] if name == GENERATORS else _other_seed(CYCLE_PRESETS[preset])
+        explained = of_run(self.classifier_run(FIRST))
+        training, validation = run_images(self.classifier_run(FIRST), explained)
+        recipe = CYCLE_PRESETS[preset]
+        recipe = recipe if name == GENERATORS else replace(recipe, seed=recipe.seed + 1)
         train_generators(
             run,
             explained.classify,
@@ -195,11 +161,6 @@ class Material:
         """The explained classifier with its generators."""
         shape = self.first.model_input.image_shape
         return EagerClassifier(self.first.members[0], shape, companions={"generators": self.pair})
-
-    @cached_property
-    def other(self) -> Model:
-        """The independent classifier as a model."""
-        return EagerClassifier(self.second.members[0], self.second.model_input.image_shape)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -282,12 +243,6 @@ class Material:
             return {"maps": np.stack(found)}
 
         return self.store.arrays(f"maps of {name}", key, compute)["maps"]
-
-
-def _other_seed(recipe: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(recipe, seed=recipe.seed + 1)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0, n_bootstrap: int = 2000) -> tuple[float, ...]:

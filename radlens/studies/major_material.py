@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,14 +34,13 @@ from radlens.explainers import (
 from radlens.families.classifier.distilling import Distilling, distil
 from radlens.families.classifier.fingerprint import network_hash
 from radlens.families.classifier.lesions import LesionPair, lesion_pair, unseen_pair
-from radlens.families.classifier.recipes import CLASSIFIER_PRESETS, lesion_options
-from radlens.families.classifier.training import TrainedClassifier, load_classifier_run, train_classifier
+from radlens.families.classifier.recipes import lesion_options
 from radlens.families.companions.proposer import load_proposer
 from radlens.families.inpainter.recipes import INPAINTER_PRESETS
 from radlens.families.inpainter.training import TrainedInpainter, load_inpainter_run, train_inpainter
 from radlens.images.breast import breast_region
 from radlens.networks import MaskProposer
-from radlens.studies.store import Store
+from radlens.studies.two_classifiers import TwoClassifiers
 
 __all__ = [
     "CBIS_DDSM",
@@ -68,8 +67,6 @@ PROPOSER = "proposer"
 
 _DISTIL_SEED = 80
 """Seed of the images whose masks the proposer learns; no other part has it."""
-
-Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
@@ -133,33 +130,12 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """Models, images and explanations of the study, each made when it is first needed.
+class Material(TwoClassifiers):
+    """Models, images and explanations of the study, each made when it is first needed."""
 
-    Attributes:
-        folder: output folder.
-        options: options of the study.
-        on_progress: called as ``on_progress(stage, done, total)``.
-    """
-
-    folder: Path
     options: MajorOptions
-    on_progress: Progress
 
-    @cached_property
-    def store(self) -> Store:
-        """Results of long computations, kept in the output folder."""
-        return Store(self.folder / "work")
-
-    @cached_property
-    def first(self) -> TrainedClassifier:
-        """The explained classifier."""
-        return self._classifier(FIRST)
-
-    @cached_property
-    def second(self) -> TrainedClassifier:
-        """The independent classifier."""
-        return self._classifier(SECOND)
+    recipes: ClassVar[tuple[str, str]] = (FIRST, SECOND)
 
     @cached_property
     def inpainter(self) -> TrainedInpainter:
@@ -173,27 +149,11 @@ class Material:
             )
         return load_inpainter_run(run)
 
-    def _classifier(self, name: str) -> TrainedClassifier:
-        run = self.options.runs.get(name)
-        if run is None:
-            run, recipe = self.folder / "runs" / name, CLASSIFIER_PRESETS[name][self.options.preset]
-            train_classifier(run, recipe, model=name, variant=self.options.preset, on_progress=self.named(name))
-        return load_classifier_run(run)
-
-    def named(self, name: str) -> Progress:
-        """Return a callback that puts a name before each stage."""
-        return lambda stage, done, total: self.on_progress(f"{name}: {stage}", done, total)
-
     @cached_property
     def model(self) -> Model:
         """The explained classifier with its inpainter."""
         network, shape = self.first.members[0], self.first.model_input.image_shape
         return EagerClassifier(network, shape, companions={"inpainter": self.inpainter.network})
-
-    @cached_property
-    def other(self) -> Model:
-        """The independent classifier as a model."""
-        return EagerClassifier(self.second.members[0], self.second.model_input.image_shape)
 
     @cached_property
     def proposer(self) -> MaskProposer:
