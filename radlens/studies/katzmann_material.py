@@ -29,6 +29,7 @@ __all__ = [
     "FIRST",
     "GENERATORS",
     "METHODS",
+    "MOST_SHIFT",
     "OURS",
     "SECOND",
     "SECOND_GENERATORS",
@@ -59,6 +60,9 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "occlusion": ("occlusion", {"window": 12, "stride": 4}),
 }
 """Methods whose maps are compared; the paper has the first four."""
+
+MOST_SHIFT = 12
+"""Largest shift of a patch in pixels; the generators learned shifts of this size."""
 
 _BATCH = 32
 
@@ -220,10 +224,27 @@ class Material(TwoClassifiers):
     @cached_property
     def maps(self) -> dict[str, np.ndarray]:
         """Maps for the class malignant by each method and baseline, ``(n_maps, h, w)``."""
-        found = {name: self._maps(name) for name in METHODS}
-        images = self.images[: self.options.n_maps, 0].numpy()
+        return self._maps_of("maps", self.images[: self.options.n_maps])
+
+    @cached_property
+    def moved_maps(self) -> dict[str, np.ndarray]:
+        """Maps of the same patches, each moved by its own of `shifts`."""
+        return self._maps_of("maps of moved patches", torch.from_numpy(self.moved(self.images.numpy())))
+
+    @cached_property
+    def shifts(self) -> np.ndarray:
+        """Pixels by which patches are moved, ``(n_maps, 2)``: nodules lie in the middle of patches otherwise."""
+        return np.random.default_rng(17).integers(-MOST_SHIFT, MOST_SHIFT + 1, (self.options.n_maps, 2))
+
+    def moved(self, arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Return the arrays ``(..., h, w)`` of the first patches, each moved as its patch; edges continue opposite."""
+        pairs = zip(arrays, self.shifts, strict=False)
+        return np.stack([np.roll(each, tuple(shift), (-2, -1)) for each, shift in pairs])
+
+    def _maps_of(self, kind: str, images: Tensor) -> dict[str, np.ndarray]:
+        found = {name: self._maps(name, kind, images) for name in METHODS}
         for name in BASELINES:
-            found[name] = np.stack([baseline_map(name, image, seed=k) for k, image in enumerate(images)])
+            found[name] = np.stack([baseline_map(name, image[0].numpy(), seed=k) for k, image in enumerate(images)])
         return found
 
     def method(self, name: str) -> Explainer:
@@ -231,18 +252,18 @@ class Material(TwoClassifiers):
         method, parameters = METHODS[name]
         return create(method, **parameters)
 
-    def _maps(self, name: str) -> np.ndarray:
-        method, n = self.method(name), self.options.n_maps
+    def _maps(self, name: str, kind: str, images: Tensor) -> np.ndarray:
+        method, n = self.method(name), len(images)
         key = {"method": name, "parameters": json.loads(json.dumps(vars(method))), "n": n, **self.identity}
 
         def compute() -> dict[str, np.ndarray]:
             found = []
-            for done, image in enumerate(self.images[:n], 1):
+            for done, image in enumerate(images, 1):
                 found.append(method.attribute(self.model, image[None], 1)[0].sum(dim=0).numpy())
-                self.on_progress(f"maps of {name}", done, n)
+                self.on_progress(f"{kind} by {name}", done, n)
             return {"maps": np.stack(found)}
 
-        return self.store.arrays(f"maps of {name}", key, compute)["maps"]
+        return self.store.arrays(f"{kind} by {name}", key, compute)["maps"]
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, *, seed: int = 0, n_bootstrap: int = 2000) -> tuple[float, ...]:

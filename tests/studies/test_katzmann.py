@@ -49,7 +49,8 @@ def test_the_study_writes_every_chapter(runs, tmp_path):
     for title, _, _ in CHAPTERS:
         assert title in page
     results = json.loads((tmp_path / "results.json").read_text())
-    assert set(results["places"]) > {*METHODS, "image", "centre", "random"}
+    for kind in ("Patches moved by up to 12 pixels", "Patches with the nodule in the middle"):
+        assert set(results["places"][kind]) > {*METHODS, "image", "centre", "random", "ours of another patch"}
     assert len(results["transfer"][FIRST]["G+(x)"]) == 20
     assert -1 <= np.mean(results["seeds"]["correlation"]) <= 1
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")}
@@ -71,6 +72,11 @@ def test_patches_have_the_truth_of_their_own_nodules(runs, tmp_path):
         np.testing.assert_array_equal(patch.changed, changed)
         assert np.abs(patch.pair.image - patch.pair.healthy)[0][drawn.mask].mean() > 0.02
     assert study.labels.tolist() == [0, 1] * 10
+    masks = [patch.pair.lesion_mask for patch in study.patches]
+    moved = study.moved(masks)
+    assert len(moved) == 10
+    for mask, each, (down, right) in zip(masks, moved, study.shifts, strict=False):
+        assert np.array_equal(np.roll(np.roll(mask, down, 0), right, 1), each)
 
 
 def test_decisions_are_measured_at_one_half():
