@@ -50,8 +50,9 @@ def test_the_study_writes_every_chapter(runs, tmp_path):
         assert title in page
     results = json.loads((tmp_path / "results.json").read_text())
     for kind in ("Patches moved by up to 12 pixels", "Patches with the nodule in the middle"):
-        assert set(results["places"][kind]) > {*METHODS, "image", "centre", "random", "ours of another patch"}
+        assert set(results["places"][kind]) == {*METHODS, "image", "centre", "random", "ours of another patch"}
     assert len(results["transfer"][FIRST]["G+(x)"]) == 20
+    assert len(results["transfer"][SECOND]["x, changes of G+ to another patch"]) == 20
     assert -1 <= np.mean(results["seeds"]["correlation"]) <= 1
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "work").rglob("*.npz")}
     assert stored
