@@ -131,7 +131,7 @@ BESIDE_TORCH := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-c
 COMPILE = printf 'setuptools>=77\nwheel\n' | $(UV) pip compile pyproject.toml - --quiet --universal --python-version 3.11 \
     --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-package radlens \
     --excludes build/beside-torch.txt $(UV_OPTIONS)
-SERVED := --extra serve --extra train --extra studies --extra report
+SERVED := --extra serve --extra node --extra train --extra studies --extra report
 BESIDE = -c requirements.lock $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock)
 
 # A venv whose pip is gone is made again.
