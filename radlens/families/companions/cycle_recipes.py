@@ -38,7 +38,7 @@ class CycleRecipe:
         jitter: Largest shift of the classifier's input, pixels.
         jitter_turns: Whether the classifier's input is turned by quarters.
         noise: Standard deviation of the noise that the classifier's input gets, as a share of the range of values.
-        half: Whether convolutions compute in bfloat16.
+        half: Whether convolutions compute in bfloat16 on a machine on which that is faster; the record tells.
         grace: Steps after which alarms may stop the training.
         seed: Seed of the initial weights and of the order of the images.
 
