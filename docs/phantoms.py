@@ -82,7 +82,8 @@ def nodules() -> list[tuple[str, Any, float]]:
 def show(axes: Any, title: str, image: Any, white: float) -> None:
     """Draw one image in grey, -1000 HU or 0 as black, and the outline of its mask."""
     mask: NDArray[np.bool_] = image.mask if hasattr(image, "mask") else image.lesion_mask
-    axes.imshow(image.pixels, cmap="gray", vmin=-1000 if image.pixels.min() < 0 else 0, vmax=white, aspect=image.spacing_mm[0] / image.spacing_mm[1])
+    black = -1000 if image.pixels.min() < 0 else 0
+    axes.imshow(image.pixels, cmap="gray", vmin=black, vmax=white, aspect=image.spacing_mm[0] / image.spacing_mm[1])
     if mask.any():
         axes.contour(mask, levels=[0.5], colors="#ff4040", linewidths=0.7)
     axes.set_title(title, fontsize=7, pad=3)
