@@ -27,6 +27,7 @@ ALLOWED: dict[str, str | None] = {
     "sbom": "",
     "keys": "errors durable",
     "audit": "errors durable",
+    "dicom_audit": "errors durable audit",
     "extras": "errors",
     "images": "errors",
     "maps": "errors",
