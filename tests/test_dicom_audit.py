@@ -21,12 +21,13 @@ from radlens.errors import InvalidParameter, ServerError
 ASKED = {
     "event": "explain",
     "status": 200,
-    "who": "viewer",
+    "result": "answered",
+    "key": "viewer",
     "client": "10.0.0.7",
     "model": "cdmam",
     "version": "2.0",
     "bundle_hash": "b" * 64,
-    "input": "a" * 64,
+    "inputs": ["a" * 64, "c" * 64],
     "request_id": "r1",
 }
 
@@ -44,7 +45,7 @@ def log(tmp_path):
     """A log of one explanation, one refused key and one promotion."""
     log = AuditLog(tmp_path / "audit.jsonl")
     log.append(ASKED)
-    log.append({"event": "unauthorised", "status": 401, "client": "viewer.example.org"})
+    log.append({"event": "unauthorised", "status": 401, "result": "refused", "client": "viewer.example.org"})
     log.append({"event": "promote", "outcome": "failed", "reason": "no <samples> & more", "model": "cdmam", "who": "é"})
     return tmp_path / "audit.jsonl"
 
@@ -73,11 +74,12 @@ def test_a_request_is_a_query(log):
     assert (who.get("UserID"), who.get("UserIsRequestor")) == ("viewer", "true")
     assert (who.get("NetworkAccessPointID"), who.get("NetworkAccessPointTypeCode")) == ("10.0.0.7", "2")
     assert own.get("UserIsRequestor") == "false"
-    model, asked = root.findall("ParticipantObjectIdentification")
+    model, asked, other = root.findall("ParticipantObjectIdentification")
     assert model.get("ParticipantObjectID") == "cdmam/2.0"
     assert (asked.get("ParticipantObjectID"), asked.get("ParticipantObjectTypeCodeRole")) == ("a" * 64, "24")
+    assert other.get("ParticipantObjectID") == "c" * 64
     query = json.loads(base64.b64decode(asked.find("ParticipantObjectQuery").text))
-    assert query == {"seq": 1, "status": 200, "bundle_hash": "b" * 64, "request_id": "r1"}
+    assert query == {"seq": 1, "status": 200, "result": "answered", "bundle_hash": "b" * 64, "request_id": "r1"}
 
 
 def test_events_have_the_codes_of_the_standard(log):

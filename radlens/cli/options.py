@@ -42,7 +42,6 @@ __all__ = [
     "workdir",
 ]
 
-DEFAULT_MODEL = "cdmam"
 DEFAULT_CONFIG = Path("config.properties")
 DEFAULT_STORE = Path("model_store")
 DEFAULT_WORKDIR = Path(".run")
@@ -87,8 +86,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=_SOURCE,
-        help="Name of the model; may be left out if the server has one model. With --local the newest bundle; with "
-        "--server cdmam.",
+        help="Name of the model; may be left out if the server has one model. With --local the newest bundle.",
     ),
 ]
 VersionOption = Annotated[
@@ -169,7 +167,7 @@ def connected(
     Args:
         server: URL of the server; None for the server that runs in `workdir`.
         token: token of ``server``; None for the stored key of the server in `workdir`.
-        model: name of the model; None for the only model of the server; of a server elsewhere, cdmam.
+        model: name of the model; None for the only model of the server.
         local: whether to compute in this process.
         bundle: bundle or archive to compute with in this process.
         checkpoint: checkpoint to save and continue an explanation in this process.
@@ -203,7 +201,7 @@ def _remote(server: str | None, token: str | None, model: str | None) -> Client:
         return Client.of_server(workdir(), model=model or _only_model(state))
     if server is None:
         raise ServerError("no server runs here: start one with `radlens serve`, name one with --server, or use --local")
-    return Client(server, model=model or DEFAULT_MODEL, token=token)
+    return Client(server, model=model or _only_model_at(server), token=token)
 
 
 def _only_model(state: State) -> str:
@@ -216,6 +214,28 @@ def _only_model(state: State) -> str:
 
     # What was registered after the start is in the file alone, and models of other programs are in the state alone.
     names = sorted({*Versions.load(state.workdir).models} | {*state.models})
+    if len(names) != 1:
+        raise InvalidParameter(f"--model must name one of {', '.join(names) or 'no models'}, got none")
+    return names[0]
+
+
+def _only_model_at(url: str) -> str:
+    """Return the only model of a server elsewhere, which names its models at ``/health/ready``.
+
+    Raises:
+        InvalidParameter: It has several, or does not name them.
+        ServerError: It cannot be reached.
+    """
+    import httpx
+
+    from radlens.client import reaching
+
+    with reaching(url):
+        answer = httpx.get(f"{url.rstrip('/')}/health/ready", timeout=30)
+    try:
+        names = sorted({str(each["model"]) for each in answer.json()["models"]})
+    except (ValueError, KeyError, TypeError):
+        raise InvalidParameter(f"--model must name a model of {url}, which does not say what it has") from None
     if len(names) != 1:
         raise InvalidParameter(f"--model must name one of {', '.join(names) or 'no models'}, got none")
     return names[0]

@@ -109,9 +109,10 @@ def _compared(client: Client, old: str, new: str, sample: Path, *, maps: bool) -
     before, after = (dict(_leaves(_results(answers[version]))) for version in (old, new))
     row["largest_difference"] = _largest(before, after)
     row["differs"] += sorted(name for name in before.keys() | after.keys() if _is_told(before, after, name))
-    if maps and answers[old].get("assessable", True) and answers[new].get("assessable", True):
+    if maps:
         row["map"] = _compared_maps(client, old, new, sample)
-        row["failed"] = row["failed"] or new in row["map"].get("error", {})
+        refused = row["map"].get("error", {})
+        row["failed"] = row["failed"] or (new in refused and old not in refused)
     return row
 
 
@@ -122,7 +123,9 @@ def _compared_maps(client: Client, old: str, new: str, sample: Path) -> dict[str
         begin = time.perf_counter()
         try:
             answer = client.explain(sample, version=version)
-            found[version] = np.asarray(answer["explanation"]["map"], np.float64)
+            # There is no map of an image that the model cannot judge.
+            if (answer.get("explanation") or {}).get("map") is not None:
+                found[version] = np.asarray(answer["explanation"]["map"], np.float64)
         except (InvalidInput, ServerError) as error:
             row.setdefault("error", {})[version] = str(error)
         row["time_s"][version] = round(time.perf_counter() - begin, 4)

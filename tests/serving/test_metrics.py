@@ -5,13 +5,16 @@ import re
 import httpx
 import pytest
 
+from radlens.server import metrics_socket
+
 pytestmark = pytest.mark.serving
 
 
 def test_metrics_name_the_engine_of_every_worker(management, server):
     """The bundle of this server has no graphs: torch computes from the weights, and what needs a graph is refused."""
     assert management.versions()
-    text = httpx.get(f"http://127.0.0.1:{server.state.ports.metrics}/metrics").text
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(metrics_socket(server.state.workdir)))) as http:
+        text = http.get("http://torchserve/metrics").text
     serving = re.findall(r"^RadlensEngineServing\{(.*)\} 1\.0$", text, re.MULTILINE)
     assert any('Engine="torch"' in labels and 'Precision="f32"' in labels for labels in serving), text
     refused = re.findall(r"^RadlensEngineRefused\{(.*)\} (\d+)\.0$", text, re.MULTILINE)

@@ -1,6 +1,8 @@
 """Versions of a model side by side, each with the library it was archived with."""
 
+import re
 import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +94,25 @@ def test_missing_archives_are_named(management):
     """By their name in the store."""
     with pytest.raises(errors.InvalidInput, match=r"nowhere\.mar"):
         management.register("nowhere.mar")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="gRPC is asked with curl")
+def test_grpc_answers_with_its_key_alone(server):
+    """TorchServe's gRPC ports cannot be closed; a call without the key lists, registers and predicts nothing."""
+    state = server.state
+    calls = {
+        state.ports.grpc_management: "org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
+        state.ports.grpc_inference: "org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping",
+    }
+    for port, call in calls.items():
+        command = ["curl", "--silent", "--http2-prior-knowledge", "--dump-header", "-", "--output", "/dev/null"]
+        command += ["--header", "content-type: application/grpc", "--header", "te: trailers", "--data-binary", "@-"]
+        url = f"http://127.0.0.1:{port}/{call}"
+        # An empty message: not compressed, of length 0.
+        asked = subprocess.run([*command, url], input=bytes(5), capture_output=True, check=True, timeout=60)
+        status = re.search(rb"grpc-status: (\d+)", asked.stdout)
+        assert status, asked.stdout
+        assert int(status[1]) != 0
 
 
 def test_unknown_versions_cannot_become_default(management):
