@@ -23,13 +23,11 @@ from radlens.errors import BundleError, InvalidParameter, RadlensError, ServerEr
 from radlens.versions.management import Management
 from radlens.versions.shadow import shadow, stored_samples, warm
 from radlens.versions.signing import Trust, digest, signature_file
-from radlens.versions.state import Registered, Served, Versions
+from radlens.versions.state import ARCHIVES, Registered, Served, Versions
 from radlens.versions.stored import Inspection, Stored, inspect
+from radlens.versions.worker import SUFFIX, contents, contents_of_zip
 
-__all__ = ["ARCHIVES", "Deployment"]
-
-ARCHIVES = "archives"
-"""Folder of the working directory with the archives that are registered."""
+__all__ = ["Deployment"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -86,6 +84,8 @@ class Deployment:
             _remove(signature_file(target))
             if signature_file(copy).exists():
                 signature_file(copy).rename(signature_file(target))
+            unpacked = contents(target) if target.is_dir() else contents_of_zip(target)
+            durable.replace(contents_file(target), f"{unpacked}\n".encode())
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return stored, Registered(placed, sha256, signer), sentence
@@ -125,7 +125,7 @@ class Deployment:
             versions.save(self.workdir)
         named = {each.archive for served in versions.models.values() for each in served.versions.values()}
         for path in self.archives.iterdir():
-            if path.name.removesuffix(".sig") not in named:
+            if path.name.removesuffix(".sig").removesuffix(SUFFIX) not in named:
                 _remove(path)
 
     def restore(self) -> list[str]:
@@ -181,8 +181,7 @@ class Deployment:
                 try:
                     management.register(registered.archive)
                 except BaseException:
-                    _remove(self.archives / registered.archive)
-                    _remove(signature_file(self.archives / registered.archive))
+                    self._forget(registered)
                     raise
             kept.with_version(name, version, registered).noted("register", name, version).save(self.workdir)
         return name, version, sentence
@@ -288,8 +287,7 @@ class Deployment:
                 if version in {each.version for each in management.versions() if each.model == name}:
                     management.unregister(name, version)
             kept.without(name, version).noted("retire", name, version).save(self.workdir)
-            _remove(self.archives / registered.archive)
-            _remove(signature_file(self.archives / registered.archive))
+            self._forget(registered)
         return name
 
     def retirable(self, kept: Versions, model: str | None, version: str) -> str:
@@ -341,12 +339,20 @@ class Deployment:
             raise BundleError(
                 f"the archive of {name} {version} must be in {self.archives}, got no {registered.archive}"
             )
+        # Of an archive in the form of a folder, workers import in it.
+        for compiled in path.rglob("__pycache__"):
+            shutil.rmtree(compiled)
         if (found := digest(path)) != registered.sha256:
             raise BundleError(
                 f"the archive of {name} {version} was changed after it was registered: its SHA-256 is {found[:12]}..., "
                 f"registered was {registered.sha256[:12]}..."
             )
         return self._trust.check(path)[1]
+
+    def _forget(self, registered: Registered) -> None:
+        path = self.archives / registered.archive
+        for each in (path, signature_file(path), contents_file(path)):
+            _remove(each)
 
     def _ready(self, management: Management, name: str, version: str) -> int:
         n_ready = {(each.model, each.version): each.n_ready for each in management.versions()}.get((name, version))
@@ -391,6 +397,11 @@ class Deployment:
         finally:
             log = AuditLog(self.workdir / AUDIT_FILE)
             log.append({"event": event, "outcome": outcome, "who": f"user:{getpass.getuser()}", **record})
+
+
+def contents_file(archive: Path) -> Path:
+    """Return the file with the digest of the contents of a registered archive."""
+    return archive.with_name(archive.name + SUFFIX)
 
 
 def _require_fit(report: Mapping[str, Any], archive: Inspection) -> None:
