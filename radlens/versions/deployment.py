@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from radlens import durable
@@ -27,9 +27,27 @@ from radlens.versions.state import ARCHIVES, Registered, Served, Versions
 from radlens.versions.stored import Inspection, Stored, inspect
 from radlens.versions.worker import SUFFIX, contents, contents_of_zip
 
-__all__ = ["Deployment"]
+__all__ = ["Change", "Deployment"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class Change(NamedTuple):
+    """A change of the default version.
+
+    Attributes:
+        model: Name of the model.
+        before: Version that was the default.
+        now: Version that is the default now; the same after a dry run.
+        is_drained: Whether the version before has no requests left; False if it still had some after ten minutes.
+        report: File with the comparison of both; None if they were not compared.
+    """
+
+    model: str
+    before: str
+    now: str
+    is_drained: bool = True
+    report: Path | None = None
 
 
 class Deployment:
@@ -196,7 +214,7 @@ class Deployment:
         maps: bool = True,
         dry_run: bool = False,
         on_report: Any = None,
-    ) -> tuple[str, str, Path | None]:
+    ) -> Change:
         """Make a registered version the default, after it was checked, warmed and compared with the present default.
 
         Args:
@@ -207,9 +225,6 @@ class Deployment:
             maps: Whether to compare maps too.
             dry_run: Compare alone.
             on_report: Callback with the report of the comparison before the default changes.
-
-        Returns:
-            Name of the model, its default before, and the file of the report.
 
         Raises:
             InvalidParameter: The model or version is unknown or is the default, or there are no samples.
@@ -240,15 +255,14 @@ class Deployment:
                     if on_report is not None:
                         on_report(report)
                     _require_fit(report, inspect(self.archives / registered.archive))
-                if not dry_run:
-                    self._switch(management, kept, name, version, (*served.previous, served.default), "promote")
-        return name, served.default, report_file
+                if dry_run:
+                    return Change(name, served.default, served.default, report=report_file)
+                previous = (*served.previous, served.default)
+                is_drained = record["drained"] = self._switch(management, kept, name, version, previous, "promote")
+        return Change(name, served.default, version, is_drained, report_file)
 
-    def rollback(self, model: str | None) -> tuple[str, str, str]:
+    def rollback(self, model: str | None) -> Change:
         """Make the default before the present one the default again; load it if it is not loaded.
-
-        Returns:
-            Name of the model, the default before, and the default now.
 
         Raises:
             InvalidParameter: The model is unknown, or never had another default that is still registered.
@@ -268,8 +282,9 @@ class Deployment:
                 if version not in {each.version for each in management.versions() if each.model == name}:
                     management.register(registered.archive)
                 self._ready(management, name, version)
-                self._switch(management, kept, name, version, served.previous[:-1], "rollback")
-        return name, served.default, version
+                previous = served.previous[:-1]
+                is_drained = record["drained"] = self._switch(management, kept, name, version, previous, "rollback")
+        return Change(name, served.default, version, is_drained)
 
     def retire(self, model: str | None, version: str) -> str:
         """Remove a version that is not the default, after its requests are answered; return the name of the model.
@@ -364,8 +379,8 @@ class Deployment:
 
     def _switch(
         self, management: Management, kept: Versions, name: str, version: str, previous: tuple[str, ...], action: str
-    ) -> None:
-        """Change the default on the server and in the file, or in neither; then wait for the old one's requests."""
+    ) -> bool:
+        """Change the default on the server and in the file, or in neither; return whether the old one is drained."""
         served = kept.models[name]
         management.set_default(name, version)
         changed = kept.with_model(name, Served(version, served.versions, previous))
@@ -374,7 +389,12 @@ class Deployment:
         except BaseException:
             management.set_default(name, served.default)
             raise
-        management.drain(name, served.default)
+        try:
+            management.drain(name, served.default)
+        except ServerError:
+            # The change is made; long explanations go on.
+            return False
+        return True
 
     def _write_report(self, report: Mapping[str, Any]) -> Path:
         folder = self.workdir / "reports"
