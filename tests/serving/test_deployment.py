@@ -16,8 +16,10 @@ from archives import make_archive
 from sample_images import noise
 from shared_server import TOP
 from tiny_bundle import make_bundle
+from typer.testing import CliRunner
 
 from radlens.audit import records, verify
+from radlens.cli import app
 from radlens.cli.serve import make_server, restore
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidInput, InvalidParameter, RadlensError, ServerError
@@ -320,6 +322,37 @@ def test_the_management_api_has_no_port(site, tmp_path):
 def _listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_commands_say_what_they_do(site):
+    """Each with the server of the working directory; only the last one asks."""
+
+    def run(*arguments, **options):
+        where = ["--workdir", site.workdir, "--config", site.config]
+        found = CliRunner().invoke(app, [str(each) for each in ("models", *arguments, *where)], **options)
+        assert found.exit_code == 0, found.output
+        return " ".join(found.output.split())
+
+    listed = CliRunner().invoke(app, ["models", "list", "--workdir", str(site.workdir)])
+    assert [line.split()[3] for line in listed.stdout.splitlines() if line.startswith("│")] == ["1.0", "2.0"]
+    compared = run("promote", "2.0", "--dry-run", "--no-maps")
+    assert "cdmam: 1.0 -> 2.0" in compared
+    assert "cdmam 1.0 is still the default" in compared
+    assert site.served() == "1.0"
+    promoted = run("promote", "2.0", "--no-shadow")
+    assert "cdmam 2.0 is the default, in place of 1.0, which has no requests left and stays registered" in promoted
+    assert site.served() == "2.0"
+    assert "cdmam 1.0 is the default, in place of 2.0" in run("rollback")
+    assert site.served() == "1.0"
+    assert "cdmam 1.0 has 2 workers" in run("scale", "2")
+    archive = site.store / "cdmam-7.0.mar"
+    make_archive(make_bundle(site.store / "bundle-7.0", version="7.0"), archive)
+    registered = run("register", "cdmam-7.0.mar", "--store", site.store)
+    assert "cdmam-7.0.mar is not signed" in registered
+    assert "next: radlens models promote 7.0 --model cdmam" in registered
+    retired = run("retire", "7.0", input="y\n")
+    assert "remove cdmam 7.0? cdmam 1.0 stays the default" in retired
+    assert "7.0" not in site.loaded()
 
 
 def test_what_was_done_is_in_the_audit_log(site):
