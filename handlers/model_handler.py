@@ -1,6 +1,7 @@
 """TorchServe handler of all models: decode, call the service, encode. Archived with the radlens of its export."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from ts.context import Context
 
 from radlens.families import load, open_service
 from radlens.service import Request, request_from_http
+from radlens.waiting import LIVE_FOLDER
 
 NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are not parameters: the body, and the field with which ``/invocations`` selects the model."""
@@ -58,7 +60,8 @@ def decode(row: Mapping[str, Any], headers: Mapping[str, Any], request_id: str) 
     query |= {name: raw(row[name]).decode(errors="replace") for name in row.keys() - NO_PARAMETERS}
     # TorchServe sets the header "explain" itself, except on its invoke route, where the client may set it in the query.
     explain = query.pop("explain", plain.pop("explain", "False")).lower() == "true"
-    return request_from_http("explain" if explain else "predict", raw(row.get("body", b"")), plain, query, request_id)
+    kind, body, folder = "explain" if explain else "predict", raw(row.get("body", b"")), os.environ.get(LIVE_FOLDER)
+    return request_from_http(kind, body, plain, query, request_id, Path(folder) if folder else None)
 
 
 def raw(value: object) -> bytes:

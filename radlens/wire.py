@@ -23,10 +23,13 @@ __all__ = [
     "ENCODING",
     "INPAINTING",
     "JSON",
+    "LIVE",
     "NDJSON",
     "PARAMETER_PREFIX",
     "PROVENANCE",
     "QUERY",
+    "REQUEST_ID",
+    "REQUEST_ID_PATTERN",
     "array_from_json",
     "array_to_json",
 ]
@@ -47,6 +50,15 @@ PARAMETER_PREFIX = "x-radlens-"
 
 QUERY = "x-radlens-query"
 """Request header with the query string, set by a proxy because TorchServe 0.12 drops the query string."""
+
+REQUEST_ID = "x-request-id"
+"""Header with the identifier of a request, in requests and in responses."""
+
+REQUEST_ID_PATTERN = r"[A-Za-z0-9._-]{1,64}"
+"""Pattern of an identifier that a client may choose."""
+
+LIVE = "radlens-live"
+"""Request header that the front door sets: name of the file that exists as long as the client waits."""
 
 PROVENANCE = "X-Radlens-Provenance"
 """Response header with the provenance of every response, as compact JSON in ASCII."""

@@ -13,8 +13,8 @@ ROOT = Path(radlens.__file__).parent
 
 EVERYTHING = None
 BELOW = (
-    "errors extras pools wire images maps networks phantoms datasets evaluation bundles engines graphs explainers "
-    "service figures"
+    "errors extras pools waiting wire images maps networks phantoms datasets evaluation bundles engines graphs "
+    "explainers service figures"
 )
 """What a family stands on."""
 
@@ -23,12 +23,13 @@ ALLOWED: dict[str, str | None] = {
     "lazy": "extras",
     "pools": "",
     "cache": "",
+    "waiting": "errors",
     "extras": "errors",
     "images": "errors",
     "maps": "errors",
     "networks": "errors extras",
     "phantoms": "errors lazy",
-    "server": "errors extras",
+    "server": "errors extras waiting",
     "engines": "errors cache extras",
     "bundles": "errors",
     "wire": "errors images",
@@ -36,9 +37,9 @@ ALLOWED: dict[str, str | None] = {
     "evaluation": "errors lazy extras phantoms pools",
     "graphs": "errors extras engines",
     "client": "errors wire server",
-    "gateway": "errors wire",
-    "explainers": "errors extras graphs images maps",
-    "service": "errors images maps engines explainers wire",
+    "web": "errors extras wire client server keys audit",
+    "explainers": "errors extras waiting graphs images maps",
+    "service": "errors waiting images maps engines explainers wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",
     "families/base": "errors bundles engines figures images maps service",
     "families/*": f"{BELOW} lazy families/base families/companions client",
