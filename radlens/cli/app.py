@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from radlens import __version__
 from radlens.cli import (
+    audit,
     bundle,
     companion,
     demo,
@@ -20,6 +21,7 @@ from radlens.cli import (
     export,
     figures,
     history,
+    keys,
     methods,
     models,
     overlap,
@@ -142,7 +144,7 @@ for _module in (
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
-for _group in (companion.app, history.app, models.app, study.app):
+for _group in (audit.app, companion.app, history.app, keys.app, models.app, study.app):
     for _each in _group.registered_commands:
         _each.help = _each.help or flowing(_each.callback.__doc__ if _each.callback else None)
     app.add_typer(_group)

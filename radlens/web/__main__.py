@@ -33,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with named():
         from radlens.web.app import make_app, make_server
-    from radlens.web.access import only_key
-
-    make_server(make_app(settings, only_key(given.workdir)), given.port, settings).run()
+    make_server(make_app(settings), given.port, settings).run()
 
 
 if __name__ == "__main__":

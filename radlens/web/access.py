@@ -1,39 +1,27 @@
 """Who may ask: bearer tokens (RFC 6750) of clients, and the tokens with which TorchServe is asked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from secrets import compare_digest
-from typing import NamedTuple, Protocol
 
+from radlens.errors import ServerError
+from radlens.keys import KeyRing
 from radlens.server import Keys, keys_of
 from radlens.web.refusals import Refused, later
 
-__all__ = ["Access", "Key", "TorchserveKeys", "only_key"]
-
-
-class Key(Protocol):
-    """A key of a client."""
-
-    @property
-    def name(self) -> str:
-        """Name of the key."""
-
-    @property
-    def roles(self) -> frozenset[str]:
-        """What the key allows: ``predict``, ``explain``, ``manage``, ``metrics``."""
+__all__ = ["Access", "TorchserveKeys"]
 
 
 class Access:
     """Checks the keys of clients.
 
     Args:
-        find: Function that returns the key with a token; None if there is none.
+        keys: Keys of the server.
         is_open: Whether no key is needed.
     """
 
-    def __init__(self, find: Callable[[str], Key | None], *, is_open: bool = False) -> None:
-        self._find, self._is_open = find, is_open
+    def __init__(self, keys: KeyRing, *, is_open: bool = False) -> None:
+        self._keys, self._is_open = keys, is_open
 
     def check(self, headers: Mapping[str, str], role: str) -> str | None:
         """Return the name of the client's key; None where no key is needed.
@@ -50,7 +38,11 @@ class Access:
         scheme, _, token = headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise _unauthorized("expected a key as Authorization: Bearer KEY, got none", "")
-        key = self._find(token.strip())
+        try:
+            key = self._keys.find(token.strip())
+        except ServerError as error:
+            # The file of keys is damaged or can be read by others; its message names no path.
+            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "ServerError", str(error)) from None
         if key is None:
             raise _unauthorized("the key must be one of this server, got an unknown one", ', error="invalid_token"')
         if role not in key.roles:
@@ -105,25 +97,3 @@ class TorchserveKeys:
         if token is None:
             raise later("the server must have started, got one that is starting", 2)
         return {"authorization": f"Bearer {token}"}
-
-
-class OnlyKey(NamedTuple):
-    """TorchServe's own key of predictions and explanations, which may ask everything but management.
-
-    Attributes:
-        name: Name of the key.
-        roles: What it allows.
-    """
-
-    name: str = "inference"
-    roles: frozenset[str] = frozenset({"predict", "explain", "metrics"})
-
-
-def only_key(workdir: Path) -> Callable[[str], Key | None]:
-    """Return the function that finds TorchServe's own key of predictions and explanations."""
-
-    def find(token: str) -> Key | None:
-        own = keys_of(workdir).inference
-        return OnlyKey() if own is not None and compare_digest(own.encode(), token.encode()) else None
-
-    return find

@@ -1,7 +1,7 @@
 """The front door as an ASGI app (Starlette's router), and the server that runs it (uvicorn)."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -9,7 +9,8 @@ import httpx
 import uvicorn
 from starlette.routing import Route, Router
 
-from radlens.web.access import Access, Key, TorchserveKeys
+from radlens.keys import KeyRing
+from radlens.web.access import Access, TorchserveKeys
 from radlens.web.fleet import Fleet
 from radlens.web.forwarding import Forwarder
 from radlens.web.identity import App, Identified, Scope, Send, respond
@@ -25,12 +26,11 @@ _HOST = "127.0.0.1"
 _PING_TIMEOUT_S = 5.0
 
 
-def make_app(settings: Settings, find: Callable[[str], Key | None]) -> App:
+def make_app(settings: Settings) -> App:
     """Return the app.
 
     Args:
         settings: Addresses and limits.
-        find: Function that returns the key with a token; None if there is none.
     """
     # A connection of its own for each request, so that nothing of one can be read as part of another.
     http = httpx.AsyncClient(
@@ -40,8 +40,9 @@ def make_app(settings: Settings, find: Callable[[str], Key | None]) -> App:
         headers={"accept-encoding": "identity", "user-agent": "radlens"},
     )
     keys = TorchserveKeys(settings.workdir, is_open=settings.is_open)
+    access = Access(KeyRing.of(settings.workdir), is_open=settings.is_open)
     fleet = Fleet(http, settings.management_url, keys)
-    forwarder = Forwarder(http, settings, Access(find, is_open=settings.is_open), keys, fleet)
+    forwarder = Forwarder(http, settings, access, keys, fleet)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:

@@ -20,7 +20,10 @@ _MOST_DEADLINE_S = 7 * 24 * 3600.0
 _KINDS = {"predictions": "predict", "explanations": "explain"}
 
 _PATH = re.compile(r"/(predictions|explanations)/([A-Za-z0-9][\w.~-]*)(?:/([\w.~-]+))?((?:/[\x21-\x7e]*)?)", re.ASCII)
-"""Kind, model, version, and parameters after the version; no dot segments in place of a model or a version."""
+"""Kind, model, version, and parameters after the version."""
+
+_DOTS = re.compile(r"[/\\](?:\.|%2e){1,2}(?:[/\\#]|%2f|%5c|$)|#", re.IGNORECASE)
+"""Dot segments (RFC 3986 section 5.2.4) in any spelling, and fragments."""
 
 _NOT_FORWARDED = frozenset(
     {
@@ -66,7 +69,8 @@ def read_head(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> He
     """
     path = scope["raw_path"].decode("ascii")
     found = _PATH.fullmatch(path)
-    if found is None or found[3] in (".", ".."):
+    # A client library resolves dot segments before it sends, which would lead to another path of TorchServe.
+    if found is None or _DOTS.search(path):
         raise Refused(
             HTTPStatus.NOT_FOUND,
             "ResourceNotFoundException",
