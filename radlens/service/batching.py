@@ -55,7 +55,10 @@ class BatchService(ABC):
         opened = [self._opened(request) for request in requests]
         answers: dict[Any, Response] = {}
         for compute, encode, rows in self._work([row for row in opened if not isinstance(row, Response)]):
-            answers |= self._answer(compute, encode, rows)
+            waiting = [row for row in rows if row.request.is_waited_for()]
+            # Rows of other clients, who have left since, get the error that computing them alone would raise.
+            for group in [waiting, *([row] for row in rows if row not in waiting)]:
+                answers |= self._answer(compute, encode, group) if group else {}
         return [row if isinstance(row, Response) else answers[row] for row in opened]
 
     def stream(self, request: Request, emit: Emit) -> Response:
