@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ts.context import Context
 from radlens.families import load, open_service
 from radlens.service import Request, request_from_http
 from radlens.waiting import LIVE_FOLDER
+from radlens.wire import BATCH, BEGUN
 
 NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are not parameters: the body, and the field with which ``/invocations`` selects the model."""
@@ -38,11 +40,12 @@ class ModelHandler:
         requests = [
             decode(row, context.get_all_request_header(i), context.get_request_id(i)) for i, row in enumerate(rows)
         ]
+        taken = {BATCH: str(len(rows)), BEGUN: f"{time.monotonic():.6f}"}
         responses = self.service.respond(requests)
         for i, response in enumerate(responses):
             # Raising would fail the whole batch for one bad image.
             context.set_response_status(response.status, response.phrase, idx=i)
-            for name, value in {"content-type": response.content_type, **response.headers}.items():
+            for name, value in {"content-type": response.content_type, **response.headers, **taken}.items():
                 context.set_response_header(i, name, value)
         streams = {i: response.stream for i, response in enumerate(responses) if response.stream}
         return reply(context, [response.body for response in responses], streams)

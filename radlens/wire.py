@@ -18,6 +18,8 @@ from radlens.images import to_npy
 __all__ = [
     "ABLATION",
     "APNG",
+    "BATCH",
+    "BEGUN",
     "CDC",
     "CLASSIFICATION",
     "ENCODING",
@@ -59,6 +61,10 @@ REQUEST_ID_PATTERN = r"[A-Za-z0-9._-]{1,64}"
 
 LIVE = "radlens-live"
 """Request header that the front door sets: name of the file that exists as long as the client waits."""
+
+BATCH, BEGUN = "radlens-batch", "radlens-begun"
+"""Response headers of workers: number of requests that share the batch, and the second of the machine's monotonic clock
+at which the worker took it. The front door reads them and hands them to nobody."""
 
 PROVENANCE = "X-Radlens-Provenance"
 """Response header with the provenance of every response, as compact JSON in ASCII."""

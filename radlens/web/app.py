@@ -9,11 +9,15 @@ import httpx
 import uvicorn
 from starlette.routing import Route, Router
 
+from radlens.audit import AUDIT_FILE, AuditLog
 from radlens.keys import KeyRing
 from radlens.web.access import Access, TorchserveKeys
+from radlens.web.auditing import Auditor
 from radlens.web.fleet import Fleet
 from radlens.web.forwarding import Forwarder
+from radlens.web.health import Live, Readiness, Ready
 from radlens.web.identity import App, Identified, Scope, Send, respond
+from radlens.web.metrics import Metrics, MetricsPage
 from radlens.web.protocol import protocol
 from radlens.web.refusals import Refused
 from radlens.web.settings import Settings
@@ -42,20 +46,27 @@ def make_app(settings: Settings) -> App:
     keys = TorchserveKeys(settings.workdir, is_open=settings.is_open)
     access = Access(KeyRing.of(settings.workdir), is_open=settings.is_open)
     fleet = Fleet(http, settings.management_url, keys)
-    forwarder = Forwarder(http, settings, access, keys, fleet)
+    metrics = Metrics()
+    auditor = Auditor(AuditLog(settings.workdir / AUDIT_FILE), metrics.audit_failed)
+    forwarder = Forwarder(http, settings, access, keys, fleet, (metrics.seen, auditor.seen))
+    readiness = Readiness(http, settings, keys, fleet, forwarder)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         yield
         await forwarder.close()
         await http.aclose()
+        auditor.close()
 
     routes = [
         _route("/predictions/{rest:path}", forwarder, "POST"),
         _route("/explanations/{rest:path}", forwarder, "POST"),
+        _route("/health/live", Live(), "GET", "HEAD"),
+        _route("/health/ready", Ready(readiness), "GET", "HEAD"),
+        _route("/metrics", MetricsPage(metrics, access, fleet, forwarder), "GET", "HEAD"),
         _route("/ping", _Ping(http, settings), "GET", "HEAD"),
     ]
-    return Identified(Router(routes, redirect_slashes=False, default=_nowhere, lifespan=lifespan))
+    return Identified(Router(routes, redirect_slashes=False, default=_nowhere, lifespan=lifespan), metrics.refused)
 
 
 def make_server(app: App, port: int, settings: Settings) -> uvicorn.Server:

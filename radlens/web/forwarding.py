@@ -6,6 +6,7 @@ request ends when its worker is free, and not before; the worker itself ends bet
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from radlens.errors import NotAssessable
 from radlens.web.access import Access, TorchserveKeys
 from radlens.web.fleet import Fleet, Standing
 from radlens.web.heads import Head, read_head
@@ -23,16 +25,21 @@ from radlens.web.refusals import Refused, error_body, later
 from radlens.web.settings import Settings
 from radlens.web.turns import Turns, most_explanations
 from radlens.web.uploads import ClientGone, Receive, Upload
-from radlens.wire import LIVE, NDJSON, REQUEST_ID
+from radlens.wire import BATCH, BEGUN, JSON, LIVE, NDJSON, REQUEST_ID
 
 __all__ = ["Forwarder", "Outcome", "Seen"]
 
-_NOT_RETURNED = frozenset({"connection", "keep-alive", "transfer-encoding", "ts_stream_next", "date", REQUEST_ID})
+_NOT_RETURNED = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "ts_stream_next", "date", REQUEST_ID, BATCH, BEGUN}
+)
 
 _MOST_ERROR = 1024 * 1024
 """Largest error of TorchServe in bytes that is read."""
 
 _POLL_S = 1.0
+
+_UNASSESSABLE = b'"assessable": false'
+"""Field of every JSON answer about an image that a model cannot judge."""
 
 _INSUFFICIENT_STORAGE = 507
 
@@ -45,23 +52,31 @@ class Outcome:
         head: The request.
         key: Name of the client's key; None where no key is needed.
         request_id: Identifier of the request.
-        started: Time at which it arrived, in seconds of the event loop.
+        arrived: Second of the machine's monotonic clock at which it arrived.
         status: HTTP status of the answer; None before there is one.
         headers: Headers of the worker's answer.
         abandoned: Whether its client left, or its deadline passed, after it was forwarded.
-        work_ended: Time at which its worker ended, in seconds of the event loop; None if it was not forwarded.
+        work_ended: Second of the same clock at which nothing of it was at work any more.
         version: Version that answers, as far as it is known.
+        forwarded: Second of the machine's monotonic clock at which it was handed to TorchServe; None if it was not.
+        has_begun: Whether its answer has begun.
+        is_unassessable: Whether its answer says, in JSON, that the image cannot be judged.
+        kind: Type of the error; empty for an answer.
     """
 
     head: Head
     key: str | None
     request_id: str
-    started: float
+    arrived: float
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     abandoned: bool = False
     work_ended: float | None = None
     version: str | None = None
+    forwarded: float | None = None
+    has_begun: bool = False
+    is_unassessable: bool = False
+    kind: str = ""
 
 
 Seen = Callable[[Outcome], None]
@@ -117,7 +132,7 @@ class Forwarder:
             Refused: The request cannot be answered, and nothing has been sent.
             ClientGone: The client has left before its body was complete.
         """
-        outcome = Outcome(head, key, request_id, asyncio.get_running_loop().time())
+        outcome = Outcome(head, key, request_id, time.monotonic())
         if len(self._work) >= self._settings.most_requests:
             raise later(f"at most {self._settings.most_requests} requests may be at work, got one more", self._retry_s)
         exchange = _Exchange(self, outcome, upload, send)
@@ -195,15 +210,15 @@ class _Exchange:
 
     async def run(self) -> None:
         """Ask TorchServe and send the answer; without a client, wait for its end."""
-        loop, outcome = asyncio.get_running_loop(), self._outcome
+        outcome = self._outcome
         self._door.under_way.add(outcome)
         try:
             await self._ask()
         except Refused as refused:
-            outcome.status = refused.status
+            outcome.status, outcome.kind = refused.status, refused.kind
             raise
         finally:
-            outcome.work_ended = loop.time()
+            outcome.work_ended = time.monotonic()
             self._door.under_way.discard(outcome)
             for seen in self._door._seen:
                 seen(outcome)
@@ -219,8 +234,7 @@ class _Exchange:
             self._presence = stack.enter_context(door._presences.one())
             response = await stack.enter_async_context(self._answer())
             self._upload.ended.set()
-            outcome = self._outcome
-            outcome.headers = response.headers
+            self._outcome.headers, self._outcome.has_begun = response.headers, True
             if response.is_error and "json" in response.headers.get("content-type", "json"):
                 await self._return_error(response)
             else:
@@ -236,6 +250,7 @@ class _Exchange:
         request = door._http.build_request(
             "POST", self._settings.inference_url + head.path, headers=headers, content=self._upload.pieces()
         )
+        self._outcome.forwarded = time.monotonic()
         asking = asyncio.create_task(door._http.send(request, stream=True))
         lost = asyncio.create_task(door._lost(head))
         try:
@@ -266,6 +281,7 @@ class _Exchange:
         try:
             document = json.loads(raw)
             kind, message = str(document["type"]), str(document["message"])
+            self._outcome.kind, self._outcome.is_unassessable = kind, kind == NotAssessable.__name__
         except (ValueError, LookupError, TypeError):
             document, kind, message = (
                 {},
@@ -293,11 +309,15 @@ class _Exchange:
 
     async def _return(self, response: httpx.Response) -> None:
         length = response.headers.get("content-length")
+        is_json = response.headers.get("content-type", "").startswith((JSON, NDJSON))
         self._is_lines = response.headers.get("content-type", "").startswith(NDJSON)
         await self._begin(response.status_code, _returned(response, None if length is None else int(length)))
         try:
+            end = b""
             async for piece in response.aiter_raw():
                 await self._pass_on(piece, more=True)
+                self._outcome.is_unassessable |= is_json and _UNASSESSABLE in end + piece
+                end = piece[-len(_UNASSESSABLE) :]
         except httpx.HTTPError:
             await self._end_broken(HTTPStatus.BAD_GATEWAY, "ServerError", "a worker must finish its answer, got an end")
             return
@@ -352,7 +372,7 @@ class _Exchange:
                 await self._leave(work)
             return
         await self._leave(work)
-        self._outcome.status = status
+        self._outcome.status, self._outcome.kind = status, kind
         raise Refused(status, kind, message)
 
     def _end_presence(self) -> None:

@@ -53,10 +53,11 @@ class Identified:
 
     Args:
         app: The app behind it.
+        refused: Called with status and type of each error.
     """
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, refused: Callable[[int, str], None]) -> None:
+        self._app, self._refused = app, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -73,6 +74,7 @@ class Identified:
                 # The connection closes: the client must not take the broken answer for a complete one.
                 raise ConnectionAbortedError("the answer broke off") from None
             refused = _as_refused(error, exchange.request_id)
+            self._refused(refused.status, refused.kind)
             body = error_body(refused.status, refused.kind, str(refused), exchange.request_id)
             headers = error_headers(body, exchange.request_id) | refused.headers
             await respond(exchange.send, refused.status, headers, body)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ with warnings.catch_warnings():
 from radlens.engines.base import Refusal
 from radlens.images import to_npy
 from radlens.service import Response
+from radlens.wire import BATCH, BEGUN
 
 
 def test_the_path_tells_what_is_asked():
@@ -159,7 +161,10 @@ def test_each_row_has_its_own_status_and_headers(messages):
     handler.service = SimpleNamespace(respond=lambda requests: responses)
     assert handler.handle([{"body": b""}, {"body": b""}], context) == [b"p", b"e"]
     assert context.status == [(200, "OK"), (422, "Unprocessable Entity")]
+    taken = [{name: headers.pop(name) for name in (BATCH, BEGUN)} for headers in context.headers]
     assert context.headers == [{"content-type": "image/png", "X-A": "1"}, {"content-type": "application/json"}]
+    assert [each[BATCH] for each in taken] == ["2", "2"]
+    assert 0 < float(taken[0][BEGUN]) <= time.monotonic()
 
 
 def test_any_model_can_be_archived(classifier):

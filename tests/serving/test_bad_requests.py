@@ -98,7 +98,11 @@ def test_bodies_that_are_too_large_are_refused(client, workers):
 def test_keys_are_required(server):
     """Without one, with an unknown one, or with the other address's."""
     keys = server.state.keys()
-    cases = [("", 401, "Unauthorized"), ("Bearer x", 401, "Unauthorized"), (f"Bearer {keys.management}", 403, "Forbidden")]
+    cases = [
+        ("", 401, "Unauthorized"),
+        ("Bearer x", 401, "Unauthorized"),
+        (f"Bearer {keys.management}", 403, "Forbidden"),
+    ]
     for key, status, kind in cases:
         response = httpx.post(f"{server.state.url}/predictions/cdmam", content=b"", headers={"Authorization": key})
         assert (response.status_code, response.json()["type"]) == (status, kind)
