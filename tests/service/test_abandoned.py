@@ -99,6 +99,7 @@ def test_a_stream_ends_between_two_steps():
     """It has begun; its worker goes on with the next one."""
     pieces = []
     (response,) = Counting(100).respond([request(after(150), accept="stream")])
+    assert response.stream is not None
     with pytest.raises(Abandoned, match="a client must wait for the answer"):
         response.stream(pieces.append)
     assert 0 < len(pieces) < 100
