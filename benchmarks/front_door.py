@@ -3,7 +3,7 @@
     python benchmarks/front_door.py [--requests 300] [--workdir .run] [--model cdmam]
 
 Asks the running server for predictions of an empty body, which its handler refuses at once, and of bodies of 1 MB that
-are no image. Both are asked in turn through the front door and of TorchServe directly, so that what else the machine does
+are no image. Both are sent in turn through the front door and to TorchServe itself, so that other work of the machine
 falls on both. Prints medians, percentiles and the difference of the medians.
 """
 
@@ -60,7 +60,8 @@ def main() -> None:
         cost = row["front door"]["median_ms"] - row["TorchServe"]["median_ms"]
         found[name] = {**row, "cost_ms": round(cost, 2)}
     load = [round(each, 2) for each in os.getloadavg()]
-    print(json.dumps({"requests": given.requests, "bodies": found, "machine": machine(), "load_average": load}, indent=1))
+    document = {"requests": given.requests, "bodies": found, "machine": machine(), "load_average": load}
+    print(json.dumps(document, indent=1))
 
 
 def _summary(times: list[float]) -> dict[str, float]:

@@ -16,9 +16,9 @@ import engine_metrics
 from batch_reply import reply
 from ts.context import Context
 
-from radlens.families import load, open_service
+from radlens.families import described, load, open_service
 from radlens.service import Request, request_from_http
-from radlens.waiting import LIVE_FOLDER
+from radlens.waiting import LIVE, MODELS, SHARED_FOLDER
 from radlens.wire import BATCH, BEGUN
 
 NO_PARAMETERS = {"body", "model_name"}
@@ -29,9 +29,10 @@ class ModelHandler:
     """Serve ``/predictions`` and ``/explanations`` of one archived model."""
 
     def initialize(self, context: Context) -> None:
-        """Load the bundle from the archive and report its engine."""
+        """Load the bundle from the archive, report its engine, and publish its parameters."""
         bundle = load(Path(context.system_properties["model_dir"]))
         self.service = open_service(bundle)
+        publish(described(bundle))
         engine_metrics.report(context.metrics, bundle.manifest.version, self.service.engine)
 
     def handle(self, rows: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
@@ -63,8 +64,26 @@ def decode(row: Mapping[str, Any], headers: Mapping[str, Any], request_id: str) 
     query |= {name: raw(row[name]).decode(errors="replace") for name in row.keys() - NO_PARAMETERS}
     # TorchServe sets the header "explain" itself, except on its invoke route, where the client may set it in the query.
     explain = query.pop("explain", plain.pop("explain", "False")).lower() == "true"
-    kind, body, folder = "explain" if explain else "predict", raw(row.get("body", b"")), os.environ.get(LIVE_FOLDER)
-    return request_from_http(kind, body, plain, query, request_id, Path(folder) if folder else None)
+    kind, body, folder = "explain" if explain else "predict", raw(row.get("body", b"")), shared_folder()
+    return request_from_http(kind, body, plain, query, request_id, None if folder is None else folder / LIVE)
+
+
+def shared_folder() -> Path | None:
+    """Return the folder that workers share with the front door; None without a front door."""
+    folder = os.environ.get(SHARED_FOLDER)
+    return Path(folder) if folder else None
+
+
+def publish(document: Mapping[str, Any]) -> None:
+    """Write what clients may ask of a model to the folder that the front door reads."""
+    if (folder := shared_folder()) is None:
+        return
+    (folder / MODELS).mkdir(parents=True, exist_ok=True)
+    name = f"{document['model']}-{document['version']}.json"
+    # Several workers of a model write the same document at the same time.
+    own = folder / MODELS / f"{name}.{os.getpid()}"
+    own.write_text(json.dumps(document))
+    own.replace(folder / MODELS / name)
 
 
 def raw(value: object) -> bytes:

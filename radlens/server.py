@@ -28,7 +28,7 @@ import psutil
 
 from radlens.errors import MissingDependency, ServerError
 from radlens.extras import install
-from radlens.waiting import LIVE_FOLDER
+from radlens.waiting import SHARED_FOLDER
 
 __all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "is_free", "java_home", "keys_of", "stop"]
 
@@ -525,7 +525,7 @@ def _environment(workdir: Path, java: Path) -> dict[str, str]:
         "LOG_LOCATION": logs,
         "METRICS_LOCATION": logs,
         "PYTHONUNBUFFERED": "1",
-        LIVE_FOLDER: str(workdir / "tmp" / "live"),
+        SHARED_FOLDER: str(workdir / "tmp" / "front-door"),
     }
 
 

@@ -10,10 +10,13 @@ from contextvars import ContextVar
 
 from radlens.errors import Abandoned
 
-__all__ = ["LIVE_FOLDER", "require_waiting", "while_waited_for"]
+__all__ = ["LIVE", "MODELS", "SHARED_FOLDER", "require_waiting", "while_waited_for"]
 
-LIVE_FOLDER = "RADLENS_LIVE"
-"""Environment variable of workers: folder with a file for each request whose client waits."""
+SHARED_FOLDER = "RADLENS_FRONT_DOOR"
+"""Environment variable of workers: folder that they share with the front door."""
+
+LIVE, MODELS = "live", "models"
+"""Folders in it: a file for each request whose client waits, and a document for each version of a model."""
 
 
 def _always() -> bool:

@@ -61,6 +61,10 @@ class Browser:
         """Open a file; a new fragment alone does not load it again."""
         self._post("url", {"url": f"{page.resolve().as_uri()}{fragment}"})
 
+    def visit(self, address: str) -> None:
+        """Open a page of a server."""
+        self._post("url", {"url": address})
+
     def reload(self) -> None:
         """Load the page again."""
         self._post("refresh", {})

@@ -40,7 +40,7 @@ ALLOWED: dict[str, str | None] = {
     "evaluation": "errors lazy extras phantoms pools",
     "graphs": "errors extras engines",
     "client": "errors wire server",
-    "web": "errors extras wire client server keys audit",
+    "web": "errors extras waiting wire client server keys audit",
     "explainers": "errors extras waiting graphs images maps",
     "service": "errors waiting images maps engines explainers wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",

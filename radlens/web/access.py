@@ -23,12 +23,12 @@ class Access:
     def __init__(self, keys: KeyRing, *, is_open: bool = False) -> None:
         self._keys, self._is_open = keys, is_open
 
-    def check(self, headers: Mapping[str, str], role: str) -> str | None:
+    def check(self, headers: Mapping[str, str], role: str | None) -> str | None:
         """Return the name of the client's key; None where no key is needed.
 
         Args:
             headers: Headers of the request, with lower-case names.
-            role: Role that the request needs.
+            role: Role that the request needs; None if any key will do.
 
         Raises:
             Refused: The key is missing or unknown, or lacks the role.
@@ -45,7 +45,7 @@ class Access:
             raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "ServerError", str(error)) from None
         if key is None:
             raise _unauthorized("the key must be one of this server, got an unknown one", ', error="invalid_token"')
-        if role not in key.roles:
+        if role is not None and role not in key.roles:
             roles = ", ".join(sorted(key.roles)) or "none"
             raise Refused(
                 HTTPStatus.FORBIDDEN,

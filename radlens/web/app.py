@@ -11,6 +11,7 @@ from starlette.routing import Route, Router
 
 from radlens.audit import AUDIT_FILE, AuditLog
 from radlens.keys import KeyRing
+from radlens.waiting import MODELS
 from radlens.web.access import Access, TorchserveKeys
 from radlens.web.auditing import Auditor
 from radlens.web.fleet import Fleet
@@ -18,6 +19,8 @@ from radlens.web.forwarding import Forwarder
 from radlens.web.health import Live, Readiness, Ready
 from radlens.web.identity import App, Identified, Scope, Send, respond
 from radlens.web.metrics import Metrics, MetricsPage
+from radlens.web.openapi import OpenApi
+from radlens.web.page import DocsPage
 from radlens.web.protocol import protocol
 from radlens.web.refusals import Refused
 from radlens.web.settings import Settings
@@ -51,6 +54,8 @@ def make_app(settings: Settings) -> App:
     forwarder = Forwarder(http, settings, access, keys, fleet, (metrics.seen, auditor.seen))
     readiness = Readiness(http, settings, keys, fleet, forwarder)
 
+    openapi = OpenApi(access, fleet, settings.shared_folder / MODELS, settings.max_body)
+
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         yield
@@ -64,6 +69,8 @@ def make_app(settings: Settings) -> App:
         _route("/health/live", Live(), "GET", "HEAD"),
         _route("/health/ready", Ready(readiness), "GET", "HEAD"),
         _route("/metrics", MetricsPage(metrics, access, fleet, forwarder), "GET", "HEAD"),
+        _route("/openapi.json", openapi, "GET", "HEAD"),
+        _route("/docs", DocsPage(), "GET", "HEAD"),
         _route("/ping", _Ping(http, settings), "GET", "HEAD"),
     ]
     return Identified(Router(routes, redirect_slashes=False, default=_nowhere, lifespan=lifespan), metrics.refused)

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from radlens import waiting
 from radlens.errors import NotAssessable
 from radlens.web.access import Access, TorchserveKeys
 from radlens.web.fleet import Fleet, Standing
@@ -105,7 +106,7 @@ class Forwarder:
         seen: tuple[Seen, ...] = (),
     ) -> None:
         self._http, self._settings, self._access, self._keys, self._fleet = http, settings, access, keys, fleet
-        self._presences = Presences(settings.live_folder)
+        self._presences = Presences(settings.shared_folder / waiting.LIVE)
         self._turns = Turns(settings.turn_s, settings.retry_s)
         self._seen = seen
         self._work: set[asyncio.Task[None]] = set()

@@ -46,6 +46,6 @@ class Settings:
     max_head: int = 64 * 1024
 
     @property
-    def live_folder(self) -> Path:
-        """Folder with a file for each request whose client waits."""
-        return self.workdir / "tmp" / "live"
+    def shared_folder(self) -> Path:
+        """Folder that workers share with the front door, as in `radlens.waiting`."""
+        return self.workdir / "tmp" / "front-door"

@@ -33,7 +33,7 @@ def begin(server, path, body, accept, **headers):
 
 def live(server) -> list[Path]:
     """Return the files of requests that are waited for."""
-    return list((server.state.workdir / "tmp" / "live").iterdir())
+    return list((server.state.workdir / "tmp" / "front-door" / "live").iterdir())
 
 
 def until(is_so, within_s=60.0):

@@ -133,7 +133,7 @@ class Site:
     @property
     def live(self) -> list[str]:
         """Names of the files of requests whose clients wait."""
-        return [file.name for file in (self.workdir / "tmp" / "live").iterdir()]
+        return [file.name for file in (self.workdir / "tmp" / "front-door" / "live").iterdir()]
 
     def ask(self, path="/predictions/cdmam", content=b"abc", method="POST", key=KEY, **headers):
         """Ask the front door."""

@@ -182,7 +182,7 @@ def test_a_client_that_does_not_read_counts_as_gone(tmp_path):
 
 def test_files_of_an_earlier_front_door_are_removed(tmp_path):
     """Its clients have lost their connections: their work ends."""
-    folder = tmp_path / "tmp" / "live"
+    folder = tmp_path / "tmp" / "front-door" / "live"
     folder.mkdir(parents=True)
     (folder / ("0" * 32)).touch()
     with site(tmp_path) as later:
@@ -199,4 +199,4 @@ def test_a_server_that_stops_leaves_no_file(tmp_path):
             works.done.set()
             assert asked.result().status_code == 200
         assert isinstance(httpx.get(stopping.url + "/ping"), httpx.Response)
-    assert list((tmp_path / "tmp" / "live").iterdir()) == []
+    assert list((tmp_path / "tmp" / "front-door" / "live").iterdir()) == []
