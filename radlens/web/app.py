@@ -18,6 +18,7 @@ from radlens.web.fleet import Fleet
 from radlens.web.forwarding import Forwarder
 from radlens.web.health import Live, Readiness, Ready
 from radlens.web.identity import App, Identified, Scope, Send, respond
+from radlens.web.inference import Infer, ModelMetadata, ModelReady, ServerHealth, ServerMetadata
 from radlens.web.metrics import Metrics, MetricsPage
 from radlens.web.openapi import OpenApi
 from radlens.web.page import DocsPage
@@ -71,6 +72,12 @@ def make_app(settings: Settings) -> App:
         _route("/metrics", MetricsPage(metrics, access, fleet, forwarder), "GET", "HEAD"),
         _route("/openapi.json", openapi, "GET", "HEAD"),
         _route("/docs", DocsPage(), "GET", "HEAD"),
+        _route("/v2", ServerMetadata(), "GET", "HEAD"),
+        _route("/v2/health/live", ServerHealth(None), "GET", "HEAD"),
+        _route("/v2/health/ready", ServerHealth(readiness), "GET", "HEAD"),
+        *_of_model("", ModelMetadata(access, openapi), "GET", "HEAD"),
+        *_of_model("/ready", ModelReady(readiness), "GET", "HEAD"),
+        *_of_model("/infer", Infer(access, forwarder, settings), "POST"),
         _route("/ping", _Ping(http, settings), "GET", "HEAD"),
     ]
     return Identified(Router(routes, redirect_slashes=False, default=_nowhere, lifespan=lifespan), metrics.refused)
@@ -99,6 +106,11 @@ def make_server(app: App, port: int, settings: Settings) -> uvicorn.Server:
 
 def _route(path: str, endpoint: App, *methods: str) -> Route:
     return Route(path, _Methods(endpoint, methods))
+
+
+def _of_model(suffix: str, endpoint: App, *methods: str) -> tuple[Route, Route]:
+    path = "/v2/models/{model}"
+    return _route(path + suffix, endpoint, *methods), _route(path + "/versions/{version}" + suffix, endpoint, *methods)
 
 
 class _Methods:

@@ -25,7 +25,7 @@ from radlens.web.presence import Presence, Presences
 from radlens.web.refusals import Refused, error_body, later
 from radlens.web.settings import Settings
 from radlens.web.turns import Turns, most_explanations
-from radlens.web.uploads import ClientGone, Receive, Upload
+from radlens.web.uploads import Body, ClientGone, Receive, Upload
 from radlens.wire import BATCH, BEGUN, JSON, LIVE, NDJSON, REQUEST_ID
 
 __all__ = ["Forwarder", "Outcome", "Seen"]
@@ -119,7 +119,7 @@ class Forwarder:
         key = self._access.check(headers, head.kind)
         await self.forward(head, key, request_id_of(scope), Upload(receive, headers, self._settings), send)
 
-    async def forward(self, head: Head, key: str | None, request_id: str, upload: Upload, send: Send) -> None:
+    async def forward(self, head: Head, key: str | None, request_id: str, upload: Body, send: Send) -> None:
         """Ask TorchServe, and send its answer.
 
         Args:
@@ -180,7 +180,7 @@ class Forwarder:
 class _Exchange:
     """One request on its way: ``run`` asks TorchServe, ``watch`` waits for the client to leave."""
 
-    def __init__(self, door: Forwarder, outcome: Outcome, upload: Upload, send: Send) -> None:
+    def __init__(self, door: Forwarder, outcome: Outcome, upload: Body, send: Send) -> None:
         self._door, self._outcome, self._upload, self._send = door, outcome, upload, send
         self._settings = door._settings
         self._lock = asyncio.Lock()

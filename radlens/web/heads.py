@@ -10,7 +10,7 @@ from typing import Any
 from radlens.web.refusals import Refused
 from radlens.wire import LIVE, QUERY, REQUEST_ID
 
-__all__ = ["DEADLINE", "Head", "read_head"]
+__all__ = ["DEADLINE", "MODEL", "VERSION", "Head", "read_head"]
 
 DEADLINE = "x-radlens-deadline-s"
 """Request header with the number of seconds after which the client does not want an answer any more."""
@@ -19,7 +19,10 @@ _MOST_DEADLINE_S = 7 * 24 * 3600.0
 
 _KINDS = {"predictions": "predict", "explanations": "explain"}
 
-_PATH = re.compile(r"/(predictions|explanations)/([A-Za-z0-9][\w.~-]*)(?:/([\w.~-]+))?((?:/[\x21-\x7e]*)?)", re.ASCII)
+MODEL, VERSION = r"[A-Za-z0-9][A-Za-z0-9_.~-]*", r"[A-Za-z0-9_][A-Za-z0-9_.~-]*"
+"""Patterns of the names of models and of versions."""
+
+_PATH = re.compile(rf"/(predictions|explanations)/({MODEL})(?:/({VERSION}))?((?:/[\x21-\x7e]*)?)")
 """Kind, model, version, and parameters after the version."""
 
 _DOTS = re.compile(r"[/\\](?:\.|%2e){1,2}(?:[/\\#]|%2f|%5c|$)|#", re.IGNORECASE)

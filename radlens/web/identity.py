@@ -75,7 +75,8 @@ class Identified:
                 raise ConnectionAbortedError("the answer broke off") from None
             refused = _as_refused(error, exchange.request_id)
             self._refused(refused.status, refused.kind)
-            body = error_body(refused.status, refused.kind, str(refused), exchange.request_id)
+            is_v2 = scope["path"].startswith("/v2/")
+            body = error_body(refused.status, refused.kind, str(refused), exchange.request_id, is_v2=is_v2)
             headers = error_headers(body, exchange.request_id) | refused.headers
             await respond(exchange.send, refused.status, headers, body)
 

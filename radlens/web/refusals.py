@@ -29,9 +29,10 @@ def later(message: str, retry_s: int, kind: str = "ServiceUnavailable") -> Refus
     return Refused(HTTPStatus.SERVICE_UNAVAILABLE, kind, message, {"Retry-After": str(retry_s)})
 
 
-def error_body(status: int, kind: str, message: str, request_id: str) -> bytes:
-    """Return the JSON document of an error."""
-    return json.dumps({"code": status, "type": kind, "message": message, "request_id": request_id}).encode()
+def error_body(status: int, kind: str, message: str, request_id: str, *, is_v2: bool = False) -> bytes:
+    """Return the JSON document of an error; with a field ``error`` for clients of the Open Inference Protocol v2."""
+    fields = {"code": status, "type": kind, "message": message, "request_id": request_id}
+    return json.dumps({**fields, "error": message} if is_v2 else fields).encode()
 
 
 def error_headers(body: bytes, request_id: str) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Settings:
     stall_s: float = 30.0
     upload_s: float = 600.0
     linger_s: float = 10.0
-    turn_s: float = 30.0
+    turn_s: float = 120.0
     lost_s: float = 3.0
     retry_s: int = 5
     most_requests: int = 64

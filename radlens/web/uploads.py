@@ -4,12 +4,12 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from radlens.web.refusals import Refused
 from radlens.web.settings import Settings
 
-__all__ = ["ClientGone", "Receive", "Upload"]
+__all__ = ["Body", "ClientGone", "Receive", "StoredBody", "Upload"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -21,6 +21,66 @@ _PIECE = 256 * 1024
 
 class ClientGone(Exception):
     """The connection of the client has ended."""
+
+
+class Body(Protocol):
+    """A body that is forwarded.
+
+    Attributes:
+        is_complete: Whether all of the body has been read.
+        ended: Event that is set as soon as nobody reads the body any more.
+    """
+
+    is_complete: bool
+    ended: asyncio.Event
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that describe the length of what `pieces` yields."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body; can be read once."""
+
+    async def until_gone(self) -> None:
+        """Wait until the client leaves after its body has ended."""
+
+
+async def _until_gone(ended: asyncio.Event, receive: Receive) -> None:
+    await ended.wait()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class StoredBody:
+    """A body in memory, of a request whose own body has been read.
+
+    Args:
+        content: The body.
+        receive: ASGI function of the request.
+
+    Attributes:
+        is_complete: Whether all of the body has been read.
+        ended: Event that is set as soon as nobody reads the body any more.
+    """
+
+    def __init__(self, content: bytes, receive: Receive) -> None:
+        self._content, self._receive = content, receive
+        self.is_complete, self.ended = False, asyncio.Event()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that describe the length of the body."""
+        return {"content-length": str(len(self._content))}
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body."""
+        yield self._content
+        self.is_complete = True
+        self.ended.set()
+
+    async def until_gone(self) -> None:
+        """Wait until the client leaves."""
+        await _until_gone(self.ended, self._receive)
 
 
 class Upload:
@@ -79,9 +139,7 @@ class Upload:
 
     async def until_gone(self) -> None:
         """Wait until the client leaves after its body has ended."""
-        await self.ended.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await _until_gone(self.ended, self._receive)
 
     async def _received(self) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
