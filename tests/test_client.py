@@ -17,9 +17,7 @@ MAP = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 def client(answer, **options):
     """Return a client whose requests ``answer`` responds to."""
-    return Client(
-        "http://server:1/", management_url="http://server:2", transport=httpx.MockTransport(answer), **options
-    )
+    return Client("http://server:1/", transport=httpx.MockTransport(answer), **options)
 
 
 def respond(status=200, body=b"{}", content_type="application/json", **headers):
@@ -195,39 +193,6 @@ def test_parameters_cannot_break_headers(value):
         respond().explain(IMAGE, method=value)
 
 
-def test_versions_need_the_management_address():
-    """It is another port, and often out of reach."""
-    with pytest.raises(errors.InvalidParameter, match="management_url must be given to manage versions, got none"):
-        Client("http://server:1").models()
-
-
-def registering(status, version="1.0"):
-    """Return a client of a server that says ``status`` of an archive, and has one version of two models then."""
-    described = {"modelVersion": version, "workers": [], "jobQueueStatus": {"pendingRequests": 0}}
-
-    def answer(request):
-        if request.method == "POST":
-            return httpx.Response(200, json={"status": status})
-        if request.url.path == "/models":
-            return httpx.Response(200, json={"models": [{"modelName": "cdmam"}, {"modelName": "lesions"}]})
-        return httpx.Response(200, json=[described])
-
-    return client(answer)
-
-
-def test_an_archive_says_which_model_it_is():
-    """Whichever model the client asks otherwise."""
-    found = registering('Model "lesions" Version: 2.0 registered with 1 initial workers')
-    assert found.register_archive("a.mar") == ("lesions", "2.0")
-    assert found.register("a.mar") == "2.0"
-
-
-def test_a_server_must_say_what_it_registered():
-    """Nobody could ask for it."""
-    with pytest.raises(errors.ServerError, match="the server must name the registered version, got 'done'"):
-        registering("done").register_archive("a.mar")
-
-
 def test_arrays_in_lists_are_decoded():
     """Those of the members of an ensemble."""
     encoded = array_to_json(np.eye(2))
@@ -240,27 +205,3 @@ def test_a_client_of_nothing(tmp_path: Path):
     """No server was started there."""
     with pytest.raises(errors.ServerError, match="a server must run in this working directory, got none"):
         Client.of_server(tmp_path)
-
-
-def test_versions_are_drained_before_they_go(monkeypatch):
-    """A version is removed once its queue has been empty for a while, and not before."""
-    monkeypatch.setattr("radlens.client._QUIET_S", 0.3)
-    waiting = iter([1, 1])
-    deleted = []
-
-    def answer(request):
-        assert str(request.url) == "http://server:2/models/cdmam/1.0"
-        if request.method == "DELETE":
-            deleted.append(next(waiting, "drained"))
-            return httpx.Response(200, json={"status": "unregistered"})
-        return httpx.Response(200, json=[{"jobQueueStatus": {"pendingRequests": next(waiting, 0)}}])
-
-    client(answer).unregister("1.0")
-    assert deleted == ["drained"]
-
-
-def test_versions_that_stay_busy_stay(monkeypatch):
-    """The wait has an end."""
-    busy = respond(body=[{"jobQueueStatus": {"pendingRequests": 3}}])
-    with pytest.raises(errors.ServerError, match=r"version 1\.0 must have no waiting requests within 0\.2 s"):
-        busy.unregister("1.0", timeout_s=0.2)

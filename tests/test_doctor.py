@@ -159,10 +159,10 @@ def test_ports_of_a_configuration(tmp_path):
     config = tmp_path / "config.properties"
     config.write_text("".join(f"{key}={value}\n" for key, value in ports.properties().items()))
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", ports.management))
+        listener.bind(("127.0.0.1", ports.inference))
         listener.listen()
         _, wrong = doctor._ports(config, tmp_path)
-    assert wrong.check == f"port {ports.management}"
+    assert wrong.check == f"port {ports.inference}"
     assert f"(process {os.getpid()})" in wrong.found
 
 

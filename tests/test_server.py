@@ -57,7 +57,7 @@ def test_later_lines_win():
 
 def test_ports_survive_the_configuration():
     """What is written is what is read."""
-    ports = Ports(1, 2, 3, 4, 5, 6)
+    ports = Ports(1, 2, 3, 4)
     assert Ports.configured("\n".join(f"{key}={value}" for key, value in ports.properties().items())) == ports
 
 
@@ -76,7 +76,7 @@ def test_the_configuration_is_closed():
 def test_free_ports_are_free_and_different():
     """Somebody can listen on each."""
     ports = list(asdict(free_ports()).values())
-    assert len(set(ports)) == 6
+    assert len(set(ports)) == 4
     for port in ports:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
@@ -84,9 +84,10 @@ def test_free_ports_are_free_and_different():
 
 def test_state_survives_the_process_that_wrote_it(tmp_path):
     """Another process finds the addresses and the process of the server, here this one, with its children."""
-    state = running(tmp_path, ports=Ports(gateway=1, management=2))
+    state = running(tmp_path, ports=Ports(gateway=1))
     assert State.load(tmp_path) == state
-    assert (state.url, state.management_url) == ("http://127.0.0.1:1", "http://127.0.0.1:2")
+    assert state.url == "http://127.0.0.1:1"
+    assert state.management_socket == tmp_path.resolve() / "tmp" / "management.sock"
     assert os.getpid() in {process.pid for process in state.processes()}
 
 

@@ -31,7 +31,9 @@ from radlens.cli import (
     reliability,
     report,
     reproduce,
+    sbom,
     serve,
+    sign,
     simulate,
     study,
     train,
@@ -48,6 +50,8 @@ EXTRA_OF = {
     "bundle": "train",
     "companion": "train",
     "serve": "serve",
+    "models": "serve",
+    "sign": "serve",
     "demo": "serve",
     "evaluate": "studies",
     "overlap": "studies",
@@ -141,6 +145,8 @@ for _module in (
     reliability,
     demo,
     doctor,
+    sign,
+    sbom,
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)

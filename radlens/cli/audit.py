@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from radlens.cli.console import examples, fail, note, out, warn
 from radlens.cli.options import DEFAULT_WORKDIR, WorkdirOption
-from radlens.errors import RadlensError, exit_code
+from radlens.errors import RadlensError, ServerError, exit_code
 
 __all__ = ["app"]
 
@@ -21,10 +22,17 @@ app = typer.Typer(
         "radlens audit show --last 20",
         "radlens audit verify",
         "radlens audit verify audit-2026-10.jsonl .run/audit.jsonl",
+        "radlens audit forward --to tls://logs.example.org:6514 --ca hospital-ca.pem --follow",
         "radlens audit show --json | jq 'select(.event == \"predict\") | .model'",
     ),
     no_args_is_help=True,
 )
+
+_FOLLOW_S = 1.0
+"""Seconds between two looks at a log that is followed."""
+
+_RETRY_S = 10.0
+"""Seconds after which a server that could not be reached is tried again."""
 
 FileArgument = Annotated[
     Path | None, typer.Argument(metavar="FILE", help="Audit log; by default audit.jsonl of the server in --workdir.")
@@ -84,3 +92,40 @@ def verify(
     note(f"{verdict.n_lines} lines, {len(verdict.faults)} faults")
     if verdict.faults:
         raise typer.Exit(exit_code(RadlensError()))
+
+
+@app.command()
+def forward(
+    to: Annotated[str, typer.Option(metavar="URL", help="Syslog server: udp://, tcp:// or tls://HOST:PORT.")],
+    file: FileArgument = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates that sign the server's; by default the system's.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificate and key of this client, where one is asked for.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with new records until Ctrl-C.")] = False,
+    workdir: WorkdirOption = DEFAULT_WORKDIR,
+) -> None:
+    """Send records as DICOM audit messages (PS3.15 A.5) to a syslog server, each once.
+
+    Which records were sent is kept beside the log, so that none is left out while the server cannot be reached.
+    """
+    from radlens.audit import AUDIT_FILE
+    from radlens.dicom_audit import Syslog
+    from radlens.dicom_audit import forward as forwarded
+
+    path = file or workdir / AUDIT_FILE
+    while True:
+        try:
+            with Syslog(to, ca=ca, certificate=certificate) as syslog:
+                note(f"sent {forwarded(path, syslog)} records to {to}")
+                while follow:
+                    time.sleep(_FOLLOW_S)
+                    forwarded(path, syslog)
+            return
+        except ServerError as error:
+            if not follow:
+                raise
+            warn([f"{error}; trying again in {_RETRY_S:g} s"])
+            time.sleep(_RETRY_S)

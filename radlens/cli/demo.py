@@ -12,7 +12,7 @@ from radlens.cli.console import err, examples, note, out, show, stages, warn
 from radlens.cli.explain import explained
 from radlens.cli.export import export_run
 from radlens.cli.options import DEFAULT_STORE, workdir
-from radlens.cli.serve import make_server
+from radlens.cli.serve import make_server, restore
 from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -79,10 +79,11 @@ def _served(config: Path, store: Path, *, restart: bool) -> None:
         if not restart:
             return
         stop(workdir())
-    server = make_server(config, store, {NAME: f"{NAME}-{VERSION}.mar"}, workdir())
+    server, versions = make_server(config, store, {NAME: f"{NAME}-{VERSION}.mar"}, workdir())
     with err.status("starting TorchServe"):
         # The context is never left, because the server outlives this command.
         server.__enter__()
+    restore(workdir(), config, versions)
 
 
 def _phantom(file: Path) -> Path:

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from radlens.cli.console import err, examples, out
 from radlens.cli.options import DEFAULT_STORE, DEFAULT_WORKDIR, StoreOption, WorkdirOption
-from radlens.cli.stored import archives, n_workers, newest_archives, size
 from radlens.errors import RadlensError, ServerError, exit_code
+from radlens.versions.stored import archives, n_workers, newest_archives, size
 
 if TYPE_CHECKING:
     from radlens.doctor import Finding, Stored

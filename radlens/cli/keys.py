@@ -1,5 +1,7 @@
 """``radlens keys``: named keys of a server's clients."""
 
+import getpass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,6 +49,7 @@ def add(
     from radlens.keys import KeyRing
 
     token = KeyRing.of(workdir).add(name, [role.strip() for role in roles.split(",") if role.strip()])
+    _audit(workdir, "key added", name, roles=roles)
     note(f"{name} may {roles}; this token is not stored and cannot be shown again:")
     typer.echo(token)
 
@@ -57,4 +60,12 @@ def revoke(name: NameArgument, workdir: WorkdirOption = DEFAULT_WORKDIR) -> None
     from radlens.keys import KeyRing
 
     KeyRing.of(workdir).revoke(name)
+    _audit(workdir, "key revoked", name)
     note(f"{name} is revoked")
+
+
+def _audit(workdir: Path, event: str, name: str, **more: str) -> None:
+    from radlens.audit import AUDIT_FILE, AuditLog
+
+    log = AuditLog(workdir / AUDIT_FILE)
+    log.append({"event": event, "outcome": "done", "who": f"user:{getpass.getuser()}", "key": name, **more})

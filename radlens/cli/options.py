@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from radlens.cli.local import Spread
     from radlens.client import Client
     from radlens.explainers import Checkpoint
+    from radlens.server import State
 
 __all__ = [
+    "DEFAULT_CONFIG",
     "DEFAULT_STORE",
+    "DEFAULT_WORKDIR",
     "BundleOption",
     "CompanionOption",
+    "ConfigOption",
     "ImageArgument",
     "LocalOption",
     "MemoryOption",
@@ -38,7 +42,7 @@ __all__ = [
     "workdir",
 ]
 
-DEFAULT_MODEL = "cdmam"
+DEFAULT_CONFIG = Path("config.properties")
 DEFAULT_STORE = Path("model_store")
 DEFAULT_WORKDIR = Path(".run")
 _WORKDIR_VARIABLE = "RADLENS_WORKDIR"
@@ -82,7 +86,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         rich_help_panel=_SOURCE,
-        help="Name of the model; by default the server's only model, or cdmam; with --local the newest bundle.",
+        help="Name of the model; may be left out if the server has one model. With --local the newest bundle.",
     ),
 ]
 VersionOption = Annotated[
@@ -101,6 +105,7 @@ BundleOption = Annotated[
     Path | None,
     typer.Option(exists=True, rich_help_panel=_SOURCE, help="Bundle or archive to compute with, without a server."),
 ]
+ConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="Configuration of the server.")]
 StoreOption = Annotated[Path, typer.Option(metavar="DIR", help="Model store, the folder of archives and bundles.")]
 WorkdirOption = Annotated[
     Path,
@@ -162,15 +167,15 @@ def connected(
     Args:
         server: URL of the server; None for the server that runs in `workdir`.
         token: token of ``server``; None for the stored key of the server in `workdir`.
-        model: name of the model; None for the only model that the server was started with, or cdmam.
+        model: name of the model; None for the only model of the server.
         local: whether to compute in this process.
         bundle: bundle or archive to compute with in this process.
         checkpoint: checkpoint to save and continue an explanation in this process.
         spread: function that opens workers for an explanation in this process.
 
     Raises:
-        InvalidParameter: Both a server and a bundle are given, or workers for a model that is not explained with
-            samples.
+        InvalidParameter: Both a server and a bundle are given; the server has several models and none is named; or
+            workers are given for a model that is not explained with samples.
         ServerError: No server runs in `workdir`, and neither a server nor a bundle is given.
         BundleError: There is no bundle, or it is damaged.
     """
@@ -193,14 +198,47 @@ def _remote(server: str | None, token: str | None, model: str | None) -> Client:
 
     state = State.load(workdir())
     if state is not None and (server is None or server.rstrip("/") == state.url) and token is None:
-        return Client.of_server(workdir(), model=model or _usual_model(state.models))
+        return Client.of_server(workdir(), model=model or _only_model(state))
     if server is None:
         raise ServerError("no server runs here: start one with `radlens serve`, name one with --server, or use --local")
-    return Client(server, model=model or DEFAULT_MODEL, token=token)
+    return Client(server, model=model or _only_model_at(server), token=token)
 
 
-def _usual_model(models: Sequence[str]) -> str:
-    return models[0] if len(models) == 1 else DEFAULT_MODEL
+def _only_model(state: State) -> str:
+    """Return the only model of a server on this machine.
+
+    Raises:
+        InvalidParameter: It has several; the message names them.
+    """
+    from radlens.versions.state import Versions
+
+    # What was registered after the start is in the file alone, and models of other programs are in the state alone.
+    names = sorted({*Versions.load(state.workdir).models} | {*state.models})
+    if len(names) != 1:
+        raise InvalidParameter(f"--model must name one of {', '.join(names) or 'no models'}, got none")
+    return names[0]
+
+
+def _only_model_at(url: str) -> str:
+    """Return the only model of a server elsewhere, which names its models at ``/health/ready``.
+
+    Raises:
+        InvalidParameter: It has several, or does not name them.
+        ServerError: It cannot be reached.
+    """
+    import httpx
+
+    from radlens.client import reaching
+
+    with reaching(url):
+        answer = httpx.get(f"{url.rstrip('/')}/health/ready", timeout=30)
+    try:
+        names = sorted({str(each["model"]) for each in answer.json()["models"]})
+    except (ValueError, KeyError, TypeError):
+        raise InvalidParameter(f"--model must name a model of {url}, which does not say what it has") from None
+    if len(names) != 1:
+        raise InvalidParameter(f"--model must name one of {', '.join(names) or 'no models'}, got none")
+    return names[0]
 
 
 def companion_folders(given: Sequence[str] | None) -> dict[str, Path]:

@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radlens.cli.console import err, examples, note, out
-from radlens.cli.models import print_versions
+from radlens.cli.console import err, examples, note, out, warn
+from radlens.cli.models import print_versions, trust_of
 from radlens.cli.options import (
+    DEFAULT_CONFIG,
     DEFAULT_STORE,
     DEFAULT_WORKDIR,
+    ConfigOption,
     MemoryOption,
     StoreOption,
     WorkdirOption,
     limited,
 )
-from radlens.cli.stored import newest_archives
 from radlens.errors import InvalidParameter, ServerError
 
 if TYPE_CHECKING:
     from radlens.server import Server, State
+    from radlens.versions.state import Versions
 
-__all__ = ["EPILOG", "command", "make_server"]
+__all__ = ["EPILOG", "command", "make_server", "restore"]
 
 EPILOG = examples(
     "radlens serve",
@@ -37,15 +39,14 @@ EPILOG = examples(
 
 
 def command(
-    config: Annotated[Path, typer.Option(metavar="FILE", help="TorchServe's configuration.")] = Path(
-        "config.properties"
-    ),
+    config: ConfigOption = DEFAULT_CONFIG,
     store: StoreOption = DEFAULT_STORE,
     model: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=ARCHIVE",
-            help="Archive of the store to start with; repeatable. By default the latest version of each model.",
+            help="Archive of the store to start with, in place of what is registered; repeatable. By default what is "
+            "registered, and at the first start the latest version of each model.",
         ),
     ] = None,
     workdir: WorkdirOption = DEFAULT_WORKDIR,
@@ -73,36 +74,96 @@ def command(
         _print_status(workdir)
     else:
         with limited(memory_limit):
-            _start(make_server(config, store, _models(model, store), workdir), foreground)
+            server, versions = make_server(config, store, _given(model), workdir)
+            _start(server, versions, config, workdir, foreground)
 
 
-def make_server(config: Path, store: Path, models: Mapping[str, str], workdir: Path) -> Server:
-    """Return a server that is not started, with the log settings of ``log4j2.xml`` in the folder of ``config``.
+def make_server(config: Path, store: Path, given: Mapping[str, str], workdir: Path) -> tuple[Server, Versions]:
+    """Return a server that is not started, and what is to be registered on it for `restore`.
+
+    Its log settings are those of ``log4j2.xml`` in the folder of ``config``.
+
+    Args:
+        config: File ``config.properties``.
+        store: Model store.
+        given: Archives of the store by model, which replace what is registered; empty for what is registered, or at the
+            first start for the latest version of each model.
+        workdir: Working directory of the server.
 
     Raises:
-        ServerError: The configuration is missing.
+        ServerError: The configuration is missing, or the store holds no archive or a damaged one.
+        BundleError: An archive is damaged or was changed, or its signature is wrong or missing.
     """
-    from radlens.server import Server
+    from radlens.server import Server, State
+    from radlens.versions.deployment import Deployment
+    from radlens.versions.state import Versions
+    from radlens.versions.stored import newest_archives
 
+    if (running := State.load(workdir)) is not None:
+        raise ServerError(
+            f"no server must run in this working directory, got process {running.java.number}; stop it first"
+        )
+    if not given and not Versions.load(workdir).models:
+        given = newest_archives(store)
     if not config.is_file():
         raise ServerError(f"a server needs its configuration, and {config} is missing")
+    deployment = Deployment(workdir, trust_of(config))
+    with err.status("checking archives"):
+        versions, remarks = deployment.plan({name: store / archive for name, archive in given.items()} or None)
+    for remark in [*remarks, *_unregistered(store, versions)]:
+        note(remark)
     log_config = config.with_name("log4j2.xml")
-    return Server(config, store, models, workdir, log_config=log_config if log_config.is_file() else None)
+    defaults = {name: served.versions[served.default].archive for name, served in versions.models.items()}
+    log = log_config if log_config.is_file() else None
+    return Server(config, deployment.archives, defaults, workdir, log_config=log), versions
 
 
-def _models(given: list[str] | None, store: Path) -> dict[str, str]:
-    if not given:
-        return newest_archives(store)
-    pairs = [text.partition("=") for text in given]
+def restore(workdir: Path, config: Path, versions: Versions) -> None:
+    """Keep what a server that has started has registered, and load the versions beside the defaults."""
+    from radlens.versions.deployment import Deployment
+
+    deployment = Deployment(workdir, trust_of(config))
+    deployment.keep(versions)
+    with err.status("loading further versions"):
+        warn(deployment.restore())
+
+
+def _unregistered(store: Path, versions: Versions) -> list[str]:
+    """Return remarks on archives of the store that are not what is registered."""
+    from radlens.versions.signing import digest
+    from radlens.versions.stored import archives, damaged, order
+
+    remarks = [f"{store / name} cannot be read; it is not served" for name in damaged(store)]
+    for found in archives(store):
+        served = versions.models.get(found.name)
+        if served is None:
+            remarks.append(f"{found.name} {found.version} is in {store} and not registered")
+        elif found.version in served.versions:
+            if digest(store / found.archive) != served.versions[found.version].sha256:
+                remarks.append(
+                    f"{store / found.archive} is not the registered {found.name} {found.version}, which is served: "
+                    f"give it a version of its own, or start with --model {found.name}={found.archive}"
+                )
+        elif order(found.version) > order(served.default):
+            remarks.append(
+                f"{found.name} {found.version} is in {store} and not registered: "
+                f"radlens models register {found.archive}"
+            )
+    return remarks
+
+
+def _given(given: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given or ()]
     if wrong := [name + sign + archive for name, sign, archive in pairs if not (name and archive)]:
         raise InvalidParameter(f"--model must be NAME=ARCHIVE, got {wrong[0]!r}")
     return {name: archive for name, _, archive in pairs}
 
 
-def _start(server: Server, foreground: bool) -> None:
+def _start(server: Server, versions: Versions, config: Path, workdir: Path, foreground: bool) -> None:
     with ExitStack() as stack:
         with err.status("starting TorchServe"):
             stack.enter_context(server)
+        restore(workdir, config, versions)
         _print_running(server.state)
         if foreground:
             _stay(server)
@@ -125,11 +186,8 @@ def _stop(workdir: Path) -> None:
 
 
 def _print_status(workdir: Path) -> None:
-    from radlens.client import Client
-
     _print_running(_running(workdir))
-    with Client.of_server(workdir) as client:
-        print_versions(client)
+    print_versions(workdir)
 
 
 def _running(workdir: Path) -> State:
@@ -142,6 +200,6 @@ def _running(workdir: Path) -> State:
 
 
 def _print_running(state: State) -> None:
-    out.print(f"predictions and explanations: {state.url}, versions: {state.management_url}")
+    out.print(f"predictions and explanations: {state.url}")
     if state.keys().inference:
         note(f"keys: {state.workdir}/key_file.json (read by the commands of radlens), logs: {state.workdir}/logs")

@@ -79,8 +79,8 @@ def described(bundle: StoredBundle[Any]) -> dict[str, Any]:
     """Return what clients may ask of a model, as JSON values.
 
     Returns:
-        ``{"model", "version", "task", "predict", "explain", "default_method"}``: JSON schemas of parameters by name, for
-        explanations by name of the method; ``default_method`` is None for a model without explanations.
+        ``{"model", "version", "task", "predict", "explain", "default_method"}``: JSON schemas of parameters by name,
+        for explanations by name of the method; ``default_method`` is None for a model without explanations.
     """
     from radlens.service.description import parameter_schemas
 

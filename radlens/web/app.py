@@ -49,7 +49,7 @@ def make_app(settings: Settings) -> App:
     )
     keys = TorchserveKeys(settings.workdir, is_open=settings.is_open)
     access = Access(KeyRing.of(settings.workdir), is_open=settings.is_open)
-    fleet = Fleet(http, settings.management_url, keys)
+    fleet = Fleet(settings.management_socket, keys)
     metrics = Metrics()
     auditor = Auditor(AuditLog(settings.workdir / AUDIT_FILE), metrics.audit_failed)
     forwarder = Forwarder(http, settings, access, keys, fleet, (metrics.seen, auditor.seen))
@@ -62,6 +62,7 @@ def make_app(settings: Settings) -> App:
         yield
         await forwarder.close()
         await http.aclose()
+        await fleet.close()
         auditor.close()
 
     routes = [

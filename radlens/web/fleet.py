@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import httpx
 
+from radlens.server import MANAGEMENT_URL
 from radlens.web.access import TorchserveKeys
 from radlens.web.refusals import Refused
 
@@ -42,15 +44,21 @@ class Fleet:
     """The models of a TorchServe.
 
     Args:
-        http: HTTP client.
-        url: Base URL of the management API.
+        socket: Unix socket of the management API; need not exist yet.
         keys: Tokens of TorchServe.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str, keys: TorchserveKeys) -> None:
-        self._http, self._url, self._keys = http, url, keys
+    def __init__(self, socket: Path, keys: TorchserveKeys) -> None:
+        self._socket, self._keys = socket, keys
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url=MANAGEMENT_URL, timeout=_TIMEOUT_S
+        )
         self._known: dict[str, tuple[float, tuple[Standing, ...]]] = {}
         self._asking: dict[str, asyncio.Task[tuple[Standing, ...]]] = {}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
 
     async def versions(self, model: str, *, fresh_s: float = _FRESH_S) -> tuple[Standing, ...]:
         """Return the versions of a model, none if it is unknown or TorchServe does not answer.
@@ -106,9 +114,9 @@ class Fleet:
         return found
 
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
-        response = await self._http.get(
-            self._url + path, params=query, headers=self._keys.management(), timeout=_TIMEOUT_S
-        )
+        if not self._socket.exists():
+            raise httpx.ConnectError("TorchServe does not listen")
+        response = await self._http.get(path, params=query, headers=self._keys.management())
         response.raise_for_status()
         return response.json()
 

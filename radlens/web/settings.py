@@ -12,7 +12,7 @@ class Settings:
 
     Attributes:
         inference_url: Base URL of TorchServe's predictions and explanations.
-        management_url: Base URL of TorchServe's management API.
+        management_socket: Unix socket of TorchServe's management API.
         workdir: Working directory of the server, with its keys.
         max_body: Largest body of a request, also after it is inflated.
         is_open: Whether TorchServe asks for no key; then neither does the front door.
@@ -30,7 +30,7 @@ class Settings:
     """
 
     inference_url: str
-    management_url: str
+    management_socket: Path
     workdir: Path
     max_body: int
     is_open: bool = False

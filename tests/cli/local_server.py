@@ -1,5 +1,6 @@
 """An HTTP server in this process, for commands that ask one."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,14 @@ from radlens.local import LocalTransport
 
 
 @contextmanager
-def serving(bundle: Bundle | ClassifierBundle) -> Iterator[str]:
-    """Give the address of an HTTP server in this process that answers with a bundle and wants the key ``secret``."""
-    transport = LocalTransport(bundle)
+def serving(bundle: Bundle | ClassifierBundle, *others: str) -> Iterator[str]:
+    """Give the address of an HTTP server in this process that answers with a bundle and wants the key ``secret``.
+
+    Args:
+        bundle: Model that answers.
+        others: Names of models that it has as well, as it says.
+    """
+    transport, names = LocalTransport(bundle), (bundle.manifest.name, *others)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -32,6 +38,17 @@ def serving(bundle: Bundle | ClassifierBundle) -> Iterator[str]:
             self.end_headers()
             for piece in response.stream:
                 self.wfile.write(piece)
+
+        def do_GET(self) -> None:
+            if self.path != "/health/ready":
+                self.send_error(404)
+                return
+            models = [{"model": name, "version": "1.0", "ready": True, "reason": ""} for name in names]
+            body = json.dumps({"status": "ready", "models": models}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
             """Keep quiet."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from radlens.cli.stored import archives, newest_archives
 from radlens.errors import ServerError
 from radlens.server import Pid, Ports, State
+from radlens.versions.stored import archives, newest_archives
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def test_detached_leaves_the_server_running(run, store, servers):
     assert result.exit_code == 0, result.stderr
     (server,) = servers
     assert server.events == ["started"]
-    assert server.models == {"a": "a-10.0", "b": "b"}
+    assert {name: archive[:-17] for name, archive in server.models.items()} == {"a": "a-10.0", "b": "b-1.0"}
     assert server.log_config == Path("log4j2.xml")
-    assert "predictions and explanations: http://127.0.0.1:8080, versions: http://127.0.0.1:8081" in result.stdout
+    assert "predictions and explanations: http://127.0.0.1:8080" in result.stdout
 
 
 def test_foreground_stops_it_with_ctrl_c(run, store, servers, monkeypatch):
@@ -99,7 +99,67 @@ def test_foreground_stops_it_with_ctrl_c(run, store, servers, monkeypatch):
     result = run("serve", "--foreground", "--model", "a=a-9.1")
     assert result.exit_code == 130
     (server,) = servers
-    assert (server.models, server.events) == ({"a": "a-9.1"}, ["started", "stopped"])
+    assert list(server.models) == ["a"]
+    assert server.models["a"].startswith("a-9.1-")
+    assert server.events == ["started", "stopped"]
+
+
+def test_what_is_registered_is_served_again(run, store, servers):
+    """Not the latest version of the store, which is named; a change of the store does not reach the server."""
+    assert run("serve", "--model", "a=a-9.1").exit_code == 0
+    (store / "a-9.1" / "later.txt").write_text("changed")
+    result = run("serve")
+    assert result.exit_code == 0, result.stderr
+    assert [next(iter(server.models.values()))[:6] for server in servers] == ["a-9.1-", "a-9.1-"]
+    assert servers[0].models == servers[1].models
+    assert "a 10.0 is in model_store and not registered: radlens models register a-10.0" in result.stderr
+    assert "model_store/a-9.1 is not the registered a 9.1, which is served" in result.stderr
+    assert "b 1.0 is in model_store and not registered" in result.stderr
+
+
+def test_a_start_that_fails_changes_nothing(run, store, servers, tmp_path, monkeypatch):
+    """What was registered before is served by the next start."""
+    assert run("serve", "--model", "a=a-9.1").exit_code == 0
+    kept = (tmp_path / ".run" / "versions.json").read_bytes()
+
+    def fail(self):
+        raise ServerError("workers must start, got none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(servers[0]), "__enter__", fail)
+        assert run("serve", "--model", "a=a-10.0").exit_code == 5
+    assert (tmp_path / ".run" / "versions.json").read_bytes() == kept
+    assert run("serve").exit_code == 0
+    assert servers[-1].models == servers[0].models
+
+
+def test_a_changed_archive_is_not_served(run, store, servers, tmp_path):
+    """What the server keeps must be what was registered."""
+    assert run("serve", "--model", "a=a-9.1").exit_code == 0
+    (copy,) = (each for each in (tmp_path / ".run" / "archives").iterdir() if each.is_dir())
+    (copy / "evil.py").write_text("import os")
+    result = run("serve")
+    assert result.exit_code == 3
+    assert "the archive of a 9.1 was changed after it was registered: its SHA-256 is " in result.stderr
+    assert len(servers) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_damaged_archive_is_not_passed_over(run, store, servers, content):
+    """It might be the newest, and the one before must not be served in its place without a word."""
+    (store / "a-11.0.mar").write_bytes(content)
+    result = run("serve")
+    assert result.exit_code == 5
+    assert "archives in model_store must be whole, got a-11.0.mar, which cannot be read" in result.stderr
+    assert servers == []
+    assert run("serve", "--model", "b=b").exit_code == 0
+
+
+def test_an_archive_must_be_of_the_model_that_is_named(run, store, servers):
+    """Other versions would be registered under the name in the archive."""
+    result = run("serve", "--model", "b=a-9.1")
+    assert result.exit_code == 2
+    assert "a-9.1 must be an archive of b, got one of a" in result.stderr
 
 
 def test_key_prints_the_key_alone(run, running):

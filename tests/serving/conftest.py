@@ -8,6 +8,7 @@ import pytest
 
 from radlens.client import Client
 from radlens.server import Server
+from radlens.versions.management import Management
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,13 @@ def client(server: Server) -> Iterator[Client]:
         yield asked
 
 
+@pytest.fixture(scope="session")
+def management(server: Server) -> Iterator[Management]:
+    """The management API of the server."""
+    with Management.of_server(server.state.workdir) as asked:
+        yield asked
+
+
 @pytest.fixture
 def behind(server: Server) -> Iterator[Client]:
     """A client that asks TorchServe itself: behind the front door, where explanations do not take turns."""
@@ -39,9 +47,9 @@ def behind(server: Server) -> Iterator[Client]:
 
 
 @pytest.fixture
-def workers(client: Client) -> Iterator[set[int]]:
+def workers(management: Management) -> Iterator[set[int]]:
     """The workers' processes, which must be the same after the test."""
-    before = {worker["pid"] for worker in client.describe()["workers"]}
+    before = {worker["pid"] for worker in management.describe("cdmam")["workers"]}
     yield before
-    assert {worker["pid"] for worker in client.describe()["workers"]} == before
+    assert {worker["pid"] for worker in management.describe("cdmam")["workers"]} == before
     assert all(psutil.pid_exists(pid) for pid in before)

@@ -109,10 +109,10 @@ def test_keys_are_required(server):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.mar", "file:///etc/passwd", "ftp://x/x.mar"])
-def test_archives_from_elsewhere_are_refused(client, url):
+def test_archives_from_elsewhere_are_refused(management, url):
     """The model store alone."""
     with pytest.raises(errors.RadlensError, match=r"allowed URL|not found|model store"):
-        client.register(url)
+        management.register(url)
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,13 @@ N_STREAMED = 80
 
 
 @pytest.fixture(scope="module")
-def slow(server, store, tmp_path_factory):
+def slow(management, store, tmp_path_factory):
     """Return a version with one worker that waits half a second for a batch to fill."""
-    from radlens.client import Client
-
     bundle = make_bundle(tmp_path_factory.mktemp("bundle"), version="0.5")
     make_archive(bundle, store / "slow.mar", worker=SLOW_BATCHES)
-    with Client.of_server(server.state.workdir) as client:
-        version = client.register("slow.mar")
-        yield version
-        client.unregister(version)
+    _, version = management.register("slow.mar")
+    yield version
+    management.unregister("cdmam", version)
 
 
 def test_a_batch_is_its_rows(behind, slow):
@@ -102,9 +99,9 @@ def test_a_stream_reports_and_ends(client):
     assert len(array.content) == 128 + 4 * 900 * 700
 
 
-def test_a_worker_that_dies_breaks_its_stream_alone(client, slow):
+def test_a_worker_that_dies_breaks_its_stream_alone(client, slow, management):
     """The client is told, the server starts another worker and answers again."""
-    (worker,) = client.describe(slow)["workers"]
+    (worker,) = management.describe("cdmam", slow)["workers"]
 
     def kill(progress):
         if progress.done:

@@ -11,9 +11,9 @@ from archives import make_archive
 from shared_server import TOP
 from tiny_bundle import make_bundle
 
-from radlens.client import Client
 from radlens.errors import ServerError
 from radlens.server import Server, State, free_ports, stop
+from radlens.versions.management import Management
 
 pytestmark = [pytest.mark.serving, pytest.mark.slow]
 
@@ -41,8 +41,8 @@ def test_a_server_outlives_the_process_that_started_it(store, workdir):
     family = State.load(workdir).processes()
     # The front door, Java and two workers.
     assert len(family) >= 4
-    with Client.of_server(workdir) as client:
-        assert client.describe()["modelVersion"] == "1.0"
+    with Management.of_server(workdir) as management:
+        assert management.describe("cdmam")["modelVersion"] == "1.0"
     assert stop(workdir) is True
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert stop(workdir) is False

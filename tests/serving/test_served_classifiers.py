@@ -12,10 +12,11 @@ from small_classifier import make_classifier
 
 from radlens import errors
 from radlens.archives import archive
-from radlens.client import Client, Version
+from radlens.client import Client
 from radlens.families import family_of, open_service
 from radlens.images import to_npy
 from radlens.service.messages import Request
+from radlens.versions.management import Version
 from radlens.wire import CLASSIFICATION, array_from_json
 
 pytestmark = pytest.mark.serving
@@ -32,27 +33,27 @@ def ensemble(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lesions(server, store, classifier, ensemble):
+def lesions(server, management, store, classifier, ensemble):
     """A client of the classifier, registered in two versions while the server runs."""
     make_archive(classifier, store / "lesions-slow.mar", worker=SLOW_BATCHES)
     archives = ["lesions-slow.mar", archive(ensemble, store).name]
     with Client.of_server(server.state.workdir, model="lesions") as client:
         # The first version becomes the default.
-        assert client.register_archive(archives[0]) == ("lesions", "1.0")
-        assert client.register_archive(archives[1]) == ("lesions", "2.0")
+        assert management.register(archives[0]) == ("lesions", "1.0")
+        assert management.register(archives[1]) == ("lesions", "2.0")
         yield client
         # Nobody asks any more.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("radlens.client._QUIET_S", 0.0)
-            client.unregister("2.0")
-            client.unregister("1.0")
+            patch.setattr("radlens.versions.management._QUIET_S", 0.0)
+            management.unregister("lesions", "2.0")
+            management.unregister("lesions", "1.0")
 
 
-def test_classifiers_stand_beside_other_models(lesions, client):
+def test_classifiers_stand_beside_other_models(lesions, client, management):
     """Each answers under its own name, with its own configuration."""
     expected = [Version("lesions", "1.0", True, 1, 0), Version("lesions", "2.0", False, 1, 0)]
-    assert [version for version in lesions.models() if version.model == "lesions"] == expected
-    described = lesions.describe("2.0")
+    assert [version for version in management.versions() if version.model == "lesions"] == expected
+    described = management.describe("lesions", "2.0")
     assert (described["batchSize"], described["responseTimeout"]) == (8, 28800)
     assert "probabilities" in lesions.predict(dicom(noise()))["prediction"]
     assert "mean_um" in client.predict(dicom(noise()))["prediction"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -179,14 +180,21 @@ def site(workdir: Path, torchserve: Torchserve | None = None, **limits: Any) -> 
     keys = {"inference": {"key": TOKEN}, "management": {"key": MANAGEMENT}, "API": {"key": "x"}}
     (workdir / "key_file.json").touch(mode=0o600)
     (workdir / "key_file.json").write_text(json.dumps(keys))
-    url = f"http://127.0.0.1:{ports.inference}"
-    settings = Settings(
-        **({"inference_url": url, "management_url": url, "workdir": workdir, "max_body": MAX_BODY} | limits)
-    )
-    app = make_app(settings)
-    config = uvicorn.Config(behind, port=ports.inference, log_config=None, access_log=False, lifespan="off")
-    with (
-        serving(uvicorn.Server(config)),
-        serving(make_server(app, ports.gateway, settings)) as loop,
-    ):
-        yield Site(behind, ports.gateway, workdir, app, loop)
+    # Paths of sockets have at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="radlens-") as short:
+        socket_file = Path(short) / "management.sock"
+        stated = {
+            "inference_url": f"http://127.0.0.1:{ports.inference}",
+            "management_socket": socket_file,
+            "workdir": workdir,
+            "max_body": MAX_BODY,
+        }
+        settings = Settings(**(stated | limits))
+        app = make_app(settings)
+        quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off"}
+        with (
+            serving(uvicorn.Server(uvicorn.Config(behind, port=ports.inference, **quiet))),
+            serving(uvicorn.Server(uvicorn.Config(behind, uds=str(socket_file), **quiet))),
+            serving(make_server(app, ports.gateway, settings)) as loop,
+        ):
+            yield Site(behind, ports.gateway, workdir, app, loop)

@@ -1,6 +1,7 @@
 """The OpenAPI document: made of what workers publish, and true of what the server answers."""
 
 import json
+from pathlib import Path
 
 import httpx
 import jsonschema
@@ -174,7 +175,7 @@ def test_the_document_needs_a_key(here):
 
 def test_a_missing_torchserve_is_told(tmp_path):
     """502: what it has is not known."""
-    with site(tmp_path, management_url="http://127.0.0.1:9") as alone:
+    with site(tmp_path, management_socket=Path("/nowhere")) as alone:
         assert alone.ask("/openapi.json", method="GET", content=b"").status_code == 502
 
 

@@ -60,7 +60,7 @@ def value(here, name, **labels):
 
 def test_life_needs_no_key_and_no_torchserve(tmp_path):
     """It says that the front door runs."""
-    with site(tmp_path, inference_url="http://127.0.0.1:9", management_url="http://127.0.0.1:9") as alone:
+    with site(tmp_path, inference_url="http://127.0.0.1:9", management_socket=Path("/nowhere")) as alone:
         answer = httpx.get(alone.url + "/health/live")
         assert (answer.status_code, answer.json()) == (200, {"status": "live"})
         assert httpx.head(alone.url + "/health/live").status_code == 200

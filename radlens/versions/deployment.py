@@ -1,0 +1,414 @@
+"""Registering, promoting, rolling back and retiring versions on the server of one working directory.
+
+Archives that are registered are copied to a folder of the server's own first, and the copy is checked: TorchServe reads
+no byte that was not, a change of the model store reaches nothing that runs, and a rollback finds what it goes back to.
+"""
+
+import getpass
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from radlens import durable
+from radlens.audit import AUDIT_FILE, AuditLog
+from radlens.client import Client
+from radlens.errors import BundleError, InvalidParameter, RadlensError, ServerError
+from radlens.versions.management import Management
+from radlens.versions.shadow import shadow, stored_samples, warm
+from radlens.versions.signing import Trust, digest, signature_file
+from radlens.versions.state import Registered, Served, Versions
+from radlens.versions.stored import Inspection, Stored, inspect
+
+__all__ = ["ARCHIVES", "Deployment"]
+
+ARCHIVES = "archives"
+"""Folder of the working directory with the archives that are registered."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class Deployment:
+    """The versions of the models of one server.
+
+    Args:
+        workdir: Working directory of the server.
+        trust: Which archives it accepts.
+    """
+
+    def __init__(self, workdir: Path, trust: Trust = Trust()) -> None:  # noqa: B008 - frozen
+        self.workdir, self.archives, self._trust = workdir, workdir / ARCHIVES, trust
+
+    def admit(self, path: Path, *, name: str | None = None) -> tuple[Stored, Registered, str]:
+        """Copy an archive to the server's own folder, after its signature and all its hashes were checked.
+
+        Args:
+            path: File or directory of the archive.
+            name: Name that its model must have; None for any.
+
+        Returns:
+            The archive, what is to be kept of it, and a sentence on its signature.
+
+        Raises:
+            BundleError: The archive is missing or damaged, or its signature is wrong or missing.
+            InvalidParameter: Its model has another name, or one that does not fit into a URL.
+        """
+        self.archives.mkdir(parents=True, exist_ok=True)
+        self.archives.chmod(0o700)
+        scratch = self.archives / f".{uuid4().hex}"
+        scratch.mkdir()
+        try:
+            copy = scratch / path.name
+            if not path.exists():
+                raise BundleError(f"archive must be in the model store, got no file {path.name}")
+            shutil.copytree(path, copy, symlinks=True) if path.is_dir() else shutil.copyfile(path, copy)
+            if signature_file(path).exists():
+                shutil.copyfile(signature_file(path), signature_file(copy))
+            signer, sentence = self._trust.check(copy)
+            stored = inspect(copy).stored
+            if not (_NAME.fullmatch(stored.name) and _NAME.fullmatch(stored.version)):
+                raise InvalidParameter(f"name and version must fit into a URL, got {stored.name!a} {stored.version!a}")
+            if name is not None and name != stored.name:
+                raise InvalidParameter(f"{path.name} must be an archive of {name}, got one of {stored.name}")
+            sha256 = digest(copy)
+            # With the digest in its name, an archive never takes the place of another that is registered.
+            placed = f"{stored.name}-{stored.version}-{sha256[:16]}" + (".mar" if copy.is_file() else "")
+            target = self.archives / placed
+            if not (target.exists() and digest(target) == sha256):
+                _remove(target)
+                copy.rename(target)
+            _remove(signature_file(target))
+            if signature_file(copy).exists():
+                signature_file(copy).rename(signature_file(target))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return stored, Registered(placed, sha256, signer), sentence
+
+    def plan(self, given: Mapping[str, Path] | None = None) -> tuple[Versions, list[str]]:
+        """Return what a server is to serve, and remarks, after every archive of it was checked; `keep` stores it.
+
+        Args:
+            given: Archive of each model, which replaces what is kept; None for what is kept.
+
+        Raises:
+            BundleError: An archive is missing, damaged or changed, or its signature is wrong or missing.
+        """
+        kept = Versions.load(self.workdir)
+        if given is None:
+            return kept, [
+                self._checked(name, version, registered)
+                for name, served in kept.models.items()
+                for version, registered in served.versions.items()
+            ]
+        remarks, versions = [], Versions(history=kept.history)
+        for name, path in given.items():
+            stored, registered, sentence = self.admit(path, name=name)
+            versions = versions.with_version(name, stored.version, registered)
+            before = kept.models[name].default if name in kept.models else None
+            if before != stored.version:
+                versions = versions.noted("serve", name, stored.version, before=before)
+            remarks.append(sentence)
+        for name, served in kept.models.items():
+            left = set(served.versions) - set(versions.models[name].versions if name in versions.models else ())
+            remarks += [f"{name} {version} is not registered any more" for version in sorted(left)]
+        return versions, remarks
+
+    def keep(self, versions: Versions) -> None:
+        """Store what is registered, and remove archives that are not."""
+        with Versions.locked(self.workdir):
+            versions.save(self.workdir)
+        named = {each.archive for served in versions.models.values() for each in served.versions.values()}
+        for path in self.archives.iterdir():
+            if path.name.removesuffix(".sig") not in named:
+                _remove(path)
+
+    def restore(self) -> list[str]:
+        """Load the versions beside the defaults on a server that was started with the defaults, and scale workers.
+
+        Returns:
+            What could not be loaded, and why; it stays registered, and the defaults answer.
+        """
+        failed: list[str] = []
+        with Versions.locked(self.workdir):
+            waiting = [
+                (name, version, registered, version == served.default)
+                for name, served in Versions.load(self.workdir).models.items()
+                for version, registered in served.versions.items()
+                if version != served.default or registered.workers is not None
+            ]
+            if not waiting:
+                return failed
+            with Management.of_server(self.workdir) as management:
+                for name, version, registered, is_default in waiting:
+                    try:
+                        if not is_default:
+                            management.register(registered.archive)
+                        if registered.workers is not None:
+                            management.scale(name, version, registered.workers)
+                    except RadlensError as error:
+                        failed.append(f"{name} {version} is registered and could not be loaded: {error}")
+        return failed
+
+    def register(self, path: Path) -> tuple[str, str, str]:
+        """Check an archive and load it beside the default version.
+
+        Returns:
+            Name and version of the model, and a sentence on its signature.
+
+        Raises:
+            BundleError: The archive is missing or damaged, or its signature is wrong or missing.
+            InvalidParameter: The version is registered already.
+            ServerError: Its workers do not start; then nothing is left of it.
+        """
+        with Versions.locked(self.workdir), self._audited("register", archive=path.name) as record:
+            kept = Versions.load(self.workdir)
+            with Management.of_server(self.workdir) as management:
+                found = inspect(path)
+                name, version = found.stored.name, found.stored.version
+                record |= {"model": name, "version": version, "bundle_hash": found.bundle_hash}
+                if name in kept.models and version in kept.models[name].versions:
+                    raise InvalidParameter(
+                        f"a version is registered once, got {name} {version} again; export another, or retire it"
+                    )
+                _, registered, sentence = self.admit(path)
+                record["archive_sha256"] = registered.sha256
+                try:
+                    management.register(registered.archive)
+                except BaseException:
+                    _remove(self.archives / registered.archive)
+                    _remove(signature_file(self.archives / registered.archive))
+                    raise
+            kept.with_version(name, version, registered).noted("register", name, version).save(self.workdir)
+        return name, version, sentence
+
+    def promote(
+        self,
+        model: str | None,
+        version: str,
+        *,
+        samples: Path | None = None,
+        compare: bool = True,
+        maps: bool = True,
+        dry_run: bool = False,
+        on_report: Any = None,
+    ) -> tuple[str, str, Path | None]:
+        """Make a registered version the default, after it was checked, warmed and compared with the present default.
+
+        Args:
+            model: Name of the model; None for the only one.
+            version: Registered version.
+            samples: Folder of images; None for ``samples/<model>`` of the working directory.
+            compare: Whether to compare the versions on ``samples``.
+            maps: Whether to compare maps too.
+            dry_run: Compare alone.
+            on_report: Callback with the report of the comparison before the default changes.
+
+        Returns:
+            Name of the model, its default before, and the file of the report.
+
+        Raises:
+            InvalidParameter: The model or version is unknown or is the default, or there are no samples.
+            BundleError: The archive was changed, or its signature is wrong or missing.
+            ServerError: The new version has no workers, fails on a sample that the old one answers, or is not the
+                bundle of its archive. The default stays the same.
+        """
+        with Versions.locked(self.workdir), self._audited("promote", version=version, dry_run=dry_run) as record:
+            kept = Versions.load(self.workdir)
+            name = kept.model(model)
+            served, registered = kept.models[name], kept.registered(name, version)
+            record |= {"model": name, "before": served.default, "archive_sha256": registered.sha256}
+            if version == served.default:
+                raise InvalidParameter(f"{name} {version} is the default already")
+            self._checked(name, version, registered)
+            report_file = None
+            with Management.of_server(self.workdir) as management:
+                n_ready = self._ready(management, name, version)
+                if compare:
+                    images = stored_samples(samples or self.workdir / "samples" / name)
+                    with Client.of_server(self.workdir, model=name) as client:
+                        with suppress(RadlensError):
+                            # A sample that is refused warms as well; what the version makes of it stands in the report.
+                            warm(client, version, images[0], n_ready)
+                        report = shadow(client, served.default, version, images, maps=maps)
+                    report_file = self._write_report(report)
+                    record["report"] = report_file.name
+                    if on_report is not None:
+                        on_report(report)
+                    _require_fit(report, inspect(self.archives / registered.archive))
+                if not dry_run:
+                    self._switch(management, kept, name, version, (*served.previous, served.default), "promote")
+        return name, served.default, report_file
+
+    def rollback(self, model: str | None) -> tuple[str, str, str]:
+        """Make the default before the present one the default again; load it if it is not loaded.
+
+        Returns:
+            Name of the model, the default before, and the default now.
+
+        Raises:
+            InvalidParameter: The model is unknown, or never had another default that is still registered.
+            BundleError: The archive was changed.
+            ServerError: The version does not start; the default stays the same.
+        """
+        with Versions.locked(self.workdir), self._audited("rollback") as record:
+            kept = Versions.load(self.workdir)
+            name = kept.model(model)
+            served = kept.models[name]
+            if not served.previous:
+                raise InvalidParameter(f"a rollback needs an earlier default of {name}, got none that is registered")
+            version, registered = served.previous[-1], kept.registered(name, served.previous[-1])
+            record |= {"model": name, "version": version, "before": served.default}
+            self._checked(name, version, registered)
+            with Management.of_server(self.workdir) as management:
+                if version not in {each.version for each in management.versions() if each.model == name}:
+                    management.register(registered.archive)
+                self._ready(management, name, version)
+                self._switch(management, kept, name, version, served.previous[:-1], "rollback")
+        return name, served.default, version
+
+    def retire(self, model: str | None, version: str) -> str:
+        """Remove a version that is not the default, after its requests are answered; return the name of the model.
+
+        Raises:
+            InvalidParameter: The version is the default or unknown.
+            ServerError: Its requests are not answered in time; then it stays.
+        """
+        with Versions.locked(self.workdir), self._audited("retire", version=version) as record:
+            kept = Versions.load(self.workdir)
+            name = self.retirable(kept, model, version)
+            record["model"] = name
+            registered = kept.registered(name, version)
+            with Management.of_server(self.workdir) as management:
+                if version in {each.version for each in management.versions() if each.model == name}:
+                    management.unregister(name, version)
+            kept.without(name, version).noted("retire", name, version).save(self.workdir)
+            _remove(self.archives / registered.archive)
+            _remove(signature_file(self.archives / registered.archive))
+        return name
+
+    def retirable(self, kept: Versions, model: str | None, version: str) -> str:
+        """Return the name of the model of a version that may be retired.
+
+        Raises:
+            InvalidParameter: The version is the default or unknown.
+        """
+        name = kept.model(model)
+        kept.registered(name, version)
+        if version == kept.models[name].default:
+            raise InvalidParameter(
+                f"a version that is retired must not be the default, got {name} {version}, which is; promote another "
+                "one first, or roll back"
+            )
+        return name
+
+    def scale(self, model: str | None, version: str | None, n_workers: int) -> tuple[str, str]:
+        """Set the number of workers of a version, also for later starts; return model and version.
+
+        Raises:
+            InvalidParameter: The model or version is unknown, or ``n_workers`` is less than 1.
+            ServerError: The workers do not start, or those to be ended do not get idle.
+        """
+        with Versions.locked(self.workdir), self._audited("scale", n_workers=n_workers) as record:
+            kept = Versions.load(self.workdir)
+            name = kept.model(model)
+            version = version or kept.models[name].default
+            registered = kept.registered(name, version)
+            record |= {"model": name, "version": version}
+            with Management.of_server(self.workdir) as management:
+                management.scale(name, version, n_workers)
+            changed = kept.with_version(name, version, replace(registered, workers=n_workers))
+            changed.noted("scale", name, version, workers=n_workers).save(self.workdir)
+        return name, version
+
+    def check(self, name: str, version: str) -> str:
+        """Check the archive of a registered version against what was registered; return a sentence on its signature.
+
+        Raises:
+            InvalidParameter: The version is not registered.
+            BundleError: The archive is missing, damaged or changed, or its signature is wrong or missing.
+        """
+        return self._checked(name, version, Versions.load(self.workdir).registered(name, version))
+
+    def _checked(self, name: str, version: str, registered: Registered) -> str:
+        path = self.archives / registered.archive
+        if not path.exists():
+            raise BundleError(
+                f"the archive of {name} {version} must be in {self.archives}, got no {registered.archive}"
+            )
+        if (found := digest(path)) != registered.sha256:
+            raise BundleError(
+                f"the archive of {name} {version} was changed after it was registered: its SHA-256 is {found[:12]}..., "
+                f"registered was {registered.sha256[:12]}..."
+            )
+        return self._trust.check(path)[1]
+
+    def _ready(self, management: Management, name: str, version: str) -> int:
+        n_ready = {(each.model, each.version): each.n_ready for each in management.versions()}.get((name, version))
+        if n_ready is None:
+            raise ServerError(f"{name} {version} must be loaded, got a server without it; restart it")
+        if n_ready == 0:
+            raise ServerError(f"{name} {version} must have workers that are ready, got none; see its logs")
+        return n_ready
+
+    def _switch(
+        self, management: Management, kept: Versions, name: str, version: str, previous: tuple[str, ...], action: str
+    ) -> None:
+        """Change the default on the server and in the file, or in neither; then wait for the old one's requests."""
+        served = kept.models[name]
+        management.set_default(name, version)
+        changed = kept.with_model(name, Served(version, served.versions, previous))
+        try:
+            changed.noted(action, name, version, before=served.default).save(self.workdir)
+        except BaseException:
+            management.set_default(name, served.default)
+            raise
+        management.drain(name, served.default)
+
+    def _write_report(self, report: Mapping[str, Any]) -> Path:
+        folder = self.workdir / "reports"
+        folder.mkdir(exist_ok=True)
+        time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        file = folder / f"{report['model']}-{report['old']}-to-{report['new']}-{time}.json"
+        durable.replace(file, json.dumps(report, indent=1).encode() + b"\n")
+        return file
+
+    @contextmanager
+    def _audited(self, event: str, **record: Any) -> Iterator[dict[str, Any]]:
+        """Write a record of a command, with its outcome; the block adds to it."""
+        outcome = "failed"
+        try:
+            yield record
+            outcome = "done"
+        except RadlensError as error:
+            record["reason"] = str(error)
+            raise
+        finally:
+            log = AuditLog(self.workdir / AUDIT_FILE)
+            log.append({"event": event, "outcome": outcome, "who": f"user:{getpass.getuser()}", **record})
+
+
+def _require_fit(report: Mapping[str, Any], archive: Inspection) -> None:
+    if report["failed"]:
+        errors = [row["error"] for row in report["samples"] if row["failed"]]
+        raise ServerError(
+            f"{report['new']} must answer what {report['old']} answers, got {report['failed']} samples that it does "
+            f"not, such as {errors[0]}"
+        )
+    if report["bundle_hash"] is not None and report["bundle_hash"] != archive.bundle_hash:
+        raise ServerError(
+            f"{report['new']} must answer with the bundle of its archive, {str(archive.bundle_hash)[:12]}..., "
+            f"got {report['bundle_hash'][:12]}..."
+        )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
