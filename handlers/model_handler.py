@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import engine_metrics
-from batch_reply import reply
+from batch_reply import Stream, reply, send_pieces
 from ts.context import Context
 
 from radlens.families import described, load, open_service
-from radlens.service import Request, request_from_http
+from radlens.service import KINDS, Request, Response, request_from_http
 from radlens.waiting import LIVE, MODELS, SHARED_FOLDER
-from radlens.wire import BATCH, BEGUN
+from radlens.wire import BATCH, BEGUN, LENGTH
 
 NO_PARAMETERS = {"body", "model_name"}
 """Fields of a row that are not parameters: the body, and the field with which ``/invocations`` selects the model."""
@@ -42,14 +42,29 @@ class ModelHandler:
             decode(row, context.get_all_request_header(i), context.get_request_id(i)) for i, row in enumerate(rows)
         ]
         taken = {BATCH: str(len(rows)), BEGUN: f"{time.monotonic():.6f}"}
-        responses = self.service.respond(requests)
-        for i, response in enumerate(responses):
-            # Raising would fail the whole batch for one bad image.
-            context.set_response_status(response.status, response.phrase, idx=i)
-            for name, value in {"content-type": response.content_type, **response.headers, **taken}.items():
-                context.set_response_header(i, name, value)
-        streams = {i: response.stream for i, response in enumerate(responses) if response.stream}
-        return reply(context, [response.body for response in responses], streams)
+        kinds = {kind: [i for i, request in enumerate(requests) if request.kind == kind] for kind in KINDS}
+        bodies, streams = [b""] * len(rows), dict[int, Stream]()
+        for kind, chosen in kinds.items():
+            responses = self.service.respond([requests[i] for i in chosen]) if chosen else []
+            for i, response in zip(chosen, responses, strict=True):
+                state(context, i, response, taken)
+                if response.stream:
+                    streams[i] = response.stream
+                elif kind == "predict" and len(chosen) < len(rows):
+                    # An explanation of the same batch may take hours, and TorchServe ends a batch as a whole.
+                    context.set_response_header(i, LENGTH, str(len(response.body)))
+                    send_pieces(context, i, response.body)
+                else:
+                    bodies[i] = response.body
+        return reply(context, bodies, streams)
+
+
+def state(context: Context, row: int, response: Response, taken: Mapping[str, str]) -> None:
+    """Set status and headers of the response to a row."""
+    # Raising would fail the whole batch for one bad image.
+    context.set_response_status(response.status, response.phrase, idx=row)
+    for name, value in {"content-type": response.content_type, **response.headers, **taken}.items():
+        context.set_response_header(row, name, value)
 
 
 def decode(row: Mapping[str, Any], headers: Mapping[str, Any], request_id: str) -> Request:

@@ -25,6 +25,7 @@ __all__ = [
     "ENCODING",
     "INPAINTING",
     "JSON",
+    "LENGTH",
     "LIVE",
     "NDJSON",
     "PARAMETER_PREFIX",
@@ -65,6 +66,10 @@ LIVE = "radlens-live"
 BATCH, BEGUN = "radlens-batch", "radlens-begun"
 """Response headers of workers: number of requests that share the batch, and the second of the machine's monotonic clock
 at which the worker took it. The front door reads them and hands them to nobody."""
+
+LENGTH = "radlens-length"
+"""Response header of workers: number of bytes after which an answer is complete, although TorchServe keeps its response
+open until the rest of its batch is answered. The front door reads it."""
 
 PROVENANCE = "X-Radlens-Provenance"
 """Response header with the provenance of every response, as compact JSON in ASCII."""

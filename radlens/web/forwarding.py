@@ -26,12 +26,12 @@ from radlens.web.refusals import Refused, error_body, later
 from radlens.web.settings import Settings
 from radlens.web.turns import Turns, most_explanations
 from radlens.web.uploads import Body, ClientGone, Receive, Upload
-from radlens.wire import BATCH, BEGUN, JSON, LIVE, NDJSON, REQUEST_ID
+from radlens.wire import BATCH, BEGUN, JSON, LENGTH, LIVE, NDJSON, REQUEST_ID
 
 __all__ = ["Forwarder", "Outcome", "Seen"]
 
 _NOT_RETURNED = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "ts_stream_next", "date", REQUEST_ID, BATCH, BEGUN}
+    {"connection", "keep-alive", "transfer-encoding", "ts_stream_next", "date", REQUEST_ID, BATCH, BEGUN, LENGTH}
 )
 
 _MOST_ERROR = 1024 * 1024
@@ -57,6 +57,7 @@ class Outcome:
         status: HTTP status of the answer; None before there is one.
         headers: Headers of the worker's answer.
         abandoned: Whether its client left, or its deadline passed, after it was forwarded.
+        answered: Second of the same clock at which its answer was complete; None if it was not.
         work_ended: Second of the same clock at which nothing of it was at work any more.
         version: Version that answers, as far as it is known.
         forwarded: Second of the machine's monotonic clock at which it was handed to TorchServe; None if it was not.
@@ -72,6 +73,7 @@ class Outcome:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     abandoned: bool = False
+    answered: float | None = None
     work_ended: float | None = None
     version: str | None = None
     forwarded: float | None = None
@@ -196,6 +198,9 @@ class _Exchange:
             await asyncio.wait({work, gone}, timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+            elif self._is_over:
+                # The answer is complete, and what TorchServe has to say beside it is nobody's business.
+                work.add_done_callback(_drop)
             elif gone.done():
                 await self._leave(work)
                 raise ClientGone
@@ -309,17 +314,21 @@ class _Exchange:
         return Refused(status, kind, message)
 
     async def _return(self, response: httpx.Response) -> None:
-        length = response.headers.get("content-length")
+        length = response.headers.get(LENGTH, response.headers.get("content-length"))
         is_json = response.headers.get("content-type", "").startswith((JSON, NDJSON))
         self._is_lines = response.headers.get("content-type", "").startswith(NDJSON)
         await self._begin(response.status_code, _returned(response, None if length is None else int(length)))
         try:
-            end = b""
+            n_bytes, end = 0, b""
             async for piece in response.aiter_raw():
-                await self._pass_on(piece, more=True)
+                n_bytes += len(piece)
+                # The response of TorchServe may go on after the answer is complete, and is read to its end.
+                await self._pass_on(piece, more=LENGTH not in response.headers or n_bytes < int(length))
                 self._outcome.is_unassessable |= is_json and _UNASSESSABLE in end + piece
                 end = piece[-len(_UNASSESSABLE) :]
         except httpx.HTTPError:
+            if self._is_over:
+                return
             await self._end_broken(HTTPStatus.BAD_GATEWAY, "ServerError", "a worker must finish its answer, got an end")
             return
         await self._pass_on(b"", more=False)
@@ -334,7 +343,8 @@ class _Exchange:
         async with self._lock:
             if not self._is_over:
                 self._ends_a_line = piece.endswith(b"\n") if piece else self._ends_a_line
-                self._is_over = not more
+                if not more:
+                    self._is_over, self._outcome.answered = True, time.monotonic()
                 await self._sent({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _sent(self, message: dict[str, Any]) -> None:

@@ -107,8 +107,8 @@ class Metrics:
             self._abandoned.labels(model, version, kind).inc()
         elif outcome.status is not None:
             self._requests.labels(model, version, kind, method, str(int(outcome.status))).inc()
-            if outcome.status < HTTPStatus.BAD_REQUEST and outcome.work_ended is not None:
-                self._seconds.labels(model, version, kind, method).observe(outcome.work_ended - outcome.arrived)
+            if outcome.status < HTTPStatus.BAD_REQUEST and outcome.answered is not None:
+                self._seconds.labels(model, version, kind, method).observe(outcome.answered - outcome.arrived)
         if outcome.kind and outcome.headers:
             # Others were refused by the front door, which has counted them.
             self.refused(outcome.status or 0, outcome.kind)

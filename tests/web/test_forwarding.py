@@ -1,7 +1,9 @@
 """The front door before a TorchServe that is a few lines of ASGI; `tests/serving` has the real one."""
 
+import asyncio
 import json
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -255,6 +257,28 @@ def test_workers_get_the_identity_of_a_request(here):
     (asked,) = here.torchserve.seen
     assert asked.headers["x-request-id"] == "mine-1"
     assert files == [asked.headers["radlens-live"]]
+    assert eventually(lambda: here.live == [])
+
+
+def test_an_answer_is_complete_before_its_batch_is(here):
+    """TorchServe keeps the response open while an explanation of the same batch goes on; the client does not wait."""
+    is_done = threading.Event()
+
+    async def early(asked, send):
+        headers = [(b"radlens-length", b"3"), (b"transfer-encoding", b"chunked")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        while not is_done.is_set():
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b""})
+
+    here.torchserve.answer = early
+    with httpx.Client(base_url=here.url, headers=KEY, timeout=20) as client:
+        for _ in range(2):
+            answer = client.post("/predictions/cdmam", content=b"x")
+            assert (answer.content, answer.headers["content-length"]) == (b"abc", "3")
+            assert "radlens-length" not in answer.headers
+    is_done.set()
     assert eventually(lambda: here.live == [])
 
 
