@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 import pytest
 from archives import make_archive
+from raw_requests import LONG, begin, live, until
 from sample_images import noise
 from tiny_bundle import make_bundle
 
@@ -84,6 +85,18 @@ def test_streams_do_not_hold_up_their_batch(behind, slow):
     np.testing.assert_array_equal(maps[1], alone)
 
 
+def test_predictions_do_not_wait_for_an_explanation_of_their_batch(server, client, slow):
+    """With one worker: a prediction that shares the batch of a long picture is answered long before that ends."""
+    image = to_npy(noise((250, 250)))
+    connection = begin(server, f"/explanations/cdmam/{slow}?{LONG['image/png']}", image, "image/png")
+    until(lambda: live(server))
+    assert client.predict(image, version=slow)["provenance"]["version"] == slow
+    assert len(live(server)) == 1
+    connection.close()
+    until(lambda: not live(server))
+    assert client.predict(image, version=slow)["provenance"]["version"] == slow
+
+
 def test_a_stream_reports_and_ends(client):
     """Progress from the first moment, an early partial map, and a result that is complete."""
     progress, partial = [], []
@@ -110,4 +123,13 @@ def test_a_worker_that_dies_breaks_its_stream_alone(client, slow, management):
     with pytest.raises(errors.ServerError, match="a worker must finish its answer, got an end"):
         client.explain(to_npy(noise()), version=slow, n_steps=1, n_samples=500, on_progress=kill)
     assert client.predict(to_npy(noise()))["prediction"]
-    assert client.predict(to_npy(noise()), version=slow)["prediction"]
+
+    def is_answered():
+        # While the worker starts, the front door asks clients to come back.
+        try:
+            return client.predict(to_npy(noise()), version=slow)["prediction"]
+        except errors.ServerError as error:
+            assert "must be ready, got none of 1" in str(error)  # noqa: PT017
+            return False
+
+    until(is_answered)
