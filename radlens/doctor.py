@@ -239,9 +239,18 @@ def ports_findings(users: Mapping[int, str | None], own: frozenset[int] = frozen
     return [*([Finding(check, "good", "; ".join(parts), is_needed=True)] if parts else []), *wrong]
 
 
-def archives_finding(archives: Sequence[Stored], store: Path) -> Finding:
-    """Check for models in the model store."""
+def archives_finding(archives: Sequence[Stored], store: Path, damaged: Sequence[str] = ()) -> Finding:
+    """Check for models that a server would start.
+
+    Args:
+        archives: Those models.
+        store: Model store.
+        damaged: Names of archives in the store that cannot be read, where they keep a server from starting.
+    """
     check = "models"
+    if damaged:
+        remedy = "export it again, move it away, or name what to serve: radlens serve --model NAME=ARCHIVE"
+        return Finding(check, "wrong", f"{', '.join(damaged)} in {store} cannot be read", remedy, is_needed=True)
     if archives:
         return Finding(check, "good", ", ".join(each.name for each in archives), is_needed=True)
     remedy = "radlens export RUN makes an archive; radlens demo exports and serves the demo model"
@@ -318,7 +327,9 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def examine(config: Path, store: Path, workdir: Path, archives: Sequence[Stored]) -> list[Finding]:
+def examine(
+    config: Path, store: Path, workdir: Path, archives: Sequence[Stored], damaged: Sequence[str] = ()
+) -> list[Finding]:
     """Run every check on this machine.
 
     Args:
@@ -326,6 +337,7 @@ def examine(config: Path, store: Path, workdir: Path, archives: Sequence[Stored]
         store: Model store.
         workdir: Working directory of the server.
         archives: Models that a server would start.
+        damaged: Archives that keep it from starting, see `archives_finding`.
     """
     installed = {normal(each.metadata["Name"]): each.version for each in distributions()}
     gpu = gpu_finding(_printed(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]))
@@ -343,7 +355,7 @@ def examine(config: Path, store: Path, workdir: Path, archives: Sequence[Stored]
         _java(),
         *engine_findings(opened_engines()),
         *_ports(config, workdir),
-        archives_finding(archives, store),
+        archives_finding(archives, store, damaged),
         memory_finding(available_memory(), archives),
         *(disk_finding(use, each, shutil.disk_usage(_nearest(each)).free) for use, each in folders.items()),
         cache_finding(cache_folder()),

@@ -11,12 +11,13 @@ Properties of TorchServe that determine this module:
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
@@ -55,6 +56,9 @@ _HOST = "127.0.0.1"
 _STATE_FILE, _KEY_FILE = "server.json", "key_file.json"
 
 _LIBRARY = str(Path(__file__).resolve().parent.parent)
+
+_LAUNCH = "import sys; sys.executable = sys.argv.pop(1); from ts.model_server import start; start()"
+"""Program that starts TorchServe with another Python for its workers."""
 
 _STOP_TIMEOUT_S = 20.0
 """Timeout of stopping in seconds; Java was seen to stop within 2.4 s of SIGTERM."""
@@ -255,6 +259,8 @@ class Server:
         ports: ports that override those in ``config``.
         properties: properties that override those in ``config``.
         log_config: log4j2 configuration file; None for TorchServe's default.
+        worker: command that TorchServe starts for a worker in place of Python, which follows it with the rest of the
+            command; None for Python.
     """
 
     def __init__(
@@ -267,7 +273,9 @@ class Server:
         ports: Ports | None = None,
         properties: Mapping[str, str] | None = None,
         log_config: Path | None = None,
+        worker: Sequence[str] | None = None,
     ) -> None:
+        self._worker = worker
         self._properties = config.read_text()
         self._ports = ports or Ports.configured(self._properties)
         self._store, self._models, self._workdir = model_store.resolve(), dict(models), workdir.resolve()
@@ -400,11 +408,20 @@ class Server:
         models = [f"{name}={archive}" for name, archive in self._models.items()]
         log_config = [] if self._log_config is None else ["--log-config", str(self._log_config.resolve())]
         return [
-            *(sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
+            *([sys.executable, "-m", "ts.model_server"] if self._worker is None else self._launcher(self._worker)),
+            *("--start", "--foreground", "--ncs"),
             *("--ts-config", str(self._workdir / "config.properties"), "--model-store", str(self._store)),
             *log_config,
             *(["--models", *models] if models else []),
         ]
+
+    def _launcher(self, worker: Sequence[str]) -> list[str]:
+        # TorchServe starts workers with the Python that started it; a script stands for it, since it takes one word.
+        script = self._workdir / "tmp" / "worker"
+        words = " ".join(shlex.quote(each) for each in worker)
+        script.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        script.chmod(0o700)
+        return [sys.executable, "-c", _LAUNCH, str(script)]
 
     def _front_door_command(self) -> list[str]:
         # The overrides are the last lines of the file that TorchServe reads.

@@ -54,6 +54,7 @@ COMMANDS = (
         "study",
     ),
     *("figures", "evaluate", "reproduce", "reliability", "demo", "history", "models", "doctor"),
+    *("audit", "keys", "sbom", "sign"),
 )
 
 
@@ -147,7 +148,7 @@ def test_server_is_asked(tmp_path, arguments):
     (tmp_path / "image.npy").write_bytes(to_npy(np.zeros((300, 300), np.float32)))
     done = command_line(arguments[0], "image.npy", *arguments[1:], "--server", "http://127.0.0.1:1", folder=tmp_path)
     assert done.returncode == 5
-    assert "asking http://127.0.0.1:1" in done.stderr
+    assert "a server must listen at http://127.0.0.1:1, got no connection" in done.stderr
     assert "Traceback" not in done.stderr
 
 

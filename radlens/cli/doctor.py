@@ -13,8 +13,7 @@ from rich.table import Table
 
 from radlens.cli.console import err, examples, out
 from radlens.cli.options import DEFAULT_STORE, DEFAULT_WORKDIR, StoreOption, WorkdirOption
-from radlens.errors import RadlensError, ServerError, exit_code
-from radlens.versions.stored import archives, n_workers, newest_archives, size
+from radlens.errors import RadlensError, exit_code
 
 if TYPE_CHECKING:
     from radlens.doctor import Finding, Stored
@@ -42,7 +41,7 @@ def command(
     from radlens.doctor import examine, is_ready
 
     with err.status("checking"):
-        findings = examine(config, store, workdir, _stored(store))
+        findings = examine(config, store, workdir, *_stored(store, workdir))
     ready = is_ready(findings)
     if as_json:
         out.print_json(json.dumps({"ready": ready, "findings": [each.as_json() for each in findings]}))
@@ -52,19 +51,27 @@ def command(
         raise typer.Exit(exit_code(RadlensError()))
 
 
-def _stored(store: Path) -> list[Stored]:
-    """Return the archives that `radlens serve` would start."""
+def _stored(store: Path, workdir: Path) -> tuple[list[Stored], list[str]]:
+    """Return the archives that `radlens serve` would start, and damaged ones that keep it from starting."""
     from radlens.doctor import Stored
+    from radlens.versions.state import ARCHIVES, Versions
+    from radlens.versions.stored import archives, damaged, n_workers, newest_archives, size
 
-    try:
-        newest = set(newest_archives(store).values())
-    except ServerError:
-        return []
-    return [
-        Stored(f"{each.name} {each.version}", size(store / each.archive), n_workers(store / each.archive))
-        for each in archives(store)
-        if each.archive in newest
+    registered = [
+        (f"{name} {version}", workdir / ARCHIVES / each.archive, each.workers)
+        for name, served in Versions.load(workdir).models.items()
+        for version, each in served.versions.items()
     ]
+    if not registered:
+        if broken := damaged(store):
+            return [], broken
+        newest = set(newest_archives(store).values()) if list(archives(store)) else set()
+        registered = [
+            (f"{each.name} {each.version}", store / each.archive, None)
+            for each in archives(store)
+            if each.archive in newest
+        ]
+    return [Stored(name, size(path), workers or n_workers(path)) for name, path, workers in registered], []
 
 
 def _print(findings: Sequence[Finding], ready: bool) -> None:

@@ -14,7 +14,7 @@ from radlens.cli.options import DEFAULT_CONFIG, DEFAULT_STORE, DEFAULT_WORKDIR, 
 from radlens.errors import BundleError, RadlensError, exit_code
 
 if TYPE_CHECKING:
-    from radlens.versions.deployment import Deployment
+    from radlens.versions.deployment import Change, Deployment
     from radlens.versions.signing import Trust
 
 __all__ = ["app", "print_versions", "trust_of"]
@@ -86,16 +86,16 @@ def promote(
     waits until the old version has answered its requests.
     """
     with err.status("comparing"):
-        name, before, report = _deployment(workdir, config).promote(
+        change = _deployment(workdir, config).promote(
             model, version, samples=samples, compare=shadow, maps=maps, dry_run=dry_run, on_report=_print_report
         )
-    if report is not None:
-        note(f"wrote {report}")
+    if change.report is not None:
+        note(f"wrote {change.report}")
     if dry_run:
-        note(f"{name} {before} is still the default")
+        note(f"{change.model} {change.before} is still the default")
         return
-    note(f"{name} {version} is the default, in place of {before}, which has no requests left")
-    note(f"back: radlens models rollback --model {name}")
+    _print_change(change)
+    note(f"back: radlens models rollback --model {change.model}")
 
 
 @app.command()
@@ -104,8 +104,8 @@ def rollback(
 ) -> None:
     """Make the default before the present one the default again; also after a restart."""
     with err.status("rolling back"):
-        name, before, version = _deployment(workdir, config).rollback(model)
-    note(f"{name} {version} is the default again, in place of {before}, which stays registered")
+        change = _deployment(workdir, config).rollback(model)
+    _print_change(change)
 
 
 @app.command()
@@ -274,6 +274,11 @@ def _is_default(workdir: Path, model: str, version: str) -> bool:
 def _checked(trust: Trust, inspect: Any, path: Path) -> str:
     inspect(path)
     return trust.check(path)[1]
+
+
+def _print_change(change: Change) -> None:
+    left = "has no requests left" if change.is_drained else "still answers requests that have begun"
+    note(f"{change.model} {change.now} is the default, in place of {change.before}, which {left} and stays registered")
 
 
 def _print_report(report: Mapping[str, Any]) -> None:

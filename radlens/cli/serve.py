@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,6 +97,7 @@ def make_server(config: Path, store: Path, given: Mapping[str, str], workdir: Pa
         BundleError: An archive is damaged or was changed, or its signature is wrong or missing.
     """
     from radlens.server import Server, State
+    from radlens.versions import worker
     from radlens.versions.deployment import Deployment
     from radlens.versions.state import Versions
     from radlens.versions.stored import newest_archives
@@ -115,7 +118,9 @@ def make_server(config: Path, store: Path, given: Mapping[str, str], workdir: Pa
     log_config = config.with_name("log4j2.xml")
     defaults = {name: served.versions[served.default].archive for name, served in versions.models.items()}
     log = log_config if log_config.is_file() else None
-    return Server(config, deployment.archives, defaults, workdir, log_config=log), versions
+    # Checked at each start of a worker, also after a crash.
+    checking = [sys.executable, "-I", worker.__file__, sys.executable, str(deployment.archives.resolve())]
+    return Server(config, deployment.archives, defaults, workdir, log_config=log, worker=checking), versions
 
 
 def restore(workdir: Path, config: Path, versions: Versions) -> None:
@@ -164,6 +169,7 @@ def _start(server: Server, versions: Versions, config: Path, workdir: Path, fore
         with err.status("starting TorchServe"):
             stack.enter_context(server)
         restore(workdir, config, versions)
+        _audit(workdir, "start", models={name: served.default for name, served in versions.models.items()})
         _print_running(server.state)
         if foreground:
             _stay(server)
@@ -182,7 +188,18 @@ def _stay(server: Server) -> None:
 def _stop(workdir: Path) -> None:
     from radlens.server import stop
 
-    note("stopped" if stop(workdir) else "no server was running")
+    if stop(workdir):
+        _audit(workdir, "stop")
+        note("stopped")
+    else:
+        note("no server was running")
+
+
+def _audit(workdir: Path, event: str, **record: Any) -> None:
+    from radlens.audit import AUDIT_FILE, AuditLog
+
+    who = f"user:{getpass.getuser()}"
+    AuditLog(workdir / AUDIT_FILE).append({"event": event, "outcome": "done", "who": who, **record})
 
 
 def _print_status(workdir: Path) -> None:

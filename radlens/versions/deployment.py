@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from radlens import durable
@@ -23,15 +23,31 @@ from radlens.errors import BundleError, InvalidParameter, RadlensError, ServerEr
 from radlens.versions.management import Management
 from radlens.versions.shadow import shadow, stored_samples, warm
 from radlens.versions.signing import Trust, digest, signature_file
-from radlens.versions.state import Registered, Served, Versions
+from radlens.versions.state import ARCHIVES, Registered, Served, Versions
 from radlens.versions.stored import Inspection, Stored, inspect
+from radlens.versions.worker import SUFFIX, contents, contents_of_zip
 
-__all__ = ["ARCHIVES", "Deployment"]
-
-ARCHIVES = "archives"
-"""Folder of the working directory with the archives that are registered."""
+__all__ = ["Change", "Deployment"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class Change(NamedTuple):
+    """A change of the default version.
+
+    Attributes:
+        model: Name of the model.
+        before: Version that was the default.
+        now: Version that is the default now; the same after a dry run.
+        is_drained: Whether the version before has no requests left; False if it still had some after ten minutes.
+        report: File with the comparison of both; None if they were not compared.
+    """
+
+    model: str
+    before: str
+    now: str
+    is_drained: bool = True
+    report: Path | None = None
 
 
 class Deployment:
@@ -86,6 +102,8 @@ class Deployment:
             _remove(signature_file(target))
             if signature_file(copy).exists():
                 signature_file(copy).rename(signature_file(target))
+            unpacked = contents(target) if target.is_dir() else contents_of_zip(target)
+            durable.replace(contents_file(target), f"{unpacked}\n".encode())
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return stored, Registered(placed, sha256, signer), sentence
@@ -125,7 +143,7 @@ class Deployment:
             versions.save(self.workdir)
         named = {each.archive for served in versions.models.values() for each in served.versions.values()}
         for path in self.archives.iterdir():
-            if path.name.removesuffix(".sig") not in named:
+            if path.name.removesuffix(".sig").removesuffix(SUFFIX) not in named:
                 _remove(path)
 
     def restore(self) -> list[str]:
@@ -181,8 +199,7 @@ class Deployment:
                 try:
                     management.register(registered.archive)
                 except BaseException:
-                    _remove(self.archives / registered.archive)
-                    _remove(signature_file(self.archives / registered.archive))
+                    self._forget(registered)
                     raise
             kept.with_version(name, version, registered).noted("register", name, version).save(self.workdir)
         return name, version, sentence
@@ -197,7 +214,7 @@ class Deployment:
         maps: bool = True,
         dry_run: bool = False,
         on_report: Any = None,
-    ) -> tuple[str, str, Path | None]:
+    ) -> Change:
         """Make a registered version the default, after it was checked, warmed and compared with the present default.
 
         Args:
@@ -208,9 +225,6 @@ class Deployment:
             maps: Whether to compare maps too.
             dry_run: Compare alone.
             on_report: Callback with the report of the comparison before the default changes.
-
-        Returns:
-            Name of the model, its default before, and the file of the report.
 
         Raises:
             InvalidParameter: The model or version is unknown or is the default, or there are no samples.
@@ -241,15 +255,14 @@ class Deployment:
                     if on_report is not None:
                         on_report(report)
                     _require_fit(report, inspect(self.archives / registered.archive))
-                if not dry_run:
-                    self._switch(management, kept, name, version, (*served.previous, served.default), "promote")
-        return name, served.default, report_file
+                if dry_run:
+                    return Change(name, served.default, served.default, report=report_file)
+                previous = (*served.previous, served.default)
+                is_drained = record["drained"] = self._switch(management, kept, name, version, previous, "promote")
+        return Change(name, served.default, version, is_drained, report_file)
 
-    def rollback(self, model: str | None) -> tuple[str, str, str]:
+    def rollback(self, model: str | None) -> Change:
         """Make the default before the present one the default again; load it if it is not loaded.
-
-        Returns:
-            Name of the model, the default before, and the default now.
 
         Raises:
             InvalidParameter: The model is unknown, or never had another default that is still registered.
@@ -269,8 +282,9 @@ class Deployment:
                 if version not in {each.version for each in management.versions() if each.model == name}:
                     management.register(registered.archive)
                 self._ready(management, name, version)
-                self._switch(management, kept, name, version, served.previous[:-1], "rollback")
-        return name, served.default, version
+                previous = served.previous[:-1]
+                is_drained = record["drained"] = self._switch(management, kept, name, version, previous, "rollback")
+        return Change(name, served.default, version, is_drained)
 
     def retire(self, model: str | None, version: str) -> str:
         """Remove a version that is not the default, after its requests are answered; return the name of the model.
@@ -288,8 +302,7 @@ class Deployment:
                 if version in {each.version for each in management.versions() if each.model == name}:
                     management.unregister(name, version)
             kept.without(name, version).noted("retire", name, version).save(self.workdir)
-            _remove(self.archives / registered.archive)
-            _remove(signature_file(self.archives / registered.archive))
+            self._forget(registered)
         return name
 
     def retirable(self, kept: Versions, model: str | None, version: str) -> str:
@@ -341,12 +354,20 @@ class Deployment:
             raise BundleError(
                 f"the archive of {name} {version} must be in {self.archives}, got no {registered.archive}"
             )
+        # Of an archive in the form of a folder, workers import in it.
+        for compiled in path.rglob("__pycache__"):
+            shutil.rmtree(compiled)
         if (found := digest(path)) != registered.sha256:
             raise BundleError(
                 f"the archive of {name} {version} was changed after it was registered: its SHA-256 is {found[:12]}..., "
                 f"registered was {registered.sha256[:12]}..."
             )
         return self._trust.check(path)[1]
+
+    def _forget(self, registered: Registered) -> None:
+        path = self.archives / registered.archive
+        for each in (path, signature_file(path), contents_file(path)):
+            _remove(each)
 
     def _ready(self, management: Management, name: str, version: str) -> int:
         n_ready = {(each.model, each.version): each.n_ready for each in management.versions()}.get((name, version))
@@ -358,8 +379,8 @@ class Deployment:
 
     def _switch(
         self, management: Management, kept: Versions, name: str, version: str, previous: tuple[str, ...], action: str
-    ) -> None:
-        """Change the default on the server and in the file, or in neither; then wait for the old one's requests."""
+    ) -> bool:
+        """Change the default on the server and in the file, or in neither; return whether the old one is drained."""
         served = kept.models[name]
         management.set_default(name, version)
         changed = kept.with_model(name, Served(version, served.versions, previous))
@@ -368,7 +389,12 @@ class Deployment:
         except BaseException:
             management.set_default(name, served.default)
             raise
-        management.drain(name, served.default)
+        try:
+            management.drain(name, served.default)
+        except ServerError:
+            # The change is made; long explanations go on.
+            return False
+        return True
 
     def _write_report(self, report: Mapping[str, Any]) -> Path:
         folder = self.workdir / "reports"
@@ -391,6 +417,11 @@ class Deployment:
         finally:
             log = AuditLog(self.workdir / AUDIT_FILE)
             log.append({"event": event, "outcome": outcome, "who": f"user:{getpass.getuser()}", **record})
+
+
+def contents_file(archive: Path) -> Path:
+    """Return the file with the digest of the contents of a registered archive."""
+    return archive.with_name(archive.name + SUFFIX)
 
 
 def _require_fit(report: Mapping[str, Any], archive: Inspection) -> None:

@@ -22,8 +22,9 @@ _REGISTERED = re.compile(r'Model "(.+)" Version: (\S+) registered')
 _QUIET_S = 2.0
 """Seconds for which the queue of a version must be empty and its workers idle before it counts as drained."""
 
-_IDLE = 0.1
-"""Share of a core below which a worker is idle; one that computes takes at least a core."""
+_IDLE_S = 0.05
+"""Processor time in seconds that workers take at most while they are idle; one that computes takes it in a moment, also
+on a machine that others keep busy."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,7 @@ class Management:
             spent = _spent([worker["pid"] for worker in described["workers"]])
             if before is None:
                 before = spent
-            is_busy = spent - before > _IDLE * max(now - since, 0.5)
-            if described["jobQueueStatus"]["pendingRequests"] > 0 or is_busy:
+            if described["jobQueueStatus"]["pendingRequests"] > 0 or spent - before > _IDLE_S:
                 since, before = now, spent
             elif now - since >= _QUIET_S:
                 return

@@ -17,6 +17,7 @@ from typing import Any, Self
 from radlens import durable
 from radlens.errors import BundleError, InvalidParameter
 from radlens.extras import named
+from radlens.versions.worker import contents
 
 with named():
     from cryptography.exceptions import InvalidSignature
@@ -37,21 +38,17 @@ def digest(archive: Path) -> str:
     Of a file it is that of its bytes, of a folder that of a list with the hash and the name of each file.
 
     Raises:
-        BundleError: A folder holds something else than files and folders, such as a link.
+        BundleError: A folder holds something else than files and folders, such as a link, or compiled code.
     """
-    if not archive.is_dir():
-        with archive.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    listing = hashlib.sha256()
-    for path in sorted(archive.rglob("*"), key=lambda path: path.relative_to(archive).as_posix()):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise BundleError(
-                f"an archive must hold files and folders, got {path.relative_to(archive)}, which is neither"
-            )
-        if path.is_file():
-            name = json.dumps(path.relative_to(archive).as_posix())
-            listing.update(f"{digest(path)} {name}\n".encode())
-    return listing.hexdigest()
+    if archive.is_dir():
+        if any(archive.rglob("__pycache__")):
+            raise BundleError(f"an archive must not hold compiled code, got a folder __pycache__ in {archive.name}")
+        try:
+            return contents(archive)
+        except ValueError as error:
+            raise BundleError(str(error)) from error
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def create_pair(file: Path) -> str:

@@ -11,7 +11,10 @@ from typing import Any, Self
 from radlens import durable
 from radlens.errors import InvalidParameter, ServerError
 
-__all__ = ["Registered", "Served", "Versions"]
+__all__ = ["ARCHIVES", "Registered", "Served", "Versions"]
+
+ARCHIVES = "archives"
+"""Folder of the working directory with the archives that are registered."""
 
 _FILE = "versions.json"
 

@@ -75,11 +75,34 @@ def test_stored_models(tmp_path, form):
         for name, text in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(text.replace("%s", version))
-    (stored,) = command._stored(tmp_path)
+    (stored,), damaged = command._stored(tmp_path, tmp_path / "run")
+    assert damaged == []
     assert (stored.name, stored.n_workers) == ("m 2.0", 2)
     assert stored.n_bytes > 100
 
 
 def test_no_store(tmp_path):
     """A store that is not there has no models."""
-    assert command._stored(tmp_path / "none") == []
+    assert command._stored(tmp_path / "none", tmp_path / "run") == ([], [])
+
+
+def test_registered_models_count(tmp_path):
+    """Where a server has some, it starts those, with the workers that they were scaled to."""
+    from radlens.versions.state import Registered, Versions
+
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "m-1.0.mar").write_bytes(bytes(1000))
+    Versions().with_version("m", "1.0", Registered("m-1.0.mar", "0" * 64, workers=3)).save(tmp_path)
+    (stored,), _ = command._stored(tmp_path / "store", tmp_path)
+    assert (stored.name, stored.n_bytes, stored.n_workers) == ("m 1.0", 1000, 3)
+
+
+def test_a_damaged_archive_keeps_a_server_from_its_first_start(tmp_path):
+    """It is named, and what to do about it."""
+    from radlens import doctor
+
+    (tmp_path / "m-2.0.mar").write_bytes(b"PK")
+    assert command._stored(tmp_path, tmp_path / "run") == ([], ["m-2.0.mar"])
+    found = doctor.archives_finding([], tmp_path, ["m-2.0.mar"])
+    assert (found.status, found.is_needed) == ("wrong", True)
+    assert found.found == f"m-2.0.mar in {tmp_path} cannot be read"

@@ -30,7 +30,7 @@ def servers(monkeypatch, tmp_path):
     made = []
 
     class Noted:
-        def __init__(self, config, store, models, workdir, *, log_config):
+        def __init__(self, config, store, models, workdir, *, log_config, worker):
             self.models, self.log_config, self.events = models, log_config, []
             self.workdir = workdir
             made.append(self)

@@ -5,10 +5,12 @@ import socket
 import tempfile
 import threading
 import time
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from archives import make_archive
 from sample_images import noise
@@ -113,13 +115,13 @@ def test_a_swap_under_load_loses_no_request_and_a_rollback_survives(site):
     for each in clients:
         each.start()
     try:
-        name, before, file = site.deployment.promote(None, "2.0", on_report=reports.append)
-        assert (name, before) == ("cdmam", "1.0")
+        change = site.deployment.promote(None, "2.0", on_report=reports.append)
+        assert change[:4] == ("cdmam", "1.0", "2.0", True)
         n_asked = len(versions)
         while len(versions) < n_asked + 8:
             time.sleep(0.05)
         assert set(versions[n_asked + 4 :]) == {"2.0"}
-        assert site.deployment.rollback(None) == ("cdmam", "2.0", "1.0")
+        assert site.deployment.rollback(None)[:4] == ("cdmam", "2.0", "1.0", True)
         n_asked = len(versions)
         while len(versions) < n_asked + 8:
             time.sleep(0.05)
@@ -132,8 +134,8 @@ def test_a_swap_under_load_loses_no_request_and_a_rollback_survives(site):
     assert len(versions) > 20
     # The report names no file, since files may be named after patients, and says what differs.
     (report,) = reports
-    assert json.loads(file.read_text()) == report
-    assert "Doe" not in file.read_text()
+    assert json.loads(change.report.read_text()) == report
+    assert "Doe" not in change.report.read_text()
     for row in report["samples"]:
         assert row["largest_difference"]["relative"] > 0
         assert set(row["time_s"]) == {"1.0", "2.0"}
@@ -149,7 +151,7 @@ def test_a_rollback_finds_the_archive_though_the_store_lost_it(site):
     (site.store / "cdmam-1.0.mar").rename(site.store / "gone")
     site.restart()
     assert site.loaded() == {"2.0": True, "1.0": False}
-    assert site.deployment.rollback("cdmam") == ("cdmam", "2.0", "1.0")
+    assert site.deployment.rollback("cdmam")[:3] == ("cdmam", "2.0", "1.0")
     assert site.served() == "1.0"
     with pytest.raises(InvalidParameter, match="a rollback needs an earlier default of cdmam, got none"):
         site.deployment.rollback("cdmam")
@@ -240,6 +242,48 @@ def test_workers_are_scaled_also_for_the_next_start(site):
     site.restart()
     with Management.of_server(site.workdir) as management:
         assert len(management.describe("cdmam", "1.0")["workers"]) == 1
+
+
+def test_workers_start_from_what_was_registered_alone(site):
+    """A worker that crashed does not come back from files that somebody changed since; from the right ones it does."""
+    with Management.of_server(site.workdir) as management:
+        (before,) = management.describe("cdmam", "1.0")["workers"]
+
+        def restarted(known):
+            return [
+                each
+                for each in management.describe("cdmam", "1.0")["workers"]
+                if each["status"] == "READY" and each["pid"] not in known
+            ]
+
+        folder = Path(psutil.Process(before["pid"]).cwd())
+        assert folder.is_relative_to(site.workdir / "tmp")
+        changed = folder / "radlens" / "errors.py"
+        whole = changed.read_bytes()
+        changed.write_bytes(whole + b"# changed\n")
+        psutil.Process(before["pid"]).kill()
+        log = site.workdir / "logs" / "model_log.log"
+        while b"must be a registered archive, got other contents" not in log.read_bytes():
+            time.sleep(0.1)
+        assert restarted({before["pid"]}) == []
+        changed.write_bytes(whole)
+        while not restarted({before["pid"]}):
+            time.sleep(0.1)
+    assert site.served() == "1.0"
+
+
+def test_archives_may_be_folders(site):
+    """In which workers leave compiled code; a restart serves them all the same."""
+    bundle = make_bundle(site.store / "bundle-6.0", version="6.0")
+    archive = make_archive(bundle, site.store / "zipped")
+    with zipfile.ZipFile(archive) as entries:
+        entries.extractall(site.store / "cdmam-6.0")
+    archive.unlink()
+    site.deployment.register(site.store / "cdmam-6.0")
+    assert site.served("6.0") == "6.0"
+    site.restart()
+    assert site.served("6.0") == "6.0"
+    site.deployment.retire(None, "6.0")
 
 
 def test_the_management_api_has_no_port(site, tmp_path):

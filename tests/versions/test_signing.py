@@ -80,6 +80,10 @@ def test_a_folder_is_its_files(tmp_path):
     (folder / "c").rename(folder / "d" / "c")
     seen.add(digest(folder))
     assert len(seen) == 4
+    (folder / "__pycache__").mkdir()
+    with pytest.raises(BundleError, match="an archive must not hold compiled code, got a folder __pycache__ in folder"):
+        digest(folder)
+    (folder / "__pycache__").rmdir()
     (folder / "link").symlink_to("/etc/passwd")
     with pytest.raises(BundleError, match="an archive must hold files and folders, got link, which is neither"):
         digest(folder)
