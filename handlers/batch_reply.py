@@ -13,7 +13,7 @@ from functools import partial
 from ts.context import Context
 from ts.protocol.otf_message_handler import create_predict_response
 
-__all__ = ["PIECE", "Stream", "reply"]
+__all__ = ["PIECE", "Stream", "reply", "send_pieces"]
 
 PIECE = 4 * 2**20
 """Largest number of bytes in a message; 4 MB was the fastest of 0.25, 1, 4 and 16 MB."""

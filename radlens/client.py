@@ -302,8 +302,9 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
         return named(message)
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
-    # TorchServe answers a wrong token with 400, although the request itself is valid.
-    return ServerError(message) if code >= 500 or kind == "InvalidKeyException" else InvalidInput(message)
+    # With a wrong token the request itself is valid; TorchServe answers it with 400.
+    is_locked = code in (401, 403) or kind == "InvalidKeyException"
+    return ServerError(message) if code >= 500 or is_locked else InvalidInput(message)
 
 
 def _json(text: bytes | str) -> Any:

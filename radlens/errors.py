@@ -5,6 +5,7 @@ a DICOM header, because they appear in logs and in responses.
 """
 
 __all__ = [
+    "Abandoned",
     "BundleError",
     "DatasetError",
     "InvalidInput",
@@ -85,6 +86,10 @@ class ServerError(RadlensError):
     """A radlens server could not be started or reached, or failed."""
 
 
+class Abandoned(RadlensError):
+    """The client of a request has left, or its deadline has passed, before the answer was complete."""
+
+
 _HTTP_STATUS: dict[type[RadlensError], int] = {
     InvalidParameter: 400,
     UnreadableImage: 422,
@@ -96,6 +101,7 @@ _HTTP_STATUS: dict[type[RadlensError], int] = {
     MissingDependency: 501,
     UnsupportedOperation: 501,
     ServerError: 502,
+    Abandoned: 504,
     BundleError: 500,
     DatasetError: 500,
     TrainingError: 500,

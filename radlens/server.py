@@ -1,4 +1,4 @@
-"""Start, monitor and stop a TorchServe 0.12 and the gateway in front of it, without importing TorchServe.
+"""Start, monitor and stop a TorchServe 0.12 and the front door before of it, without importing TorchServe.
 
 Properties of TorchServe that determine this module:
 
@@ -29,6 +29,7 @@ import psutil
 
 from radlens.errors import MissingDependency, ServerError
 from radlens.extras import install
+from radlens.waiting import SHARED_FOLDER
 
 __all__ = [
     "MANAGEMENT_URL",
@@ -40,6 +41,7 @@ __all__ = [
     "free_ports",
     "is_free",
     "java_home",
+    "keys_of",
     "management_socket",
     "metrics_socket",
     "properties_of",
@@ -95,8 +97,8 @@ class Ports:
     """Ports on 127.0.0.1.
 
     Attributes:
-        gateway: port of the gateway, for clients' predictions and explanations.
-        inference: TorchServe's inference port, to which the gateway forwards requests.
+        gateway: port of the front door, for clients' predictions and explanations.
+        inference: TorchServe's inference port, to which the front door forwards requests.
         grpc_inference: TorchServe's gRPC port for predictions.
         grpc_management: TorchServe's gRPC port for management.
     """
@@ -155,6 +157,15 @@ class Keys:
     management: str | None = None
 
 
+def keys_of(workdir: Path) -> Keys:
+    """Return the current tokens of TorchServe in ``workdir``, none if it has not written any."""
+    try:
+        values = json.loads((workdir / _KEY_FILE).read_text())
+        return Keys(values["inference"]["key"], values["management"]["key"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return Keys()
+
+
 @dataclass(frozen=True)
 class Pid:
     """A process, distinguished from later processes with the same PID by its start time.
@@ -188,7 +199,7 @@ class State:
     Attributes:
         workdir: absolute path of the working directory.
         java: process of TorchServe.
-        gateway: process of the gateway.
+        gateway: process of the front door.
         ports: ports of both.
         models: names of the models with which the server was started.
     """
@@ -226,7 +237,7 @@ class State:
         (self.workdir / _STATE_FILE).write_text(json.dumps(values, indent=1) + "\n")
 
     def processes(self) -> list[psutil.Process]:
-        """Return all running processes of the server: gateway, Java and workers."""
+        """Return all running processes of the server: front door, Java and workers."""
         heads = [process for pid in (self.gateway, self.java) if (process := pid.process())]
         with suppress(psutil.NoSuchProcess):
             return [*heads, *(child for head in heads for child in head.children(recursive=True))]
@@ -234,15 +245,11 @@ class State:
 
     def keys(self) -> Keys:
         """Return the current tokens of the server, which TorchServe generates at every start."""
-        try:
-            values = json.loads((self.workdir / _KEY_FILE).read_text())
-            return Keys(values["inference"]["key"], values["management"]["key"])
-        except (OSError, ValueError, KeyError):
-            return Keys()
+        return keys_of(self.workdir)
 
 
 class Server:
-    """A TorchServe with its gateway.
+    """A TorchServe with its front door.
 
     Args:
         config: path of a ``config.properties``; relative paths in it are not used.
@@ -303,15 +310,16 @@ class Server:
         """State of the running server.
 
         Raises:
-            ServerError: TorchServe or the gateway is not running.
+            ServerError: TorchServe or the front door is not running.
         """
         state = State.load(self._workdir)
         if state is None or not (state.java.process() and state.gateway.process()):
-            raise ServerError(f"TorchServe and gateway must be running, got a process that has ended\n{self._tail()}")
+            message = "TorchServe and front door must be running, got a process that has ended"
+            raise ServerError(f"{message}\n{self._tail()}")
         return state
 
     def start(self) -> State:
-        """Start TorchServe and the gateway without waiting for the models, which takes about 5 s.
+        """Start TorchServe and the front door without waiting for the models, which takes about 5 s.
 
         Raises:
             ServerError: a server is running in this working directory, a port is in use, an archive is missing, or the
@@ -329,7 +337,7 @@ class Server:
         self._write_config()
         # Logs of an earlier server in this directory do not count as crashes of this one.
         self._log_start = self._model_log.stat().st_size if self._model_log.exists() else 0
-        gateway = self._spawn(self._gateway_command(), _with_library(os.environ))
+        gateway = self._spawn(self._front_door_command(), _with_library(os.environ))
         try:
             # With --foreground the launcher keeps running as Java's parent and reaps it, so no zombie is left.
             launcher = self._spawn(self._torchserve_command(), _environment(self._workdir, java))
@@ -353,7 +361,7 @@ class Server:
             timeout_s: timeout in seconds; None for three minutes per model, because they share the cores at the start.
 
         Raises:
-            ServerError: TorchServe or the gateway has ended, workers crash repeatedly, or the timeout has expired.
+            ServerError: TorchServe or the front door has ended, workers crash repeatedly, or the timeout has expired.
         """
         if timeout_s is None:
             timeout_s = _START_TIMEOUT_S * len(self._models)
@@ -415,11 +423,16 @@ class Server:
         script.chmod(0o700)
         return [sys.executable, "-c", _LAUNCH, str(script)]
 
-    def _gateway_command(self) -> list[str]:
-        max_body = _property(self._properties, "max_request_size") or _DEFAULT_MAX_BODY
+    def _front_door_command(self) -> list[str]:
+        # The overrides are the last lines of the file that TorchServe reads.
+        def value(key: str) -> str | None:
+            return self._overrides.get(key) or _property(self._properties, key)
+
         return [
-            *(sys.executable, "-m", "radlens.gateway", "--port", str(self._ports.gateway)),
-            *("--torchserve-port", str(self._ports.inference), "--max-body", max_body),
+            *(sys.executable, "-m", "radlens.web", "--port", str(self._ports.gateway)),
+            *("--inference-port", str(self._ports.inference), "--workdir", str(self._workdir)),
+            *("--max-body", value("max_request_size") or _DEFAULT_MAX_BODY),
+            *(["--open"] if value("disable_token_authorization") == "true" else []),
         ]
 
     def _spawn(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -573,6 +586,7 @@ def _environment(workdir: Path, java: Path) -> dict[str, str]:
         "LOG_LOCATION": logs,
         "METRICS_LOCATION": logs,
         "PYTHONUNBUFFERED": "1",
+        SHARED_FOLDER: str(workdir / "tmp" / "front-door"),
     }
 
 

@@ -18,15 +18,21 @@ from radlens.images import to_npy
 __all__ = [
     "ABLATION",
     "APNG",
+    "BATCH",
+    "BEGUN",
     "CDC",
     "CLASSIFICATION",
     "ENCODING",
     "INPAINTING",
     "JSON",
+    "LENGTH",
+    "LIVE",
     "NDJSON",
     "PARAMETER_PREFIX",
     "PROVENANCE",
     "QUERY",
+    "REQUEST_ID",
+    "REQUEST_ID_PATTERN",
     "array_from_json",
     "array_to_json",
 ]
@@ -47,6 +53,23 @@ PARAMETER_PREFIX = "x-radlens-"
 
 QUERY = "x-radlens-query"
 """Request header with the query string, set by a proxy because TorchServe 0.12 drops the query string."""
+
+REQUEST_ID = "x-request-id"
+"""Header with the identifier of a request, in requests and in responses."""
+
+REQUEST_ID_PATTERN = r"[A-Za-z0-9._-]{1,64}"
+"""Pattern of an identifier that a client may choose."""
+
+LIVE = "radlens-live"
+"""Request header that the front door sets: name of the file that exists as long as the client waits."""
+
+BATCH, BEGUN = "radlens-batch", "radlens-begun"
+"""Response headers of workers: number of requests that share the batch, and the second of the machine's monotonic clock
+at which the worker took it. The front door reads them and hands them to nobody."""
+
+LENGTH = "radlens-length"
+"""Response header of workers: number of bytes after which an answer is complete, although TorchServe keeps its response
+open until the rest of its batch is answered. The front door reads it."""
 
 PROVENANCE = "X-Radlens-Provenance"
 """Response header with the provenance of every response, as compact JSON in ASCII."""

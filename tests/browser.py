@@ -63,6 +63,10 @@ class Browser:
         self._post("url", {"url": f"{page.resolve().as_uri()}{fragment}"})
         self._wait()
 
+    def visit(self, address: str) -> None:
+        """Open a page of a server."""
+        self._post("url", {"url": address})
+
     def reload(self) -> None:
         """Load the page again, once it has stored what it stores."""
         self._wait()

@@ -130,6 +130,8 @@ def test_errors_in_a_stream_are_raised():
         (404, {"type": "ModelVersionNotFoundException", "message": "version 9"}, errors.ModelNotFound),
         (404, {"type": "ResourceNotFoundException", "message": "not found"}, errors.ModelNotFound),
         (400, {"type": "InvalidKeyException", "message": "Token"}, errors.ServerError),
+        (401, {"type": "Unauthorized", "message": "expected a key"}, errors.ServerError),
+        (403, {"type": "Forbidden", "message": "the key must have"}, errors.ServerError),
         (409, {"type": "ConflictStatusException", "message": "registered"}, errors.InvalidInput),
         (500, {"type": "InternalError", "message": "internal error"}, errors.ServerError),
         (503, {"type": "ServiceUnavailableException", "message": "no worker"}, errors.ServerError),

@@ -17,8 +17,8 @@ from radlens.images import to_npy
 
 LIBRARY = str(Path(radlens.__file__).parents[1])
 
-BLOCKED = sorted({package.module.partition(".")[0] for packages in EXTRAS.values() for package in packages} - {"h11"})
-"""Modules of the extras; httpx brings h11 as well."""
+BLOCKED = sorted({package.module.partition(".")[0] for packages in EXTRAS.values() for package in packages})
+"""Modules of the extras."""
 
 BLOCK = f"""
 import sys

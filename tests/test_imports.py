@@ -13,8 +13,8 @@ ROOT = Path(radlens.__file__).parent
 
 EVERYTHING = None
 BELOW = (
-    "errors extras pools wire images maps networks phantoms datasets evaluation bundles engines graphs explainers "
-    "service figures"
+    "errors extras pools waiting wire images maps networks phantoms datasets evaluation bundles engines graphs "
+    "explainers service figures"
 )
 """What a family stands on."""
 
@@ -23,6 +23,7 @@ ALLOWED: dict[str, str | None] = {
     "lazy": "extras",
     "pools": "",
     "cache": "",
+    "waiting": "errors",
     "durable": "errors",
     "sbom": "",
     "keys": "errors durable",
@@ -33,7 +34,7 @@ ALLOWED: dict[str, str | None] = {
     "maps": "errors",
     "networks": "errors extras",
     "phantoms": "errors lazy",
-    "server": "errors extras",
+    "server": "errors extras waiting",
     "engines": "errors cache extras",
     "bundles": "errors",
     "wire": "errors images",
@@ -41,10 +42,10 @@ ALLOWED: dict[str, str | None] = {
     "evaluation": "errors lazy extras phantoms pools",
     "graphs": "errors extras engines",
     "client": "errors wire server",
+    "web": "errors extras waiting wire client server keys audit",
+    "explainers": "errors extras waiting graphs images maps",
+    "service": "errors waiting images maps engines explainers wire",
     "versions": "errors extras durable audit server client",
-    "gateway": "errors wire",
-    "explainers": "errors extras graphs images maps",
-    "service": "errors images maps engines explainers wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",
     "families/base": "errors bundles engines figures images maps service",
     "families/*": f"{BELOW} lazy families/base families/companions client",

@@ -43,7 +43,7 @@ def running(workdir, **changed):
 
 
 def test_ports_come_from_the_configuration():
-    """The one in the repository has TorchServe's own, with the gateway where clients expect TorchServe."""
+    """The one in the repository has TorchServe's own, with the front door where clients expect TorchServe."""
     assert Ports.configured(CONFIG.read_text()) == Ports()
 
 
@@ -186,13 +186,13 @@ def test_a_launcher_that_fails_is_told(make, monkeypatch):
     broken = make()
     with pytest.raises(ServerError, match="TorchServe must start, got a launcher that failed\nno such option\n"):
         broken.start()
-    with pytest.raises(ServerError, match="TorchServe and gateway must be running, got a process that has ended"):
+    with pytest.raises(ServerError, match="TorchServe and front door must be running, got a process that has ended"):
         broken.wait_ready()
     assert broken.stop() is False
 
 
 def test_a_launcher_that_hangs_is_killed(make, monkeypatch):
-    """With the gateway: `stop` finds only servers that have started."""
+    """With the front door: `stop` finds only servers that have started."""
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     monkeypatch.setattr(Server, "_torchserve_command", lambda self: command)
     monkeypatch.setattr(server, "_LAUNCH_TIMEOUT_S", 0.5)

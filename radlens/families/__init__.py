@@ -24,6 +24,7 @@ __all__ = [
     "Family",
     "Table",
     "Worker",
+    "described",
     "families",
     "family_of",
     "family_of_model",
@@ -72,6 +73,29 @@ def load(path: Path | str) -> StoredBundle[Any]:
         raise BundleError(str(error)) from error
     with named():
         return family.load(Path(path))
+
+
+def described(bundle: StoredBundle[Any]) -> dict[str, Any]:
+    """Return what clients may ask of a model, as JSON values.
+
+    Returns:
+        ``{"model", "version", "task", "predict", "explain", "default_method"}``: JSON schemas of parameters by name,
+        for explanations by name of the method; ``default_method`` is None for a model without explanations.
+    """
+    from radlens.service.description import parameter_schemas
+
+    manifest, family = bundle.manifest, family_of(bundle.manifest.task)
+    with named():
+        methods = family.methods(manifest)
+        default = family.parameters(manifest, "explain").get("method")
+        return {
+            "model": manifest.name,
+            "version": manifest.version,
+            "task": family.task,
+            "predict": parameter_schemas(family.parameters(manifest, "predict")),
+            "explain": {each: parameter_schemas(family.parameters(manifest, "explain", each)) for each in methods},
+            "default_method": None if default is None else default.default,
+        }
 
 
 def open_service(bundle: StoredBundle[Any], **options: Any) -> "BatchService":

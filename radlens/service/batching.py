@@ -5,11 +5,14 @@ Rows that can share work are computed together, and a failing row does not affec
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from radlens.engines.base import Refusal
 from radlens.service.failures import failed
 from radlens.service.messages import Emit, Request, Response
+from radlens.waiting import require_waiting, while_waited_for
 
 __all__ = ["BatchService", "Serving", "Work"]
 
@@ -46,12 +49,16 @@ class BatchService(ABC):
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Return one response per request, in their order; never raises, whatever the requests contain.
 
-        A streaming request gets a response whose ``stream`` does the work when it is called.
+        A streaming request gets a response whose ``stream`` does the work when it is called. A request for which no
+        client waits any more is not started, and ends between two steps; requests that share its batch go on.
         """
         opened = [self._opened(request) for request in requests]
         answers: dict[Any, Response] = {}
         for compute, encode, rows in self._work([row for row in opened if not isinstance(row, Response)]):
-            answers |= self._answer(compute, encode, rows)
+            waiting = [row for row in rows if row.request.is_waited_for()]
+            # Rows of other clients, who have left since, get the error that computing them alone would raise.
+            for group in [waiting, *([row] for row in rows if row not in waiting)]:
+                answers |= self._answer(compute, encode, group) if group else {}
         return [row if isinstance(row, Response) else answers[row] for row in opened]
 
     def stream(self, request: Request, emit: Emit) -> Response:
@@ -85,7 +92,9 @@ class BatchService(ABC):
 
     def _opened(self, request: Request) -> Any:
         try:
-            return self._open(request)
+            with while_waited_for(request.is_waited_for):
+                require_waiting()
+                return self._open(request)
         except Exception as error:  # an exception out of respond would fail the whole batch
             return failed(error, request.request_id)
 
@@ -96,7 +105,9 @@ class BatchService(ABC):
         rows: Sequence[Any],
     ) -> dict[Any, Response]:
         try:
-            results = compute(rows)
+            with while_waited_for(lambda: any(row.request.is_waited_for() for row in rows)):
+                require_waiting()
+                results = compute(rows)
         except Exception as error:
             if len(rows) == 1:
                 return {rows[0]: failed(error, rows[0].request.request_id)}
@@ -106,6 +117,14 @@ class BatchService(ABC):
 
     def _encode(self, encode: Callable[[Any, Result, Any], Response], row: Any, result: Result) -> Response:
         try:
-            return encode(row, result, self._context(row))
+            response = encode(row, result, self._context(row))
         except Exception as error:
             return failed(error, row.request.request_id)
+        if response.stream is None:
+            return response
+        return replace(response, stream=partial(_stream, row.request, response.stream))
+
+
+def _stream(request: Request, stream: Callable[[Emit], None], emit: Emit) -> None:
+    with while_waited_for(request.is_waited_for):
+        stream(emit)

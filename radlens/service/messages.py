@@ -1,11 +1,13 @@
 """Requests and responses, independent of the types of any HTTP server."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import parse_qsl
 
-from radlens.wire import PARAMETER_PREFIX, QUERY
+from radlens.wire import LIVE, PARAMETER_PREFIX, QUERY, REQUEST_ID, REQUEST_ID_PATTERN
 
 __all__ = ["KINDS", "Emit", "Request", "Response", "request_from_http"]
 
@@ -27,6 +29,7 @@ class Request:
         parameters: parameters by name; unknown names are refused.
         hints: plain headers by name, with ``_`` for ``-``; headers that are not parameters are ignored.
         request_id: identifier repeated in the response and in the log.
+        is_waited_for: function that returns whether a client still waits for the response.
     """
 
     kind: str
@@ -36,6 +39,7 @@ class Request:
     parameters: Mapping[str, str] = field(default_factory=dict)
     hints: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
+    is_waited_for: Callable[[], bool] = field(default=lambda: True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,12 @@ class Response:
 
 
 def request_from_http(
-    kind: str, body: bytes, headers: Mapping[str, str], query: Mapping[str, str], request_id: str
+    kind: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    query: Mapping[str, str],
+    request_id: str,
+    live_folder: Path | None = None,
 ) -> Request:
     """Return the request from the headers and the query string of HTTP.
 
@@ -73,7 +82,8 @@ def request_from_http(
         body: body of the request.
         headers: headers, with names in any case.
         query: decoded query string, which has precedence over headers.
-        request_id: identifier of the request.
+        request_id: identifier of the request, unless a header of the front door states another one.
+        live_folder: folder with a file for each request of the front door whose client waits; None without one.
     """
     lower = {name.lower(): value for name, value in headers.items()}
     proxied = dict(parse_qsl(lower.pop(QUERY, ""), keep_blank_values=True))
@@ -85,8 +95,21 @@ def request_from_http(
         accept=lower.get("accept"),
         parameters=prefixed | proxied | dict(query),
         hints={_name(n): v for n, v in lower.items() if not n.startswith(PARAMETER_PREFIX)},
-        request_id=request_id,
+        request_id=_stated_id(lower) or request_id,
+        is_waited_for=_presence(lower.get(LIVE), live_folder),
     )
+
+
+def _stated_id(headers: Mapping[str, str]) -> str | None:
+    stated = headers.get(REQUEST_ID, "")
+    return stated if re.fullmatch(REQUEST_ID_PATTERN, stated) else None
+
+
+def _presence(file: str | None, folder: Path | None) -> Callable[[], bool]:
+    # A worker that is asked directly has no file to look for; the name of a file must not lead out of the folder.
+    if file is None or folder is None or not re.fullmatch("[0-9a-f]{32}", file):
+        return lambda: True
+    return (folder / file).exists
 
 
 def _name(header: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ with warnings.catch_warnings():
 from radlens.engines.base import Refusal
 from radlens.images import to_npy
 from radlens.service import Response
+from radlens.wire import BATCH, BEGUN, LENGTH
 
 
 def test_the_path_tells_what_is_asked():
@@ -156,10 +158,34 @@ def test_each_row_has_its_own_status_and_headers(messages):
     """Also where some rows are refused."""
     handler, context = ModelHandler(), Context(2)
     responses = [Response(200, "image/png", b"p", {"X-A": "1"}), Response(422, "application/json", b"e")]
-    handler.service = SimpleNamespace(respond=lambda requests: responses)
+    handler.service = SimpleNamespace(respond=lambda requests: responses[: len(requests)])
     assert handler.handle([{"body": b""}, {"body": b""}], context) == [b"p", b"e"]
     assert context.status == [(200, "OK"), (422, "Unprocessable Entity")]
+    taken = [{name: headers.pop(name) for name in (BATCH, BEGUN)} for headers in context.headers]
     assert context.headers == [{"content-type": "image/png", "X-A": "1"}, {"content-type": "application/json"}]
+    assert [each[BATCH] for each in taken] == ["2", "2"]
+    assert 0 < float(taken[0][BEGUN]) <= time.monotonic()
+
+
+def test_predictions_do_not_wait_for_explanations_of_their_batch(messages):
+    """TorchServe ends a batch as a whole: a prediction is sent at once, with the length at which it is complete."""
+    handler, context = ModelHandler(), Context(3)
+    asked = []
+
+    def respond(requests):
+        asked.append([request.kind for request in requests])
+        assert len(asked) == 1 or context.sent, "a prediction is sent before an explanation begins"
+        return [Response(200, "application/json", request.kind.encode()) for request in requests]
+
+    handler.service = SimpleNamespace(respond=respond)
+    context.get_all_request_header = lambda idx: {"explain": str(idx != 1)}
+    assert handler.handle([{"body": b""}] * 3, context) == [b"", b"", b""]
+    assert asked == [["predict"], ["explain", "explain"]]
+    assert context.sent[:2] == [{1: (b"pred", False)}, {1: (b"ict", False)}]
+    assert context.headers[1][LENGTH] == "7"
+    # It ends with the first message of the rest; one row is left for TorchServe to end.
+    assert context.sent[2] == {1: (b"", True), 0: (b"", False)}
+    assert set(context.request_ids) == {2}
 
 
 def test_any_model_can_be_archived(classifier):

@@ -39,6 +39,14 @@ def management(server: Server) -> Iterator[Management]:
 
 
 @pytest.fixture
+def behind(server: Server) -> Iterator[Client]:
+    """A client that asks TorchServe itself: behind the front door, where explanations do not take turns."""
+    state = server.state
+    with Client(f"http://127.0.0.1:{state.ports.inference}", token=state.keys().inference) as asked:
+        yield asked
+
+
+@pytest.fixture
 def workers(management: Management) -> Iterator[set[int]]:
     """The workers' processes, which must be the same after the test."""
     before = {worker["pid"] for worker in management.describe("cdmam")["workers"]}

@@ -80,7 +80,7 @@ def test_curl_needs_no_type(server):
     assert (response.status_code, response.json()["type"]) == (415, "UnsupportedMediaType")
 
 
-def test_forms_do_no_harm_behind_the_gateway(server, workers):
+def test_forms_do_no_harm_behind_the_front_door(server, workers):
     """Nor do they where TorchServe is asked directly: it takes them apart, the handler refuses what is left."""
     key = {"Authorization": f"Bearer {server.state.keys().inference}"}
     url = f"http://127.0.0.1:{server.state.ports.inference}/predictions/cdmam"
@@ -96,18 +96,23 @@ def test_bodies_that_are_too_large_are_refused(client, workers):
 
 
 def test_keys_are_required(server):
-    """Without one, or with the other address's."""
+    """Without one, with an unknown one, or with the other address's."""
     keys = server.state.keys()
-    for key in ("", f"Bearer {keys.management}"):
+    cases = [
+        ("", 401, "Unauthorized"),
+        ("Bearer x", 401, "Unauthorized"),
+        (f"Bearer {keys.management}", 403, "Forbidden"),
+    ]
+    for key, status, kind in cases:
         response = httpx.post(f"{server.state.url}/predictions/cdmam", content=b"", headers={"Authorization": key})
-        assert (response.status_code, response.json()["type"]) == (400, "InvalidKeyException")
+        assert (response.status_code, response.json()["type"]) == (status, kind)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.mar", "file:///etc/passwd", "ftp://x/x.mar"])
-def test_archives_from_elsewhere_are_refused(client, url):
+def test_archives_from_elsewhere_are_refused(management, url):
     """The model store alone."""
     with pytest.raises(errors.RadlensError, match=r"allowed URL|not found|model store"):
-        client.register(url)
+        management.register(url)
 
 
 @pytest.mark.parametrize(

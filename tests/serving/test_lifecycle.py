@@ -39,7 +39,7 @@ def test_a_server_outlives_the_process_that_started_it(store, workdir):
     """Another one finds it, asks it, and stops it with all its workers."""
     subprocess.run([sys.executable, "-c", START, TOP / "config.properties", store, workdir], check=True, cwd=TOP)
     family = State.load(workdir).processes()
-    # The gateway, Java and two workers.
+    # The front door, Java and two workers.
     assert len(family) >= 4
     with Management.of_server(workdir) as management:
         assert management.describe("cdmam")["modelVersion"] == "1.0"

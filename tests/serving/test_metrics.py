@@ -1,10 +1,14 @@
 """What a server says of itself: at /metrics, and in its logs."""
 
 import re
+import time
 
 import httpx
 import pytest
+from sample_images import noise
 
+from radlens.audit import records
+from radlens.images import to_npy
 from radlens.server import metrics_socket
 
 pytestmark = pytest.mark.serving
@@ -30,3 +34,29 @@ def test_logs_are_quiet(server, management):
         management.describe("cdmam")
     assert log.stat().st_size == before
     assert not (server.state.workdir / "logs" / "access_log.log").exists()
+
+
+def test_the_front_door_measures_what_workers_tell_it(client, server):
+    """How many shared a batch, how long a request waited, which engine answered; and it asks whether models answer."""
+    ready = httpx.get(f"{server.state.url}/health/ready").json()
+    assert ready["status"] == "ready"
+    assert ready["models"][0] == {"model": "cdmam", "version": "1.0", "ready": True, "reason": ""}
+    assert httpx.get(f"{server.state.url}/health/live").status_code == 200
+    client.explain(to_npy(noise((250, 250))), n_steps=2)
+    key = {"Authorization": f"Bearer {server.state.keys().inference}"}
+
+    def found(pattern):
+        text = httpx.get(f"{server.state.url}/metrics", headers=key).text
+        return [float(each) for each in re.findall(pattern, text, re.MULTILINE)]
+
+    version = 'model="cdmam",version="1.0"'
+    for _ in range(100):
+        # The front door counts a request after its client has the answer.
+        if found(r'^radlens_requests_total{kind="explain",method="omig",.*} (\S+)$'):
+            break
+        time.sleep(0.05)
+    assert found(rf"^radlens_batch_rows_count{{{version}}} (\S+)$")[0] >= 1
+    assert found(r'^radlens_engine_answers_total{engine="torch".*} (\S+)$')[0] >= 1
+    assert found(r'^radlens_queue_seconds_count{kind="explain".*} (\S+)$')[0] >= 1
+    assert found(rf"^radlens_workers_ready{{{version}}} (\S+)$") == [2.0]
+    assert list(records(server.state.workdir / "audit.jsonl"))[-1]["model"] == "cdmam"

@@ -36,6 +36,7 @@ from radlens.networks.cdmam import CdcPrediction
 from radlens.phantoms.cdmam.disk_blur import disk_blur
 from radlens.phantoms.cdmam.geometry import CDC_ROWS, CELL_EXISTS, DIAMETERS_MM
 from radlens.phantoms.cdmam.registered import Registered
+from radlens.waiting import require_waiting
 
 __all__ = ["DEFAULT_SAMPLES", "FALSE_DISCOVERIES", "Ablation", "Group", "Progress", "ablate"]
 
@@ -240,6 +241,7 @@ def ablate(
         without[:, number] = whole.last
         done += 1
         for turn, cells, images in samples.ablated(pixels):
+            require_waiting()
             without[turn, number, cells] = reader.model.predict(_as_images(images)).mean.double().numpy()
             done += len(cells)
             if on_progress is not None:

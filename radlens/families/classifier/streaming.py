@@ -24,6 +24,7 @@ from radlens.families.classifier.rows import ClassifierRow
 from radlens.figures import display_map
 from radlens.service.failures import failure
 from radlens.service.messages import Emit
+from radlens.waiting import while_waited_for
 from radlens.wire import array_to_json
 
 __all__ = ["Streams"]
@@ -65,7 +66,9 @@ class Streams:
 
     def _run(self, report: "_Reporter") -> None:
         try:
-            results = self._compute(self._rows, report)
+            # The stream of one row computes all of them: its own client may leave while others wait.
+            with while_waited_for(lambda: any(row.request.is_waited_for() for row in self._rows)):
+                results = self._compute(self._rows, report)
         except Exception as error:
             if error is report.broken:
                 return
