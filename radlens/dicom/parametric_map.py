@@ -70,9 +70,9 @@ def _window(array: np.ndarray) -> Dataset:
     """Return a window around 0 that holds nearly all values, so that 0 is mid-grey in every map."""
     sizes = np.abs(array[array != 0])
     limit = float(np.quantile(sizes, _WINDOW_QUANTILE)) if sizes.size else 1.0
-    if array.min() >= 0:
-        return item(WindowCenter=f"{limit / 2:.8g}", WindowWidth=f"{limit:.8g}")
-    return item(WindowCenter="0", WindowWidth=f"{2 * limit:.8g}")
+    centre, width = (limit / 2, limit) if array.min() >= 0 else (0.0, 2 * limit)
+    # LINEAR, the default, is for integers and needs a width of at least 1 (PS3.3 C.11.2.1.2).
+    return item(WindowCenter=f"{centre:.8g}", WindowWidth=f"{width:.8g}", VOILUTFunction="LINEAR_EXACT")
 
 
 def _mapping(findings: Findings, shown: Values, array: np.ndarray) -> Dataset:

@@ -143,7 +143,11 @@ def test_it_is_derived_from_its_source():
 
 @pytest.mark.parametrize("values", [np.zeros((30, 20), np.float32), np.full((30, 20), 3.0, np.float32)])
 def test_a_window_is_never_empty(values):
-    """Viewers divide by it."""
+    """Viewers divide by it, and that of a map can be far below 1."""
+    small = (1e-30 * (1 + values)).astype(np.float32)
+    tiny = pydicom.dcmread(io.BytesIO(mapped(None, small))).SharedFunctionalGroupsSequence[0]
+    assert 0 < float(tiny.FrameVOILUTSequence[0].WindowWidth) < 1e-28
+    assert tiny.FrameVOILUTSequence[0].VOILUTFunction == "LINEAR_EXACT"
     shared = pydicom.dcmread(io.BytesIO(mapped(None, values))).SharedFunctionalGroupsSequence[0]
     assert float(shared.FrameVOILUTSequence[0].WindowWidth) > 0
 

@@ -1,6 +1,7 @@
 """The report: numbers, decisions and sentences as TID 1500, read by highdicom and by DCMTK."""
 
 import io
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -27,7 +28,8 @@ def groups_of(content):
     """Return the measurement groups as highdicom reads them, by their title."""
     report = highdicom.sr.srread(io.BytesIO(content))
     assert isinstance(report, highdicom.sr.Comprehensive3DSR)
-    return {each.tracking_identifier: each for each in report.content.get_image_measurement_groups()}
+    found: Any = report.content
+    return {each.tracking_identifier: each for each in found.get_image_measurement_groups()}
 
 
 def texts(group):
