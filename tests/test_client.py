@@ -272,9 +272,8 @@ def test_dicom_objects_are_asked_for_and_taken_apart():
 
     def answer(request):
         seen.append(request)
-        content_type, body = (
-            related([b"one", b"two"]) if "," in request.headers["x-radlens-objects"] else (DICOM, b"one")
-        )
+        is_one = "," not in request.headers["x-radlens-objects"]
+        content_type, body = (DICOM, b"one") if is_one else related([b"one", b"two"])
         return httpx.Response(200, content=body, headers={"content-type": content_type})
 
     with client(answer) as asked:

@@ -39,6 +39,7 @@ _SMOOTHING = 1 / 64
 _LAYERS = (("POSITIVE", "positive parts", (255, 72, 56)), ("NEGATIVE", "negative parts", (72, 128, 255)))
 _QUANTILES = (0.005, 0.995)
 _MOST_POINTS = 400
+_LONGEST_UNIT = 20
 
 
 def presentation(findings: Findings) -> Dataset:
@@ -110,7 +111,9 @@ def _area(polygon: np.ndarray) -> float:
 def _set_marks(result: Dataset, findings: Findings, source: Reference, evidence: np.ndarray) -> None:
     from highdicom.color import CIELabColor
 
-    unit = findings.values.unit if findings.values is not None else ""
+    stated = "" if findings.values is None else findings.values.unit
+    # A unit in words of a whole line would cover the image; the report states it.
+    unit = stated if len(stated) <= _LONGEST_UNIT else ""
     annotations, layers = [], []
     extremes = (np.unravel_index(int(index), evidence.shape) for index in (evidence.argmax(), evidence.argmin()))
     marks = zip(_LAYERS, outlines(evidence), extremes, (1, -1), strict=True)
@@ -127,7 +130,7 @@ def _set_marks(result: Dataset, findings: Findings, source: Reference, evidence:
         )
         layers.append(layer)
         word = "largest" if sign > 0 else "smallest"
-        text = f"{word} {value:+.3g} {unit}" if is_there else "the map has no positive value"
+        text = f"{word} {value:+.3g} {unit}".rstrip() if is_there else "the map has no positive value"
         texts = [_title(findings)] if order == 1 else []
         texts.append(_text(text, (float(column) + 0.5, float(row) + 0.5)))
         graphics = [_polyline(each) for each in polygons]

@@ -1,6 +1,8 @@
 """The report: numbers, decisions and sentences as TID 1500, read by highdicom and by DCMTK."""
 
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import highdicom
@@ -102,6 +104,13 @@ def test_private_codes_are_valid():
     """Code Value has at most 16 characters and Code Meaning at most 64 (PS3.5 section 6.2)."""
     assert all(0 < len(value) <= 16 and value == value.upper() for value in PRIVATE)
     assert all(0 < len(meaning) <= 64 for meaning in PRIVATE.values())
+
+
+def test_private_codes_are_documented():
+    """Each with its meaning, so that a reader of the report can look it up."""
+    page = (Path(__file__).parents[2] / "docs" / "hospital-engineer.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([A-Z0-9-]+)` \| (.+) \|$", page, re.MULTILINE)
+    assert dict(rows) == dict(PRIVATE)
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_filled_image_has_all_objects(clients, output):
 
 def test_wrong_objects_are_refused(clients):
     """400, with what there is; and objects without DICOM have no effect, so they are refused as well."""
-    with pytest.raises(InvalidParameter, match="objects must be .* list of capture, report, or all, got"):
+    with pytest.raises(InvalidParameter, match=r"objects must be .* list of capture, report, or all, got"):
         clients["lesions"].dicom(CLASSES_IMAGE, kind="predictions", objects=["map"])
     with pytest.raises(InvalidParameter, match="capture, report, map, segmentation, presentation, or all, got 'x'"):
         clients["lesions"].dicom(CLASSES_IMAGE, objects=["x"])
