@@ -26,6 +26,7 @@ __all__ = [
     "BundleOption",
     "CompanionOption",
     "ConfigOption",
+    "DicomOption",
     "ImageArgument",
     "LocalOption",
     "MemoryOption",
@@ -47,6 +48,16 @@ DEFAULT_STORE = Path("model_store")
 DEFAULT_WORKDIR = Path(".run")
 _WORKDIR_VARIABLE = "RADLENS_WORKDIR"
 _SOURCE = "Where answers come from"
+
+DicomOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dicom",
+        metavar="DIR",
+        file_okay=False,
+        help="Folder for the answer as DICOM: capture, report, and map, segmentation and marks if it has a map.",
+    ),
+]
 
 ImageArgument = Annotated[
     Path,
