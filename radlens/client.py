@@ -448,12 +448,16 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
     kind, code, message = fields.get("type"), fields["code"], fields["message"]
     # Handlers send the name of the exception; TorchServe's own errors have other names.
     named = getattr(errors, str(kind), None)
-    if isinstance(named, type) and issubclass(named, RadlensError):
+    if isinstance(named, type) and issubclass(named, RadlensError) and named is not ServerError:
         return named(message)
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
     # TorchServe answers a wrong token with 400, although the request itself is valid.
-    return ServerError(message) if code >= 500 or kind == "InvalidKeyException" else InvalidInput(message)
+    if code < 500 and kind not in ("InvalidKeyException", ServerError.__name__):
+        return InvalidInput(message)
+    failed = ServerError(message)
+    failed.status = code
+    return failed
 
 
 def _json(text: bytes | str) -> Any:

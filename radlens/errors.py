@@ -82,7 +82,13 @@ class MissingDependency(RadlensError):
 
 
 class ServerError(RadlensError):
-    """A radlens server could not be started or reached, or failed."""
+    """A radlens server could not be started or reached, or failed.
+
+    Attributes:
+        status: HTTP status of its response; None if there was none.
+    """
+
+    status: int | None = None
 
 
 _HTTP_STATUS: dict[type[RadlensError], int] = {
