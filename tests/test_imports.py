@@ -37,6 +37,7 @@ ALLOWED: dict[str, str | None] = {
     "graphs": "errors extras engines",
     "client": "errors wire server",
     "gateway": "errors wire",
+    "node": "errors wire images client",
     "explainers": "errors extras graphs images maps",
     "service": "errors images maps engines explainers wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",

@@ -15,7 +15,7 @@ from radlens.errors import RadlensError
 from radlens.images.dicom import TRANSFER_SYNTAXES
 from radlens.node.header import Header, read_header
 from radlens.node.listening import HANDSHAKE_S, Admission, Port, make_port
-from radlens.node.sending import STORAGE_COMMITMENT
+from radlens.node.sending import STORAGE_COMMITMENT, VERIFICATION
 from radlens.node.settings import Settings
 from radlens.node.tls import server_context
 
@@ -23,9 +23,6 @@ __all__ = ["CANNOT_UNDERSTAND", "OUT_OF_RESOURCES", "Receiver"]
 
 SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900, 0xC000
 """Statuses of C-STORE, PS3.4 table B.2-1."""
-
-VERIFICATION = "1.2.840.10008.1.1"
-"""SOP class of C-ECHO, PS3.4 annex A.4."""
 
 _PERMANENT, _TRANSIENT = 0x01, 0x02
 """Results of a rejection, PS3.8 table 9-21."""

@@ -22,7 +22,7 @@ from radlens.node.settings import DicomPeer
 from radlens.node.statuses import require_stored
 from radlens.node.tls import client_context
 
-__all__ = ["MOST_AT_ONCE", "STORAGE_COMMITMENT", "DicomSender", "Report"]
+__all__ = ["MOST_AT_ONCE", "STORAGE_COMMITMENT", "VERIFICATION", "DicomSender", "Report"]
 
 Report = Callable[[Delivery, Refused | None], None]
 """Function that takes a delivery once it is stored (None), or once it is refused."""
@@ -32,6 +32,9 @@ MOST_AT_ONCE = 50
 
 _CONNECT_S, _ANSWER_S = 15.0, 300.0
 """Seconds for a connection, and for the answer to one object."""
+
+VERIFICATION = "1.2.840.10008.1.1"
+"""SOP class of C-ECHO, PS3.4 annex A.4."""
 
 STORAGE_COMMITMENT, _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 """SOP class and well-known instance of storage commitment, PS3.4 J.3.5."""
@@ -61,6 +64,17 @@ class DicomSender:
         self._peer, self._ae_title = peer, ae_title
         self._is_stopping, self._on_commitment = is_stopping, on_commitment
         self._tls: ssl.SSLContext | None = client_context(peer.tls) if peer.tls else None
+
+    def check(self) -> None:
+        """Ask the PACS for C-ECHO.
+
+        Raises:
+            Unavailable: it cannot be reached, or does not answer with success.
+        """
+        with self._association([build_context(VERIFICATION)]) as association:
+            status = association.send_c_echo() if association.accepted_contexts else Dataset()
+            if status.get("Status") != 0:
+                raise Unavailable("does not answer C-ECHO with success")
 
     def store(self, deliveries: Sequence[Delivery], report: Report) -> None:
         """Send objects over one association, and report each.

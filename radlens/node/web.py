@@ -57,6 +57,15 @@ class WebSource:
     def __init__(self, web: Web, transport: httpx.BaseTransport | None = None) -> None:
         self._web, self._transport = web, transport
 
+    def check(self) -> None:
+        """Search for one study.
+
+        Raises:
+            Unavailable: the service cannot be reached, or does not answer QIDO-RS.
+            Refused: the service refuses the request.
+        """
+        _check(self._web, self._transport)
+
     def find(self, modality: str, days: int) -> Iterator[Found]:
         """Yield the instances of all series of a modality in studies of today and the days before.
 
@@ -109,6 +118,10 @@ class WebSender:
     ) -> None:
         self._web, self._is_stopping, self._transport = web, is_stopping, transport
 
+    def check(self) -> None:
+        """Search for one study, see `WebSource.check`."""
+        _check(self._web, self._transport)
+
     def store(self, deliveries: Sequence[Delivery], report: Report) -> None:
         """Send objects, one a request, and report each; raises as `DicomSender.store` does."""
         with _opened(self._web, self._transport) as client:
@@ -135,6 +148,12 @@ class WebSender:
         else:
             _require_success(response)
             raise Refused(f"answered {response.status_code} to STOW-RS")
+
+
+def _check(web: Web, transport: httpx.BaseTransport | None) -> None:
+    with _opened(web, transport) as client:
+        response = client.get(f"{web.url}/studies", params={"limit": "1"}, headers={"Accept": _DICOM_JSON})
+        _require_success(response)
 
 
 def _store_status(response: httpx.Response, uid: str) -> int:
