@@ -88,6 +88,7 @@ class Receiver:
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_PDU_RECV, self._on_pdu),
             (evt.EVT_N_EVENT_REPORT, self._on_report),
+            (evt.EVT_CONN_CLOSE, self._on_closed),
         ]
         self._port = make_port(
             ae,
@@ -130,9 +131,18 @@ class Receiver:
             return
         total = getattr(association, "radlens_bytes", 0) + event.pdu.pdu_length
         association.radlens_bytes = total
-        if total > self._most_bytes + 2**20:
+        if total > self._most_bytes + 2**20 and association.is_established:
+            association.is_established = False  # further PDUs are on their way
             self._turned_away("image larger than limits.image_mb")
-            association.abort(block=False)
+            association.dul.socket.close()
+
+    def _on_closed(self, event: Event) -> None:
+        """Remove the part of a data set that has arrived before the connection ended."""
+        association: Any = event.assoc
+        part = getattr(association.dimse.message, "_data_set_file", None)
+        if part is not None:
+            part.close()
+            Path(part.name).unlink(missing_ok=True)
 
     def _on_store(self, event: Event) -> int:
         association: Any = event.assoc

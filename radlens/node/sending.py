@@ -43,6 +43,10 @@ _REQUEST_COMMITMENT = 1
 """Action Type ID, PS3.4 J.3.2."""
 
 
+class _NoContextAccepted(Exception):
+    """The PACS accepts the association, and none of its presentation contexts; pynetdicom then aborts it."""
+
+
 class DicomSender:
     """A PACS.
 
@@ -71,10 +75,13 @@ class DicomSender:
         Raises:
             Unavailable: it cannot be reached, or does not answer with success.
         """
-        with self._association([build_context(VERIFICATION)]) as association:
-            status = association.send_c_echo() if association.accepted_contexts else Dataset()
-            if status.get("Status") != 0:
-                raise Unavailable("does not answer C-ECHO with success")
+        try:
+            with self._association([build_context(VERIFICATION)]) as association:
+                status = association.send_c_echo()
+        except (_NoContextAccepted, RuntimeError):
+            status = Dataset()
+        if status.get("Status") != 0:
+            raise Unavailable("does not answer C-ECHO with success")
 
     def store(self, deliveries: Sequence[Delivery], report: Report) -> None:
         """Send objects over one association, and report each.
@@ -89,6 +96,13 @@ class DicomSender:
             syntax = read_meta(each.file).transfer_syntax_uid
             syntaxes |= {syntax, ImplicitVRLittleEndian} if syntax == ExplicitVRLittleEndian else {syntax}
         contexts = [build_context(uid, syntax) for uid, syntaxes in proposed.items() for syntax in sorted(syntaxes)]
+        try:
+            self._store_all(contexts, deliveries, report)
+        except _NoContextAccepted:
+            for each in deliveries:
+                report(each, Refused(f"does not accept SOP class {each.sop_class} in the association"))
+
+    def _store_all(self, contexts: list[Any], deliveries: Sequence[Delivery], report: Report) -> None:
         with self._association(contexts) as association:
             for each in deliveries:
                 if self._is_stopping():
@@ -113,17 +127,19 @@ class DicomSender:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = each.sop_class, each.uid
             request.ReferencedSOPSequence.append(item)
-        with self._association([build_context(STORAGE_COMMITMENT)]) as association:
-            try:
+        try:
+            with self._association([build_context(STORAGE_COMMITMENT)]) as association:
                 status, _ = association.send_n_action(
                     request, _REQUEST_COMMITMENT, STORAGE_COMMITMENT, _COMMITMENT_INSTANCE
                 )
-            except (RuntimeError, ValueError):
-                raise Unavailable("does not accept storage commitment in the association") from None
-            if "Status" not in status:
-                raise Unavailable("dropped the association")
-            if status.Status != 0:
-                raise Unavailable(f"refused storage commitment with status {status.Status:04X}H")
+        except _NoContextAccepted:
+            raise Unavailable("does not accept storage commitment in the association") from None
+        except RuntimeError:
+            raise Unavailable("dropped the association") from None
+        if "Status" not in status:
+            raise Unavailable("dropped the association")
+        if status.Status != 0:
+            raise Unavailable(f"refused storage commitment with status {status.Status:04X}H")
 
     def _store(self, association: Association, delivery: Delivery) -> None:
         syntaxes = {
@@ -162,6 +178,8 @@ class DicomSender:
             tls_args=tls,
         )
         if not association.is_established:
+            if association.rejected_contexts and not association.is_rejected:
+                raise _NoContextAccepted
             raise Unavailable("rejected the association" if association.is_rejected else "cannot be reached")
         try:
             yield association

@@ -72,6 +72,7 @@ class Node:
             InvalidInput: a file of TLS is not valid.
         """
         settings, wake = self.settings, self._wake
+        self._tempdir = tempfile.tempdir
         _configure(self._folder)
         left = self._folder.sweep(*self.queue.named_files())
         if left:
@@ -117,6 +118,7 @@ class Node:
         if self._threads:
             self._house.write_audit()
             self._house.write_metrics()
+            tempfile.tempdir = self._tempdir
         self._threads = []
         self.queue.close()
         self._lock.close()

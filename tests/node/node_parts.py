@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import socket
 import threading
@@ -19,6 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
+from radlens.node import Node
 from radlens.node.queue import NewObject
 from radlens.node.reading import read_settings
 from radlens.node.rules import Rule
@@ -63,13 +63,20 @@ def encoded(dataset: Dataset) -> bytes:
     return stream.getvalue()
 
 
-def result_of(content: bytes, part: int = 0) -> bytes:
-    """Return an object like a radlens server's: in the study of its source, with a UID that follows from it."""
+def result_of(content: bytes, *, is_new: bool = False) -> bytes:
+    """Return an object like a radlens server's: in the study of its source, with a UID that follows from it.
+
+    With ``is_new`` each call gives another UID, as no radlens server does, so that a second answer is seen.
+    """
     source = pydicom.dcmread(io.BytesIO(content))
     result = image(0, PatientName=source.PatientName, Modality="OT", StudyInstanceUID=source.StudyInstanceUID)
     result.SOPClassUID = CAPTURE
-    result.SOPInstanceUID = generate_uid(entropy_srcs=["result", str(part), hashlib.sha256(content).hexdigest()])
+    sources = None if is_new else ["result", source.SOPInstanceUID]
+    result.SOPInstanceUID = generate_uid(entropy_srcs=sources)
     result.SeriesInstanceUID = generate_uid(entropy_srcs=["results", source.SeriesInstanceUID])
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    result.SourceImageSequence = [reference]
     equipment = Dataset()
     equipment.Manufacturer = "radlens"
     result.ContributingEquipmentSequence = [equipment]
@@ -182,11 +189,22 @@ class Pacs:
 
 
 @contextmanager
+def running(settings: Settings, ask: Callable[[Rule, bytes], list[NewObject]] = answering) -> Iterator[Node]:
+    """Give a node that runs until the block ends."""
+    node = Node(settings, lambda: ask)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+
+
+@contextmanager
 def pacs_at(pacs: Pacs, port: int = 0, contexts: list[str] | None = None, **options: Any) -> Iterator[int]:
     """Let a PACS listen on loopback, and give its port."""
-    ae = AE("PACS")
+    ae, syntax = AE("PACS"), options.pop("syntax", ExplicitVRLittleEndian)
     for uid in contexts or [UID(each) for each in _STORAGE_CLASSES.values()]:
-        ae.add_supported_context(uid, [ExplicitVRLittleEndian])
+        ae.add_supported_context(uid, syntax and [syntax])
     handlers = [(evt.EVT_C_STORE, pacs.store), *options.pop("handlers", [])]
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, **options)
     try:
