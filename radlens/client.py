@@ -20,11 +20,26 @@ import numpy as np
 from radlens import errors
 from radlens.errors import InvalidInput, InvalidParameter, ModelNotFound, RadlensError, ServerError
 from radlens.server import State
-from radlens.wire import ENCODING, JSON, NDJSON, PARAMETER_PREFIX, PROVENANCE, array_from_json
+from radlens.wire import (
+    DICOM,
+    ENCODING,
+    JSON,
+    MULTIPART,
+    NDJSON,
+    PARAMETER_PREFIX,
+    PROVENANCE,
+    array_from_json,
+    parts_of,
+)
 
 __all__ = ["Answer", "Client", "Progress", "Version"]
 
 _PATHS = {"predict": "predictions", "explain": "explanations"}
+
+_KINDS = {path: kind for kind, path in _PATHS.items()}
+
+_DICOM_TYPES = f'{DICOM}, {MULTIPART}; type="{DICOM}"'
+"""Accept header of DICOM objects: one as it is, several as parts."""
 
 _OCTETS = "application/octet-stream"
 """Media type of images, whose format the server detects; TorchServe parses a body without a media type as a form."""
@@ -262,6 +277,45 @@ class Client:
         with self._ask(kind, image, version, media_type, parameters, mask) as response:
             content = response.read()
             return Answer(content, response.headers.get("content-type", ""), json.loads(response.headers[PROVENANCE]))
+
+    def dicom(
+        self,
+        image: bytes | Path | Sequence[bytes | Path],
+        *,
+        kind: str = "explanations",
+        objects: Sequence[str] = ("capture", "report"),
+        version: str | None = None,
+        mask: bytes | Path | None = None,
+        **parameters: Any,
+    ) -> list[bytes]:
+        """Return a prediction or an explanation as DICOM files, one for each object.
+
+        Args:
+            image: path or content of an image, as in `predict` and `explain`.
+            kind: ``"explanations"`` or ``"predictions"``.
+            objects: some of `radlens.wire.OBJECTS`; the files come in that order. ``("all",)`` for those that the
+                answer has. Objects that need a map are left out where the model cannot judge the image, unless nothing
+                would remain.
+            version: version of the model; None for the server's default.
+            mask: as in `predict` and `explain`.
+            parameters: parameters as in `predict` or `explain`.
+
+        Raises:
+            InvalidParameter: unknown kind, an object that this kind of answer does not have, or no object.
+            InvalidInput: the server rejected the request; the message is the server's.
+            ServerError: the server cannot be reached or failed, or the answer broke off.
+        """
+        if kind not in _KINDS:
+            raise InvalidParameter(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        asked = {**parameters, "objects": ",".join(objects)}
+        with self._ask(_KINDS[kind], image, version, _DICOM_TYPES, asked, mask) as response:
+            content_type, content = response.headers.get("content-type", ""), response.read()
+        if content_type == DICOM:
+            return [content]
+        try:
+            return parts_of(content_type, content)
+        except InvalidInput as error:
+            raise ServerError(f"the server must answer with DICOM objects in full: {error}") from error
 
     def models(self) -> list[Version]:
         """Return every version of every model on the server.

@@ -14,7 +14,7 @@ ROOT = Path(radlens.__file__).parent
 EVERYTHING = None
 BELOW = (
     "errors extras pools wire images maps networks phantoms datasets evaluation bundles engines graphs explainers "
-    "service figures"
+    "service figures dicom"
 )
 """What a family stands on."""
 
@@ -40,8 +40,9 @@ ALLOWED: dict[str, str | None] = {
     "node": "errors wire images client",
     "explainers": "errors extras graphs images maps",
     "service": "errors images maps engines explainers wire",
+    "dicom": "errors figures images wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",
-    "families/base": "errors bundles engines figures images maps service",
+    "families/base": "errors bundles dicom engines figures images maps service",
     "families/*": f"{BELOW} lazy families/base families/companions client",
     "families/companions": f"{BELOW} families/base families/inpainter",
     "families": "errors extras wire bundles service families/base",

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from radlens.cli.console import LoggedProgress, err, examples, note, warn
 from radlens.cli.options import (
     BundleOption,
+    DicomOption,
     ImageArgument,
     LocalOption,
     MemoryOption,
@@ -43,6 +44,7 @@ EPILOG = examples(
     "radlens explain phantom.dcm --method omig --upsample auto --reliability 0.95 -o out/",
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --checkpoint run.npz",
     "radlens explain phantom.dcm --method omig --upsample 5000 -o out/ --local --workers 2",
+    "radlens explain phantom.dcm --method omig --upsample 500 -o out/ --dicom results/",
     "radlens explain phantom.png --method occlusion --window 10 --stride 5 -o out/",
     "radlens explain phantom.dcm --members each --upsample 100 -o out/",
     "radlens explain mammogram.dcm --model mammogram-efficientnet-b0 --target malignant --trust -o out/",
@@ -131,6 +133,7 @@ def command(
             help="PNG or .npy of the size of the image, not 0 in the organ: counterfactual changes nothing else.",
         ),
     ] = None,
+    dicom: DicomOption = None,
     trust: Annotated[
         bool, typer.Option("--trust", rich_help_panel=_CLASSES, help="Measure how well the map describes the network.")
     ] = False,
@@ -232,7 +235,8 @@ def command(
 
     The command writes map.npy (the values), map.png, overlay.png, overlay.dcm (a Secondary Capture of the same study)
     and explanation.json; for CDMAM also visits.npy; with --members each also members.npy, members.png,
-    disagreement.npy and disagreement.png; with --trust also trust.json.
+    disagreement.npy and disagreement.png; with --trust also trust.json. With --dicom it also writes capture.dcm,
+    report.dcm, map.dcm, segmentation.dcm and presentation.dcm, which a PACS stores beside the image.
 
     For phantom models, the method ablation removes the disks of one cell after the other and writes ablation.png and
     ablation.csv. A sentence replaces a map that does not mark the disks of the image. An image that the model cannot
@@ -272,7 +276,7 @@ def command(
         answer = explained(
             client, image, model_version, parameters, n_samples=upsample, checkpoint=of_server, mask=mask
         )
-    from radlens.cli.results import print_trust, write_explanation
+    from radlens.cli.results import print_trust, write_dicom, write_explanation
 
     if answer["explanation"] is not None:
         if sentence := answer["explanation"].get("numbers", {}).get("sentence"):
@@ -281,7 +285,10 @@ def command(
         _tell_disks(answer["explanation"])
     print_trust(answer)
     warn(answer["warnings"])
-    for file in write_explanation(answer, image.read_bytes(), output):
+    data = image.read_bytes()
+    for file in write_explanation(answer, data, output):
+        note(f"wrote {file}")
+    for file in () if dicom is None else write_dicom(answer, [data], dicom):
         note(f"wrote {file}")
     if answer["explanation"] is None:
         for reason in answer["reasons"]:

@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_STORE",
     "BundleOption",
     "CompanionOption",
+    "DicomOption",
     "ImageArgument",
     "LocalOption",
     "MemoryOption",
@@ -43,6 +44,16 @@ DEFAULT_STORE = Path("model_store")
 DEFAULT_WORKDIR = Path(".run")
 _WORKDIR_VARIABLE = "RADLENS_WORKDIR"
 _SOURCE = "Where answers come from"
+
+DicomOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dicom",
+        metavar="DIR",
+        file_okay=False,
+        help="Folder for the answer as DICOM: capture, report, and map, segmentation and marks if it has a map.",
+    ),
+]
 
 ImageArgument = Annotated[
     Path,

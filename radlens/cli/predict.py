@@ -11,6 +11,7 @@ import typer
 from radlens.cli.console import err, examples, note, out, show, warn
 from radlens.cli.options import (
     BundleOption,
+    DicomOption,
     LocalOption,
     ModelOption,
     ServerOption,
@@ -28,6 +29,7 @@ EPILOG = examples(
     "radlens predict day-1/*.dcm",
     "radlens predict phantom.png --local",
     "radlens predict phantom.dcm -o prediction.json -o curve.png",
+    "radlens predict phantom.dcm --dicom results/",
     "radlens predict phantom.dcm --server http://127.0.0.1:8080 --json | jq .verdict",
     "radlens predict mammogram.dcm --model mammogram-efficientnet-b0",
     "radlens predict mammogram.dcm --mask holes.png --model mammogram-inpainter -o filled.png",
@@ -54,6 +56,7 @@ def command(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    dicom: DicomOption = None,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +80,7 @@ def command(
     an ensemble of classifiers, the command prints the spread of the members' probabilities. For an image that the model
     cannot judge, it prints the reasons, and the exit code is 9.
     """
-    from radlens.cli.results import write_prediction
+    from radlens.cli.results import write_dicom, write_prediction
     from radlens.families import family_of
     from radlens.wire import array_to_json
 
@@ -93,6 +96,8 @@ def command(
         warn(answer["warnings"])
     for file in output or ():
         write_prediction(answer, file)
+        note(f"wrote {file}")
+    for file in () if dicom is None else write_dicom(answer, [each.read_bytes() for each in image], dicom):
         note(f"wrote {file}")
     if not answer.get("assessable", True):
         raise typer.Exit(exit_code(NotAssessable()))

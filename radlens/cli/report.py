@@ -139,7 +139,7 @@ def report_html(
         read_out: automated read-out of all images.
         warnings: sentences in addition to those of the answers.
     """
-    from radlens.families.cdmam.files import upsampled_map
+    from radlens.families.cdmam.drawing import upsampled_map
     from radlens.figures import report_page
     from radlens.figures.report import ReportSources, report_content
     from radlens.images import read

@@ -1,16 +1,18 @@
 """Files of answers, and the trust card of an explanation as a table."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from radlens.cli.console import err, table
+from radlens.dicom import possible, write
 from radlens.errors import InvalidParameter
 from radlens.families import family_of
 from radlens.images import read
 from radlens.wire import array_to_json
 
-__all__ = ["print_trust", "write_explanation", "write_prediction"]
+__all__ = ["print_trust", "write_dicom", "write_explanation", "write_prediction"]
 
 
 def write_prediction(answer: dict[str, Any], file: Path) -> None:
@@ -45,6 +47,26 @@ def write_explanation(answer: dict[str, Any], data: bytes, folder: Path, *, pref
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{prefix}{name}" for name in contents]
     for file, content in zip(files, contents.values(), strict=True):
+        file.write_bytes(content)
+    return files
+
+
+def write_dicom(answer: dict[str, Any], images: Sequence[bytes], folder: Path) -> list[Path]:
+    """Write every DICOM object that an answer has, such as ``capture.dcm`` and ``report.dcm``.
+
+    Args:
+        answer: Decoded prediction or explanation.
+        images: Contents of the image files.
+        folder: Folder of the files; created if it is missing.
+
+    Returns:
+        The written files.
+    """
+    found = family_of(answer["task"]).findings(answer, [read(data) for data in images])
+    names = list(possible(found))
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.dcm" for name in names]
+    for file, content in zip(files, write(found, names), strict=True):
         file.write_bytes(content)
     return files
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from radlens.bundles import StoredBundle
+from radlens.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from radlens.dicom import Findings
     from radlens.engines.calibration import Calibration
     from radlens.images import Image
     from radlens.service.batching import BatchService
@@ -201,6 +203,18 @@ class Family(ABC, Generic[B]):
     def picture(self, answer: Mapping[str, Any]) -> bytes | None:
         """Return a prediction as PNG; None if the family draws none."""
         return None
+
+    def findings(self, answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
+        """Return an answer for its DICOM objects.
+
+        Args:
+            answer: Decoded prediction or explanation.
+            images: The images that were sent.
+
+        Raises:
+            InvalidParameter: The family writes no DICOM objects.
+        """
+        raise InvalidParameter(f"models of task {self.task} must be asked for other formats than DICOM")
 
     @abstractmethod
     def files(self, answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:

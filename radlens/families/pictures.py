@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from radlens.figures import colorize, display_grey, display_map, figure_members, figure_not_assessable, save
-from radlens.images import Image, secondary_capture, to_npy, to_png
+from radlens.images import Image, to_npy, to_png
 from radlens.maps import UpsampledMap
 
 __all__ = ["described", "member_files", "silent_files"]
@@ -27,19 +27,16 @@ def described(answer: Mapping[str, Any]) -> bytes:
     return (json.dumps({**answer, "explanation": found or None}, indent=2) + "\n").encode()
 
 
-def silent_files(answer: Mapping[str, Any], image: Image, reasons: Sequence[str], *words: str) -> dict[str, bytes]:
+def silent_files(answer: Mapping[str, Any], reasons: Sequence[str], *words: str) -> dict[str, bytes]:
     """Return a grey page with reasons in place of the pictures of a map, and the answer as JSON.
 
     Args:
         answer: An explanation.
-        image: The image that was explained.
         reasons: Lines on the page.
         words: Heading and first line of the page; defaults of :func:`radlens.figures.figure_not_assessable` if empty.
     """
-    picture = figure_not_assessable(reasons, *words)
-    capture = secondary_capture(picture, image, series_description="radlens: no map", provenance=answer["provenance"])
-    page = to_png(picture)
-    return {"map.png": page, "overlay.png": page, "overlay.dcm": capture, "explanation.json": described(answer)}
+    page = to_png(figure_not_assessable(reasons, *words))
+    return {"map.png": page, "overlay.png": page, "explanation.json": described(answer)}
 
 
 def member_files(found: Mapping[str, Any], image: Image, maps: Sequence[np.ndarray | UpsampledMap]) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 from radlens.images.image import MAX_PIXELS, MEDIA_TYPES, Image, require_shape
 from radlens.images.reading import read
 from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS, Sampled, downsample, sample_indices
-from radlens.images.secondary_capture import secondary_capture
 from radlens.images.writing import to_npy, to_png, to_tiff
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "read",
     "require_shape",
     "sample_indices",
-    "secondary_capture",
     "to_npy",
     "to_png",
     "to_tiff",

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 
 from radlens.errors import NotAcceptable
+from radlens.images.image import DICOM
+from radlens.wire import MULTIPART
 
 __all__ = ["negotiate"]
 
@@ -18,8 +20,8 @@ def negotiate(accept: str | None, offered: Sequence[str]) -> str:
     """Return the media type of ``offered`` that the client prefers, the earlier one without a preference.
 
     Args:
-        accept: Accept header; if it is missing or empty, every type is acceptable. Parameters other than ``q`` and
-            invalid ranges are ignored.
+        accept: Accept header; if it is missing or empty, every type is acceptable. Invalid ranges are ignored, and so
+            are parameters other than ``q`` and the ``type`` of ``multipart/related``, which must be DICOM's.
         offered: media types in lower case, the default first; at least one.
 
     Raises:
@@ -36,8 +38,12 @@ def negotiate(accept: str | None, offered: Sequence[str]) -> str:
 
 def _parse(item: str) -> tuple[str, float] | None:
     media_range, *parameters = [part.strip().lower() for part in item.split(";")]
-    weights = [value.strip() for name, _, value in (p.partition("=") for p in parameters) if name.strip() == "q"]
+    named = [(name.strip(), value.strip()) for name, _, value in (p.partition("=") for p in parameters)]
+    weights = [value for name, value in named if name == "q"]
     if media_range.count("/") != 1 or any(not _WEIGHT.fullmatch(weight) for weight in weights):
+        return None
+    # PS3.18 section 8.7.1: the parts of a multipart answer have the media type ``type``.
+    if media_range == MULTIPART and any(value.strip('"') != DICOM for name, value in named if name == "type"):
         return None
     return media_range, float(weights[0]) if weights else 1.0
 

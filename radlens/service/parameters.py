@@ -23,6 +23,7 @@ __all__ = [
     "Integer",
     "Number",
     "Parameter",
+    "Several",
     "YesOrNo",
     "method_parameters",
     "read_parameter",
@@ -162,6 +163,27 @@ class Choice:
     def parse(self, text: str) -> str | None:
         """See `Parameter`."""
         return text if text in self.options else None
+
+
+@dataclass(frozen=True)
+class Several:
+    """Some of several words, separated by commas; ``all`` stands for each of them.
+
+    The value is text as well, with the words in the order of ``options``.
+    """
+
+    options: tuple[str, ...]
+    default: str
+
+    @property
+    def expected(self) -> str:
+        """See `Parameter`."""
+        return f"a comma-separated list of {', '.join(self.options)}, or all"
+
+    def parse(self, text: str) -> str | None:
+        """See `Parameter`."""
+        words = set(self.options if text == "all" else text.split(","))
+        return ",".join(word for word in self.options if word in words) if words <= set(self.options) else None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 import radlens
-from radlens.families.cdmam.files import upsampled_map
+from radlens.families.cdmam.drawing import upsampled_map
 from radlens.images import read
 
 OMIG = ("--method", "omig", "--n-steps", "2", "--upsample", "3")

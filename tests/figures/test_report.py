@@ -10,7 +10,7 @@ from report_answers import ablation, disks, explanation, predicted, provenance, 
 
 from radlens.errors import InvalidInput
 from radlens.evaluation import LIMITS_UM, linear_interval, log_interval
-from radlens.families.cdmam.files import upsampled_map
+from radlens.families.cdmam.drawing import upsampled_map
 from radlens.figures import MEANING_OF_COLOURS, Picture, ReportContent, report_content, report_page, report_texts
 from radlens.figures.report import ReportSources
 from radlens.images import read, to_png

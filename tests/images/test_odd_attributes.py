@@ -8,11 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import SECRET, dicom_bytes
+from map_findings import map_findings
 from pydicom import Dataset, uid
 from pydicom.datadict import tag_for_keyword
 
+from radlens.dicom import possible, write
 from radlens.errors import RadlensError
-from radlens.images import read, secondary_capture
+from radlens.images import read
 from radlens.images.exposure import EXPOSURE, exposure
 from radlens.images.header import SETTING, acquired, setting, unit
 
@@ -134,10 +136,8 @@ def test_an_odd_attribute_is_read_or_refused_by_name(keyword, odd):
     assert len(unit(image.dataset)) == 2
     assert set(setting(image.dataset)) == set(SETTING)
     assert set(exposure(image.dataset)) == set(EXPOSURE)
-    provenance = {"model": "m", "version": "1", "bundle_hash": "a"}
-    rgb = np.zeros((*image.pixels.shape, 3), np.uint8)
-    options = {"series_description": "map", "provenance": provenance}
-    require_plain(outcome(partial(secondary_capture, rgb, image), **options)[1])
+    found = map_findings(image)
+    require_plain(outcome(partial(write, found, list(possible(found))))[1])
 
 
 @pytest.mark.parametrize("keyword", [keyword for keyword in NEEDED if "Sequence" not in keyword])

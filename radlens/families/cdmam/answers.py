@@ -1,18 +1,21 @@
 """Responses of the CDMAM service: predictions and explanations as JSON, PNG, ``.npy`` and DICOM."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from radlens.dicom import write
 from radlens.errors import NotAcceptable, NotAssessable
 from radlens.evaluation.cdc import describe, verdict
 from radlens.explainers import UpsampledMap
 from radlens.families.cdmam.ablation import Ablation
 from radlens.families.cdmam.cells import automated_um
 from radlens.families.cdmam.computing import Explanation, OneSample
+from radlens.families.cdmam.drawing import ONE_SAMPLE
+from radlens.families.cdmam.findings import findings
 from radlens.families.cdmam.judging import Judged, JudgedImage
 from radlens.families.cdmam.methods import ABLATION
 from radlens.families.cdmam.reader import Curve
@@ -20,11 +23,12 @@ from radlens.families.cdmam.rows import Row
 from radlens.figures import Curve as DrawnCurve
 from radlens.figures import colorize, display_map, figure_cdc, figure_not_assessable, overlay, save
 from radlens.figures.ablation import AblatedCells, figure_ablation
-from radlens.images import secondary_capture, to_npy, to_png
-from radlens.images.image import DICOM, NPY, PNG
+from radlens.images import to_npy, to_png
+from radlens.images.image import NPY, PNG
 from radlens.phantoms.cdmam import DIAMETERS_MM, THICKNESSES_UM
 from radlens.service.domain import Assessment
 from radlens.service.messages import Response
+from radlens.service.objects import DICOM_FORMATS, as_body
 from radlens.service.provenance import header_value, input_stated
 from radlens.wire import CDC, NDJSON, PROVENANCE, array_to_json
 
@@ -70,7 +74,7 @@ class Context:
 
 
 def prediction_response(row: Row, found: Judged, context: Context) -> Response:
-    """Return a prediction as JSON, PNG or ``.npy``, as the row requests.
+    """Return a prediction as JSON, PNG, ``.npy`` or DICOM objects, as the row requests.
 
     JSON and PNG can state why an image cannot be judged; ``.npy`` cannot, so it is refused without a curve.
 
@@ -82,6 +86,8 @@ def prediction_response(row: Row, found: Judged, context: Context) -> Response:
     Raises:
         NotAssessable: The row requests ``.npy`` and there is no curve.
     """
+    if row.media_type in DICOM_FORMATS:
+        return _objects(row, _prediction_fields(found, context), context)
     if row.media_type == PNG:
         body = _cdc_png(found)
     elif row.media_type == NPY:
@@ -102,13 +108,8 @@ def unassessable_response(row: Row, found: Judged, context: Context) -> Response
     """
     if row.media_type == NPY:
         raise NotAssessable(found.assessment.sentence())
-    if row.media_type in (PNG, DICOM):
-        picture = figure_not_assessable(found.assessment.reasons)
-        if row.media_type == PNG:
-            return _response(row, to_png(picture), context)
-        title = "radlens: not assessable"
-        body = secondary_capture(picture, row.image, series_description=title, provenance=context.provenance)
-        return _response(row, body, context)
+    if row.media_type == PNG:
+        return _response(row, to_png(figure_not_assessable(found.assessment.reasons)), context)
     fields = {
         "task": CDC,
         **_assessed(found.assessment),
@@ -116,28 +117,27 @@ def unassessable_response(row: Row, found: Judged, context: Context) -> Response
         "warnings": context.warnings,
         "provenance": context.provenance,
     }
+    if row.media_type in DICOM_FORMATS:
+        return _objects(row, fields, context)
     if row.media_type == NDJSON:
         return _response(row, json.dumps({"event": "result", "complete": True, **fields}).encode() + b"\n", context)
     return _response(row, json.dumps(fields).encode(), context)
 
 
 def explanation_response(row: Row, explanation: Explanation, context: Context) -> Response:
-    """Return an explanation as JSON, PNG, ``.npy`` or DICOM, as the row requests."""
+    """Return an explanation as JSON, PNG, ``.npy`` or DICOM objects, as the row requests."""
     context = context.with_found(explanation)
+    if row.media_type in DICOM_FORMATS:
+        return _objects(row, _explanation_fields(row, explanation, context, with_members=False, encode=_same), context)
     silence = _silence(row, explanation)
     if silence is not None and row.media_type == PNG:
         body = to_png(figure_not_assessable([silence], *_NO_MAP))
-    elif silence is not None and row.media_type == DICOM:
-        picture, title = figure_not_assessable([silence], *_NO_MAP), "radlens: no map"
-        body = secondary_capture(picture, row.image, series_description=title, provenance=context.provenance)
     elif row.media_type == PNG:
         body = to_png(_picture(row, explanation))
     elif row.media_type == NPY:
         found = explanation.upsampled()
         is_spread = row.settings.output == "disagreement"
         body = to_npy(found.disagreement() if is_spread else found.map.astype(np.float32))
-    elif row.media_type == DICOM:
-        body = _secondary_capture(row, explanation, context)
     else:
         body = json.dumps(_explanation_fields(row, explanation, context)).encode()
     return _response(row, body, context)
@@ -148,13 +148,13 @@ def _silence(row: Row, explanation: Explanation) -> str | None:
     if not row.registered:
         return None
     if isinstance(explanation, OneSample):
-        return "A map of one sample visits one pixel in ninety: it shows no disks. Use more samples."
+        return ONE_SAMPLE
     statement = None if explanation.disks is None else explanation.disks.statement
     return None if statement is None or statement.marks_disks else statement.sentence
 
 
 def ablation_response(row: Row, found: Ablation, context: Context) -> Response:
-    """Return a disk ablation as JSON or PNG, as the row requests."""
+    """Return a disk ablation as JSON, PNG or DICOM objects, as the row requests."""
     if row.media_type == PNG:
         phantom = row.opened[0].phantom
         assert phantom is not None, "an ablation is of a registered phantom"
@@ -176,6 +176,8 @@ def ablation_response(row: Row, found: Ablation, context: Context) -> Response:
         "warnings": context.warnings,
         "provenance": context.provenance,
     }
+    if row.media_type in DICOM_FORMATS:
+        return _objects(row, fields, context)
     return _response(row, json.dumps(fields).encode(), context)
 
 
@@ -189,7 +191,12 @@ def explanation_fields(row: Row, explanation: Explanation, context: Context) -> 
 
 
 def _explanation_fields(
-    row: Row, explanation: Explanation, context: Context, *, with_members: bool = True
+    row: Row,
+    explanation: Explanation,
+    context: Context,
+    *,
+    with_members: bool = True,
+    encode: Callable[[np.ndarray], Any] = array_to_json,
 ) -> dict[str, Any]:
     settings, explainer = row.settings, row.settings.explainer
     assert explainer is not None, "an explanation has a method"
@@ -197,9 +204,9 @@ def _explanation_fields(
         fields, members = _sampled_fields(explanation), explanation.of_members
     else:
         upsampled = explanation.upsampled()
-        fields, members = _map_fields(upsampled), upsampled.members
+        fields, members = _map_fields(upsampled, encode), upsampled.members
     if with_members and members is not None:
-        fields["members"] = [array_to_json(values) for values in members]
+        fields["members"] = [encode(values) for values in members]
     described = {
         "method": explainer.name,
         **explainer.described(
@@ -221,6 +228,11 @@ def _explanation_fields(
         "warnings": context.warnings,
         "provenance": context.provenance,
     }
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    """Return an array as it is, where an answer does not become JSON."""
+    return array
 
 
 def preview(partial: UpsampledMap) -> dict[str, Any]:
@@ -283,14 +295,14 @@ def _cdc_png(found: Judged) -> bytes:
     return save(figure_cdc([DrawnCurve(curve.mean, curve.interval)]))
 
 
-def _map_fields(upsampled: UpsampledMap) -> dict[str, Any]:
+def _map_fields(upsampled: UpsampledMap, encode: Callable[[np.ndarray], Any]) -> dict[str, Any]:
     # The smallest integer type that holds the counts: a map of 7 million pixels travels in this answer.
     visits = upsampled.visits.astype(np.min_scalar_type(int(upsampled.visits.max())))
-    fields = {"map": array_to_json(upsampled.map.astype(np.float32)), "visits": array_to_json(visits)}
+    fields = {"map": encode(upsampled.map.astype(np.float32)), "visits": encode(visits)}
     if upsampled.members is not None:
-        fields["disagreement"] = array_to_json(upsampled.disagreement())
+        fields["disagreement"] = encode(upsampled.disagreement())
     if upsampled.halves is not None:
-        fields |= {f"half_{name}": array_to_json(getattr(upsampled.halves, name)) for name in ("totals", "visits")}
+        fields |= {f"half_{name}": encode(getattr(upsampled.halves, name)) for name in ("totals", "visits")}
     return fields
 
 
@@ -317,17 +329,11 @@ def _picture(row: Row, explanation: Explanation) -> np.ndarray:
     return colorize(display_map(explanation.upsampled()))
 
 
-def _secondary_capture(row: Row, explanation: Explanation, context: Context) -> bytes:
-    return secondary_capture(
-        overlay(row.image.pixels, explanation.upsampled()),
-        row.image,
-        series_description=f"radlens {_method(row)}"[:64],
-        provenance=context.provenance,
-    )
-
-
-def _method(row: Row) -> str:
-    return row.settings.explainer.name if row.settings.explainer else ""
+def _objects(row: Row, fields: dict[str, Any], context: Context) -> Response:
+    """Return an answer, given as JSON values with arrays, as the DICOM objects that the row requests."""
+    files = write(findings(fields, [opened.image for opened in row.opened]), row.settings.objects.split(","))
+    content_type, body = as_body(files, row.media_type)
+    return Response(200, content_type, body, {PROVENANCE: header_value(context.provenance)})
 
 
 def _response(row: Row, body: bytes, context: Context) -> Response:

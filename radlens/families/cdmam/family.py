@@ -12,6 +12,7 @@ from radlens.families.base import Family, Progress, Table, Worker
 from radlens.wire import CDC
 
 if TYPE_CHECKING:
+    from radlens.dicom import Findings
     from radlens.engines.calibration import Calibration
     from radlens.families.cdmam.manifest import Bundle, Manifest
     from radlens.families.cdmam.service import Service
@@ -148,11 +149,17 @@ class Cdmam(Family["Bundle"]):
 
     def picture(self, answer: Mapping[str, Any]) -> bytes | None:
         """Return the predicted curve as PNG, or a grey page with the reasons why the image cannot be judged."""
-        from radlens.families.cdmam.files import curve_picture
+        from radlens.families.cdmam.drawing import curve_picture
         from radlens.figures import figure_not_assessable
         from radlens.images import to_png
 
         return curve_picture(answer) if answer["assessable"] else to_png(figure_not_assessable(answer["reasons"]))
+
+    def findings(self, answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
+        """See `Family`."""
+        from radlens.families.cdmam.findings import findings
+
+        return findings(answer, images)
 
     def files(self, answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
         """See `Family`."""

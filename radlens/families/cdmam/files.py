@@ -4,56 +4,37 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from radlens.dicom import write
 from radlens.errors import InvalidParameter, UnreadableImage
-from radlens.families.cdmam.cells import automated_um
-from radlens.families.cdmam.opening import spacing_of
+from radlens.families.cdmam.drawing import ablation_picture, upsampled_map
+from radlens.families.cdmam.findings import findings
 from radlens.families.pictures import described, member_files, silent_files
-from radlens.figures import LARGE_DISKS, SMALL_DISKS, Box, Curve, figure_cdc, figure_map, overlay, region, save
-from radlens.figures.ablation import AblatedCells, figure_ablation
-from radlens.images import Image, secondary_capture, to_npy, to_png
-from radlens.maps import UpsampledMap
-from radlens.phantoms.cdmam import locate, register
+from radlens.figures import LARGE_DISKS, SMALL_DISKS, Box, figure_map, overlay, region, save
+from radlens.images import Image, to_npy, to_png
+from radlens.phantoms.cdmam import locate
 from radlens.wire import ABLATION
 
-__all__ = ["curve_picture", "explanation_files", "regions", "upsampled_map"]
-
-
-def upsampled_map(answer: Mapping[str, Any]) -> UpsampledMap:
-    """Return the map of a decoded explanation."""
-    found = answer["explanation"]
-    return UpsampledMap(
-        found["map"].astype(np.float64), found["visits"].astype(np.int64), found["n_samples"], found["normalize"]
-    )
-
-
-def curve_picture(answer: Mapping[str, Any]) -> bytes:
-    """Return the predicted curve with its interval as PNG."""
-    found = answer["prediction"]
-    return save(figure_cdc([Curve(np.array(found["mean_um"]), np.array(found["interval_um"]))]))
+__all__ = ["explanation_files", "regions"]
 
 
 def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
     """Return the files of an explanation by name: map, pictures and numbers."""
+    (capture,) = write(findings(answer, [image]), ("capture",))
     if not answer.get("assessable", True) and answer["explanation"] is None:
-        return silent_files(answer, image, answer["reasons"])
-    return _ablation_files(answer, image) if answer["explanation"]["method"] == ABLATION else _map_files(answer, image)
+        return {**silent_files(answer, answer["reasons"]), "overlay.dcm": capture}
+    if answer["explanation"]["method"] == ABLATION:
+        return {**_ablation_files(answer, image), "ablation.dcm": capture}
+    return {**_map_files(answer, image), "overlay.dcm": capture}
 
 
 def _ablation_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
     """Return the effects of the cells as a picture and as a table."""
     found = answer["explanation"]
-    effect = np.array(found["effect"], dtype=np.float64)
-    mean = np.array(found["prediction"]["mean_um"])
-    cells = AblatedCells(effect, np.array(found["significant"]), mean, automated_um(mean))
-    phantom = register(image.pixels, spacing_of(image))
-    drawn = figure_ablation(cells, phantom.upright(image.pixels), phantom.layout)
     header = ["diameter_mm", *(f"{thickness:g} um" for thickness in found["thicknesses_um"])]
     rows = [[diameter, *row] for diameter, row in zip(found["diameters_mm"], found["effect"], strict=True)]
     lines = [",".join("" if value is None else str(value) for value in row) for row in [header, *rows]]
     return {
-        "ablation.png": save(drawn),
+        "ablation.png": ablation_picture(answer, image),
         "ablation.csv": ("\n".join(lines) + "\n").encode(),
         "explanation.json": described(answer),
     }
@@ -70,7 +51,7 @@ def _map_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
         title += "" if marked is None or twin is None else f"\nt of the disks {marked:.1f}, without them {twin:.1f}"
     of_members = [replace(shown, map=values) for values in found.get("members", ())]
     if disks is not None and not disks["marks_disks"]:
-        silent = silent_files(answer, image, [disks["sentence"]], "No map", "This map is not a finding.")
+        silent = silent_files(answer, [disks["sentence"]], "No map", "This map is not a finding.")
         return {"map.npy": to_npy(found["map"]), "visits.npy": to_npy(found["visits"]), **silent}
     return {
         **member_files(found, image, of_members),
@@ -78,9 +59,6 @@ def _map_files(answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
         "visits.npy": to_npy(found["visits"]),
         "map.png": save(figure_map(shown, spacing_mm=image.spacing_mm, title=title, label=found["unit"])),
         "overlay.png": to_png(laid_over),
-        "overlay.dcm": secondary_capture(
-            laid_over, image, series_description=f"radlens {found['method']}"[:64], provenance=answer["provenance"]
-        ),
         "explanation.json": described(answer),
     }
 

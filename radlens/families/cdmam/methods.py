@@ -12,6 +12,7 @@ from radlens.families.cdmam.ablation import DEFAULT_SAMPLES
 from radlens.families.cdmam.manifest import Manifest
 from radlens.families.cdmam.settings import NO_DEFAULTS, Defaults, Settings
 from radlens.images.sampling import SAMPLERS
+from radlens.service.objects import WITHOUT_MAP, objects_parameter
 from radlens.service.parameters import SEED, Choice, Integer, Parameter, read_parameters
 from radlens.wire import ABLATION
 
@@ -68,6 +69,7 @@ def ablation_parameters(sampler: str) -> dict[str, Parameter]:
         "n_samples": Integer(3, 128, DEFAULT_SAMPLES),
         "sampler": Choice(SAMPLERS, sampler),
         "seed": SEED,
+        "objects": objects_parameter(WITHOUT_MAP),
     }
 
 

@@ -15,11 +15,12 @@ from radlens.families.cdmam.settings import (
     prediction_settings,
 )
 from radlens.images import SAMPLED_SHAPE, Image, read, require_shape
-from radlens.images.image import DICOM, NPY, PNG
+from radlens.images.image import NPY, PNG
 from radlens.service.bodies import open_body
 from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
+from radlens.service.objects import DICOM_FORMATS, require_dicom
 from radlens.wire import JSON, NDJSON
 
 __all__ = ["MAX_PLAIN_EVALUATIONS", "MAX_STREAMED_EVALUATIONS", "Row", "Terms", "open_row"]
@@ -30,15 +31,15 @@ MAX_PLAIN_EVALUATIONS = 62_500
 MAX_STREAMED_EVALUATIONS = 5_000_000
 """Largest number of evaluations of the network for a stream: 100 000 samples of OMIG with the paper's 50 steps."""
 
-_PREDICTION_FORMATS = (JSON, PNG, NPY)
+_PREDICTION_FORMATS = (JSON, PNG, NPY, *DICOM_FORMATS)
 
-_ABLATION_FORMATS = (JSON, PNG)
+_ABLATION_FORMATS = (JSON, PNG, *DICOM_FORMATS)
 
 _EXPLANATION_FORMATS = {
-    "map": (JSON, NDJSON, PNG, NPY, DICOM),
+    "map": (JSON, NDJSON, PNG, NPY, *DICOM_FORMATS),
     "sampled": (JSON, PNG),
-    "overlay": (PNG, DICOM),
-    "disagreement": (PNG, NPY),
+    "overlay": (PNG, *DICOM_FORMATS),
+    "disagreement": (PNG, NPY, *DICOM_FORMATS),
 }
 """Formats of each output, the default first."""
 
@@ -128,6 +129,7 @@ def open_row(request: Request, terms: Terms) -> Row:
     given = {**request.parameters, **body.parameters}
     settings = _settings(request, given, terms)
     media_type = _media_type(request, settings)
+    require_dicom(media_type, given)
     _require_affordable(settings, media_type)
     if request.kind != "predict" and len(body.images) > 1:
         raise InvalidInput(f"an explanation is of one image, got {len(body.images)}")

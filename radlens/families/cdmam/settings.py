@@ -10,6 +10,7 @@ from radlens.errors import InvalidParameter
 from radlens.explainers.upsampling import AUTO, NORMALIZATIONS
 from radlens.images.sampling import SAMPLED_SHAPE, SAMPLERS
 from radlens.maps import Goal
+from radlens.service.objects import WITHOUT_MAP, objects_parameter
 from radlens.service.parameters import (
     MEMBERS,
     SEED,
@@ -23,6 +24,7 @@ from radlens.service.parameters import (
     read_parameters,
     require_members,
 )
+from radlens.wire import OBJECTS
 
 __all__ = [
     "NO_DEFAULTS",
@@ -70,6 +72,10 @@ _HIDDEN = frozenset({"internal_batch_size", "effect", "baseline"})
 
 def prediction_parameters(sampler: str) -> dict[str, Parameter]:
     """Return the parameters of a prediction by name; ``sampler`` is the default sampler."""
+    return {**_sampling_parameters(sampler), "objects": objects_parameter(WITHOUT_MAP)}
+
+
+def _sampling_parameters(sampler: str) -> dict[str, Parameter]:
     return {"sampler": Choice(SAMPLERS, sampler), "seed": SEED}
 
 
@@ -89,10 +95,11 @@ def explanation_parameters(
         "n_samples": Count(1, _MAX_SAMPLES, 1),
         "start": Integer(0, 2**31 - 1, 0),
         **_OF_AUTO,
-        **prediction_parameters(sampler),
+        **_sampling_parameters(sampler),
         "normalize": Choice(NORMALIZATIONS, NORMALIZATIONS[0]),
         "members": Choice(MEMBERS, MEMBERS[0]),
         "output": Choice(OUTPUTS, OUTPUTS[0]),
+        "objects": objects_parameter(),
         **_own_parameters(method or _default_method(methods), defaults),
     }
 
@@ -121,6 +128,7 @@ class Settings:
         normalize: divisor of the sum over samples, ``"paper"`` or ``"visits"``.
         members: one of `MEMBERS`.
         output: one of `OUTPUTS`.
+        objects: DICOM objects of the answer, some of `radlens.wire.OBJECTS`, separated by commas.
     """
 
     sampler: str
@@ -133,6 +141,7 @@ class Settings:
     normalize: str = NORMALIZATIONS[0]
     members: str = MEMBERS[0]
     output: str = OUTPUTS[0]
+    objects: str = OBJECTS[0]
 
     @property
     def of_each(self) -> bool:

@@ -1,22 +1,26 @@
-"""Responses of the classifier service: predictions and explanations as JSON, PNG, ``.npy`` and DICOM."""
+"""Responses of the classifier service: predictions and explanations as JSON, PNG, ``.npy`` and DICOM objects."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from radlens.dicom import write
 from radlens.errors import NotAssessable
 from radlens.evaluation.planted import known_of
 from radlens.families.classifier.computing import ClassExplanation, ClassPrediction
+from radlens.families.classifier.findings import findings
 from radlens.families.classifier.manifest import ClassifierManifest
 from radlens.families.classifier.rows import ClassifierRow
 from radlens.families.classifier.settings import STRIP
 from radlens.figures import animated_strip, colorize, display_grey, figure_not_assessable, figure_strip, overlay
-from radlens.images import secondary_capture, to_npy, to_png
-from radlens.images.image import DICOM, NPY, PNG
+from radlens.images import to_npy, to_png
+from radlens.images.image import NPY
 from radlens.service.domain import Assessment
 from radlens.service.messages import Response
+from radlens.service.objects import DICOM_FORMATS, as_body
 from radlens.service.provenance import header_value
 from radlens.wire import APNG, JSON, PROVENANCE, array_to_json
 
@@ -45,12 +49,33 @@ class ClassContext:
 
 def response(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
     """Return a result in the format that the row requests; findings apart from the map go into the provenance."""
+    if isinstance(result, ClassExplanation):
+        context = replace(context, provenance=_with_findings(row, result, context))
+    if row.media_type in DICOM_FORMATS:
+        return _objects(row, result, context)
     if isinstance(result, ClassPrediction):
         body = _prediction(row, result, context) if row.settings.explainer is None else _silent(row, result, context)
     else:
-        context = replace(context, provenance=_with_findings(row, result, context))
         body = _explanation(row, result, context)
     return Response(200, row.media_type, body, {PROVENANCE: header_value(context.provenance)})
+
+
+def _objects(row: ClassifierRow, result: ClassPrediction | ClassExplanation, context: ClassContext) -> Response:
+    """Return a result as the DICOM objects that the row requests."""
+    if row.settings.explainer is None:
+        assert isinstance(result, ClassPrediction), "a prediction has no explainer"
+        document = _prediction_document(result, context)
+    else:
+        document = explanation_document(row, result, context, encode=_same)
+    content_type, body = as_body(
+        write(findings(document, [row.image]), row.settings.objects.split(",")), row.media_type
+    )
+    return Response(200, content_type, body, {PROVENANCE: header_value(context.provenance)})
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    """Return an array as it is, where an answer does not become JSON."""
+    return array
 
 
 def _silent(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -> bytes:
@@ -60,12 +85,7 @@ def _silent(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -
         return json.dumps(explanation_document(row, found, context)).encode()
     if row.media_type == NPY:
         raise NotAssessable(context.assessment.sentence())
-    picture = figure_not_assessable(reasons)
-    if row.media_type in (PNG, APNG):
-        return to_png(picture)
-    return secondary_capture(
-        picture, row.image, series_description="radlens: not assessable", provenance=context.provenance
-    )
+    return to_png(figure_not_assessable(reasons))
 
 
 def _prediction(row: ClassifierRow, found: ClassPrediction, context: ClassContext) -> bytes:
@@ -73,8 +93,11 @@ def _prediction(row: ClassifierRow, found: ClassPrediction, context: ClassContex
         if not context.assessment.assessable:
             raise NotAssessable(context.assessment.sentence())
         return to_npy(found.probabilities)
-    fields = {"prediction": _prediction_fields(found, context)}
-    return json.dumps(fields | _ending(context)).encode()
+    return json.dumps(_prediction_document(found, context)).encode()
+
+
+def _prediction_document(found: ClassPrediction, context: ClassContext) -> dict[str, Any]:
+    return {"prediction": _prediction_fields(found, context), **_ending(context)}
 
 
 def _prediction_fields(found: ClassPrediction, context: ClassContext) -> dict[str, Any]:
@@ -93,8 +116,6 @@ def _prediction_fields(found: ClassPrediction, context: ClassContext) -> dict[st
 
 def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
     output = row.settings.output
-    if row.media_type == DICOM:
-        return _secondary_capture(row, found, context)
     if row.media_type == JSON:
         return json.dumps(explanation_document(row, found, context)).encode()
     if output in found.pictures:
@@ -108,13 +129,16 @@ def _explanation(row: ClassifierRow, found: ClassExplanation, context: ClassCont
 
 
 def explanation_document(
-    row: ClassifierRow, found: ClassPrediction | ClassExplanation, context: ClassContext
+    row: ClassifierRow,
+    found: ClassPrediction | ClassExplanation,
+    context: ClassContext,
+    encode: Callable[[np.ndarray], Any] = array_to_json,
 ) -> dict[str, Any]:
-    """Return the answer to a request for an explanation as JSON values."""
+    """Return the answer to a request for an explanation as JSON values; ``encode`` makes them of arrays."""
     if isinstance(found, ClassPrediction):
         fields = {"explanation": None, "prediction": _prediction_fields(found, context)}
     else:
-        fields = _explanation_fields(row, found, context)
+        fields = _explanation_fields(row, found, context, encode)
     return fields | _ending(context)
 
 
@@ -139,7 +163,9 @@ def _stated_strip(row: ClassifierRow, found: ClassExplanation, context: ClassCon
     return {"first": ends[0], "last": ends[1], "label": f"probability of {name}"}
 
 
-def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> dict[str, Any]:
+def _explanation_fields(
+    row: ClassifierRow, found: ClassExplanation, context: ClassContext, encode: Callable[[np.ndarray], Any]
+) -> dict[str, Any]:
     explainer = row.settings.explainer
     assert explainer is not None, "an explanation has a method"
     fields: dict[str, Any] = {
@@ -148,18 +174,18 @@ def _explanation_fields(row: ClassifierRow, found: ClassExplanation, context: Cl
         "target": found.target,
         "target_class": context.manifest.classes[found.target],
         "convergence_delta": found.delta,
-        "map": array_to_json(found.map()),
+        "map": encode(found.map()),
     }
     if found.pictures:
         pixels = row.image.pixels
-        fields["pictures"] = {name: array_to_json(found.on_image(name, pixels)) for name in found.pictures}
+        fields["pictures"] = {name: encode(found.on_image(name, pixels)) for name in found.pictures}
     if found.numbers:
         fields["numbers"] = dict(found.numbers)
     if explainer.strip and found.pictures:
         fields["strip"] = _stated_strip(row, found, context)
     if row.settings.members == "each":
-        fields["members"] = [array_to_json(values) for values in found.members()]
-        fields["disagreement"] = array_to_json(found.disagreement())
+        fields["members"] = [encode(values) for values in found.members()]
+        fields["disagreement"] = encode(found.disagreement())
     answer: dict[str, Any] = {"explanation": fields, "prediction": _prediction_fields(found.prediction, context)}
     if found.trust is not None:
         answer["trust"] = _trust(found, explainer.name, context.manifest)
@@ -185,23 +211,6 @@ def _trust(found: ClassExplanation, method: str, manifest: ClassifierManifest) -
         "planted_causes": known_of(method),
         "causal": manifest.training.get("causal"),
     }
-
-
-def _secondary_capture(row: ClassifierRow, found: ClassExplanation, context: ClassContext) -> bytes:
-    assert row.settings.explainer is not None, "an explanation has a method"
-    target, output = context.manifest.classes[found.target], row.settings.output
-    is_picture = output in found.pictures
-    if is_picture:
-        rgb = np.repeat(display_grey(found.on_image(output, row.image.pixels))[..., None], 3, axis=2)
-    else:
-        rgb = overlay(row.image.pixels, found.map())
-    what = f"{row.settings.explainer.name} {output}" if is_picture else row.settings.explainer.name
-    return secondary_capture(
-        rgb,
-        row.image,
-        series_description=f"radlens {what} of {target}"[:64],
-        provenance=context.provenance,
-    )
 
 
 def _ending(context: ClassContext) -> dict[str, Any]:

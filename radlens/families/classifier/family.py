@@ -11,6 +11,7 @@ from radlens.families.base import Family, Progress, Table, Worker
 from radlens.wire import CLASSIFICATION
 
 if TYPE_CHECKING:
+    from radlens.dicom import Findings
     from radlens.families.classifier.manifest import ClassifierBundle, ClassifierManifest
     from radlens.families.classifier.service import ClassifierService
     from radlens.images import Image
@@ -92,9 +93,9 @@ class Classifiers(Family["ClassifierBundle"]):
 
     def parameters(self, manifest: ClassifierManifest, kind: str, method: str | None = None) -> Mapping[str, Parameter]:
         """See `Family`."""
-        from radlens.families.classifier.settings import explanation_parameters
+        from radlens.families.classifier.settings import explanation_parameters, prediction_parameters
 
-        return {} if kind == "predict" else explanation_parameters(manifest, method)
+        return prediction_parameters() if kind == "predict" else explanation_parameters(manifest, method)
 
     def record_tables(self, record: Mapping[str, Any]) -> Sequence[Table | str]:
         """See `Family`."""
@@ -113,6 +114,12 @@ class Classifiers(Family["ClassifierBundle"]):
         from radlens.families.classifier.tables import prediction_tables
 
         return prediction_tables(answer)
+
+    def findings(self, answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
+        """See `Family`."""
+        from radlens.families.classifier.findings import findings
+
+        return findings(answer, images)
 
     def files(self, answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
         """See `Family`."""

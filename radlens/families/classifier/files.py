@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from radlens.dicom import write
+from radlens.families.classifier.findings import findings, strip_picture
 from radlens.families.pictures import described, member_files, silent_files
-from radlens.figures import animated_strip, colorize, display_grey, figure_strip, overlay
-from radlens.images import Image, secondary_capture, to_npy, to_png
+from radlens.figures import animated_strip, colorize, display_grey, overlay
+from radlens.images import Image, to_npy, to_png
 
 __all__ = ["explanation_files"]
 
@@ -15,7 +17,10 @@ def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, byte
     """Return the files of an explanation by name: map, pictures and numbers."""
     found = answer["explanation"]
     if found is None:
-        return silent_files(answer, image, answer["reasons"])
+        return {
+            **silent_files(answer, answer["reasons"]),
+            "overlay.dcm": write(findings(answer, [image]), ("capture",))[0],
+        }
     laid_over = overlay(image.pixels, found["map"])
     contents = {
         "map.npy": to_npy(found["map"]),
@@ -24,9 +29,7 @@ def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, byte
         "explanation.json": described(answer),
     }
     if image.dataset is not None:
-        title = f"radlens {found['method']} of {found['target_class']}"[:64]
-        provenance = answer["provenance"]
-        contents["overlay.dcm"] = secondary_capture(laid_over, image, series_description=title, provenance=provenance)
+        (contents["overlay.dcm"],) = write(findings(answer, [image]), ("capture",))
     for name, values in found.get("pictures", {}).items():
         contents |= {f"{name}.npy": to_npy(values), f"{name}.png": to_png(display_grey(values))}
     if "strip" in found:
@@ -40,5 +43,4 @@ def explanation_files(answer: Mapping[str, Any], image: Image) -> dict[str, byte
 def _strip_files(found: Mapping[str, Any], image: Image) -> dict[str, bytes]:
     stated, numbers, pictures = found["strip"], found["numbers"], found["pictures"]
     given = (pictures[stated["first"]], image.pixels, pictures[stated["last"]], numbers["positions"], numbers["scores"])
-    draw = {"strip.png": figure_strip, "strip.apng": animated_strip}
-    return {name: function(*given, label=stated["label"]) for name, function in draw.items()}
+    return {"strip.png": strip_picture(found, image), "strip.apng": animated_strip(*given, label=stated["label"])}

@@ -16,11 +16,12 @@ from radlens.families.classifier.settings import (
     prediction_settings,
 )
 from radlens.images import Image, read
-from radlens.images.image import DICOM, NPY, PNG
+from radlens.images.image import NPY, PNG
 from radlens.service.bodies import Opened, open_body, read_mask
 from radlens.service.domain import Assessment
 from radlens.service.messages import Request
 from radlens.service.negotiation import negotiate
+from radlens.service.objects import DICOM_FORMATS, require_dicom
 from radlens.wire import APNG, JSON, NDJSON
 
 __all__ = ["MAX_EVALUATIONS", "ClassifierRow", "open_row"]
@@ -28,17 +29,17 @@ __all__ = ["MAX_EVALUATIONS", "ClassifierRow", "open_row"]
 MAX_EVALUATIONS = 20_000
 """Largest number of evaluations of the network for an answer: occlusion of a mammogram in steps of 5 pixels."""
 
-_PREDICTION_FORMATS = (JSON, NPY)
+_PREDICTION_FORMATS = (JSON, NPY, *DICOM_FORMATS)
 
 _EXPLANATION_FORMATS = {
-    "map": (JSON, NDJSON, PNG, NPY, DICOM),
-    "overlay": (PNG, DICOM),
-    "disagreement": (PNG, NPY),
-    STRIP: (PNG, APNG),
+    "map": (JSON, NDJSON, PNG, NPY, *DICOM_FORMATS),
+    "overlay": (PNG, *DICOM_FORMATS),
+    "disagreement": (PNG, NPY, *DICOM_FORMATS),
+    STRIP: (PNG, APNG, *DICOM_FORMATS),
 }
 """Formats of each output, the default first."""
 
-_PICTURE_FORMATS = (PNG, NPY, DICOM)
+_PICTURE_FORMATS = (PNG, NPY, *DICOM_FORMATS)
 """Formats of a picture of a method."""
 
 
@@ -93,6 +94,7 @@ def open_row(request: Request, manifest: ClassifierManifest, domain: ImageDomain
         if media_type == JSON and settings.explainer is not None and settings.explainer.streams:
             media_type = NDJSON
         _require_affordable(settings, manifest)
+    require_dicom(media_type, given)
     image = read(*opened.images[0])
     prepared = manifest.input.prepare(image.pixels)
     settings = _within(settings, opened, image, prepared, manifest)

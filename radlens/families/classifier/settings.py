@@ -11,6 +11,7 @@ from radlens.errors import InvalidParameter, UnsupportedMethod
 from radlens.explainers import Explainer, images_per_call
 from radlens.explainers.upsampling import AUTO
 from radlens.families.classifier.manifest import ClassifierManifest
+from radlens.service.objects import WITHOUT_MAP, objects_parameter
 from radlens.service.parameters import (
     MEMBERS,
     Choice,
@@ -22,6 +23,7 @@ from radlens.service.parameters import (
     require_members,
     shown,
 )
+from radlens.wire import OBJECTS
 
 __all__ = [
     "OUTPUTS",
@@ -30,6 +32,7 @@ __all__ = [
     "ClassifierSettings",
     "explanation_parameters",
     "explanation_settings",
+    "prediction_parameters",
     "prediction_settings",
 ]
 
@@ -76,6 +79,7 @@ class ClassifierSettings:
         output: one of `OUTPUTS`, a picture of the method, or `STRIP`.
         trust: whether the answer includes a trust card.
         mask: SHA-256 of the mask to which the method is limited; None without a mask.
+        objects: DICOM objects of the answer, some of `radlens.wire.OBJECTS`, separated by commas.
     """
 
     explainer: Explainer | None = None
@@ -84,6 +88,7 @@ class ClassifierSettings:
     output: str = OUTPUTS[0]
     trust: bool = False
     mask: str | None = None
+    objects: str = OBJECTS[0]
 
     def stated(self) -> dict[str, Any]:
         """Return every setting as JSON values, for the provenance."""
@@ -94,14 +99,18 @@ class ClassifierSettings:
         return {"explainer": method, "members": self.members, "output": self.output, **limited}
 
 
+def prediction_parameters() -> dict[str, Parameter]:
+    """Return the parameters of a prediction, by name."""
+    return {"objects": objects_parameter(WITHOUT_MAP)}
+
+
 def prediction_settings(given: Mapping[str, str], hints: Mapping[str, str]) -> ClassifierSettings:
-    """Return the settings of a prediction, which has no parameters.
+    """Read the parameters of a prediction.
 
     Raises:
-        InvalidParameter: A parameter is given.
+        InvalidParameter: A parameter is unknown, or its text is invalid.
     """
-    read_parameters("predictions of classes", {}, given, hints)
-    return ClassifierSettings()
+    return ClassifierSettings(**read_parameters("predictions of classes", prediction_parameters(), given, hints))
 
 
 def explanation_settings(
@@ -130,7 +139,7 @@ def explanation_settings(
     members = require_members(values["members"], values["output"], manifest.n_members)
     if members == "each" and values["output"] in _outputs(explainer):
         raise InvalidParameter(f"members must be mean for output {values['output']}, got each")
-    return ClassifierSettings(explainer, target, members, values["output"], values["trust"])
+    return ClassifierSettings(explainer, target, members, values["output"], values["trust"], objects=values["objects"])
 
 
 def explanation_parameters(manifest: ClassifierManifest, method: str | None = None) -> dict[str, Parameter]:
@@ -152,6 +161,7 @@ def explanation_parameters(manifest: ClassifierManifest, method: str | None = No
         "members": Choice(MEMBERS, MEMBERS[0]),
         "output": Choice((*OUTPUTS, *_outputs(explainers.get(method))), OUTPUTS[0]),
         "trust": YesOrNo(False),
+        "objects": objects_parameter(),
         **_own_parameters(manifest, method),
     }
 

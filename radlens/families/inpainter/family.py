@@ -10,6 +10,7 @@ from radlens.families.base import Family, Progress, Table, Worker
 from radlens.wire import INPAINTING
 
 if TYPE_CHECKING:
+    from radlens.dicom import Findings
     from radlens.families.inpainter.manifest import InpainterBundle, InpainterManifest
     from radlens.families.inpainter.service import InpainterService
     from radlens.images import Image
@@ -105,6 +106,12 @@ class Inpainters(Family["InpainterBundle"]):
         from radlens.images import to_png
 
         return to_png(display_grey(answer["prediction"]["filled"]))
+
+    def findings(self, answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
+        """See `Family`."""
+        from radlens.families.inpainter.findings import findings
+
+        return findings(answer, images)
 
     def files(self, answer: Mapping[str, Any], image: Image) -> dict[str, bytes]:
         """Return an empty mapping: an inpainter has no explanations."""

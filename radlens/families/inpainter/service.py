@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 
 from radlens.datasets.model_input import Prepared
+from radlens.dicom import write
 from radlens.engines.base import BatchEngine, Refusal
 from radlens.errors import InvalidInput, UnreadableImage, UnsupportedMethod
+from radlens.families.inpainter.findings import findings
 from radlens.families.inpainter.manifest import InpainterBundle
 from radlens.families.inpainter.network_engine import open_inpainter
 from radlens.figures import display_grey
-from radlens.images import Image, read, secondary_capture, to_npy, to_png
-from radlens.images.image import DICOM, NPY, PNG
+from radlens.images import Image, read, to_npy, to_png
+from radlens.images.image import NPY, PNG
 from radlens.service.batching import BatchService, Work
 from radlens.service.bodies import open_body, read_mask
 from radlens.service.messages import Request, Response
 from radlens.service.negotiation import negotiate
+from radlens.service.objects import DICOM_FORMATS, as_body, objects_parameter, require_dicom
 from radlens.service.parameters import Choice, Parameter, read_parameters
 from radlens.service.provenance import header_value, provenance
 from radlens.wire import JSON, PROVENANCE, array_to_json
@@ -34,12 +37,12 @@ __all__ = ["OUTPUTS", "InpainterService", "prediction_parameters"]
 OUTPUTS = ("filled", "change", "mask")
 """Pictures of an answer: the filled image, filled minus sent image, and the mask that was filled, 1 = hole."""
 
-_FORMATS = (JSON, PNG, NPY, DICOM)
+_FORMATS = (JSON, PNG, NPY, *DICOM_FORMATS)
 
 
 def prediction_parameters() -> Mapping[str, Parameter]:
     """Return the parameters of a prediction, by name."""
-    return {"output": Choice(OUTPUTS, OUTPUTS[0])}
+    return {"output": Choice(OUTPUTS, OUTPUTS[0]), "objects": objects_parameter()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,7 @@ class Row:
         holes: ``(h, w)`` bool, holes on the network's grid.
         output: One of `OUTPUTS`.
         media_type: Media type of the answer.
+        objects: DICOM objects of the answer, some of `radlens.wire.OBJECTS`, separated by commas.
     """
 
     request: Request
@@ -65,6 +69,7 @@ class Row:
     holes: np.ndarray
     output: str
     media_type: str
+    objects: str
 
     def stated(self) -> dict[str, Any]:
         """Return the settings as JSON values, for the provenance."""
@@ -130,8 +135,9 @@ class InpainterService(BatchService):
                 "in base64; got no mask"
             )
         given = {**request.parameters, **opened.parameters}
-        output = read_parameters("fillings", prediction_parameters(), given, request.hints)["output"]
+        values = read_parameters("fillings", prediction_parameters(), given, request.hints)
         media_type = negotiate(request.accept, _FORMATS)
+        require_dicom(media_type, given)
         image = read(*opened.images[0])
         mask = read_mask(opened.mask, image.pixels.shape)
         prepared = self._bundle.manifest.input.prepare(image.pixels)
@@ -139,7 +145,7 @@ class InpainterService(BatchService):
         if holes.all():
             raise InvalidInput("the mask must leave known pixels for the inpainter to continue, got holes everywhere")
         digest = hashlib.sha256(opened.mask.data).hexdigest()
-        return Row(request, image, mask, digest, prepared, holes, output, media_type)
+        return Row(request, image, mask, digest, prepared, holes, values["output"], media_type, values["objects"])
 
     def _work(self, rows: Sequence[Row]) -> Iterator[Work]:
         if rows:
@@ -176,27 +182,28 @@ class InpainterService(BatchService):
 
     def _respond(self, row: Row, filled: np.ndarray, stated: dict[str, Any]) -> Response:
         values = {"filled": filled, "change": filled - row.image.pixels, "mask": row.mask.astype(np.float32)}
-        return Response(200, row.media_type, self._body(row, values, stated), {PROVENANCE: header_value(stated)})
+        content_type, body = row.media_type, b""
+        if row.media_type in DICOM_FORMATS:
+            found = findings(self._answer_fields(row, values, stated), [row.image])
+            content_type, body = as_body(write(found, row.objects.split(",")), row.media_type)
+        elif row.media_type == JSON:
+            encoded = {name: array_to_json(each) for name, each in values.items()}
+            body = json.dumps(self._answer_fields(row, encoded, stated)).encode()
+        elif row.media_type == NPY:
+            body = to_npy(values[row.output].astype(np.float32))
+        else:
+            body = to_png(display_grey(values[row.output]))
+        return Response(200, content_type, body, {PROVENANCE: header_value(stated)})
 
-    def _body(self, row: Row, values: Mapping[str, np.ndarray], stated: dict[str, Any]) -> bytes:
-        if row.media_type == JSON:
-            answer = {
-                "prediction": {name: array_to_json(each) for name, each in values.items()},
-                "task": self._bundle.manifest.task,
-                "assessable": True,
-                "reasons": [],
-                "warnings": _cautions(row),
-                "provenance": stated,
-            }
-            return json.dumps(answer).encode()
-        if row.media_type == NPY:
-            return to_npy(values[row.output].astype(np.float32))
-        grey = display_grey(values[row.output])
-        if row.media_type == PNG:
-            return to_png(grey)
-        rgb = np.repeat(grey[..., None], 3, axis=2)
-        title = f"radlens inpainted: {row.output}"
-        return secondary_capture(rgb, row.image, series_description=title, provenance=stated)
+    def _answer_fields(self, row: Row, values: Mapping[str, Any], stated: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "prediction": dict(values),
+            "task": self._bundle.manifest.task,
+            "assessable": True,
+            "reasons": [],
+            "warnings": _cautions(row),
+            "provenance": stated,
+        }
 
 
 def _cautions(row: Row) -> list[str]:

@@ -141,7 +141,7 @@ def test_predictions_have_a_sampler_and_a_seed():
     settings = prediction_settings({"seed": "5"}, {"sampler": "jitter"}, sampler="grid")
     assert (settings.seed, settings.sampler, settings.explainer) == (5, "jitter", None)
     assert settings.stated() == {"sampling": {"sampler": "jitter", "seed": 5}}
-    with pytest.raises(InvalidParameter, match="parameters of predictions are sampler, seed; got 'method'"):
+    with pytest.raises(InvalidParameter, match="parameters of predictions are sampler, seed, objects; got 'method'"):
         prediction_settings({"method": "omig"}, {}, sampler="grid")
 
 

@@ -162,7 +162,7 @@ FORMATS = {
     ("overlay", "application/json"): 406,
     ("overlay", "application/x-npy"): 406,
     ("disagreement", "application/json"): 406,
-    ("disagreement", "application/dicom"): 406,
+    ("disagreement", "application/dicom"): "application/dicom",
 }
 
 
@@ -196,7 +196,7 @@ def test_dicom_answers_belong_to_the_patient(service):
     result = pydicom.dcmread(io.BytesIO(response.body))
     assert (result.PatientName, result.StudyInstanceUID) == (PATIENT, "1.2.3.2")
     assert result.PhotometricInterpretation == "RGB"
-    assert result.SeriesDescription == "radlens cam of malignant"
+    assert result.SeriesDescription == "radlens Class activation of malignant (picture)"
     assert json.loads(result.ImageComments)["explainer"]["target_class"] == "malignant"
 
 

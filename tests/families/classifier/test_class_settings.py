@@ -110,9 +110,10 @@ def test_headers_and_queries_are_parameters_too(service):
     assert (stated["method"], stated["parameters"]["window"], stated["target_class"]) == ("occlusion", 11, "benign")
 
 
-def test_predictions_have_no_parameters(service):
-    """A seed would mean that something is drawn."""
-    assert refused(service, "predict", seed="1") == (400, "parameters of predictions of classes are none; got 'seed'")
+def test_predictions_have_no_seed(service):
+    """It would mean that something is drawn."""
+    message = "parameters of predictions of classes are objects; got 'seed'"
+    assert refused(service, "predict", seed="1") == (400, message)
 
 
 def test_bundles_have_defaults_of_their_own(tmp_path, eager_service):

@@ -1,0 +1,139 @@
+"""Attributes that every object has: patient, study, series, equipment, time and UIDs (PS3.3 C.7 and C.12)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from radlens.dicom.codes import PROCESSING_EQUIPMENT, coded
+from radlens.dicom.findings import Findings
+from radlens.dicom.source import Reference, derived_uid, inherit, reference
+
+__all__ = ["MANUFACTURER", "encoded", "instance_uid", "new_object", "referenced", "sources"]
+
+MANUFACTURER = "radlens"
+
+_UTF_8 = "ISO_IR 192"
+
+_SERIES_NUMBERS = {"capture": 990, "report": 991, "map": 992, "segmentation": 993, "presentation": 994}
+"""Series Number of each object; high, so that derived series sort after those of the examination."""
+
+_SERIES_NAMES = {
+    "capture": "picture",
+    "report": "report",
+    "map": "parametric map",
+    "segmentation": "segmentation",
+    "presentation": "marks",
+}
+
+_MAX_DESCRIPTION = 64
+"""Largest number of characters of an LO value, PS3.5 section 6.2."""
+
+
+def instance_uid(findings: Findings, name: str, *parts: str) -> UID:
+    """Return the UID of an object: the same images, model and settings give the same one.
+
+    The model counts with its bundle hash; engine, time and versions of libraries do not count.
+
+    Args:
+        findings: The answer.
+        name: One of `radlens.wire.OBJECTS`.
+        parts: Further names, such as ``"series"``.
+    """
+    images = [image.sha256 for image in findings.images]
+    settings = dict(findings.settings)
+    if name != "capture":
+        # The chosen picture changes nothing else but the values of a parametric map.
+        settings.pop("output", None)
+    if name == "map" and findings.values is not None:
+        settings["output"] = findings.values.label
+    model = [str(findings.provenance[key]) for key in ("model", "version", "bundle_hash")]
+    return derived_uid(findings.kind, name, *model, *images, json.dumps(settings, sort_keys=True, default=str), *parts)
+
+
+def sources(findings: Findings) -> list[Reference]:
+    """Return references to those of the images that can be referred to."""
+    return [found for image in findings.images if (found := reference(image)) is not None]
+
+
+def referenced(source: Reference) -> Dataset:
+    """Return an item of a sequence that refers to an image, PS3.3 table 10-11."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = source.sop_class, source.sop_instance
+    return item
+
+
+def new_object(
+    findings: Findings, name: str, sop_class: UID, modality: str, *, inherited: Iterable[str] = ()
+) -> Dataset:
+    """Return a data set with the attributes of patient, study, series, equipment and SOP instance.
+
+    Args:
+        findings: The answer.
+        name: One of `radlens.wire.OBJECTS`.
+        sop_class: SOP Class UID.
+        modality: Modality of the series.
+        inherited: Keywords of further attributes to copy from the source.
+    """
+    result = Dataset()
+    result.SpecificCharacterSet = _UTF_8
+    inherit(result, findings.image, inherited)
+    result.SOPClassUID, result.SOPInstanceUID = sop_class, instance_uid(findings, name)
+    result.SeriesInstanceUID = instance_uid(findings, name, "series")
+    result.SeriesNumber, result.InstanceNumber = _SERIES_NUMBERS[name], 1
+    result.Modality = modality
+    ending = f" ({_SERIES_NAMES[name]})"
+    result.SeriesDescription = f"radlens {findings.title}"[: _MAX_DESCRIPTION - len(ending)] + ending
+    result.Manufacturer, result.ManufacturerModelName = MANUFACTURER, _text(findings, "model")
+    result.SoftwareVersions, result.DeviceSerialNumber = _text(findings, "version"), _serial(findings)
+    made = _made(findings)
+    for kind in ("Series", "Content", "InstanceCreation"):
+        setattr(result, f"{kind}Date", made.strftime("%Y%m%d"))
+        setattr(result, f"{kind}Time", made.strftime("%H%M%S.%f"))
+    result.ContributingEquipmentSequence = [_equipment(findings)]
+    return result
+
+
+def encoded(result: Dataset) -> bytes:
+    """Return a data set as a DICOM file, PS3.10 section 7.1."""
+    result.file_meta = FileMetaDataset()
+    result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    stream = io.BytesIO()
+    result.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def device_uid(findings: Findings) -> UID:
+    """Return the Device UID, which changes with every retraining (IHE AI Results)."""
+    return derived_uid("device", str(findings.provenance["bundle_hash"]))
+
+
+def _equipment(findings: Findings) -> Dataset:
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [coded(PROCESSING_EQUIPMENT)]
+    item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, _text(findings, "model")
+    item.SoftwareVersions, item.DeviceSerialNumber = _text(findings, "version"), _serial(findings)
+    item.DeviceUID = device_uid(findings)
+    item.ContributionDateTime = _made(findings).strftime("%Y%m%d%H%M%S.%f")
+    item.ContributionDescription = "Prediction and explanation by a trained network; not for diagnosis"
+    return item
+
+
+def _serial(findings: Findings) -> str:
+    return str(findings.provenance["bundle_hash"])[:_MAX_DESCRIPTION]
+
+
+def _text(findings: Findings, key: str) -> str:
+    return str(findings.provenance[key])[:_MAX_DESCRIPTION]
+
+
+def _made(findings: Findings) -> datetime:
+    """Return the time of the answer in UTC; the current time if the provenance does not state it."""
+    stated = findings.provenance.get("time")
+    return datetime.now(UTC) if stated is None else datetime.fromisoformat(str(stated)).astimezone(UTC)

@@ -1,0 +1,106 @@
+"""A picture with a band of text and a colour scale below it, for viewers that show nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from textwrap import wrap
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from radlens.errors import InvalidInput
+from radlens.figures.maps import RAMP
+
+__all__ = ["Legend", "burnt_in", "enlarged"]
+
+SMALLEST_WIDTH = 640
+"""Smallest width of a page in pixels; smaller pictures are enlarged by a whole factor."""
+
+_BACKGROUND, _TEXT, _LOUD = (24, 24, 24), (235, 235, 235), (255, 214, 90)
+_MOST_LINES = 24
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Colour scale of a signed map.
+
+    Attributes:
+        limit: Absolute value of the strongest colours.
+        unit: Unit of the values.
+        meaning: What a positive value means.
+    """
+
+    limit: float
+    unit: str
+    meaning: str = ""
+
+
+def enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture whose pixels are repeated until it is at least `SMALLEST_WIDTH` wide."""
+    factor = -(-SMALLEST_WIDTH // picture.shape[1])
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def burnt_in(
+    picture: NDArray[np.uint8], headline: str, lines: Sequence[str], legend: Legend | None = None
+) -> NDArray[np.uint8]:
+    """Return a picture with a band below it that holds a headline, lines of text and the colour scale.
+
+    Args:
+        picture: ``(h, w, 3)`` uint8.
+        headline: First line, emphasised.
+        lines: Sentences; long ones are broken.
+        legend: Colour scale; None for none.
+
+    Returns:
+        ``(h', w', 3)`` uint8; the upper rows are `enlarged` of the picture, unchanged.
+
+    Raises:
+        InvalidInput: Another shape or dtype.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or picture.size == 0:
+        raise InvalidInput(f"picture must be (h, w, 3) uint8, got {picture.shape} {picture.dtype.name}")
+    shown = enlarged(picture)
+    width = shown.shape[1]
+    size = max(13, round(width / 52))
+    texts = _broken(lines, round(1.7 * width / size))
+    height = round(size * (2.4 + 1.4 * len(texts) + (4.4 if legend else 0)))
+    band = Image.new("RGB", (width, height), _BACKGROUND)
+    draw, left, top = ImageDraw.Draw(band), size // 2, size // 2
+    draw.text((left, top), headline, font=_font("DejaVuSans-Bold", size), fill=_LOUD)
+    top += round(1.7 * size)
+    for text in texts:
+        draw.text((left, top), text, font=_font("DejaVuSans", size), fill=_TEXT)
+        top += round(1.4 * size)
+    if legend:
+        _draw_scale(band, draw, legend, left, top + size // 3, size)
+    return np.concatenate([shown, np.asarray(band)])
+
+
+def _broken(lines: Sequence[str], n_characters: int) -> list[str]:
+    found = [piece for line in lines for piece in wrap(line, n_characters, subsequent_indent="   ") or [""]]
+    return found if len(found) <= _MOST_LINES else [*found[: _MOST_LINES - 1], "..."]
+
+
+def _draw_scale(band: Image.Image, draw: ImageDraw.ImageDraw, legend: Legend, left: int, top: int, size: int) -> None:
+    width = round(band.width * 0.55)
+    index = np.linspace(0, len(RAMP) - 1, width).round().astype(int)
+    bar = np.broadcast_to(RAMP[index][None], (size, width, 3))
+    band.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top))
+    ends = (f"{-legend.limit:.3g}", "0", f"{legend.limit:+.3g}")
+    font = _font("DejaVuSans", size)
+    for text, place, anchor in zip(ends, (0, width / 2, width), ("la", "ma", "ra"), strict=True):
+        draw.text((left + place, top + 1.2 * size), text, font=font, fill=_TEXT, anchor=anchor)
+    draw.text((left + width + size, top - size * 0.1), legend.unit, font=font, fill=_TEXT)
+    draw.text((left, top + 2.5 * size), legend.meaning, font=font, fill=_TEXT)
+
+
+@cache
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    # The fonts of matplotlib have the letters of most languages; Pillow's own has no Greek.
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")), size)
