@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -44,7 +45,7 @@ class Server:
 
     def __call__(self, rule: Rule, image: bytes) -> list[NewObject]:
         """Return the objects of an image, see `Ask`."""
-        parameters = dict(rule.parameters) | ({"version": rule.version} if rule.version else {})
+        parameters: dict[str, Any] = dict(rule.parameters) | ({"version": rule.version} if rule.version else {})
         try:
             files = self._client(rule.model).dicom(image, kind=rule.kind, objects=rule.objects, **parameters)
         except ModelNotFound as error:

@@ -22,11 +22,9 @@ from radlens.node.settings import (
     Web,
 )
 from radlens.node.strict_yaml import Section, open_yaml
+from radlens.wire import OBJECTS
 
-__all__ = ["OBJECTS", "read_settings"]
-
-OBJECTS = ("capture", "report", "map", "segmentation", "presentation")
-"""Kinds of DICOM objects that a radlens server makes; ``all`` stands for every one that a result has."""
+__all__ = ["read_settings"]
 
 _TOP = ("folder", "listen", "peers", "server", "sources", "destinations", "rules", "limits", "retry")
 _LISTEN = ("ae_title", "address", "port", "tls")
@@ -40,6 +38,8 @@ _RULE = ("name", "when", "model", "version", "kind", "method", "parameters", "ob
 _WHEN = ("modality", "sop_class", "body_part", "study_description", "sender")
 _LIMITS = ("associations", "idle_s", "image_mb", "keep_free_mb", "queue", "keep_days")
 _RETRY = ("first_s", "longest_s", "give_up_hours", "refusals")
+
+_NOT_PARAMETERS = ("image", "kind", "mask", "method", "objects", "output", "version")
 
 _AE_TITLE = re.compile(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?")
 """AE of PS3.5 section 6.2: 1 to 16 characters without a backslash, spaces at the ends do not count."""
@@ -167,6 +167,9 @@ def _rule(section: Section, destinations: dict[str, Destination]) -> Rule:
         raise section.wrong_at("objects", f"must be all, or of {', '.join(OBJECTS)}; got {unknown[0]!r}")
     given = section.section("parameters", None)
     parameters = dict(given.scalars()) if given else {}
+    for each in given or ():
+        if each in _NOT_PARAMETERS:
+            raise section.wrong_at("parameters", f"must hold parameters of the model, got {each}, which the node sets")
     if "method" in section:
         parameters["method"] = section.text("method")
     return Rule(

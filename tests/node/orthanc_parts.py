@@ -102,7 +102,8 @@ class Orthanc:
         deadline = time.monotonic() + 30
         while True:
             try:
-                return httpx.get(f"http://127.0.0.1:{HTTP}/system").raise_for_status() and None
+                httpx.get(f"http://127.0.0.1:{HTTP}/system").raise_for_status()
+                return
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, "Orthanc must answer"
                 time.sleep(0.05)

@@ -4,6 +4,7 @@ import io
 import socket
 import sqlite3
 import threading
+from typing import Any
 
 import pydicom
 import pytest
@@ -217,20 +218,16 @@ def test_too_large_images_end_the_association(tmp_path):
         assert not list(node.queue.folder.incoming.iterdir())
 
 
-def test_uids_must_agree(tmp_path):
+def test_uids_must_agree(tmp_path, monkeypatch):
     """A data set with another UID than the request says is refused as not matching."""
     with running(settings_in(tmp_path), holding) as node:
         association = associate(node.port, build_context(STORE, ExplicitVRLittleEndian))
         lied = image(1)
         assert association.send_c_store(lied).Status == 0
-        original = C_STORE.AffectedSOPInstanceUID
-        try:
-            C_STORE.AffectedSOPInstanceUID = property(
-                lambda self: original.fget(self), lambda self, uid: original.fset(self, "1.2.3")
-            )
-            assert association.send_c_store(image(2)).Status == 0xA900
-        finally:
-            C_STORE.AffectedSOPInstanceUID = original
+        original: Any = C_STORE.AffectedSOPInstanceUID
+        lying = property(original.fget, lambda request, uid: original.fset(request, "1.2.3"))
+        monkeypatch.setattr(C_STORE, "AffectedSOPInstanceUID", lying)
+        assert association.send_c_store(image(2)).Status == 0xA900
         association.release()
 
 

@@ -23,13 +23,14 @@ from node_parts import (
     wait_until,
 )
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import evt
+from pynetdicom import AE, build_role, evt
 
 from radlens.errors import InvalidInput
 from radlens.node import Node
 from radlens.node.lanes import Refused, Unavailable, delay_s
 from radlens.node.overview import listed, summary
 from radlens.node.reading import read_settings
+from radlens.node.sending import STORAGE_COMMITMENT
 from radlens.node.settings import Retry
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -183,9 +184,6 @@ def test_storage_commitment(tmp_path, is_committed):
 
     def report(request):
         """Answer over an association of its own, as most PACS do."""
-        from pynetdicom import AE, build_role
-        from pynetdicom.sop_class import StorageCommitmentPushModel as Commitment
-
         result = pydicom.Dataset()
         result.TransactionUID = request.TransactionUID
         result.ReferencedSOPSequence, result.FailedSOPSequence = [], []
@@ -200,12 +198,12 @@ def test_storage_commitment(tmp_path, is_committed):
             del result.FailedSOPSequence
         wait_until(lambda: node_port)
         ae = AE("PACS")
-        ae.add_requested_context(Commitment)
-        role = build_role(Commitment, scp_role=True)
+        ae.add_requested_context(STORAGE_COMMITMENT)
+        role = build_role(STORAGE_COMMITMENT, scp_role=True)
         association = ae.associate("127.0.0.1", node_port[0], ae_title="NODE", ext_neg=[role])
         assert association.is_established
         kind = 1 if is_done else 2
-        status, _ = association.send_n_event_report(result, kind, Commitment, "1.2.840.10008.1.20.1.1")
+        status, _ = association.send_n_event_report(result, kind, STORAGE_COMMITMENT, "1.2.840.10008.1.20.1.1")
         answers.append(status.Status)
         association.release()
 

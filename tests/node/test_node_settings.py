@@ -75,6 +75,16 @@ rules:
         ("    to: pacs", "    to: pacs\n    objects: [capture, film]", "must be all, or of capture, .*got 'film'"),
         ("    to: pacs", "    to: pacs\n    kind: maps", "must be one of explanations, predictions; got 'maps'"),
         ("modality: MG", "modality: MG, sop_class: Mammograms", "UID or the keyword of a SOP class, got 'Mammograms'"),
+        (
+            "    to: pacs",
+            "    to: pacs\n    parameters: {mask: x}",
+            "parameters of the model, got mask, which the node",
+        ),
+        (
+            "    to: pacs",
+            "    to: pacs\n    parameters: {n: [1]}",
+            "n must be text, a number, or true or false, got a l",
+        ),
         ("port: 104", "port: 0x68", "must be an integer of 1 to 65535, got '0x68'"),
         ("port: 104", "port: 99999", "must be an integer of 1 to 65535, got '99999'"),
         ("ae_title: NODE", "ae_title: A NODE OF SEVENTEEN", "1 to 16 ASCII characters"),
