@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from radlens.cli import node_demo
 from radlens.cli.console import err, examples, note, out, table
 from radlens.errors import ServerError
 
@@ -151,6 +152,9 @@ def drop(task: IdArgument, config: FileOption = DEFAULT) -> None:
     with _queue(config) as queue:
         queue.drop(task)
     note(f"task {task} is dropped")
+
+
+app.command("demo")(node_demo.command)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
@@ -203,8 +203,8 @@ def running(settings: Settings, ask: Callable[[Rule, bytes], list[NewObject]] = 
 def pacs_at(pacs: Pacs, port: int = 0, contexts: list[str] | None = None, **options: Any) -> Iterator[int]:
     """Let a PACS listen on loopback, and give its port."""
     ae, syntax = AE("PACS"), options.pop("syntax", ExplicitVRLittleEndian)
-    for uid in contexts or [UID(each) for each in _STORAGE_CLASSES.values()]:
-        ae.add_supported_context(uid, syntax and [syntax])
+    for uid in contexts or ["1.2.840.10008.1.1", *_STORAGE_CLASSES.values()]:
+        ae.add_supported_context(uid, [syntax] if syntax and uid in _STORAGE_CLASSES.values() else None)
     handlers = [(evt.EVT_C_STORE, pacs.store), *options.pop("handlers", [])]
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, **options)
     try:

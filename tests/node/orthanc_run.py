@@ -1,4 +1,4 @@
-"""One image by storescu, one found by DICOMweb; results by C-STORE with storage commitment and by STOW-RS; prints JSON."""
+"""One image by storescu, one found by DICOMweb; results by C-STORE with commitment and by STOW-RS; prints JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> None:
         config = folder / "node.yaml"
         config.write_text(SETTINGS % server.url)
         mammogram, ultrasound = image(1), image(2, modality="US")
-        for each, called, port in ((ultrasound, "PACS", DICOM), (mammogram, "NODE", NODE)):
+        for each, called in ((ultrasound, "PACS"), (mammogram, "NODE")):
             (folder / f"{called}.dcm").write_bytes(encoded(each))
         orthanc, node = Orthanc(folder / "orthanc"), Node(read_settings(config))
         orthanc.start()

@@ -78,12 +78,12 @@ rules:
         (
             "    to: pacs",
             "    to: pacs\n    parameters: {mask: x}",
-            "parameters of the model, got mask, which the node",
+            "of the model, got mask, which the node sets",
         ),
         (
             "    to: pacs",
             "    to: pacs\n    parameters: {n: [1]}",
-            "n must be text, a number, or true or false, got a l",
+            "n must be text, a number, or true or false",
         ),
         ("port: 104", "port: 0x68", "must be an integer of 1 to 65535, got '0x68'"),
         ("port: 104", "port: 99999", "must be an integer of 1 to 65535, got '99999'"),
