@@ -47,6 +47,9 @@ _OCTETS = "application/octet-stream"
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 """TorchServe's error types for an unknown model or version."""
 
+_NOT_OF_THE_INPUT = (401, 403, 408, 429)
+"""HTTP statuses below 500 that say nothing of the input: keys, time, load."""
+
 _REGISTERED = re.compile(r'Model "(.+)" Version: (\S+) registered')
 """Status message of TorchServe after it has registered an archive."""
 
@@ -507,7 +510,7 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
     # TorchServe answers a wrong token with 400, although the request itself is valid.
-    if code < 500 and kind not in ("InvalidKeyException", ServerError.__name__):
+    if code < 500 and code not in _NOT_OF_THE_INPUT and kind not in ("InvalidKeyException", ServerError.__name__):
         return InvalidInput(message)
     failed = ServerError(message)
     failed.status = code

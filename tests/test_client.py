@@ -132,6 +132,7 @@ def test_errors_in_a_stream_are_raised():
         (404, {"type": "ModelVersionNotFoundException", "message": "version 9"}, errors.ModelNotFound),
         (404, {"type": "ResourceNotFoundException", "message": "not found"}, errors.ModelNotFound),
         (400, {"type": "InvalidKeyException", "message": "Token"}, errors.ServerError),
+        (401, {"type": "Unauthorized", "message": "no key"}, errors.ServerError),
         (409, {"type": "ConflictStatusException", "message": "registered"}, errors.InvalidInput),
         (500, {"type": "InternalError", "message": "internal error"}, errors.ServerError),
         (503, {"type": "ServiceUnavailableException", "message": "no worker"}, errors.ServerError),
@@ -143,6 +144,7 @@ def test_errors_keep_their_kind_and_message(status, fields, kind):
     with pytest.raises(kind, match=fields["message"]) as raised:
         respond(status, fields).predict(IMAGE)
     assert type(raised.value) is kind
+    assert getattr(raised.value, "status", status) == status
 
 
 def test_errors_without_a_message_have_one():
