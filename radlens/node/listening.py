@@ -78,17 +78,19 @@ class Port(ThreadedAssociationServer):
         super().__init__(*arguments, **named)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Return whether a connection is accepted: a known address, and room for it."""
-        if not any(peer.is_at(client_address[0]) for peer in self._peers):
-            self._on_refused("unknown address")
-            return False
+        """Return whether there is room for a connection."""
         if len(self.active_associations) >= self._most + SPARE:
             self._on_refused("too many connections")
             return False
         return True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Do the TLS handshake, if there is one, and start the association."""
+        """Check the address, do the TLS handshake, if there is one, and start the association."""
+        # Not in the thread that accepts: the name of a peer may have to be resolved.
+        if not any(peer.is_at(client_address[0]) for peer in self._peers):
+            self._on_refused("unknown address")
+            self.shutdown_request(request)
+            return
         request.settimeout(HANDSHAKE_S)
         if self._tls is not None:
             try:

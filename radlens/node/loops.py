@@ -14,8 +14,8 @@ from typing import Protocol
 
 from pydicom.uid import generate_uid
 
-from radlens.errors import RadlensError
-from radlens.node.header import Header, read_header
+from radlens.errors import RadlensError, UnreadableImage
+from radlens.node.header import Header, read_header, read_meta
 from radlens.node.lanes import Lane, Refused, Unavailable
 from radlens.node.overview import metrics_text, summary
 from radlens.node.queue import Delivery, NewObject, Queue, Task
@@ -205,8 +205,13 @@ class Sending:
 
         if not deliveries:
             return False
+        for each in deliveries:
+            try:
+                read_meta(each.file)
+            except UnreadableImage:
+                report(each, Refused("the file of the object is missing or damaged", is_final=True))
         try:
-            self._sender.store(deliveries, report)
+            self._sender.store(list(left.values()), report)
         except Unavailable as error:
             self._held(next(iter(left.values()), None), str(error))
         else:

@@ -230,6 +230,13 @@ class Queue:
                 details = {"task": row["task"], "destination": row["destination"], "error": error}
                 note(run, "dead", _hash(run, row["task"]), **details)
 
+    def give_up_other_destinations(self, known: Collection[str]) -> None:
+        """Make dead letters of deliveries to destinations that are no longer known."""
+        query = "SELECT id, destination FROM deliveries WHERE state IN ('waiting', 'committing')"
+        for row in self.database.rows(query):
+            if row["destination"] not in known:
+                self.delivery_failed(row["id"], "is no longer in the settings", due=None, refused=False)
+
     def committing(self, deliveries: Collection[int], transaction: str, due: float) -> None:
         """Note that a destination has objects and is asked to commit to them; without an answer until ``due`` again."""
         with self.database.transaction() as run:

@@ -53,6 +53,7 @@ class Node:
         self._wake, self._counts, self._counting = Wake(), Counter[str](), threading.Lock()
         self._threads: list[threading.Thread] = []
         self._receiver: Receiver | None = None
+        self._tempdir = tempfile.tempdir
         self._folder.make()
         self._lock = _locked(self._folder.top)
         self.queue = Queue(self._folder)
@@ -72,11 +73,11 @@ class Node:
             InvalidInput: a file of TLS is not valid.
         """
         settings, wake = self.settings, self._wake
-        self._tempdir = tempfile.tempdir
         _configure(self._folder)
         left = self._folder.sweep(*self.queue.named_files())
         if left:
             _LOG.info("removed %d files that an earlier run left unfinished", left)
+        self.queue.give_up_other_destinations(settings.destinations)
         asking = Asking(self.queue, settings, wake, self._make_ask)
         loops: list[tuple[str, Callable[[], None]]] = [
             (f"asking {i}", asking.run) for i in range(settings.server.workers)
@@ -118,7 +119,7 @@ class Node:
         if self._threads:
             self._house.write_audit()
             self._house.write_metrics()
-            tempfile.tempdir = self._tempdir
+        tempfile.tempdir = self._tempdir
         self._threads = []
         self.queue.close()
         self._lock.close()

@@ -49,6 +49,7 @@ def node_process(tmp_path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_node_from_start_to_stop(tmp_path, node_process):
     """An image goes through, status and queue tell of it, SIGTERM ends the node, and its log has no name."""
     pacs = Pacs()
@@ -81,6 +82,7 @@ def test_a_node_from_start_to_stop(tmp_path, node_process):
     assert MARKED not in log
 
 
+@pytest.mark.slow
 def test_drop_and_unknown_numbers(tmp_path, node_process):
     """A task is dropped while the node runs, and its files are gone; other numbers are errors with code 2."""
     settings = settings_in(tmp_path)

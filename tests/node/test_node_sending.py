@@ -284,6 +284,30 @@ def test_a_rule_that_is_gone(tmp_path):
         assert "rule mammograms is no longer in the settings" in listed(node.queue, ("dead",), 9)[0]["error"]
 
 
+def test_a_destination_that_is_gone(tmp_path):
+    """What waits for it is a dead letter that says so."""
+    settings = settings_in(tmp_path)
+    with running(settings) as node:
+        send(node.port, [image(1)])
+        wait_until(lambda: summary(node.queue)["tasks"] == {"sending": 1})
+    text = settings.file.read_text().replace("  pacs:", "  other:").replace("to: pacs", "to: other")
+    settings.file.write_text(text)
+    with running(read_settings(settings.file)) as node:
+        assert listed(node.queue, ("dead",), 9)[0]["error"] == "pacs: is no longer in the settings"
+
+
+def test_a_lost_file_stops_nobody(tmp_path):
+    """An object whose file is gone is a dead letter, and the others go out."""
+    port, pacs = free_port(), Pacs()
+    with running(settings_in(tmp_path, destination=at(port))) as node:
+        send(node.port, [image(1), image(2)])
+        wait_until(lambda: summary(node.queue)["tasks"] == {"sending": 2})
+        next(iter(node.queue.folder.results.iterdir())).unlink()
+        with pacs_at(pacs, port):
+            wait_until(lambda: len(pacs.got) == 1 and listed(node.queue, ("dead",), 9))
+        assert "missing or damaged" in listed(node.queue, ("dead",), 9)[0]["error"]
+
+
 def test_results_that_come_back_are_not_asked_about(tmp_path):
     """A PACS that forwards everything to the node does not make a loop."""
     pacs = Pacs()
