@@ -110,12 +110,14 @@ def status(config: FileOption = DEFAULT, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(state, indent=2))
         return
     out.print(f"{'running' if state['running'] else 'not running'}; {state['images']} images are kept, ", end="")
-    out.print(f"the oldest task waits since {_duration(state['oldest_s'])}; {state['disk_free_mb']} MiB are free")
+    out.print(f"the oldest task has waited {_duration(state['oldest_s'])}; {state['disk_free_mb']} MiB are free")
     table(["tasks", "number"], [(name, str(n)) for name, n in state["tasks"].items()])
     table(["counted", "number"], [(name, str(n)) for name, n in state["counts"].items()])
     for each in state["lanes"]:
         since, rests = _duration(each["failing_s"]), _duration(each["rests_s"])
-        text = f"{each['name']}: fails since {since}, {each['failures']} times, tried again in {rests}: {each['error']}"
+        text = (
+            f"{each['name']}: has failed for {since}, {each['failures']} times, tried again in {rests}: {each['error']}"
+        )
         err.print(text, style="yellow", markup=False, soft_wrap=True)
 
 

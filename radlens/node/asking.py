@@ -49,7 +49,7 @@ class Server:
         try:
             files = self._client(rule.model).dicom(image, kind=rule.kind, objects=rule.objects, **parameters)
         except ModelNotFound as error:
-            raise Unavailable(str(error)) from None
+            raise Unavailable(str(error), is_general=False) from None
         except InvalidInput as error:
             raise Refused(str(error), is_final=True) from None
         except ServerError as error:

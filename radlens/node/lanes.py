@@ -13,7 +13,16 @@ __all__ = ["Lane", "Refused", "Unavailable", "delay_s"]
 
 
 class Unavailable(RadlensError):
-    """The other side cannot be reached or has no resources now; the step is held."""
+    """The other side cannot be reached or has no resources now; the step is held.
+
+    Args:
+        message: reason for people, without header values.
+        is_general: whether other steps would fail as well, so that the lane rests.
+    """
+
+    def __init__(self, message: str, *, is_general: bool = True) -> None:
+        super().__init__(message)
+        self.is_general = is_general
 
 
 class Refused(RadlensError):

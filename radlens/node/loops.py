@@ -122,7 +122,7 @@ class Asking:
             self._lane.worked()
             self._wake.work()
         except Unavailable as error:
-            self._held(task, str(error))
+            self._held(task, str(error), rest=error.is_general)
         except Refused as error:
             self._lane.worked()
             due = self._lane.next_try_after_refusal(task.refusals, error.is_final)
@@ -136,10 +136,10 @@ class Asking:
                 due = self._lane.next_try_after_refusal(task.refusals, False)
                 self._failed(task, f"defect: {type(error).__name__}", due, refused=True)
 
-    def _held(self, task: Task, error: str) -> None:
+    def _held(self, task: Task, error: str, *, rest: bool = True) -> None:
         if self._wake.is_stopping:  # connections were closed
             return
-        until = self._lane.failed(error)
+        until = self._lane.failed(error) if rest else 0.0
         due = self._lane.next_try(task.attempts, task.since)
         self._failed(task, error, None if due is None else max(due, until), refused=False)
 

@@ -46,8 +46,9 @@ def test_what_a_rule_says_is_asked(server, tmp_path):
 def test_what_says_nothing_of_the_image_is_held(server, status):
     """Keys, load, a missing model, and a gateway without a server."""
     server.status = status
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as held:
         ask(server)
+    assert held.value.is_general is (status != 404)
 
 
 @pytest.mark.parametrize(("status", "is_final"), [(400, True), (413, True), (422, True), (500, False), (507, False)])

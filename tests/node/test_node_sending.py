@@ -240,6 +240,22 @@ def test_a_server_that_is_away(tmp_path):
         wait_until(lambda: len(pacs.got) == 2)
 
 
+def test_a_model_that_is_missing_stops_no_other(tmp_path):
+    """Images of its rule wait, and those of other rules go through at once."""
+    pacs = Pacs()
+
+    def lacking(rule, content):
+        if pydicom.dcmread(_stream(content)).InstanceNumber == 1:
+            raise Unavailable("model must exist, got none", is_general=False)
+        return answering(rule, content)
+
+    with pacs_at(pacs) as port, running(settings_in(tmp_path, destination=at(port)), lacking) as node:
+        send(node.port, [image(i) for i in range(1, 6)])
+        wait_until(lambda: len(pacs.got) == 4)
+        assert summary(node.queue)["lanes"] == []
+        assert listed(node.queue, ("waiting",), 9)[0]["error"] == "model must exist, got none"
+
+
 @pytest.mark.parametrize(("is_final", "n_tries"), [(True, 1), (False, 3)])
 def test_an_image_that_the_server_refuses(tmp_path, is_final, n_tries):
     """One that it calls invalid is not tried again; one at which it fails is, a few times."""
