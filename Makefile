@@ -20,6 +20,7 @@ INSTALLED := $(VENV)/.installed-$(ACCELERATOR)
 SAMPLES ?= 200
 STEPS ?=
 OUT ?= demo
+PACS_OUT ?= demo-pacs
 
 # Of the load test: simultaneous users, seconds, folder of the report.
 USERS ?= 4
@@ -43,7 +44,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev wheelhouse lock demo stop test test-slow test-quick coverage lint types check bench bench-engines bench-attribution bench-gpu clean
+.PHONY: help install install-dev wheelhouse lock demo demo-pacs stop test test-slow test-quick coverage lint types check bench bench-engines bench-attribution bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -76,6 +77,9 @@ lock: ## pin every package with its hashes, as pyproject.toml asks for it; needs
 
 demo: install ## serve the demo model, send it a phantom as DICOM, write what comes back to demo/
 	@$(BIN)/radlens demo --output $(OUT) --upsample $(SAMPLES) $(if $(STEPS),--n-steps $(STEPS))
+
+demo-pacs: install ## send a phantom and an ultrasound image through server, node and Debian's Orthanc, write what it holds to demo-pacs/
+	@$(BIN)/radlens node demo --output $(PACS_OUT) --samples $(SAMPLES)
 
 stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
@@ -120,7 +124,7 @@ bench-gpu: install-dev ## the same on a GPU machine, with the whole map of 5000 
 	$(BIN)/python benchmarks/gpu.py --output benchmarks/results/gpu.json
 
 clean: stop ## stop the server and remove all that was made, the installation excepted
-	rm -rf $(OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(OUT) $(PACS_OUT) .run logs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find model_store -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
 	find . -name __pycache__ -type d ! -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -45,6 +45,9 @@ _OCTETS = "application/octet-stream"
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 """TorchServe's error types for an unknown model or version."""
 
+_NOT_OF_THE_INPUT = (401, 403, 408, 429)
+"""HTTP statuses below 500 that say nothing of the input: keys, time, load."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -352,13 +355,16 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
     kind, code, message = fields.get("type"), fields["code"], fields["message"]
     # Handlers send the name of the exception; TorchServe's own errors have other names.
     named = getattr(errors, str(kind), None)
-    if isinstance(named, type) and issubclass(named, RadlensError):
+    if isinstance(named, type) and issubclass(named, RadlensError) and named is not ServerError:
         return named(message)
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
-    # With a wrong token the request itself is valid; TorchServe answers it with 400.
-    is_locked = code in (401, 403) or kind == "InvalidKeyException"
-    return ServerError(message) if code >= 500 or is_locked else InvalidInput(message)
+    # TorchServe answers a wrong token with 400, although the request itself is valid.
+    if code < 500 and code not in _NOT_OF_THE_INPUT and kind not in ("InvalidKeyException", ServerError.__name__):
+        return InvalidInput(message)
+    failed = ServerError(message)
+    failed.status = code
+    return failed
 
 
 def _json(text: bytes | str) -> Any:

@@ -83,7 +83,13 @@ class MissingDependency(RadlensError):
 
 
 class ServerError(RadlensError):
-    """A radlens server could not be started or reached, or failed."""
+    """A radlens server could not be started or reached, or failed.
+
+    Attributes:
+        status: HTTP status of its response; None if there was none.
+    """
+
+    status: int | None = None
 
 
 class Abandoned(RadlensError):

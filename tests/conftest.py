@@ -26,6 +26,8 @@ SLOW_TIMEOUT_S = 600
 
 LONG = (
     "test_archives.py",
+    "node/test_node_receiving.py",
+    "node/test_node_sending.py",
     "families/test_third_family.py",
     "docs/test_developer_page.py",
     "cli/test_demo_command.py",

@@ -143,6 +143,7 @@ def test_errors_keep_their_kind_and_message(status, fields, kind):
     with pytest.raises(kind, match=fields["message"]) as raised:
         respond(status, fields).predict(IMAGE)
     assert type(raised.value) is kind
+    assert getattr(raised.value, "status", status) == status
 
 
 def test_errors_without_a_message_have_one():

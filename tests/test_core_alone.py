@@ -53,7 +53,7 @@ COMMANDS = (
         "companion",
         "study",
     ),
-    *("figures", "evaluate", "reproduce", "reliability", "demo", "history", "models", "doctor"),
+    *("figures", "evaluate", "reproduce", "reliability", "demo", "history", "models", "doctor", "node"),
     *("audit", "keys", "sbom", "sign"),
 )
 
@@ -165,6 +165,7 @@ def test_server_is_asked(tmp_path, arguments):
         (("reproduce", "byra", "-o", "out"), "explain"),
         (("study", "make", "out", "--run", ".", "--methods", "cam,shap"), "explain"),
         (("serve",), "serve"),
+        (("node", "check"), "node"),
     ],
 )
 def test_missing_extra_is_named(tmp_path, arguments, extra):

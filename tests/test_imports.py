@@ -46,6 +46,7 @@ ALLOWED: dict[str, str | None] = {
     "explainers": "errors extras waiting graphs images maps",
     "service": "errors waiting images maps engines explainers wire",
     "versions": "errors extras durable audit server client",
+    "node": "errors wire images client",
     "dicom": "errors figures images wire",
     "figures": "errors lazy evaluation explainers images maps phantoms",
     "families/base": "errors bundles dicom engines figures images maps service",

@@ -24,6 +24,7 @@ from radlens.cli import (
     keys,
     methods,
     models,
+    node,
     overlap,
     parity,
     predict,
@@ -59,6 +60,7 @@ EXTRA_OF = {
     "reproduce": "studies",
     "reliability": "studies",
     "study": "studies",
+    "node": "node",
 }
 """Extra that installs the packages of a command, if it needs more than the core and ``explain``."""
 
@@ -150,7 +152,7 @@ for _module in (
 ):
     _name, _help = _module.__name__.rpartition(".")[2].replace("_", "-"), flowing(_module.command.__doc__)
     app.command(_name, help=_help, epilog=_module.EPILOG)(_module.command)
-for _group in (audit.app, companion.app, history.app, keys.app, models.app, study.app):
+for _group in (audit.app, companion.app, history.app, keys.app, models.app, node.app, study.app):
     for _each in _group.registered_commands:
         _each.help = _each.help or flowing(_each.callback.__doc__ if _each.callback else None)
     app.add_typer(_group)

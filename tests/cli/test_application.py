@@ -25,7 +25,15 @@ def test_help_lists_every_command(run):
 @pytest.mark.parametrize(
     "command",
     [[name] for name in COMMANDS]
-    + [["models", "register"], ["models"], ["history"], ["history", "add"], ["history", "show"]],
+    + [
+        ["models", "register"],
+        ["models"],
+        ["node"],
+        ["node", "run"],
+        ["history"],
+        ["history", "add"],
+        ["history", "show"],
+    ],
 )
 def test_each_command_has_help_with_examples(run, command):
     """Each command says what it does; those of the first level show examples."""

@@ -1,0 +1,124 @@
+"""Debian's Orthanc for tests. It listens on all addresses, so it runs in a network namespace that has only loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import radlens
+
+ROOT = Path(radlens.__file__).parent.parent
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+HTTP, DICOM, NODE = 8042, 4242, 11112
+"""Ports in the namespace."""
+
+
+def _unshare() -> list[str]:
+    # Without the rights of root, a namespace of users gives them.
+    return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+
+
+def missing() -> str | None:
+    """Return why Orthanc cannot be tested here; None if it can."""
+    for program, package in (
+        ("Orthanc", "orthanc"),
+        ("storescu", "dcmtk"),
+        ("unshare", "util-linux"),
+        ("ip", "iproute2"),
+    ):
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+            return f"needs {program}: apt-get install {package}"
+    if not PLUGIN.exists():
+        return "needs Orthanc's DICOMweb plugin: apt-get install orthanc-dicomweb"
+    if subprocess.run([*_unshare(), "true"], capture_output=True, check=False).returncode:
+        return "needs the right to make a network namespace (unshare)"
+    return None
+
+
+needs_orthanc = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+
+
+def in_namespace(script: str, *arguments: str, timeout_s: float) -> dict[str, Any]:
+    """Run a script of this folder in a namespace of its own, and return the JSON that it prints last."""
+    python = [sys.executable, str(Path(__file__).parent / script), *arguments]
+    command = [*_unshare(), "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *python]
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class Orthanc:
+    """A process of Orthanc in a folder, which keeps what it has when it is stopped and started.
+
+    Args:
+        folder: folder of its configuration and its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._process = folder, None
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "Name": "test",
+            "StorageDirectory": str(folder / "db"),
+            "IndexDirectory": str(folder / "db"),
+            "DicomAet": "PACS",
+            "DicomPort": DICOM,
+            "HttpPort": HTTP,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomModalities": {"node": {"AET": "NODE", "Host": "127.0.0.1", "Port": NODE}},
+            "Plugins": [str(PLUGIN)],
+        }
+        (folder / "orthanc.json").write_text(json.dumps(settings))
+
+    def start(self) -> None:
+        """Start, and return once it answers."""
+        with open(self._folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(self._folder / "orthanc.json")],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{HTTP}/system").raise_for_status()
+                return
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, "Orthanc must answer"
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop, and return once it has ended."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+    def get(self, path: str) -> Any:
+        """Return JSON of its REST interface."""
+        return httpx.get(f"http://127.0.0.1:{HTTP}{path}", timeout=60).raise_for_status().json()
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Return the simplified tags of each instance that it holds."""
+        return [self.get(f"/instances/{each}/simplified-tags") for each in self.get("/instances")]
