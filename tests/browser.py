@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
+from programs import needs
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """Name of the reference of an element, WebDriver section 12.1."""
@@ -40,9 +40,7 @@ _ARGUMENTS = (
 
 _CHROMIUM, _DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
-needs_browser = pytest.mark.skipif(
-    not (_CHROMIUM and _DRIVER), reason="needs a browser: apt-get install chromium chromium-driver"
-)
+needs_browser = needs({"chromium": "chromium", "chromedriver": "chromium-driver"})
 
 
 class Browser:

@@ -1,19 +1,13 @@
 """Debian's DICOM tools, which others wrote: dciodvfy of dicom3tools, and dsrdump, dcmdump and dcmp2pgm of DCMTK."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from programs import needs
 
-needs_dicom3tools = pytest.mark.skipif(
-    shutil.which("dciodvfy") is None, reason="needs dciodvfy: apt-get install dicom3tools"
-)
-needs_dcmtk = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in ("dsrdump", "dcmdump", "dcmp2pgm")),
-    reason="needs dsrdump, dcmdump and dcmp2pgm: apt-get install dcmtk",
-)
+needs_dicom3tools = needs({"dciodvfy": "dicom3tools"})
+needs_dcmtk = needs({"dsrdump": "dcmtk", "dcmdump": "dcmtk", "dcmp2pgm": "dcmtk"})
 
 
 def complaints(content: bytes, folder: Path) -> set[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from programs import needs
 
 import radlens
 
@@ -29,24 +30,17 @@ def _unshare() -> list[str]:
     return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
 
 
-def missing() -> str | None:
-    """Return why Orthanc cannot be tested here; None if it can."""
-    for program, package in (
-        ("Orthanc", "orthanc"),
-        ("storescu", "dcmtk"),
-        ("unshare", "util-linux"),
-        ("ip", "iproute2"),
-    ):
-        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
-            return f"needs {program}: apt-get install {package}"
-    if not PLUGIN.exists():
-        return "needs Orthanc's DICOMweb plugin: apt-get install orthanc-dicomweb"
-    if subprocess.run([*_unshare(), "true"], capture_output=True, check=False).returncode:
-        return "needs the right to make a network namespace (unshare)"
-    return None
+def _may_unshare() -> bool:
+    return shutil.which("unshare") is None or not subprocess.run([*_unshare(), "true"], capture_output=True).returncode
 
 
-needs_orthanc = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+_PROGRAMS = needs({"Orthanc": "orthanc", str(PLUGIN): "orthanc-dicomweb", "storescu": "dcmtk", "ip": "iproute2"})
+_RIGHTS = pytest.mark.skipif(not _may_unshare(), reason="needs the right to make a network namespace (unshare)")
+
+
+def needs_orthanc(test: Any) -> Any:
+    """Mark a test that starts Orthanc."""
+    return _RIGHTS(_PROGRAMS(test))
 
 
 def in_namespace(script: str, *arguments: str, timeout_s: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from archives import make_archive
+from programs import needs
 from sample_images import noise
 from shared_server import versioned
 from tiny_bundle import make_bundle
@@ -96,7 +97,7 @@ def test_missing_archives_are_named(management):
         management.register("nowhere.mar")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="gRPC is asked with curl")
+@needs({"curl": "curl"})
 def test_grpc_answers_with_its_key_alone(server):
     """TorchServe's gRPC ports cannot be closed; a call without the key lists, registers and predicts nothing."""
     state = server.state
