@@ -157,13 +157,14 @@ def _archived(name: str, run: Path, store: Path) -> None:
 
 @contextmanager
 def _server(config: Path, store: Path, workdir: Path) -> Iterator[Any]:
-    from radlens.cli.serve import make_server
+    from radlens.cli.serve import make_server, restore
 
     models = {name: f"{name}-1.0.mar" for name in (PHANTOM, ULTRASOUND)}
-    server = make_server(config, store, models, workdir)
+    server, versions = make_server(config, store, models, workdir)
     with ExitStack() as stack:
         with err.status("starting TorchServe"):
             stack.enter_context(server)
+        restore(workdir, config, versions)
         yield server.state
 
 

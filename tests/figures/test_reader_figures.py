@@ -30,9 +30,14 @@ def found():
     return results()
 
 
+def drawn(axes):
+    """Return the bars from above."""
+    return sorted((bar for each in axes.containers for bar in each), key=lambda bar: bar.get_y())
+
+
 def bars(axes):
     """Return the length of each bar, from above."""
-    return [patch.get_width() for patch in sorted(axes.patches, key=lambda patch: patch.get_y())]
+    return [bar.get_width() for bar in drawn(axes)]
 
 
 def intervals(axes):
@@ -58,7 +63,7 @@ def test_scores_by_criterion_method_and_class(found):
         for label in ("benign", "malignant")
     ]
     assert bars(right) == pytest.approx(expected)
-    colours = [to_hex(each.get_facecolor()) for each in sorted(right.patches, key=lambda patch: patch.get_y())]
+    colours = [to_hex(each.get_facecolor()) for each in drawn(right)]
     assert colours == ["#2166ac", "#b2182b"] * 9
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["benign (3)", "malignant (3)"]
 
