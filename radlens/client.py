@@ -303,7 +303,7 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
     # With a wrong token the request itself is valid; TorchServe answers it with 400.
-    is_locked = code in (401, 403) or kind == "InvalidKeyException"
+    is_locked = kind in ("Unauthorized", "Forbidden", "InvalidKeyException")
     return ServerError(message) if code >= 500 or is_locked else InvalidInput(message)
 
 
