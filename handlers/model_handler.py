@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -50,8 +51,9 @@ class ModelHandler:
                 state(context, i, response, taken)
                 if response.stream:
                     streams[i] = response.stream
-                elif kind == "predict" and len(chosen) < len(rows):
-                    # An explanation of the same batch may take hours, and TorchServe ends a batch as a whole.
+                elif kind == "predict" and len(chosen) < len(rows) and response.status == HTTPStatus.OK:
+                    # An explanation of the same batch may take hours, and TorchServe ends a batch as a whole. It
+                    # closes the connection of an error at its first piece.
                     context.set_response_header(i, LENGTH, str(len(response.body)))
                     send_pieces(context, i, response.body)
                 else:

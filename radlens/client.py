@@ -48,6 +48,9 @@ _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 _NOT_OF_THE_INPUT = (401, 403, 408, 429)
 """HTTP statuses below 500 that say nothing of the input: keys, time, load."""
 
+_KINDS_NOT_OF_THE_INPUT = ("Unauthorized", "Forbidden", "InvalidKeyException", ServerError.__name__)
+"""Error types that say nothing of the input, whatever their status."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -360,7 +363,7 @@ def _error(fields: Mapping[str, Any]) -> RadlensError:
     if kind in _NOT_FOUND or code == 404:
         return ModelNotFound(message)
     # TorchServe answers a wrong token with 400, although the request itself is valid.
-    if code < 500 and code not in _NOT_OF_THE_INPUT and kind not in ("InvalidKeyException", ServerError.__name__):
+    if code < 500 and code not in _NOT_OF_THE_INPUT and kind not in _KINDS_NOT_OF_THE_INPUT:
         return InvalidInput(message)
     failed = ServerError(message)
     failed.status = code

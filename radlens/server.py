@@ -602,7 +602,10 @@ def _answers(state: State, model: str) -> bool:
         workers = described[0]["workers"]
         if not any(worker["status"] == "READY" for worker in workers):
             return False
-        url = f"{state.url}/predictions/{model}"
+        if not httpx.get(f"{state.url}/health/live", timeout=10).is_success:
+            return False
+        # Not through the front door, whose audit log is for clients.
+        url = f"http://{_HOST}:{state.ports.inference}/predictions/{model}"
         answer = httpx.post(url, headers=_bearer(keys.inference), timeout=10)
         return "request_id" in answer.json()
     except (httpx.HTTPError, ValueError, LookupError, TypeError):

@@ -32,7 +32,8 @@ def record(outcome: Outcome) -> dict[str, Any]:
         "event": outcome.head.kind,
         "request_id": outcome.request_id,
         "key": outcome.key,
-        "model": outcome.head.model,
+        # A client may ask for a model of any name, such as a patient's.
+        "model": None if outcome.version is None else outcome.head.model,
         "version": found.get("version", outcome.version),
         "bundle_hash": found.get("bundle_hash"),
         "method": explainer.get("method"),

@@ -345,6 +345,7 @@ class _Exchange:
                 self._ends_a_line = piece.endswith(b"\n") if piece else self._ends_a_line
                 if not more:
                     self._is_over, self._outcome.answered = True, time.monotonic()
+                    self._end_presence()
                 await self._sent({"type": "http.response.body", "body": piece, "more_body": more})
 
     async def _sent(self, message: dict[str, Any]) -> None:
@@ -353,6 +354,7 @@ class _Exchange:
                 await self._send(message)
         except TimeoutError:
             # The client does not read: it counts as one that has left.
+            self._outcome.abandoned = True
             self._end_presence()
             raise ClientGone from None
 
@@ -366,7 +368,7 @@ class _Exchange:
 
     async def _leave(self, work: asyncio.Task[None]) -> None:
         """Go on without the client: the worker is told, and an upload that is not complete ends."""
-        self._is_over = True
+        self._is_over, self._outcome.abandoned = True, self._presence is not None
         self._end_presence()
         if not self._upload.is_complete:
             work.cancel()
@@ -387,7 +389,6 @@ class _Exchange:
         raise Refused(status, kind, message)
 
     def _end_presence(self) -> None:
-        self._outcome.abandoned = self._presence is not None
         if self._presence is not None:
             self._presence.end()
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -60,3 +61,33 @@ def test_the_front_door_measures_what_workers_tell_it(client, server):
     assert found(r'^radlens_queue_seconds_count{kind="explain".*} (\S+)$')[0] >= 1
     assert found(rf"^radlens_workers_ready{{{version}}} (\S+)$") == [2.0]
     assert list(records(server.state.workdir / "audit.jsonl"))[-1]["model"] == "cdmam"
+
+
+def test_workers_publish_what_may_be_asked(server):
+    """The front door assembles it, and knows no family: parameters of each method, with their ranges."""
+    key = {"Authorization": f"Bearer {server.state.keys().inference}"}
+    paths = httpx.get(f"{server.state.url}/openapi.json", headers=key).json()["paths"]
+    operation = paths["/explanations/cdmam/1.0"]["post"]
+    assert operation["x-radlens-methods"].keys() == {"omig", "sensitivity", "occlusion"}
+    (steps,) = [each for each in operation["parameters"] if each.get("name") == "n_steps"]
+    assert (steps["schema"]["type"], steps["schema"]["minimum"], steps["schema"]["maximum"]) == ("integer", 1, 1000)
+    found = httpx.get(f"{server.state.url}/v2/models/cdmam", headers=key).json()
+    assert (found["versions"], found["parameters"]["task"]) == (["1.0"], "cdmam-cdc")
+
+
+def test_names_reach_no_file(server, client):
+    """A name in the query string, in a header, in the path, in the body and in a key: no log and no record holds it."""
+    name = "Doe^Jane-19420217"
+    key = {"Authorization": f"Bearer {server.state.keys().inference}"}
+    ask = partial(httpx.post, timeout=60)
+    url = f"{server.state.url}/predictions"
+    assert ask(f"{url}/cdmam?PatientName={name}", content=b"x", headers=key).status_code == 400
+    assert ask(f"{url}/cdmam", content=b"x", headers=key | {"X-Radlens-Patient": name}).status_code == 400
+    assert ask(f"{url}/cdmam", content=name.encode() * 99, headers=key).status_code == 415
+    assert ask(f"{url}/cdmam/{name.replace('^', '-')}", content=b"x", headers=key).status_code == 404
+    assert ask(f"{url}/cdmam", content=b"x", headers=key | {"X-Request-Id": name}).status_code == 415
+    assert ask(f"{url}/cdmam", content=b"x", headers={"Authorization": f"Bearer {name}"}).status_code == 401
+    client.explain(to_npy(noise((250, 250))), n_steps=1)
+    files = [file for file in server.state.workdir.rglob("*") if file.is_file() and "models" not in file.parts]
+    assert {"audit.jsonl", "console.log", "model_log.log"} <= {file.name for file in files}
+    assert not [file for file in files if b"19420217" in file.read_bytes()]

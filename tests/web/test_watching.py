@@ -225,6 +225,9 @@ def test_requests_are_audited(here):
     assert "1.2.3.4" not in log.read_text()
     assert (second["result"], second["type"], third["result"]) == ("refused", "InvalidInput", "not assessable")
     assert verify(log).faults == ()
+    here.ask("/predictions/Doe-Jane")
+    assert eventually(lambda: len(list(records(log))) == 4)
+    assert "Doe" not in log.read_text()
 
 
 def test_a_record_that_cannot_be_written_is_counted(here, monkeypatch):
