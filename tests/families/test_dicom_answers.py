@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -52,7 +53,7 @@ def clients(tmp_path_factory):
     """Clients of a small model of each kind, in this process, by name."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
-    bundles = {
+    bundles: dict[str, Any] = {
         "lesions": make_classifier(folder / "lesions", n_outputs=2),
         "pair": make_classifier(folder / "pair", name="pair", n_members=2),
         "cdmam": make_bundle(folder / "cdmam"),
@@ -81,7 +82,8 @@ def numbers(report):
     report.save_as(stream)
     stream.seek(0)
     found = {}
-    for group in highdicom.sr.srread(stream).content.get_image_measurement_groups():
+    content: Any = highdicom.sr.srread(stream).content
+    for group in content.get_image_measurement_groups():
         for each in group.get_measurements():
             value = each[0].MeasuredValueSequence[0]
             found[group.tracking_identifier, each.name.value] = value.get("FloatingPointValue", value.NumericValue)
