@@ -9,7 +9,7 @@ import pytest
 
 from radlens import errors
 from radlens.client import Client, Progress
-from radlens.wire import array_to_json
+from radlens.wire import DICOM, array_to_json, related
 
 IMAGE = b"bytes of an image"
 MAP = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -266,3 +266,32 @@ def test_versions_that_stay_busy_stay(monkeypatch):
     busy = respond(body=[{"jobQueueStatus": {"pendingRequests": 3}}])
     with pytest.raises(errors.ServerError, match=r"version 1\.0 must have no waiting requests within 0\.2 s"):
         busy.unregister("1.0", timeout_s=0.2)
+
+
+def test_dicom_objects_are_asked_for_and_taken_apart():
+    """Accept names both forms; one object comes as it is, several as parts."""
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        is_one = "," not in request.headers["x-radlens-objects"]
+        content_type, body = (DICOM, b"one") if is_one else related([b"one", b"two"])
+        return httpx.Response(200, content=body, headers={"content-type": content_type})
+
+    with client(answer) as asked:
+        assert asked.dicom(IMAGE, method="omig") == [b"one", b"two"]
+        assert asked.dicom(IMAGE, kind="predictions", objects=["report"]) == [b"one"]
+    assert [request.url.path for request in seen] == ["/explanations/cdmam", "/predictions/cdmam"]
+    assert [request.headers["x-radlens-objects"] for request in seen] == ["capture,report", "report"]
+    assert {request.headers["accept"] for request in seen} == {
+        'application/dicom, multipart/related; type="application/dicom"'
+    }
+
+
+def test_half_an_answer_in_dicom_is_an_error():
+    """Nothing of it is returned."""
+    content_type, body = related([b"one", b"two"])
+    with pytest.raises(errors.ServerError, match="must answer with DICOM objects in full: expected parts up to"):
+        respond(body=body[:-9], content_type=content_type).dicom(IMAGE)
+    with pytest.raises(errors.InvalidParameter, match="kind must be one of predictions, explanations, got 'predict'"):
+        respond().dicom(IMAGE, kind="predict")

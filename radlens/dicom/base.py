@@ -15,7 +15,16 @@ from radlens.dicom.codes import PROCESSING_EQUIPMENT, coded
 from radlens.dicom.findings import Findings
 from radlens.dicom.source import Reference, derived_uid, inherit, reference
 
-__all__ = ["MANUFACTURER", "encoded", "instance_uid", "new_object", "referenced", "sources"]
+__all__ = [
+    "MANUFACTURER",
+    "can_be_marked",
+    "device_uid",
+    "encoded",
+    "instance_uid",
+    "new_object",
+    "referenced",
+    "sources",
+]
 
 MANUFACTURER = "radlens"
 
@@ -60,6 +69,12 @@ def instance_uid(findings: Findings, name: str, *parts: str) -> UID:
 def sources(findings: Findings) -> list[Reference]:
     """Return references to those of the images that can be referred to."""
     return [found for image in findings.images if (found := reference(image)) is not None]
+
+
+def can_be_marked(findings: Findings) -> bool:
+    """Return whether the first image states what a segmentation or a presentation state needs to refer to it."""
+    found = reference(findings.image)
+    return found is not None and found.series is not None
 
 
 def referenced(source: Reference) -> Dataset:

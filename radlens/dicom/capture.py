@@ -7,7 +7,7 @@ can judge the image, and that it is not for diagnosis.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from pydicom import Dataset, uid
 
 from radlens.dicom.base import new_object, referenced, sources
 from radlens.dicom.findings import Findings, Picture
+from radlens.dicom.multiframe import patient_orientation
 from radlens.errors import InvalidParameter
 from radlens.figures.burnt_in import burnt_in, enlarged
 from radlens.images import Image
-from radlens.images.attributes import values
 
 __all__ = ["WARNING", "capture"]
 
@@ -43,13 +43,13 @@ def capture(findings: Findings) -> Dataset:
     """
     comment = _comment(findings.provenance)
     picture = findings.picture()
-    rgb = burnt_in(picture.rgb, _headline(findings), _lines(findings), picture.legend)
+    rgb = burnt_in(picture.rgb, _headline(findings), _lines(findings, picture), picture.legend)
     result = new_object(findings, "capture", uid.SecondaryCaptureImageStorage, "OT", inherited=_INHERITED)
     # Type 2C: present, and empty where unknown (PS3.3 C.7.3.1).
     result.setdefault("Laterality", "")
     result.ConversionType, result.BurnedInAnnotation = "WSD", "YES"
     result.ImageType = ["DERIVED", "SECONDARY"]
-    result.PatientOrientation = _orientation(findings.image) if picture.is_of_image else ""
+    result.PatientOrientation = patient_orientation(findings.image) if picture.is_of_image else ""
     result.DerivationDescription = f"{findings.title} of {findings.provenance['model']}; {WARNING.lower()}"[:1024]
     result.ImageComments = comment
     result.SourceImageSequence = [referenced(each) for each in sources(findings)]
@@ -68,12 +68,14 @@ def _headline(findings: Findings) -> str:
     return f"{WARNING}. {findings.title}"
 
 
-def _lines(findings: Findings) -> list[str]:
+def _lines(findings: Findings, picture: Picture) -> list[str]:
     stated = findings.provenance
     model = f"radlens: model {stated['model']} {stated['version']}, bundle {str(stated['bundle_hash'])[:12]}"
     judged = "assessable: yes" if findings.assessable else "assessable: no"
     warnings = [f"warning: {warning}" for warning in findings.warnings]
-    return [f"{model}, {judged}", *findings.lines, *warnings]
+    # A page in place of a picture states the reasons itself.
+    reasons = [f"- {reason}" for reason in findings.reasons if picture.is_of_image]
+    return [f"{model}, {judged}", *reasons, *findings.lines, *warnings]
 
 
 def _set_pixels(result: Dataset, rgb: np.ndarray) -> None:
@@ -83,12 +85,6 @@ def _set_pixels(result: Dataset, rgb: np.ndarray) -> None:
     data = rgb.tobytes()
     result.PixelData = data + b"\0" * (len(data) % 2)
     result["PixelData"].VR = "OB"
-
-
-def _orientation(image: Image) -> Sequence[str] | str:
-    """Return the Patient Orientation of the source; empty where it is not known."""
-    found = () if image.dataset is None else values(image.dataset, "PatientOrientation")
-    return [str(each) for each in found] if len(found) == 2 else ""
 
 
 def _spacing_mm(picture: Picture, image: Image) -> tuple[float, float] | None:

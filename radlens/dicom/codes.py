@@ -20,6 +20,7 @@ __all__ = [
     "VISUAL_EXPLANATION",
     "coded",
     "method_code",
+    "method_title",
     "private",
     "scheme_identification",
     "unit_code",
@@ -34,13 +35,13 @@ VISUAL_EXPLANATION = Code("130401", "DCM", "Visual explanation")
 
 _CID_217 = MappingProxyType(
     {
-        "cam": Code("130402", "DCM", "Class activation"),
-        "grad_cam": Code("130403", "DCM", "Gradient-weighted class activation"),
-        "saliency": Code("130404", "DCM", "Saliency"),
-        "sensitivity": Code("130404", "DCM", "Saliency"),
+        "cam": ("CAM", Code("130402", "DCM", "Class activation")),
+        "grad_cam": ("Grad-CAM", Code("130403", "DCM", "Gradient-weighted class activation")),
+        "saliency": ("Saliency", Code("130404", "DCM", "Saliency")),
+        "sensitivity": ("Sensitivity", Code("130404", "DCM", "Saliency")),
     }
 )
-"""Codes of the methods that CID 217 names; `PRIVATE` holds those of all others."""
+"""Titles and codes of the methods that CID 217 names; `PRIVATE` holds those of all others."""
 
 PRIVATE: Mapping[str, str] = MappingProxyType(
     {
@@ -163,9 +164,14 @@ def private(value: str) -> Code:
 def method_code(name: str) -> Code:
     """Return the concept of a method of explanation: that of CID 217 where it has one, otherwise a private code."""
     if name in _CID_217:
-        return _CID_217[name]
+        return _CID_217[name][1]
     value = _PRIVATE_METHODS.get(name, name.upper().replace("_", "-"))
     return private(value if value in PRIVATE else "OTHER-METHOD")
+
+
+def method_title(name: str) -> str:
+    """Return the name of a method for readers; its own, where several methods share a code."""
+    return _CID_217[name][0] if name in _CID_217 else method_code(name).meaning
 
 
 def unit_code(unit: str) -> Code:

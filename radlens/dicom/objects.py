@@ -7,9 +7,13 @@ from functools import partial
 
 from pydicom import Dataset
 
-from radlens.dicom.base import encoded
+from radlens.dicom.base import can_be_marked, encoded
 from radlens.dicom.capture import capture
 from radlens.dicom.findings import Findings
+from radlens.dicom.parametric_map import parametric_map
+from radlens.dicom.presentation import presentation
+from radlens.dicom.report import report
+from radlens.dicom.segmentation import segmentation
 from radlens.errors import InvalidParameter, NotAssessable
 from radlens.images.dicom import quiet_pydicom
 from radlens.wire import OBJECTS
@@ -20,12 +24,14 @@ __all__ = ["possible", "write"]
 def possible(findings: Findings) -> dict[str, Callable[[], Dataset]]:
     """Return the objects that an answer can be given as, in the order of `radlens.wire.OBJECTS`, with their makers.
 
-    Every answer has a capture and a report. Those with values have a parametric map, and those with a signed map a
-    segmentation and, if the source is a DICOM image that can be referred to, a presentation state.
+    Every answer has a capture and a report. Those with values have a parametric map. Those with a signed map have a
+    segmentation and a presentation state if the source is a DICOM image that states class, instance and series.
     """
-    from radlens.dicom.report import report
-
     made: dict[str, Callable[[Findings], Dataset]] = {"capture": capture, "report": report}
+    if findings.values is not None:
+        made["map"] = parametric_map
+    if findings.evidence is not None and can_be_marked(findings):
+        made |= {"segmentation": segmentation, "presentation": presentation}
     return {name: partial(make, findings) for name, make in made.items()}
 
 

@@ -33,7 +33,7 @@ from pydicom.sr.coding import Code
 
 from radlens.dicom.base import MANUFACTURER, device_uid, instance_uid, new_object, referenced, sources
 from radlens.dicom.codes import ARTIFICIAL_INTELLIGENCE, private, scheme_identification
-from radlens.dicom.findings import Findings, Group
+from radlens.dicom.findings import Findings, Group, Number
 from radlens.dicom.source import Reference, reference, study_uid
 
 __all__ = ["report"]
@@ -91,7 +91,16 @@ def _content(findings: Findings, images: list[Reference]) -> Dataset:
     content = root.ContentSequence
     if images:
         content.insert(_place_of_library(content), _library(images))
+    _separate(root)
     return root
+
+
+def _separate(container: Dataset) -> None:
+    """Mark content items as separate: as continuous text, viewers leave out the names of numbers (PS3.3 C.17.3.2.1)."""
+    container.ContinuityOfContent = "SEPARATE"
+    for each in container.ContentSequence:
+        if each.ValueType == "CONTAINER":
+            _separate(each)
 
 
 def _assessment(findings: Findings) -> Group:
@@ -112,17 +121,13 @@ def _library(images: list[Reference]) -> ContainerContentItem:
     """Return the images, TID 1600."""
     library = ContainerContentItem(_LIBRARY, relationship_type=_CONTAINS)
     group = ContainerContentItem(_LIBRARY_GROUP, relationship_type=_CONTAINS)
-    group.ContentSequence = ContentSequence(
-        ImageContentItem(
-            name=_SOURCE,
-            referenced_sop_class_uid=each.sop_class,
-            referenced_sop_instance_uid=each.sop_instance,
-            relationship_type=_CONTAINS,
-        )
-        for each in images
-    )
+    group.ContentSequence = ContentSequence([_image(each) for each in images])
     library.ContentSequence = ContentSequence([group])
     return library
+
+
+def _image(source: Reference) -> ImageContentItem:
+    return ImageContentItem(_SOURCE, source.sop_class, source.sop_instance, relationship_type=_CONTAINS)
 
 
 def _group(findings: Findings, group: Group, images: list[Reference]) -> MeasurementsAndQualitativeEvaluations:
@@ -130,7 +135,7 @@ def _group(findings: Findings, group: Group, images: list[Reference]) -> Measure
         tracking_identifier=TrackingIdentifier(instance_uid(findings, "report", group.title), group.title),
         method=group.method,
         algorithm_id=_algorithm(findings, with_settings=group.title == ASSESSMENT),
-        measurements=[Measurement(each.name, each.value, each.unit) for each in group.numbers],
+        measurements=[_measurement(each) for each in group.numbers],
         qualitative_evaluations=[QualitativeEvaluation(question, answer) for question, answer in group.answers],
         source_images=[SourceImageForMeasurementGroup(each.sop_class, each.sop_instance) for each in images],
     )
@@ -138,10 +143,18 @@ def _group(findings: Findings, group: Group, images: list[Reference]) -> Measure
     return made
 
 
+def _measurement(number: Number) -> Measurement:
+    made = Measurement(number.name, number.value, number.unit)
+    # Floating Point Value holds the number exactly. A decimal string of 16 characters would be hard to read.
+    made[0].MeasuredValueSequence[0].NumericValue = f"{number.value:.9g}"
+    return made
+
+
 def _algorithm(findings: Findings, *, with_settings: bool) -> AlgorithmIdentification:
     """Return the identification of the model, with its settings or without, TID 4019."""
     stated = findings.provenance
     settings = {"bundle_hash": stated["bundle_hash"], "engine": stated.get("engine"), **findings.settings}
+    settings |= settings.pop("parameters", {})
     return AlgorithmIdentification(
         name=str(stated["model"]),
         version=str(stated["version"]),

@@ -7,6 +7,7 @@ character set.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -40,6 +41,10 @@ _TYPE_2 = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Attributes that must be present, and are empty where the source does not state them (PS3.3 C.7.1.1, C.7.2.1)."""
+
+
+_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
+"""PS3.5 section 9.1."""
 
 
 class Reference(NamedTuple):
@@ -132,6 +137,6 @@ def _uid(dataset: Dataset | None, keyword: str) -> str | None:
     if dataset is None:
         return None
     found = values(dataset, keyword)
-    if len(found) != 1 or not isinstance(found[0], str) or not UID(found[0]).is_valid:
-        return None
-    return str(found[0])
+    # pydicom quotes an invalid UID in a warning and in its log.
+    is_valid = len(found) == 1 and isinstance(found[0], str) and len(found[0]) <= 64 and _UID.fullmatch(found[0])
+    return str(found[0]) if is_valid else None

@@ -68,17 +68,20 @@ def burnt_in(
     shown = enlarged(picture)
     width = shown.shape[1]
     size = max(13, round(width / 52))
-    texts = _broken(lines, round(1.7 * width / size))
-    height = round(size * (2.4 + 1.4 * len(texts) + (4.4 if legend else 0)))
+    n_characters = round(1.7 * width / size)
+    texts = _broken(lines, n_characters)
+    below = (
+        _broken([f"{legend.unit}: {legend.meaning}" if legend.meaning else legend.unit], n_characters) if legend else []
+    )
+    height = round(size * (2.4 + 1.4 * len(texts) + (3.2 + 1.4 * len(below) if legend else 0)))
     band = Image.new("RGB", (width, height), _BACKGROUND)
     draw, left, top = ImageDraw.Draw(band), size // 2, size // 2
     draw.text((left, top), headline, font=_font("DejaVuSans-Bold", size), fill=_LOUD)
     top += round(1.7 * size)
-    for text in texts:
-        draw.text((left, top), text, font=_font("DejaVuSans", size), fill=_TEXT)
-        top += round(1.4 * size)
+    top = _write(draw, texts, left, top, size)
     if legend:
         _draw_scale(band, draw, legend, left, top + size // 3, size)
+        _write(draw, below, left, top + round(2.9 * size), size)
     return np.concatenate([shown, np.asarray(band)])
 
 
@@ -87,8 +90,16 @@ def _broken(lines: Sequence[str], n_characters: int) -> list[str]:
     return found if len(found) <= _MOST_LINES else [*found[: _MOST_LINES - 1], "..."]
 
 
+def _write(draw: ImageDraw.ImageDraw, texts: Sequence[str], left: int, top: int, size: int) -> int:
+    """Write lines of text, and return where the next one goes."""
+    for text in texts:
+        draw.text((left, top), text, font=_font("DejaVuSans", size), fill=_TEXT)
+        top += round(1.4 * size)
+    return top
+
+
 def _draw_scale(band: Image.Image, draw: ImageDraw.ImageDraw, legend: Legend, left: int, top: int, size: int) -> None:
-    width = round(band.width * 0.55)
+    width = round(band.width * 0.6)
     index = np.linspace(0, len(RAMP) - 1, width).round().astype(int)
     bar = np.broadcast_to(RAMP[index][None], (size, width, 3))
     band.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top))
@@ -96,8 +107,6 @@ def _draw_scale(band: Image.Image, draw: ImageDraw.ImageDraw, legend: Legend, le
     font = _font("DejaVuSans", size)
     for text, place, anchor in zip(ends, (0, width / 2, width), ("la", "ma", "ra"), strict=True):
         draw.text((left + place, top + 1.2 * size), text, font=font, fill=_TEXT, anchor=anchor)
-    draw.text((left + width + size, top - size * 0.1), legend.unit, font=font, fill=_TEXT)
-    draw.text((left, top + 2.5 * size), legend.meaning, font=font, fill=_TEXT)
 
 
 @cache

@@ -109,7 +109,7 @@ def test_explain_writes_map_and_pictures(run, scan, classifier, tmp_path):
     assert "map" not in answer["explanation"]
     made = pydicom.dcmread(out / "overlay.dcm")
     assert made.StudyInstanceUID == pydicom.dcmread(scan).StudyInstanceUID
-    assert made.SeriesDescription == "radlens occlusion of malignant"
+    assert made.SeriesDescription == "radlens Occlusion of malignant (picture)"
 
 
 def test_explain_shows_where_members_disagree(run, array, classifier_pair, tmp_path):

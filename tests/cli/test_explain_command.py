@@ -1,5 +1,6 @@
 """``radlens explain``, with a server and without."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pydicom
 import pytest
 
 import radlens
+from radlens.client import Client
 from radlens.families.cdmam.drawing import upsampled_map
 from radlens.images import read
 
@@ -43,6 +45,23 @@ def test_the_secondary_capture_belongs_to_the_study(run, phantom, bundle, tmp_pa
     source, made = pydicom.dcmread(phantom), pydicom.dcmread(tmp_path / "out" / "overlay.dcm")
     assert made.StudyInstanceUID == source.StudyInstanceUID
     assert made.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+
+
+def test_every_dicom_object_is_written(run, phantom, bundle, server_url, tmp_path):
+    """Beside the files, in a folder of their own; a server answers with the same objects."""
+    result = run("explain", phantom, *OMIG, "-o", "out", "--dicom", "sent", "--bundle", bundle.path)
+    assert result.exit_code == 0, result.stderr
+    names = ("capture", "report", "map", "segmentation", "presentation")
+    assert {file.name for file in (tmp_path / "sent").iterdir()} == {f"{name}.dcm" for name in names}
+    made = {name: pydicom.dcmread(tmp_path / "sent" / f"{name}.dcm") for name in names}
+    np.testing.assert_array_equal(
+        made["map"].pixel_array.ravel(), np.load(tmp_path / "out" / "map.npy").astype(np.float32).ravel()
+    )
+    with Client(server_url, token="secret") as client:
+        asked = client.dicom(phantom, objects=names, method="omig", n_steps=2, n_samples=3)
+    assert [pydicom.dcmread(io.BytesIO(each)).SOPInstanceUID for each in asked] == [
+        made[name].SOPInstanceUID for name in names
+    ]
 
 
 def test_server_and_local_give_the_same_map(run, phantom, bundle, server_url, tmp_path):

@@ -39,6 +39,14 @@ def test_writes_json_and_picture(run, phantom, bundle, tmp_path):
     assert (tmp_path / "new" / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_writes_dicom_objects(run, phantom, bundle, tmp_path):
+    """Capture and report; a prediction has no map."""
+    result = run("predict", phantom, "--bundle", bundle.path, "--dicom", "sent")
+    assert result.exit_code == 0, result.stderr
+    assert {file.name for file in (tmp_path / "sent").iterdir()} == {"capture.dcm", "report.dcm"}
+    assert "wrote sent/report.dcm" in result.stderr
+
+
 def test_server_and_local_predict_the_same(run, phantom, bundle, server_url):
     """Both modes run the same service."""
     local = json.loads(run("predict", phantom, "--bundle", bundle.path, "--json").stdout)

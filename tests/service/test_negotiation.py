@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from radlens.errors import NotAcceptable
 from radlens.service.negotiation import negotiate
 
-OFFERED = ("application/json", "image/png", "application/dicom")
+OFFERED = ("application/json", "image/png", "application/dicom", "multipart/related")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ OFFERED = ("application/json", "image/png", "application/dicom")
         ("image/png; q=1.000", "image/png"),
         ("image/png;level=1;q=0.3, application/json;q=0.2", "image/png"),
         ("nonsense, image/png;q=2, application/dicom;q=0.1", "application/dicom"),
+        ('multipart/related; type="application/dicom"', "multipart/related"),
+        ("multipart/related;type=application/dicom;q=0.9, application/dicom;q=0.8", "multipart/related"),
+        ("multipart/related", "multipart/related"),
+        ('multipart/related; type="image/jpeg", image/png;q=0.1', "image/png"),
     ],
 )
 def test_the_preferred_format_is_chosen(accept, expected):

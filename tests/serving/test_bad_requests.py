@@ -67,7 +67,7 @@ def test_unknown_models_and_versions_are_not_found(client, server):
 def test_formats_that_do_not_exist_are_refused(client):
     """406."""
     with pytest.raises(errors.NotAcceptable, match="the answer can be application/json, image/png, application/x-npy"):
-        client.fetch("predict", to_npy(noise()), "application/dicom")
+        client.fetch("predict", to_npy(noise()), "text/html")
 
 
 def test_curl_needs_no_type(server):

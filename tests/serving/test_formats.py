@@ -70,6 +70,10 @@ def test_explanations_go_out_in_every_format(client):
         assert picture.provenance["output"] == output
     capture = pydicom.dcmread(io.BytesIO(client.fetch("explain", data, "application/dicom", n_steps=2).content))
     assert (capture.PatientName, capture.StudyInstanceUID) == (PATIENT, "1.2.3.2")
+    made = [pydicom.dcmread(io.BytesIO(each)) for each in client.dicom(data, objects=["all"], n_steps=2)]
+    assert [each.Modality for each in made] == ["OT", "SR", "OT", "SEG", "PR"]
+    assert made[0].SOPInstanceUID == capture.SOPInstanceUID
+    np.testing.assert_array_equal(made[2].pixel_array.reshape(found.shape), found)
 
 
 def test_predictions_go_out_in_every_format(client):

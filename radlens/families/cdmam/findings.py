@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from radlens.dicom.codes import method_code, private
+from radlens.dicom.codes import method_code, method_title, private
 from radlens.dicom.findings import Findings, Group, Method, Picture, Values
 from radlens.families.cdmam.drawing import ablation_picture, curve_picture, silence_of, upsampled_map
 from radlens.families.reported import figure, laid_over, map_group, number, numbers, page, spread
@@ -40,7 +40,7 @@ def findings(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
     found = answer["explanation"]
     if found is None:
         how = answer["provenance"]["explainer"]["method"]
-        return Findings(title=method_code(how).meaning, picture=_reasons(answer), **_common(answer, images))
+        return Findings(title=method_title(how), picture=_reasons(answer), **_common(answer, images))
     return _ablation(answer, images) if found["method"] == ABLATION else _map(answer, images)
 
 
@@ -118,7 +118,7 @@ def _ablation(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
     statement = ((private("STATEMENT"), found["statement"]),)
     values = numbers(found["prediction"], {"midpoint_um": "MIDPOINT"}, "um of gold")
     return Findings(
-        title=method_code(ABLATION).meaning,
+        title=method_title(ABLATION),
         picture=lambda: figure(ablation_picture(answer, images[0])),
         lines=(found["statement"],),
         groups=(Group("Ablation", values, texts=statement, method=method_code(ABLATION)),),
@@ -142,7 +142,7 @@ def _map(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
         statement = ((private("STATEMENT"), silence),)
     group = map_group(shown.map, found, *further)
     return Findings(
-        title=method_code(found["method"]).meaning,
+        title=method_title(found["method"]),
         picture=partial(_picture, answer, image, of_interest, silence),
         lines=_lines(found),
         groups=(replace(group, texts=group.texts + statement),),
@@ -172,5 +172,5 @@ def _lines(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _method(found: Mapping[str, Any]) -> Method:
-    code = method_code(found["method"])
-    return Method(code, code.meaning, str(found["meaning"]))
+    name = found["method"]
+    return Method(method_code(name), method_title(name), str(found["meaning"]))

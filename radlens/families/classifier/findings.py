@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from radlens.dicom.codes import method_code, private
+from radlens.dicom.codes import method_code, method_title, private
 from radlens.dicom.findings import Findings, Group, Method, Number, Picture, Values
 from radlens.families.reported import figure, grey, laid_over, map_group, number, numbers, page, spread
 from radlens.figures import figure_strip
@@ -41,7 +41,7 @@ def findings(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
     """
     if not answer["assessable"]:
         how = answer["provenance"].get("explainer")
-        title = _CLASSIFICATION if how is None else method_code(how["method"]).meaning
+        title = _CLASSIFICATION if how is None else method_title(how["method"])
         return Findings(title=title, picture=partial(page, answer["reasons"]), **_common(answer, images))
     return _map(answer, images) if "explanation" in answer else _prediction(answer, images)
 
@@ -112,7 +112,7 @@ def _map(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
     group = map_group(found["map"], found, *further)
     sentence = (known["sentence"],) if "sentence" in known else ()
     return Findings(
-        title=f"{code.meaning} of {target}",
+        title=f"{method_title(found['method'])} of {target}",
         picture=partial(_picture, answer, image),
         lines=(*_probabilities(answer["prediction"]), f"explained class: {target}", *sentence),
         groups=(
@@ -120,7 +120,7 @@ def _map(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
             Group(group.title, group.numbers, texts=(*group.texts, *texts), method=group.method),
             *_card(answer.get("trust")),
         ),
-        method=Method(code, code.meaning, str(found["meaning"])),
+        method=Method(code, method_title(found["method"]), str(found["meaning"])),
         values=_values(answer),
         evidence=np.asarray(found["map"], dtype=np.float32),
         **_common(answer, images),

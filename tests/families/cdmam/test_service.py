@@ -393,8 +393,8 @@ def test_costs_are_bounded(service):
 
 
 def test_formats_that_do_not_exist_are_refused(service):
-    """A curve has no DICOM form here, an overlay no JSON."""
-    assert answer(service, "predict", accept="application/dicom").status == 406
+    """An overlay has no JSON, one sample no DICOM object: it is not on the grid of the image."""
+    assert answer(service, accept="application/dicom", output="sampled").status == 406
     assert answer(service, accept="application/json", output="overlay").status == 406
     assert answer(service, accept="text/html").status == 406
 

@@ -196,7 +196,7 @@ def test_dicom_answers_belong_to_the_patient(service):
     result = pydicom.dcmread(io.BytesIO(response.body))
     assert (result.PatientName, result.StudyInstanceUID) == (PATIENT, "1.2.3.2")
     assert result.PhotometricInterpretation == "RGB"
-    assert result.SeriesDescription == "radlens Class activation of malignant (picture)"
+    assert result.SeriesDescription == "radlens CAM of malignant (picture)"
     assert json.loads(result.ImageComments)["explainer"]["target_class"] == "malignant"
 
 

@@ -17,6 +17,7 @@ from radlens.datasets.preprocessing import resize
 from radlens.families import load, open_service
 from radlens.families.inpainter.manifest import InpainterBundle
 from radlens.figures import display_grey
+from radlens.figures.burnt_in import enlarged
 from radlens.images import read, to_npy, to_png
 from radlens.phantoms import mammogram
 from radlens.service import Request
@@ -150,9 +151,10 @@ def test_pictures_of_each_output(service, output, form):
         else:
             result = pydicom.dcmread(io.BytesIO(response.body))
             assert (result.PatientName, result.StudyInstanceUID) == (PATIENT, "1.2.3.2")
-            assert result.SeriesDescription == f"radlens inpainted: {output}"
+            assert result.SeriesDescription == "radlens Inpainting (picture)"
             assert json.loads(result.ImageComments) == stated
-            np.testing.assert_array_equal(result.pixel_array[..., 1], display_grey(values))
+            shown = enlarged(np.repeat(display_grey(values)[..., None], 3, axis=2))
+            np.testing.assert_array_equal(result.pixel_array[: len(shown)], shown)
 
 
 def test_provenance_is_complete(service):
