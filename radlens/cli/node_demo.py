@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,8 @@ def command(
     _require_programs()
     if INSIDE not in os.environ:
         _enter_namespace()
+    # Ends what it has started as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _archived(PHANTOM, members, store)
     if not (ultrasound / "training.json").exists():
         note(f"training {ULTRASOUND} once, into {ultrasound}; this takes some minutes")
