@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from radlens.cli.console import err, note, stages, table
+from radlens.cli.console import err, note, out, stages
 from radlens.cli.demo import is_stale
 from radlens.cli.options import DEFAULT_STORE
 from radlens.errors import MissingDependency, ServerError
@@ -97,9 +98,11 @@ def command(
     _require_programs()
     if INSIDE not in os.environ:
         _enter_namespace()
+    # Ends what it has started as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _archived(PHANTOM, members, store)
     if not (ultrasound / "training.json").exists():
-        note(f"training {ULTRASOUND} once, into {ultrasound}; this takes some minutes")
+        note(f"training {ULTRASOUND} once, into {ultrasound}; this takes some 12 minutes of a core")
         _radlens("train", str(ultrasound), "--model", ULTRASOUND, "--preset", "demo")
     _archived(ULTRASOUND, ultrasound, store)
     output.mkdir(parents=True, exist_ok=True)
@@ -296,7 +299,7 @@ def _show(output: Path) -> None:
 
     from radlens.cli.node_pictures import picture
 
-    rows = []
+    out.print("[bold]What Orthanc holds[/bold]")
     with httpx.Client(base_url=f"http://127.0.0.1:{WEB}", timeout=120) as client:
         held = [
             (pydicom.dcmread(io.BytesIO(content)), content, each)
@@ -316,13 +319,13 @@ def _show(output: Path) -> None:
                 drawn = picture(dataset, images, preview.content if preview.is_success else None)
                 (output / f"{name}.png").write_bytes(drawn)
                 shown = f"{name}.png"
-            rows.append([str(dataset.PatientID), dataset.Modality, dataset.get("SeriesDescription", ""), shown])
-    table(["patient", "modality", "series", f"in {output}/"], rows, title="What Orthanc holds")
+            text = f"{dataset.PatientID}, {dataset.get('SeriesDescription', '')} ({dataset.Modality}): {output / shown}"
+            out.print(f"  {text}", markup=False, soft_wrap=True)
     note(f"the objects themselves are beside them as .dcm; {output}/node.yaml is what the node was told")
 
 
 def _name(dataset: pydicom.Dataset) -> str:
-    kind = dataset.SOPClassUID.name.removesuffix(" Storage").replace(" - ", " ").replace(" ", "-").lower()
+    kind = dataset.SOPClassUID.name.replace(" Storage", "").replace(" - ", " ").replace(" ", "-").lower()
     return f"{str(dataset.PatientID).lower()}-{kind}"
 
 

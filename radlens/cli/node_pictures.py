@@ -33,10 +33,10 @@ def picture(dataset: pydicom.Dataset, others: Mapping[str, pydicom.Dataset], pre
 
 
 def _signed(dataset: pydicom.Dataset) -> Image.Image:
-    """Return a map with positive values red and negative ones blue, on a symmetric scale."""
+    """Return a map with positive values red and negative ones blue, on a symmetric scale that few values exceed."""
     values = np.squeeze(dataset.pixel_array).astype(np.float64)
     values = values if values.ndim == 2 else values[0]
-    largest = float(np.abs(values).max()) or 1.0
+    largest = float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0
     share = values / largest
     rgb = np.stack([np.clip(share, 0, 1), np.zeros_like(share), np.clip(-share, 0, 1)], axis=-1)
     return Image.fromarray((255 * np.sqrt(rgb)).astype(np.uint8))

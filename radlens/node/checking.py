@@ -38,9 +38,10 @@ def checked(settings: Settings) -> Iterator[tuple[str, str | None]]:
 
 
 def _server(server: ServerSettings) -> None:
-    read_token(server.token_file)
+    token = read_token(server.token_file)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with closing(httpx.Client(timeout=15.0)) as client:
+        with closing(httpx.Client(timeout=15.0, headers=headers)) as client:
             status = client.get(f"{server.url}/ping").status_code
     except httpx.HTTPError as error:
         raise Unavailable(f"cannot be reached: {type(error).__name__}") from None
