@@ -185,9 +185,7 @@ class Management:
             elif now - since >= _QUIET_S:
                 return
             if now > deadline:
-                raise ServerError(
-                    f"{model} {version} must have answered all requests in {timeout_s:g} s, got some left"
-                )
+                raise ServerError(f"{model} {version} must have answered all in {timeout_s:g} s, got requests left")
             time.sleep(0.1)
 
     def unregister(self, model: str, version: str, *, timeout_s: float = 600.0) -> None:
