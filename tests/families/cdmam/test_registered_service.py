@@ -1,10 +1,13 @@
 """The service of the registered recipe with a trained demo member: what is judged, what is not, and what maps say."""
 
+import io
 import json
 from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
+import highdicom
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,7 @@ from radlens.networks import FoldedCdmamEnsemble
 from radlens.phantoms import cdmam
 from radlens.phantoms.cdmam.domain import Limits
 from radlens.service import Request
+from radlens.wire import parts_of
 
 DEMO = Path(__file__).parents[3] / "export" / "cdmam_demo"
 LAYOUT = cdmam.Layout.with_margin(2, 0.1)
@@ -171,3 +175,41 @@ def test_forms_are_refused(service):
     status, answer = asked(service, "predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x")
     assert status == 415
     assert answer["message"] == "expected the bytes of an image as the body, got a form"
+
+
+def test_the_dicom_report_holds_the_curve_and_its_verdict(service: Service) -> None:
+    """Every threshold and interval exactly as JSON states them, and the verdict on each limit."""
+    plain, asked = (
+        Request("predict", phantom(), accept=accept, parameters=parameters, request_id="id")
+        for accept, parameters in (("application/json", {}), ("application/dicom", {"objects": "report"}))
+    )
+    stated, found = service.respond([plain, asked])
+    answer, report = json.loads(stated.body), highdicom.sr.srread(io.BytesIO(found.body))
+    content: Any = report.content
+    groups = {each.tracking_identifier: each for each in content.get_image_measurement_groups()}
+    limits = {point["diameter_mm"]: point for point in answer["verdict"]["diameters"]}
+    curve = answer["prediction"]
+    points = zip(curve["diameters_mm"], curve["mean_um"], curve["interval_um"], strict=True)
+    for diameter, mean, (low, high) in points:
+        group = groups[f"Disks of {diameter:.2f} mm"]
+        values = {
+            each.name.value: each[0].MeasuredValueSequence[0].FloatingPointValue for each in group.get_measurements()
+        }
+        assert (values["DIAMETER"], values["THRESHOLD"]) == (diameter, mean)
+        assert (values["INTERVAL-LOW"], values["INTERVAL-HIGH"]) == (low, high)
+        codes = {each.name.value: each.value.meaning.lower() for each in group.get_qualitative_evaluations()}
+        for name in ("acceptable", "achievable") if diameter in limits else ():
+            assert codes[name.upper()] == limits[diameter][name]
+            assert values[f"{name.upper()}-LIMIT"] == limits[diameter][f"{name}_um"]
+
+
+def test_a_map_that_is_no_finding_is_no_dicom_map(service: Service) -> None:
+    """One sample shows no disks: the capture says so, and a map is refused with the sentence."""
+    asked = [
+        Request("explain", phantom(), accept="application/dicom", parameters={"objects": objects}, request_id="id")
+        for objects in ("all", "map")
+    ]
+    both, refused = service.respond(asked)
+    assert len(parts_of(both.content_type, both.body)) == 2
+    assert refused.status == 422
+    assert "A map of one sample visits one pixel in ninety" in json.loads(refused.body)["message"]
