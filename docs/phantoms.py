@@ -1,4 +1,4 @@
-"""Draw ``docs/phantoms.png``: simulated mammograms, patches and ultrasound images, what they show outlined in red."""
+"""Draw ``docs/phantoms.png``: simulated mammograms, ultrasound images and CT of lung nodules, outlined in red."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from radlens.phantoms import mammogram, ultrasound
+from radlens.phantoms import mammogram, nodule, ultrasound
 
 FIGURE = Path(__file__).with_name("phantoms.png")
 
@@ -66,10 +66,24 @@ def ultrasounds() -> list[tuple[str, Any, float]]:
     return [(title, ultrasound.simulate(mass, image_shape=(320, 320), seed=seed), 255.0) for title, mass, seed in cases]
 
 
+def nodules() -> list[tuple[str, Any, float]]:
+    """Return title, image and white level of lung nodules."""
+    cases = {
+        "benign, smooth": nodule.Nodule(False, 9.0, "round", "smooth", "solid"),
+        "benign, calcified": nodule.Nodule(False, 11.0, "round", "smooth", "solid", True),
+        "benign, lobulated": nodule.Nodule(False, 10.0, "lobulated", "smooth", "solid"),
+        "malignant, lobulated": nodule.Nodule(True, 14.0, "lobulated", "spiculated", "solid"),
+        "malignant, part-solid": nodule.Nodule(True, 16.0, "round", "spiculated", "part-solid"),
+        "malignant, spiculated": nodule.Nodule(True, 17.0, "round", "spiculated", "solid"),
+    }
+    return [(title, nodule.simulate(each, seed=seed), 400.0) for seed, (title, each) in enumerate(cases.items())]
+
+
 def show(axes: Any, title: str, image: Any, white: float) -> None:
-    """Draw one image in grey and the outline of its mask."""
+    """Draw one image in grey, -1000 HU or 0 as black, and the outline of its mask."""
     mask: NDArray[np.bool_] = image.mask if hasattr(image, "mask") else image.lesion_mask
-    axes.imshow(image.pixels, cmap="gray", vmin=0, vmax=white, aspect=image.spacing_mm[0] / image.spacing_mm[1])
+    black = -1000 if image.pixels.min() < 0 else 0
+    axes.imshow(image.pixels, cmap="gray", vmin=black, vmax=white, aspect=image.spacing_mm[0] / image.spacing_mm[1])
     if mask.any():
         axes.contour(mask, levels=[0.5], colors="#ff4040", linewidths=0.7)
     axes.set_title(title, fontsize=7, pad=3)
@@ -78,9 +92,10 @@ def show(axes: Any, title: str, image: Any, white: float) -> None:
 
 def main() -> None:
     """Write the figure."""
-    figure = plt.figure(figsize=(9.4, 4.2), dpi=110)
-    rows = figure.subfigures(2, 1, height_ratios=(1, 1), hspace=0)
-    for part, cases, ratios in ((rows[0], mammograms(), (0.5, 0.5, 1, 1, 1, 1)), (rows[1], ultrasounds(), (1,) * 5)):
+    figure = plt.figure(figsize=(9.4, 5.8), dpi=110)
+    rows = figure.subfigures(3, 1, height_ratios=(1, 1, 0.82), hspace=0)
+    drawn = ((mammograms(), (0.5, 0.5, 1, 1, 1, 1)), (ultrasounds(), (1,) * 5), (nodules(), (1,) * 6))
+    for part, (cases, ratios) in zip(rows, drawn, strict=True):
         grid = part.subplots(1, len(cases), width_ratios=ratios)
         part.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=0.905, wspace=0.03)
         for axes, case in zip(grid, cases, strict=True):

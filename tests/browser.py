@@ -58,16 +58,20 @@ class Browser:
         self._client, self._url, self.downloads = client, url, downloads
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Open a file; a new fragment alone does not load it again."""
+        """Leave the page once it has stored its answers, and open a file; a new fragment alone loads nothing again."""
+        self._wait()
         self._post("url", {"url": f"{page.resolve().as_uri()}{fragment}"})
+        self._wait()
 
     def visit(self, address: str) -> None:
         """Open a page of a server."""
         self._post("url", {"url": address})
 
     def reload(self) -> None:
-        """Load the page again."""
+        """Load the page again, once it has stored what it stores."""
+        self._wait()
         self._post("refresh", {})
+        self._wait()
 
     def all(self, css: str) -> list[str]:
         """Return the elements that a selector finds."""
@@ -116,8 +120,16 @@ class Browser:
         try:
             yield
         finally:
+            self._wait()
             _value(self._client.delete(f"{self._url}/window"))
             self._post("window", {"handle": first})
+
+    def _wait(self, tries: int = 200) -> None:
+        for _ in range(tries):
+            if not self.script("return document.querySelector('[aria-busy=true], [data-writing]')"):
+                return
+            self.script("return new Promise((done) => setTimeout(() => done(null), 20))")
+        raise AssertionError("the page must get ready, got a part that is busy")
 
     def _get(self, path: str) -> Any:
         return _value(self._client.get(f"{self._url}/{path}"))

@@ -49,8 +49,9 @@ def command(
     preset: Annotated[
         str,
         typer.Option(
-            help="recommended; demo: narrower and shorter, about 15 minutes of one core for images of 64x64; paper: "
-            "the losses as printed, which gave no usable pair in a trial."
+            help="recommended; demo: narrower and shorter, about 15 minutes of one core for images of 64x64, three "
+            "times that on a processor without bfloat16; paper: the losses as printed, which gave no usable pair in a "
+            "trial."
         ),
     ] = "recommended",
     images: Annotated[

@@ -231,7 +231,9 @@ def score(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for results.json, tables.csv and answers.csv."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for results.json, tables.csv, answers.csv and three figures."
+        ),
     ] = None,
 ) -> None:
     """Score the answers of a study (Katzmann et al. 2021, Tables 2 to 4).
@@ -242,7 +244,8 @@ def score(
 
     Every t has two p-values: that of the paired test over N readers, t(N - 1), and that of t(N - 2), which the paper
     names. The files of --output also have the t and the intervals of single answers, which are those that the paper
-    prints. Files and answers that cannot be scored are named and left out.
+    prints, and figures of the scores by criterion and class (Fig. 7), of how criteria go together (Fig. 8), and of the
+    factor of preferability (Fig. 9). Files and answers that cannot be scored are named and left out.
     """
     from radlens.evaluation.reader_answers import collect_readings, read_study_key
     from radlens.evaluation.reader_results import answers_csv, study_results, tables_csv
@@ -265,6 +268,22 @@ def score(
     ):
         (output / name).write_text(text, encoding="utf-8")
         note(f"wrote {output / name}")
+    _draw(results, output)
+
+
+def _draw(results: Mapping[str, Any], output: Path) -> None:
+    from radlens.figures.panels import save
+    from radlens.figures.reader_study import figure_criteria, figure_preference, figure_reader_scores
+
+    figures = {"scores": figure_reader_scores, "criteria": figure_criteria, "preference": figure_preference}
+    for name, draw in figures.items():
+        try:
+            content = save(draw(results))
+        except InvalidInput as error:
+            warn([f"{name}.png is not drawn: {error}"])
+            continue
+        (output / f"{name}.png").write_bytes(content)
+        note(f"wrote {output / f'{name}.png'}")
 
 
 def _print(results: Mapping[str, Any]) -> None:

@@ -81,7 +81,7 @@ def study_results(readings: Readings, *, reference: str | None = None, seed: int
         "methods": dict(key.titles),
         "reference": reference,
         "tables": {name: _table(adjust(scores), readings, reference, seed) for name, adjust in _ADJUSTED.items()},
-        "by_class": _by_class(readings),
+        "by_class": _by_class(readings, seed),
         "agreement": {
             name: _agreement(observer_agreement(scores[:, :, i]), readings) for i, name in enumerate(key.criteria)
         },
@@ -149,15 +149,15 @@ def _table(values: np.ndarray, readings: Readings, reference: str, seed: int) ->
     return {"means": means, "tests": tests, "pairs": pairs}
 
 
-def _by_class(readings: Readings) -> dict[str, Any]:
-    """Return the mean raw and z-adjusted scores by class of the lesion (Fig. 7, right)."""
+def _by_class(readings: Readings, seed: int) -> dict[str, Any]:
+    """Return mean and interval of raw and z-adjusted scores by class of the lesion (Fig. 7, right)."""
     key, found = readings.key, {}
     for name in ("raw", "z_adjusted"):
         values = _ADJUSTED[name](readings.scores)
         found[name] = {
             label: {
                 criterion: {
-                    method: method_mean(values[:, np.array(key.labels) == label, i, j]).mean
+                    method: method_mean(values[:, np.array(key.labels) == label, i, j], seed=seed)._asdict()
                     for j, method in enumerate(key.methods)
                 }
                 for i, criterion in enumerate(key.criteria)

@@ -25,8 +25,9 @@ class Lrp(Explainer):
     With ``rule="epsilon"`` a map sums to the score, less the shares that biases and ``epsilon`` keep; as long as
     ``epsilon`` is small beside the activations, the map of a network of ReLU layers is gradient times image (Ancona et
     al. 2018). With ``rule="deep_taylor"`` maps are not negative and sum to the score: they show what speaks for the
-    class. The map of a score of 0 or less is empty, and a neuron that only its bias makes active passes nothing on; the
-    bounds of pixels are the smallest and the largest value of the image in each channel.
+    class. The map of a score of 0 or less is empty, which ``sentence`` in the numbers says, and a neuron that only its
+    bias makes active passes nothing on; the bounds of pixels are the smallest and the largest value of the image in
+    each channel.
 
     Gates, such as those of squeeze and excitation, count as constants. A network with other operations without a rule
     is refused when it is exported; so is deep Taylor decomposition alone, for activations that can be negative
@@ -59,4 +60,10 @@ class Lrp(Explainer):
             arrays["epsilons"] = torch.full((1, 1), self.epsilon, dtype=image.dtype)
         (found,) = yield Ask(f"lrp_{self.rule}", arrays, target)
         (score,) = yield Ask("score", {"images": image[None]}, target)
-        return Attribution(found[0], numbers={"score": float(score[0]), "relevance": float(found.double().sum())})
+        numbers: dict[str, Any] = {"score": float(score[0]), "relevance": float(found.double().sum())}
+        if self.rule == "deep_taylor" and numbers["score"] <= 0:
+            numbers["sentence"] = (
+                f"the map is empty: deep Taylor decomposition divides positive scores, got {numbers['score']:.3g}; "
+                "ask for another target, or the rule epsilon"
+            )
+        return Attribution(found[0], numbers=numbers)

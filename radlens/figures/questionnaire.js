@@ -11,39 +11,81 @@
   const scores = [];
   for (let score = study.lowest; score <= study.highest; score++) scores.push(score);
 
-  /* What is stored: {current: session or null, sheets: {session: sheet}}. Without storage it lives in this page alone. */
-  let inPage = { current: null, sheets: {} };
-  let isStored = true;
+  /* Each answer is a record of its own in an IndexedDB, which keeps the order of all windows: what one window writes undoes
+     nothing of another. (localStorage is copied to each window's process, and a late copy was seen to lose answers.) */
+  const KEYS = { page: "name", sheets: "session", answers: ["session", "code"] };
+  const known = { current: null, sheets: {} };
+  let database = null;
+  let pending = 0;
   let warnedAt = null;
 
-  /* What is stored is stale once the browser refused to store. */
-  function load() {
-    try {
-      const found = isStored ? JSON.parse(localStorage.getItem(STORE)) : null;
-      if (found && typeof found === "object" && found.sheets) inPage = found;
-    } catch (error) {
-      isStored = false;
-    }
-    return inPage;
+  const settled = (request) => new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+
+  function notStored() {
+    document.getElementById("not-stored").hidden = false;
   }
 
-  /* Reads before it writes, so that two windows of one reader do not undo each other's answers. */
-  function change(edit) {
-    const state = load();
-    edit(state);
-    inPage = state;
+  async function open() {
+    const request = indexedDB.open(STORE, 1);
+    request.onupgradeneeded = () => {
+      for (const [name, keyPath] of Object.entries(KEYS)) request.result.createObjectStore(name, { keyPath });
+    };
+    database = await settled(request);
+    database.onclose = notStored;
+  }
+
+  /* Takes over what other windows stored; of two answers to one question the later one counts. */
+  async function refresh() {
+    if (!database) return;
     try {
-      localStorage.setItem(STORE, JSON.stringify(state));
-      isStored = true;
+      const transaction = database.transaction(Object.keys(KEYS));
+      const [pages, sheets, answers] = await Promise.all(
+        Object.keys(KEYS).map((name) => settled(transaction.objectStore(name).getAll())));
+      known.current = pages.find((each) => each.name === "current")?.session ?? null;
+      for (const each of sheets) known.sheets[each.session] ??= { ...each, answers: {} };
+      for (const { session: owner, code, score, at } of answers) {
+        const mine = known.sheets[owner].answers;
+        if (!mine[code] || mine[code].at < at) mine[code] = { score, at };
+      }
     } catch (error) {
-      isStored = false;
+      notStored();
     }
-    document.getElementById("not-stored").hidden = isStored;
+  }
+
+  /* A browser drops what it has not written when its page goes, so until then the page is busy, and asks who leaves it. */
+  function waitFor(change) {
+    pending += change;
+    document.getElementById("progress").toggleAttribute("data-writing", pending > 0);
+  }
+
+  function keep(records) {
+    try {
+      const transaction = database.transaction(Object.keys(records), "readwrite");
+      waitFor(1);
+      transaction.oncomplete = () => waitFor(-1);
+      transaction.onabort = () => {
+        waitFor(-1);
+        notStored();
+      };
+      for (const [name, record] of Object.entries(records)) transaction.objectStore(name).put(record);
+      transaction.commit();
+    } catch (error) {
+      notStored();
+    }
+  }
+
+  function keepSheet() {
+    known.current = session;
+    const { answers, ...rest } = sheet();
+    keep({ page: { name: "current", session }, sheets: rest });
   }
 
   /* A window keeps its reader when another window changes to a different one. */
-  let session = load().current;
-  const sheet = () => load().sheets[session];
+  let session = null;
+  const sheet = () => known.sheets[session];
   const pages = () => study.variants[sheet().variant];
   const codeOf = (picture, criterion) => `${picture} ${criterion}`;
   const now = () => new Date().toISOString();
@@ -91,7 +133,8 @@
 
   function go(index) {
     warnedAt = null;
-    change((state) => { state.sheets[session].at = index; });
+    sheet().at = index;
+    keepSheet();
     render();
     document.getElementById("heading").focus();
   }
@@ -125,17 +168,14 @@
       page.querySelector("input[name=variant]").focus();
       return;
     }
-    const earlier = Object.values(load().sheets).find((each) => each.reader.toLowerCase() === reader.toLowerCase());
+    const earlier = Object.values(known.sheets).find((each) => each.reader.toLowerCase() === reader.toLowerCase());
     if (earlier && earlier.variant !== variant) {
       status.textContent = `${reader} has begun questionnaire ${earlier.variant} in this browser. Choose it to continue, or give another name.`;
       return;
     }
     const numbers = crypto.getRandomValues(new Uint32Array(4));
     session = earlier ? earlier.session : Array.from(numbers, (each) => each.toString(16).padStart(8, "0")).join("");
-    change((state) => {
-      state.current = session;
-      state.sheets[session] ??= { reader, variant, session, started: now(), at: 0, answers: {} };
-    });
+    known.sheets[session] ??= { reader, variant, session, started: now(), at: 0, answers: {} };
     go(sheet().at);
   }
 
@@ -169,7 +209,9 @@
   }
 
   function answer(code, score) {
-    change((state) => { state.sheets[session].answers[code] = { score, at: now() }; });
+    const given = { score, at: now() };
+    sheet().answers[code] = given;
+    keep({ answers: { session, code, ...given } });
     page.querySelector(`[data-question="${code}"]`).removeAttribute("data-open");
     progress();
   }
@@ -210,8 +252,8 @@
 
   /* The answers of this reader stay in the browser. */
   function other() {
-    change((state) => { state.current = null; });
     session = null;
+    keep({ page: { name: "current", session } });
     render();
     document.getElementById("heading").focus();
   }
@@ -228,7 +270,9 @@
     return make("button", { type: "button", class: kind, id: "save", onclick: save }, "Save answers as a file");
   }
 
-  function save() {
+  async function save() {
+    await refresh();
+    progress();
     const name = `answers-${study.study}-${sheet().variant}-${sheet().reader.replace(/[^\p{L}\p{N}_-]+/gu, "-")}.json`;
     const address = URL.createObjectURL(new Blob([contentOf()], { type: "application/json" }));
     const link = make("a", { href: address, download: name, hidden: true });
@@ -246,7 +290,14 @@
     else end();
   }
 
-  change(() => {});
-  if (!sheet()) session = null;
-  render();
+  open().catch(notStored).then(refresh).then(() => {
+    keep({ page: { name: "opened" } });  // a browser that stores nothing says so before the first answer
+    if (known.sheets[known.current]) session = known.current;
+    render();
+    page.removeAttribute("aria-busy");
+    window.addEventListener("focus", () => refresh().then(progress));
+    window.addEventListener("beforeunload", (event) => {
+      if (pending) event.preventDefault();
+    });
+  });
 })();

@@ -11,6 +11,7 @@ import pytest
 from browser import browsing, needs_browser, saved
 from labelled_images import make_images
 from made_once import copied
+from PIL import Image
 from simulated_readers import encoded, make_answers, make_key, reader_with_effect
 from small_classifier import make_classifier
 from study_runs import make_run, small_studies
@@ -88,6 +89,9 @@ def test_a_study_from_images_to_tables(run: Callable[..., Any], options: tuple[A
         (each["lesion"], each["label"]) for each in key["lesions"]
     }
     assert Path("results/tables.csv").read_text().startswith("table,criterion,method,mean,")
+    for name in ("scores", "criteria", "preference"):
+        with Image.open(f"results/{name}.png") as picture:
+            assert picture.width > 600
 
 
 def test_what_cannot_be_scored_is_named(run: Callable[..., Any]) -> None:

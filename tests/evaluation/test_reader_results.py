@@ -132,8 +132,8 @@ def test_by_class(found):
     scores = readings().scores
     by_class = found["by_class"]["raw"]
     assert found["n_lesions"] == {"benign": 6, "malignant": 6}
-    assert by_class["benign"]["quality"]["cam"] == pytest.approx(scores[:, 0::2, 2, 0].mean())
-    assert by_class["malignant"]["semantics"]["lime"] == pytest.approx(scores[:, 1::2, 1, 2].mean())
+    assert by_class["benign"]["quality"]["cam"]["mean"] == pytest.approx(scores[:, 0::2, 2, 0].mean())
+    assert by_class["malignant"]["semantics"]["lime"]["mean"] == pytest.approx(scores[:, 1::2, 1, 2].mean())
 
 
 def test_csv_of_the_answers_reads_back():

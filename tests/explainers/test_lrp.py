@@ -49,6 +49,8 @@ def test_deep_taylor_decomposition_divides_the_score():
             assert float(found.map.sum()) == pytest.approx(max(score, 0.0), abs=1e-9)
             assert found.map.min() >= 0
             assert found.delta is None
+            assert ("the map is empty" in found.numbers.get("sentence", "")) is (score <= 0)
+            assert bool(found.map.any()) is (score > 0)
 
 
 def test_both_rules_in_one_batch():

@@ -198,8 +198,8 @@ def test_a_questionnaire_is_filled_in(browser: Browser, page: Page, variant: str
         browser.click("#next")
     assert browser.text("h1") == "All answers are given"
     browser.click("#save")
-    assert f"answers-{page.study}-" in browser.text("#status")
     document = saved(browser, f"answers-{page.study}-{variant}-Ann-Bee.json")
+    assert f"answers-{page.study}-" in browser.text("#status")
     sheet = read_sheet("answers.json", json.dumps(document).encode(), key(page.study))
     assert (sheet.reader, sheet.variant, sheet.n_answers, sheet.left_out) == ("Ann Bee", variant, 18, ())
     assert sheet.saved > document["started"]
@@ -332,6 +332,17 @@ def test_the_variant_of_the_invitation(browser: Browser, page: Page) -> None:
 
 
 @needs_browser
+def test_who_leaves_while_it_writes_is_asked(browser: Browser, page: Page) -> None:
+    """A browser may drop an answer that it has not written; afterwards nobody is asked."""
+    begin(browser, "ann")
+    leave = "const event = new Event('beforeunload', {cancelable: true}); return !window.dispatchEvent(event);"
+    assert browser.script(f"document.querySelector('input[name=\"11 quality\"]').click(); {leave}") is True
+    browser.reload()
+    assert list(given(browser)) == ["11 quality"]
+    assert browser.script(leave) is False
+
+
+@needs_browser
 def test_two_readers_in_one_browser(browser: Browser, page: Page) -> None:
     """Each has answers of their own, in files of their own."""
     sessions = set()
@@ -356,6 +367,9 @@ def test_two_windows_of_one_reader(browser: Browser, page: Page) -> None:
         browser.open(page.file)
         answer(browser, "12", "quality", 1)
     answer(browser, "11", "quality", 2)
+    browser.click("#save")
+    document = saved(browser, f"answers-{page.study}-A-ann.json")
+    assert {each["picture"]: each["score"] for each in document["answers"]} == {"12": 1, "11": 2}
     browser.reload()
     assert given(browser) == {"12 quality": 1, "11 quality": 2}
 
@@ -363,7 +377,7 @@ def test_two_windows_of_one_reader(browser: Browser, page: Page) -> None:
 @needs_browser
 def test_a_browser_that_stores_nothing(browser: Browser, page: Page) -> None:
     """The reader is warned, and can answer and save."""
-    code = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
+    code = "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }"
     number = browser.devtools("Page.addScriptToEvaluateOnNewDocument", source=code)["identifier"]
     try:
         browser.reload()

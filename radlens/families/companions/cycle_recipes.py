@@ -38,7 +38,7 @@ class CycleRecipe:
         jitter: Largest shift of the classifier's input, pixels.
         jitter_turns: Whether the classifier's input is turned by quarters.
         noise: Standard deviation of the noise that the classifier's input gets, as a share of the range of values.
-        half: Whether convolutions compute in bfloat16.
+        half: Whether convolutions compute in bfloat16 on a machine on which that is faster; the record tells.
         grace: Steps after which alarms may stop the training.
         seed: Seed of the initial weights and of the order of the images.
 
@@ -127,5 +127,6 @@ rates and batch are those of CycleGAN (Zhu et al. 2017) and ours, since the pape
 in a trial**: DSSIM alone hardly sees a change of brightness, so generators may drift to G+ = x + 1 and G- = x - 1, or
 to a mark in a corner. ``recommended`` differs in the form and the width of the networks, in squared constants of DSSIM,
 in an absolute difference in the similarity, and in that the classifier sees the images shifted, turned and with noise.
-``demo`` has narrower kernels and fewer steps: about 15 minutes of one core for images of 64x64.
+``demo`` has narrower kernels and fewer steps: about 15 minutes of one core for images of 64x64 where
+bfloat16 is fast, three times that elsewhere.
 """

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from radlens.families.companions.generators import TASK, WEIGHTS, load_generator
 from radlens.families.runs import claim, write_record
 from radlens.networks import GeneratorPair, PatchDiscriminator
 
-__all__ = ["LOSSES", "evaluate_generators", "train_generators"]
+__all__ = ["LOSSES", "evaluate_generators", "half_is_faster", "train_generators"]
 
 LOSSES = ("cycle", "similarity", "adversarial", "activation")
 """Losses of the generators, the terms of eq. (4); means of both generators."""
@@ -49,6 +50,9 @@ _N_WATCHED = 64
 
 _BATCH = 32
 _LEAST_IMAGES = 2
+
+_HALF_GAIN = 1.2
+"""How much faster bfloat16 must be to be used; without instructions for it a CPU was 50 times slower."""
 
 Progress = Callable[[str, float, float], None]
 Classify = Callable[[Tensor], Tensor]
@@ -154,6 +158,20 @@ def evaluate_generators(pair: GeneratorPair, classify: Classify, images: np.ndar
     return found | {name: value / len(images) for name, value in sums.items()}
 
 
+@cache
+def half_is_faster() -> bool:
+    """Measure once whether this machine computes convolutions and their gradients faster in bfloat16."""
+    layer, x = nn.Conv2d(16, 16, 3, padding=1), torch.zeros(4, 16, 32, 32)
+    spent = {True: math.inf, False: math.inf}
+    for _ in range(4):  # the first of each prepares the kernel
+        for half in spent:
+            begin = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                layer(x).float().sum().backward()
+            spent[half] = min(spent[half], time.perf_counter() - begin)
+    return spent[False] > _HALF_GAIN * spent[True]
+
+
 def _correlations(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.flatten(1), b.flatten(1)
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
@@ -197,6 +215,7 @@ class _Training:
         self.judges_optimizer = torch.optim.Adam(
             self.judges.parameters(), recipe.discriminator_rate, betas=recipe.betas
         )
+        self.half = recipe.half and half_is_faster()
         self.done, self.seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
 
@@ -212,7 +231,8 @@ class _Training:
     def state(self) -> dict[str, Any]:
         """Return the state for `load`."""
         parts = [part.state_dict() for part in self._parts]
-        return {"parts": parts, "done": self.done, "seconds": self.seconds, "history": self.history}
+        kept = {name: getattr(self, name) for name in ("half", "done", "seconds", "history")}
+        return {"parts": parts, **kept}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a state that `state` returned.
@@ -222,7 +242,8 @@ class _Training:
         """
         for part, kept in zip(self._parts, state["parts"], strict=True):
             part.load_state_dict(kept)
-        self.done, self.seconds, self.history = state["done"], state["seconds"], state["history"]
+        self.half, self.done = state["half"], state["done"]
+        self.seconds, self.history = state["seconds"], state["history"]
         self.stop_at_alarm()
 
     def advance(self) -> None:
@@ -255,6 +276,7 @@ class _Training:
             "value_range": list(self.value_range),
             "n_images": {"training": len(self.images), "validation": len(self.validation)},
             "history": self.history,
+            "precision": "bfloat16" if self.half else "float32",
             "evaluation": measured,
             "note": _note(measured),
             "seconds": self.seconds,
@@ -281,7 +303,7 @@ class _Training:
             optimizer.param_groups[0]["lr"] = rate * factor
 
     def _cast(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.recipe.half)
+        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half)
 
     def _unit(self, images: Tensor) -> Tensor:
         low, high = self.value_range

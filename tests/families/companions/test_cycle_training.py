@@ -117,6 +117,32 @@ def test_a_run_continues_where_it_was_interrupted(tmp_path, often):
     assert (tmp_path / "whole" / "training.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_half_precision_is_for_machines_on_which_it_is_faster(is_faster, tmp_path, monkeypatch):
+    """The record tells; a run that is continued elsewhere keeps its precision."""
+    monkeypatch.setattr("radlens.families.companions.cycle_training.half_is_faster", lambda: is_faster)
+    monkeypatch.setattr("radlens.families.companions.cycle_training._EVERY", 1)
+    recipe = replace(RECIPE, steps=2, batch_size=2, half=True)
+    types = set()
+
+    def seen(images):
+        types.add(nn.functional.conv2d(images, torch.ones(1, 1, 3, 3)).dtype)
+        return classify(images)
+
+    def stop(stage, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    images = (draw(4, 0), draw(2, 1), recipe)
+    with pytest.raises(KeyboardInterrupt):
+        train_generators(tmp_path, seen, *images, origin=ORIGIN, on_progress=stop)
+    monkeypatch.setattr("radlens.families.companions.cycle_training.half_is_faster", lambda: not is_faster)
+    record = train_generators(tmp_path, seen, *images, origin=ORIGIN)
+    assert record["precision"] == ("bfloat16" if is_faster else "float32")
+    # Scores of checkpoints are always those of float32.
+    assert types == ({torch.bfloat16, torch.float32} if is_faster else {torch.float32})
+
+
 def test_a_step_is_the_gradient_of_the_sum_of_the_losses(tmp_path):
     """Without random changes: every loss is that of `cycle_losses` on what the generators draw."""
     from radlens.families.companions import cycle_losses
