@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import pwd
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 from radlens.durable import locked
 from radlens.errors import InvalidParameter, ServerError
 
-__all__ = ["AUDIT_FILE", "FIRST", "AuditLog", "Head", "Verdict", "records", "verify"]
+__all__ = ["AUDIT_FILE", "FIRST", "AuditLog", "Head", "Verdict", "operator", "records", "verify"]
 
 AUDIT_FILE = "audit.jsonl"
 """Name of a server's audit log in its working directory."""
@@ -141,6 +142,14 @@ class AuditLog:
             # Part of a line would be taken for one that a crash left unfinished.
             os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+
+def operator() -> str:
+    """Return who runs this process, as ``user:NAME``; ``uid:NUMBER`` of an account without a name."""
+    try:
+        return f"user:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"uid:{os.getuid()}"
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ LONG = (
     "cli/test_companion_commands.py",
     "cli/test_reliability_command.py",
     "studies/test_katzmann.py",
+    "versions/test_shadow.py",
 )
 """Files that take more than five seconds, in the order in which processes take them: about the longest first."""
 

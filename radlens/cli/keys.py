@@ -1,6 +1,5 @@
 """``radlens keys``: named keys of a server's clients."""
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -65,7 +64,7 @@ def revoke(name: NameArgument, workdir: WorkdirOption = DEFAULT_WORKDIR) -> None
 
 
 def _audit(workdir: Path, event: str, name: str, **more: str) -> None:
-    from radlens.audit import AUDIT_FILE, AuditLog
+    from radlens.audit import AUDIT_FILE, AuditLog, operator
 
-    log = AuditLog(workdir / AUDIT_FILE)
-    log.append({"event": event, "outcome": "done", "who": f"user:{getpass.getuser()}", "key": name, **more})
+    record = {"event": event, "outcome": "done", "who": operator(), "of": name, **more}
+    AuditLog(workdir / AUDIT_FILE).append(record)

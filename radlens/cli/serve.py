@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import time
 from collections.abc import Mapping
@@ -119,8 +118,8 @@ def make_server(config: Path, store: Path, given: Mapping[str, str], workdir: Pa
     defaults = {name: served.versions[served.default].archive for name, served in versions.models.items()}
     log = log_config if log_config.is_file() else None
     # Checked at each start of a worker, also after a crash.
-    checking = [sys.executable, "-I", worker.__file__, sys.executable, str(deployment.archives.resolve())]
-    return Server(config, deployment.archives, defaults, workdir, log_config=log, worker=checking), versions
+    checking = [sys.executable, "-I", worker.__file__, sys.executable, str(deployment.archives.folder.resolve())]
+    return Server(config, deployment.archives.folder, defaults, workdir, log_config=log, worker=checking), versions
 
 
 def restore(workdir: Path, config: Path, versions: Versions) -> None:
@@ -196,10 +195,9 @@ def _stop(workdir: Path) -> None:
 
 
 def _audit(workdir: Path, event: str, **record: Any) -> None:
-    from radlens.audit import AUDIT_FILE, AuditLog
+    from radlens.audit import AUDIT_FILE, AuditLog, operator
 
-    who = f"user:{getpass.getuser()}"
-    AuditLog(workdir / AUDIT_FILE).append({"event": event, "outcome": "done", "who": who, **record})
+    AuditLog(workdir / AUDIT_FILE).append({"event": event, "outcome": "done", "who": operator(), **record})
 
 
 def _print_status(workdir: Path) -> None:

@@ -1,35 +1,25 @@
-"""Registering, promoting, rolling back and retiring versions on the server of one working directory.
+"""Registering, promoting, rolling back and retiring versions on the server of one working directory."""
 
-Archives that are registered are copied to a folder of the server's own first, and the copy is checked: TorchServe reads
-no byte that was not, a change of the model store reaches nothing that runs, and a rollback finds what it goes back to.
-"""
-
-import getpass
 import json
-import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from radlens import durable
-from radlens.audit import AUDIT_FILE, AuditLog
+from radlens.audit import AUDIT_FILE, AuditLog, operator
 from radlens.client import Client
-from radlens.errors import BundleError, InvalidParameter, RadlensError, ServerError
+from radlens.errors import InvalidParameter, RadlensError, ServerError
 from radlens.versions.management import Management
+from radlens.versions.registered import RegisteredArchives
 from radlens.versions.shadow import shadow, stored_samples, warm
-from radlens.versions.signing import Trust, digest, signature_file
-from radlens.versions.state import ARCHIVES, Registered, Served, Versions
-from radlens.versions.stored import Inspection, Stored, inspect
-from radlens.versions.worker import SUFFIX, contents, contents_of_zip
+from radlens.versions.signing import Trust
+from radlens.versions.state import ARCHIVES, Served, Versions
+from radlens.versions.stored import Inspection, inspect
 
 __all__ = ["Change", "Deployment"]
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 class Change(NamedTuple):
@@ -59,54 +49,7 @@ class Deployment:
     """
 
     def __init__(self, workdir: Path, trust: Trust = Trust()) -> None:  # noqa: B008 - frozen
-        self.workdir, self.archives, self._trust = workdir, workdir / ARCHIVES, trust
-
-    def admit(self, path: Path, *, name: str | None = None) -> tuple[Stored, Registered, str]:
-        """Copy an archive to the server's own folder, after its signature and all its hashes were checked.
-
-        Args:
-            path: File or directory of the archive.
-            name: Name that its model must have; None for any.
-
-        Returns:
-            The archive, what is to be kept of it, and a sentence on its signature.
-
-        Raises:
-            BundleError: The archive is missing or damaged, or its signature is wrong or missing.
-            InvalidParameter: Its model has another name, or one that does not fit into a URL.
-        """
-        self.archives.mkdir(parents=True, exist_ok=True)
-        self.archives.chmod(0o700)
-        scratch = self.archives / f".{uuid4().hex}"
-        scratch.mkdir()
-        try:
-            copy = scratch / path.name
-            if not path.exists():
-                raise BundleError(f"archive must be in the model store, got no file {path.name}")
-            shutil.copytree(path, copy, symlinks=True) if path.is_dir() else shutil.copyfile(path, copy)
-            if signature_file(path).exists():
-                shutil.copyfile(signature_file(path), signature_file(copy))
-            signer, sentence = self._trust.check(copy)
-            stored = inspect(copy).stored
-            if not (_NAME.fullmatch(stored.name) and _NAME.fullmatch(stored.version)):
-                raise InvalidParameter(f"name and version must fit into a URL, got {stored.name!a} {stored.version!a}")
-            if name is not None and name != stored.name:
-                raise InvalidParameter(f"{path.name} must be an archive of {name}, got one of {stored.name}")
-            sha256 = digest(copy)
-            # With the digest in its name, an archive never takes the place of another that is registered.
-            placed = f"{stored.name}-{stored.version}-{sha256[:16]}" + (".mar" if copy.is_file() else "")
-            target = self.archives / placed
-            if not (target.exists() and digest(target) == sha256):
-                _remove(target)
-                copy.rename(target)
-            _remove(signature_file(target))
-            if signature_file(copy).exists():
-                signature_file(copy).rename(signature_file(target))
-            unpacked = contents(target) if target.is_dir() else contents_of_zip(target)
-            durable.replace(contents_file(target), f"{unpacked}\n".encode())
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return stored, Registered(placed, sha256, signer), sentence
+        self.workdir, self.archives = workdir, RegisteredArchives(workdir / ARCHIVES, trust)
 
     def plan(self, given: Mapping[str, Path] | None = None) -> tuple[Versions, list[str]]:
         """Return what a server is to serve, and remarks, after every archive of it was checked; `keep` stores it.
@@ -120,13 +63,13 @@ class Deployment:
         kept = Versions.load(self.workdir)
         if given is None:
             return kept, [
-                self._checked(name, version, registered)
+                self.archives.check(name, version, registered)
                 for name, served in kept.models.items()
                 for version, registered in served.versions.items()
             ]
         remarks, versions = [], Versions(history=kept.history)
         for name, path in given.items():
-            stored, registered, sentence = self.admit(path, name=name)
+            stored, registered, sentence = self.archives.admit(path, name=name)
             versions = versions.with_version(name, stored.version, registered)
             before = kept.models[name].default if name in kept.models else None
             if before != stored.version:
@@ -141,10 +84,7 @@ class Deployment:
         """Store what is registered, and remove archives that are not."""
         with Versions.locked(self.workdir):
             versions.save(self.workdir)
-        named = {each.archive for served in versions.models.values() for each in served.versions.values()}
-        for path in self.archives.iterdir():
-            if path.name.removesuffix(".sig").removesuffix(SUFFIX) not in named:
-                _remove(path)
+        self.archives.keep_only(each for served in versions.models.values() for each in served.versions.values())
 
     def restore(self) -> list[str]:
         """Load the versions beside the defaults on a server that was started with the defaults, and scale workers.
@@ -194,12 +134,12 @@ class Deployment:
                     raise InvalidParameter(
                         f"a version is registered once, got {name} {version} again; export another, or retire it"
                     )
-                _, registered, sentence = self.admit(path)
+                _, registered, sentence = self.archives.admit(path)
                 record["archive_sha256"] = registered.sha256
                 try:
                     management.register(registered.archive)
                 except BaseException:
-                    self._forget(registered)
+                    self.archives.remove(registered)
                     raise
             kept.with_version(name, version, registered).noted("register", name, version).save(self.workdir)
         return name, version, sentence
@@ -239,7 +179,7 @@ class Deployment:
             record |= {"model": name, "before": served.default, "archive_sha256": registered.sha256}
             if version == served.default:
                 raise InvalidParameter(f"{name} {version} is the default already")
-            self._checked(name, version, registered)
+            self.archives.check(name, version, registered)
             report_file = None
             with Management.of_server(self.workdir) as management:
                 n_ready = self._ready(management, name, version)
@@ -254,7 +194,7 @@ class Deployment:
                     record["report"] = report_file.name
                     if on_report is not None:
                         on_report(report)
-                    _require_fit(report, inspect(self.archives / registered.archive))
+                    _require_fit(report, inspect(self.archives.folder / registered.archive))
                 if dry_run:
                     return Change(name, served.default, served.default, report=report_file)
                 previous = (*served.previous, served.default)
@@ -277,7 +217,7 @@ class Deployment:
                 raise InvalidParameter(f"a rollback needs an earlier default of {name}, got none that is registered")
             version, registered = served.previous[-1], kept.registered(name, served.previous[-1])
             record |= {"model": name, "version": version, "before": served.default}
-            self._checked(name, version, registered)
+            self.archives.check(name, version, registered)
             with Management.of_server(self.workdir) as management:
                 if version not in {each.version for each in management.versions() if each.model == name}:
                     management.register(registered.archive)
@@ -302,7 +242,7 @@ class Deployment:
                 if version in {each.version for each in management.versions() if each.model == name}:
                     management.unregister(name, version)
             kept.without(name, version).noted("retire", name, version).save(self.workdir)
-            self._forget(registered)
+            self.archives.remove(registered)
         return name
 
     def retirable(self, kept: Versions, model: str | None, version: str) -> str:
@@ -346,28 +286,7 @@ class Deployment:
             InvalidParameter: The version is not registered.
             BundleError: The archive is missing, damaged or changed, or its signature is wrong or missing.
         """
-        return self._checked(name, version, Versions.load(self.workdir).registered(name, version))
-
-    def _checked(self, name: str, version: str, registered: Registered) -> str:
-        path = self.archives / registered.archive
-        if not path.exists():
-            raise BundleError(
-                f"the archive of {name} {version} must be in {self.archives}, got no {registered.archive}"
-            )
-        # Of an archive in the form of a folder, workers import in it.
-        for compiled in path.rglob("__pycache__"):
-            shutil.rmtree(compiled)
-        if (found := digest(path)) != registered.sha256:
-            raise BundleError(
-                f"the archive of {name} {version} was changed after it was registered: its SHA-256 is {found[:12]}..., "
-                f"registered was {registered.sha256[:12]}..."
-            )
-        return self._trust.check(path)[1]
-
-    def _forget(self, registered: Registered) -> None:
-        path = self.archives / registered.archive
-        for each in (path, signature_file(path), contents_file(path)):
-            _remove(each)
+        return self.archives.check(name, version, Versions.load(self.workdir).registered(name, version))
 
     def _ready(self, management: Management, name: str, version: str) -> int:
         n_ready = {(each.model, each.version): each.n_ready for each in management.versions()}.get((name, version))
@@ -416,12 +335,7 @@ class Deployment:
             raise
         finally:
             log = AuditLog(self.workdir / AUDIT_FILE)
-            log.append({"event": event, "outcome": outcome, "who": f"user:{getpass.getuser()}", **record})
-
-
-def contents_file(archive: Path) -> Path:
-    """Return the file with the digest of the contents of a registered archive."""
-    return archive.with_name(archive.name + SUFFIX)
+            log.append({"event": event, "outcome": outcome, "who": operator(), **record})
 
 
 def _require_fit(report: Mapping[str, Any], archive: Inspection) -> None:
@@ -436,10 +350,3 @@ def _require_fit(report: Mapping[str, Any], archive: Inspection) -> None:
             f"{report['new']} must answer with the bundle of its archive, {str(archive.bundle_hash)[:12]}..., "
             f"got {report['bundle_hash'][:12]}..."
         )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -177,16 +178,14 @@ class Management:
         while True:
             described, now = self.describe(model, version), time.monotonic()
             spent = _spent([worker["pid"] for worker in described["workers"]])
-            if before is None:
-                before = spent
-            if described["jobQueueStatus"]["pendingRequests"] > 0 or spent - before > _IDLE_S:
+            is_waited_for = described["jobQueueStatus"]["pendingRequests"] > 0
+            # The quiet time begins with a measurement.
+            if before is None or is_waited_for or _grown(before, spent) > _IDLE_S:
                 since, before = now, spent
             elif now - since >= _QUIET_S:
                 return
             if now > deadline:
-                raise ServerError(
-                    f"{model} {version} must have answered all requests in {timeout_s:g} s, got some left"
-                )
+                raise ServerError(f"{model} {version} must have answered all in {timeout_s:g} s, got requests left")
             time.sleep(0.1)
 
     def unregister(self, model: str, version: str, *, timeout_s: float = 600.0) -> None:
@@ -233,15 +232,18 @@ def _path(model: str, version: str | None) -> str:
     return f"/models/{model}" + (f"/{version}" if version else "")
 
 
-def _spent(pids: Sequence[int]) -> float:
-    """Return the processor time of processes and of all that they started, in seconds."""
-    total = 0.0
+def _spent(pids: Sequence[int]) -> dict[int, float]:
+    """Return the processor time in seconds of processes and of all that they started, by PID."""
+    found = {}
     for pid in pids:
-        try:
+        with suppress(psutil.Error):
             head = psutil.Process(pid)
             for process in (head, *head.children(recursive=True)):
                 times = process.cpu_times()
-                total += times.user + times.system
-        except psutil.Error:
-            continue
-    return total
+                found[process.pid] = times.user + times.system
+    return found
+
+
+def _grown(before: Mapping[int, float], now: Mapping[int, float]) -> float:
+    """Return the processor time that was spent between two measurements; processes that have ended do not count."""
+    return sum(max(seconds - before.get(pid, 0.0), 0.0) for pid, seconds in now.items())

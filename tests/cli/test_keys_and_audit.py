@@ -1,10 +1,11 @@
 """``radlens keys`` and ``radlens audit``."""
 
 import json
+import socket
 
 import pytest
 
-from radlens.audit import AuditLog
+from radlens.audit import AuditLog, records
 from radlens.keys import KeyRing
 
 
@@ -60,3 +61,44 @@ def test_a_changed_log_is_not(run, log):
     result = run("audit", "verify", log)
     assert result.exit_code == 1
     assert "error: audit.jsonl line 3 (number 3) does not follow the line before: that was changed" in result.stderr
+
+
+def test_records_are_forwarded(run, log):
+    """Once each; how many is told."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(10)
+        to = f"udp://127.0.0.1:{receiver.getsockname()[1]}"
+        assert f"sent 3 records to {to}" in run("audit", "forward", "--to", to).stderr
+        assert f"sent 0 records to {to}" in run("audit", "forward", "--to", to).stderr
+        received = [receiver.recv(65536) for _ in range(3)]
+    assert all(b"<AuditMessage>" in each for each in received)
+
+
+def test_a_server_that_follows_is_tried_again(run, log, monkeypatch):
+    """Nobody listens at first; new records follow until Ctrl-C."""
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("radlens.cli.audit.time.sleep", wait)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        to = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    result = run("audit", "forward", "--to", to, "--follow")
+    assert result.exit_code == 130
+    assert waits == [10.0, 10.0]
+    assert "trying again in 10 s" in result.stderr
+
+
+def test_commands_are_recorded_with_who_ran_them(run, tmp_path, monkeypatch):
+    """By name, or by number where the account has none; never with a token."""
+    token = run("keys", "add", "viewer", "--roles", "predict").stdout.strip()
+    monkeypatch.setattr("radlens.audit.os.getuid", lambda: 2**31 - 2)
+    run("keys", "revoke", "viewer")
+    added, revoked = records(tmp_path / ".run" / "audit.jsonl")
+    assert (added["event"], added["of"], added["who"][:5]) == ("key added", "viewer", "user:")
+    assert (revoked["event"], revoked["who"]) == ("key revoked", f"uid:{2**31 - 2}")
+    assert token not in (tmp_path / ".run" / "audit.jsonl").read_text()

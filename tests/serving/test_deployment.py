@@ -1,7 +1,6 @@
 """Versions replace each other on a real TorchServe: under load, over restarts, and not where something is wrong."""
 
 import json
-import socket
 import tempfile
 import threading
 import time
@@ -16,8 +15,10 @@ from archives import make_archive
 from sample_images import noise
 from shared_server import TOP
 from tiny_bundle import make_bundle
+from typer.testing import CliRunner
 
 from radlens.audit import records, verify
+from radlens.cli import app
 from radlens.cli.serve import make_server, restore
 from radlens.client import Client
 from radlens.errors import BundleError, InvalidInput, InvalidParameter, RadlensError, ServerError
@@ -294,8 +295,10 @@ def test_the_management_api_has_no_port(site, tmp_path):
     manifest = {"runtime": "python", "model": {"modelName": "evil", "modelVersion": "1.0", "handler": "h.py"}}
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
     (folder / "h.py").write_text("def handle(data, context): return data")
-    ports = [*asdict(state.ports).values(), 8081]
-    for port in ports:
+    java = psutil.Process(state.java.number)
+    listening = {each.laddr.port for each in java.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    assert listening == set(asdict(state.ports).values()) - {state.ports.gateway}
+    for port in (*listening, state.ports.gateway):
         for token in (None, *asdict(state.keys()).values()):
             headers = {} if token is None else {"Authorization": f"Bearer {token}"}
             try:
@@ -313,13 +316,37 @@ def test_the_management_api_has_no_port(site, tmp_path):
     assert state.management_socket.parent.stat().st_mode & 0o777 == 0o700
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(state.management_socket))) as other:
         assert other.get(f"{MANAGEMENT_URL}/models").status_code == 400
-    listening = [port for port in range(8081, 8082) if _listens(port)]
-    assert listening == [] or state.ports.gateway in listening
 
 
-def _listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def test_the_commands_say_what_they_do(site):
+    """Each with the server of the working directory; only the last one asks."""
+
+    def run(*arguments, **options):
+        where = ["--workdir", site.workdir, "--config", site.config]
+        found = CliRunner().invoke(app, [str(each) for each in ("models", *arguments, *where)], **options)
+        assert found.exit_code == 0, found.output
+        return " ".join(found.output.split())
+
+    listed = CliRunner().invoke(app, ["models", "list", "--workdir", str(site.workdir)])
+    assert [line.split()[3] for line in listed.stdout.splitlines() if line.startswith("│")] == ["1.0", "2.0"]
+    compared = run("promote", "2.0", "--dry-run", "--no-maps")
+    assert "cdmam: 1.0 -> 2.0" in compared
+    assert "cdmam 1.0 is still the default" in compared
+    assert site.served() == "1.0"
+    promoted = run("promote", "2.0", "--no-shadow")
+    assert "cdmam 2.0 is the default, in place of 1.0, which has no requests left and stays registered" in promoted
+    assert site.served() == "2.0"
+    assert "cdmam 1.0 is the default, in place of 2.0" in run("rollback")
+    assert site.served() == "1.0"
+    assert "cdmam 1.0 has 2 workers" in run("scale", "2")
+    archive = site.store / "cdmam-7.0.mar"
+    make_archive(make_bundle(site.store / "bundle-7.0", version="7.0"), archive)
+    registered = run("register", "cdmam-7.0.mar", "--store", site.store)
+    assert "cdmam-7.0.mar is not signed" in registered
+    assert "next: radlens models promote 7.0 --model cdmam" in registered
+    retired = run("retire", "7.0", input="y\n")
+    assert "remove cdmam 7.0? cdmam 1.0 stays the default" in retired
+    assert "7.0" not in site.loaded()
 
 
 def test_what_was_done_is_in_the_audit_log(site):

@@ -1,6 +1,7 @@
 """TorchServe's management API, answered by a function; `tests/serving` has the real one."""
 
 import os
+import time
 
 import httpx
 import pytest
@@ -105,10 +106,31 @@ def test_a_worker_that_computes_is_waited_for(monkeypatch):
     assert n_asked > 10
 
 
+def test_the_quiet_time_begins_with_a_measurement(monkeypatch):
+    """An answer that takes longer than the quiet time says nothing of what workers did meanwhile."""
+    monkeypatch.setattr(module, "_QUIET_S", 0.1)
+    n_asked = 0
+
+    def answer(request):
+        nonlocal n_asked
+        n_asked += 1
+        time.sleep(0.2)
+        return httpx.Response(200, json=[described()])
+
+    asking(answer).drain("cdmam", "1.0")
+    assert n_asked == 2
+
+
+def test_processes_that_ended_do_not_hide_others():
+    """Their time is gone from the sum."""
+    assert module._grown({1: 100.0, 2: 5.0}, {2: 6.0}) == 1.0
+    assert module._grown({}, {3: 0.5}) == 0.5
+
+
 def test_versions_that_stay_busy_stay():
     """The wait has an end."""
     busy = asking(lambda request: httpx.Response(200, json=[described(3)]))
-    with pytest.raises(ServerError, match=r"cdmam 1\.0 must have answered all requests in 0\.2 s, got some left"):
+    with pytest.raises(ServerError, match=r"cdmam 1\.0 must have answered all in 0\.2 s, got requests left"):
         busy.unregister("cdmam", "1.0", timeout_s=0.2)
 
 
