@@ -22,9 +22,9 @@ def record(outcome: Outcome) -> dict[str, Any]:
     found = stated(outcome)
     inputs = found.get("inputs") or [found.get("input") or {}]
     explainer = found.get("explainer") or {}
-    if outcome.abandoned:
+    if outcome.abandoned or outcome.status is None:
         result = "abandoned"
-    elif outcome.status is not None and outcome.status < HTTPStatus.BAD_REQUEST:
+    elif outcome.status < HTTPStatus.BAD_REQUEST:
         result = "not assessable" if outcome.is_unassessable else "answered"
     else:
         result = "refused"

@@ -103,9 +103,9 @@ class Metrics:
         model, version = (outcome.head.model, outcome.version or "") if is_known else (_UNKNOWN, "")
         kind, found = outcome.head.kind, stated(outcome)
         method = (found.get("explainer") or {}).get("method", "")
-        if outcome.abandoned:
+        if outcome.abandoned or outcome.status is None:
             self._abandoned.labels(model, version, kind).inc()
-        elif outcome.status is not None:
+        else:
             self._requests.labels(model, version, kind, method, str(int(outcome.status))).inc()
             if outcome.status < HTTPStatus.BAD_REQUEST and outcome.answered is not None:
                 self._seconds.labels(model, version, kind, method).observe(outcome.answered - outcome.arrived)

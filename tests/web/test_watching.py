@@ -202,6 +202,16 @@ def test_the_age_of_the_queue_is_that_of_the_oldest(here):
     assert value(here, "radlens_under_way", **kind) == value(here, "radlens_queue_age_seconds", **kind) == 0
 
 
+def test_uploads_that_break_off_are_counted(here):
+    """As abandoned: nothing of them was started."""
+    head = f"POST /predictions/cdmam HTTP/1.1\r\nHost: h\r\nAuthorization: {KEY['Authorization']}\r\n"
+    here.raw(head.encode() + b"Content-Length: 9\r\n\r\nabc", wait=False)
+    counted = {"model": "cdmam", "version": "1.0", "kind": "predict"}
+    assert eventually(lambda: value(here, "radlens_abandoned_total", **counted) == 1)
+    log = here.workdir / "audit.jsonl"
+    assert eventually(lambda: log.exists() and [each["result"] for each in records(log)] == ["abandoned"])
+
+
 def test_requests_are_audited(here):
     """Who asked what of which model, with the hash of the input; one line each, in a chain."""
     assert here.ask("/explanations/cdmam", X_Request_Id="r-1").status_code == 200
