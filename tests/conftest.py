@@ -81,6 +81,8 @@ LONG = (
     "families/cdmam/test_trained_walk.py",
     "test_notebook.py",
     "families/test_every_family.py",
+    "families/test_dicom_answers.py",
+    "dicom/test_conformance.py",
     "networks/test_cdmam_network.py",
     "families/companions/test_cycle_training.py",
     "graphs/test_relevance.py",
