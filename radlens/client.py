@@ -39,14 +39,14 @@ _KINDS = {path: kind for kind, path in _PATHS.items()}
 _DICOM_TYPES = f'{DICOM}, {MULTIPART}; type="{DICOM}"'
 """Accept header of DICOM objects: one as it is, several as parts."""
 
+_NOT_OF_THE_INPUT = (401, 403, 408, 429)
+"""HTTP statuses below 500 that say nothing of the input: keys, time, load."""
+
 _OCTETS = "application/octet-stream"
 """Media type of images, whose format the server detects; TorchServe parses a body without a media type as a form."""
 
 _NOT_FOUND = ("ModelNotFoundException", "ModelVersionNotFoundException")
 """TorchServe's error types for an unknown model or version."""
-
-_NOT_OF_THE_INPUT = (401, 403, 408, 429)
-"""HTTP statuses below 500 that say nothing of the input: keys, time, load."""
 
 _KINDS_NOT_OF_THE_INPUT = ("Unauthorized", "Forbidden", "InvalidKeyException", ServerError.__name__)
 """Error types that say nothing of the input, whatever their status."""

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,7 +184,8 @@ def _duration(seconds: float) -> str:
 
 
 def _log() -> None:
-    """Log on stderr what the node says; other libraries, and tracebacks, might quote header values."""
+    """Log on stderr what the node says; other libraries, their warnings, and tracebacks might quote header values."""
+    warnings.simplefilter("ignore")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("radlens.node")

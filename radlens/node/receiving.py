@@ -11,7 +11,7 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
-from radlens.errors import RadlensError
+from radlens.errors import InvalidInput, RadlensError
 from radlens.images.dicom import TRANSFER_SYNTAXES
 from radlens.node.header import Header, read_header
 from radlens.node.listening import HANDSHAKE_S, Admission, Port, make_port
@@ -68,8 +68,7 @@ class Receiver:
         """Listen.
 
         Raises:
-            OSError: the address cannot be used.
-            InvalidInput: a file of TLS is not valid.
+            InvalidInput: the address cannot be used, or a file of TLS is not valid.
         """
         settings = self._settings
         ae = AE(settings.ae_title)
@@ -90,16 +89,20 @@ class Receiver:
             (evt.EVT_N_EVENT_REPORT, self._on_report),
             (evt.EVT_CONN_CLOSE, self._on_closed),
         ]
-        self._port = make_port(
-            ae,
-            (settings.address or "", settings.port),
-            handlers,
-            ssl_context=server_context(settings.tls) if settings.tls else None,
-            peers=settings.peers,
-            idle_s=settings.limits.idle_s,
-            most=settings.limits.associations,
-            on_refused=self._turned_away,
-        )
+        try:
+            self._port = make_port(
+                ae,
+                (settings.address or "", settings.port),
+                handlers,
+                ssl_context=server_context(settings.tls) if settings.tls else None,
+                peers=settings.peers,
+                idle_s=settings.limits.idle_s,
+                most=settings.limits.associations,
+                on_refused=self._turned_away,
+            )
+        except OSError as error:
+            got = f"{settings.address} port {settings.port}: {error.strerror or type(error).__name__}"
+            raise InvalidInput(f"listen must be an address and a free port of this machine, got {got}") from None
         threading.Thread(target=self._port.serve_forever, name="listening", daemon=True).start()
 
     def stop(self) -> None:

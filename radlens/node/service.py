@@ -69,8 +69,7 @@ class Node:
         """Start all threads; what an earlier run left unfinished is done first.
 
         Raises:
-            OSError: the address cannot be used.
-            InvalidInput: a file of TLS is not valid.
+            InvalidInput: the address cannot be used, or a file of TLS is not valid.
         """
         settings, wake = self.settings, self._wake
         _configure(self._folder)

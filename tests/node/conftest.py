@@ -1,5 +1,6 @@
 """What a node sets in its process is set back after each test."""
 
+import gc
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -19,3 +20,5 @@ def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+    # Sockets that pynetdicom leaves open are closed within the test that made them.
+    gc.collect()

@@ -1,4 +1,4 @@
-"""200 images, the node killed 20 times, Orthanc stopped in between; prints as JSON what arrived."""
+"""200 images, the node killed 20 times, Orthanc and the server away in between; prints as JSON what arrived."""
 
 from __future__ import annotations
 
@@ -108,6 +108,7 @@ def main() -> None:
                 orthanc.stop()
             if kill in (8, 16):
                 orthanc.start()
+            server.status = 503 if kill in (9, 10, 11) else 200
             node.start()
             offered = waiting[: max(1, len(waiting) // (N_KILLS - kill))]
             rest = waiting[len(offered) :]

@@ -7,11 +7,11 @@ from orthanc_parts import in_namespace, needs_orthanc
 @needs_orthanc
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled():
-    """200 images, the node killed 20 times, Orthanc stopped in between: 200 results, none twice, none missing.
+    """200 images, the node killed 20 times, Orthanc and server away in between: 200 results, none twice, none missing.
 
     The server gives each answer another UID, so an image that yielded results twice would be seen.
     """
-    outcome = in_namespace("kill_run.py", "1", timeout_s=570)
+    outcome = in_namespace("kill_run.py", "2", timeout_s=570)
     assert (outcome["results"], outcome["missing"], outcome["twice"], outcome["strangers"]) == (200, 0, 0, 0)
     assert outcome["classes"] == [outcome["capture"]]
     # The kills hit work: some images were asked about again, and most kills found images in the queue.

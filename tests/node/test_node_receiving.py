@@ -24,6 +24,7 @@ from pydicom.uid import (
 from pynetdicom import AE, build_context
 from pynetdicom.dimse_primitives import C_STORE
 
+from radlens.errors import InvalidInput
 from radlens.images.dicom import TRANSFER_SYNTAXES
 from radlens.node.lanes import Unavailable
 from radlens.node.loops import Housekeeping
@@ -239,5 +240,8 @@ def test_a_port_in_use_is_an_error(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        with pytest.raises(OSError, match="in use"), running(read_settings(settings.file)):
+        with (
+            pytest.raises(InvalidInput, match=r"must be an address and a free port.*in use"),
+            running(read_settings(settings.file)),
+        ):
             pass

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from node_parts import YAML, settings_in
 
+import radlens
 from radlens.errors import InvalidInput
 from radlens.node.header import Header
 from radlens.node.reading import read_settings
 from radlens.node.rules import Conditions
-from radlens.node.settings import DicomPeer, Peer, Web
+from radlens.node.settings import DicomPeer, Limits, Peer, Retry, Web
 
 GOOD = YAML.format(
     destination="{ae_title: PACS, address: 10.0.0.9, port: 104}", server="http://s", keep_free=8, idle=60, tls=""
@@ -168,3 +169,15 @@ def test_sources_may_not_look_back_further_than_is_remembered(tmp_path):
     more = 'sources: [{name: a, url: "http://a", modalities: MG, days: 90}]\n'
     with pytest.raises(InvalidInput, match=r"must look back less than limits\.keep_days, 90; got 90"):
         settings_in(tmp_path, more=more)
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path):
+    """Its keys are all that there are, and its limits and times are the defaults, as the page says."""
+    page = (Path(radlens.__file__).parent.parent / "docs" / "pacs.md").read_text("utf-8")
+    for name in ("node.pem", "node.key", "hospital-ca.pem"):
+        (tmp_path / name).touch()
+    settings = read_settings(written(tmp_path, page.partition("```yaml\n")[2].partition("```")[0]))
+    assert (settings.limits, settings.retry) == (Limits(), Retry())
+    assert [rule.name for rule in settings.rules] == ["phantoms", "breast-ultrasound"]
+    assert set(settings.destinations) == {"pacs", "web"}
+    assert settings.tls.ca == tmp_path / "hospital-ca.pem"
