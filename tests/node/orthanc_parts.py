@@ -26,8 +26,10 @@ HTTP, DICOM, NODE = 8042, 4242, 11112
 
 
 def _unshare() -> list[str]:
-    # Without the rights of root, a namespace of users gives them.
-    return ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+    # With a namespace of processes, nothing outlives the script, whatever ends it. Without the rights of root, a
+    # namespace of users gives them.
+    both = ["unshare", "--net", "--pid", "--fork", "--kill-child"]
+    return both if os.geteuid() == 0 else [*both, "--map-root-user"]
 
 
 def _may_unshare() -> bool:
