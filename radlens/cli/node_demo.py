@@ -68,7 +68,7 @@ rules:
   - name: breast-ultrasound
     when: {{modality: US, body_part: BREAST}}
     model: {ultrasound}
-    method: integrated_gradients
+    method: cam
     objects: all
     to: orthanc
 limits: {{keep_free_mb: 2560}}
