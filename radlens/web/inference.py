@@ -24,7 +24,7 @@ import radlens
 from radlens.errors import InvalidInput, InvalidParameter, RadlensError
 from radlens.web.access import Access
 from radlens.web.forwarding import Forwarder
-from radlens.web.heads import MODEL, VERSION, Head
+from radlens.web.heads import MODEL, MOST_DEADLINE_S, VERSION, Head
 from radlens.web.health import Readiness
 from radlens.web.identity import Message, Scope, Send, headers_of, request_id_of, respond
 from radlens.web.openapi import OpenApi
@@ -208,7 +208,8 @@ def _translated(model: str, version: str | None, asked: Asked) -> tuple[Head, by
             headers[_header(name)] = _text(name, value)
     timeout = parameters.get("timeout")
     # Microseconds, as Triton has it.
-    deadline_s = timeout / 1e6 if isinstance(timeout, int | float) and timeout > 0 else None
+    is_limited = isinstance(timeout, int | float) and timeout > 0
+    deadline_s = min(timeout, 1e6 * MOST_DEADLINE_S) / 1e6 if is_limited else None
     return Head("explain" if is_explained else "predict", model, version, path, headers, deadline_s), body
 
 

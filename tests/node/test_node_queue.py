@@ -281,9 +281,14 @@ def test_audit_has_no_name(queue):
 
 def test_a_commit_that_fails_stops_no_later_one(queue):
     """It may leave its transaction open, in which no other can begin; here a reference to nothing fails at the end."""
-    with pytest.raises(sqlite3.IntegrityError), queue.database.transaction() as run:
-        run("PRAGMA defer_foreign_keys = ON")
-        run("INSERT INTO tasks (image, rule, state, since, due) VALUES (99, 'r', 'waiting', 0, 0)")
+
+    def end_badly():
+        with queue.database.transaction() as run:
+            run("PRAGMA defer_foreign_keys = ON")
+            run("INSERT INTO tasks (image, rule, state, since, due) VALUES (99, 'r', 'waiting', 0, 0)")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        end_badly()
     received(queue, 1)
     assert queue.next_task(()) is not None
 

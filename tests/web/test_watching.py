@@ -262,3 +262,11 @@ def test_the_dashboard_shows_what_there_is(here):
     assert used <= names
     assert len(used) >= 10
     assert KEY["Authorization"] not in DASHBOARD.read_text()
+
+
+def test_asking_often_whether_a_model_is_ready_costs_its_workers_nothing(here):
+    """Anybody may ask without a key, and could otherwise fill the queue of the model with questions."""
+    with httpx.Client() as client:
+        answers = [client.get(here.url + "/v2/models/cdmam/ready") for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(here.torchserve.seen) == 1
