@@ -208,8 +208,9 @@ def _translated(model: str, version: str | None, asked: Asked) -> tuple[Head, by
             headers[_header(name)] = _text(name, value)
     timeout = parameters.get("timeout")
     # Microseconds, as Triton has it.
-    is_limited = isinstance(timeout, int | float) and timeout > 0
-    deadline_s = min(timeout, 1e6 * MOST_DEADLINE_S) / 1e6 if is_limited else None
+    deadline_s = None
+    if isinstance(timeout, int | float) and timeout > 0:
+        deadline_s = min(timeout, 1e6 * MOST_DEADLINE_S) / 1e6
     return Head("explain" if is_explained else "predict", model, version, path, headers, deadline_s), body
 
 

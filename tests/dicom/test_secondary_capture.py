@@ -161,3 +161,16 @@ def test_captures_that_cannot_be_written_are_refused(changes, message):
     """With what was expected and what came."""
     with pytest.raises(InvalidInput, match=message):
         captured(dicom_bytes(GREY), **changes)
+
+
+def test_many_images_fit_the_comment():
+    """As many as one request may hold, in place of an error: their hashes say which they are."""
+    each = {
+        "sop_instance_uid": "1." * 30 + "1",
+        "shape": [3000, 2400],
+        "station_name": "MG" * 8,
+        "acquired": "2026-01-01",
+    }
+    inputs = [{"sha256": f"{number:064x}", **each} for number in range(64)]
+    made = captured(dicom_bytes(GREY), provenance=PROVENANCE | {"inputs": inputs})
+    assert json.loads(made.ImageComments)["inputs"] == [each["sha256"] for each in inputs]
