@@ -38,7 +38,7 @@ def checked(settings: Settings) -> Iterator[tuple[str, str | None]]:
 
 
 def _server(settings: Settings) -> None:
-    """Ask the server whether it lives, and for each model of a rule, which needs the key that /ping does not ask for."""
+    """Ask the server whether it lives, and for the model of each rule, which needs the key; /ping does not."""
     server = settings.server
     named = sorted({(rule.model, rule.version or "") for rule in settings.rules})
     models = [f"/v2/models/{model}" + (f"/versions/{version}" if version else "") for model, version in named]
