@@ -154,6 +154,10 @@ def test_a_header_that_cannot_be_copied_is_refused_without_quoting_it():
         ({"provenance": {"model": "cdmam"}}, "must have model, version, bundle_hash; missing version, bundle_hash"),
         ({"provenance": PROVENANCE | {"more": "x" * 10_240}}, "fit 10240 characters of JSON, got 10"),
         ({"images": ()}, "findings must be of at least one image, got none"),
+        (
+            {"picture": lambda: Picture(np.zeros((1250, 12, 3), np.uint8))},
+            r"at most 100 times as high as wide, got \(1250, 12",
+        ),
         ({"picture": lambda: Picture(GREY)}, r"picture must be \(h, w, 3\) uint8, got \(30, 20\) uint16"),
     ],
 )
