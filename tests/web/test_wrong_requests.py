@@ -397,3 +397,10 @@ def test_the_path_does_not_turn_predictions_into_explanations(here, kind, name):
         assert "must not hold explain" in refused(client.send(request), 400, "InvalidParameter")
     assert here.torchserve.seen == []
     assert here.ask(f"/{kind}/cdmam/1.0/n_steps=2").status_code == 200
+
+
+def test_gzip_of_nothing_has_an_end(here):
+    """Empty members take no room when they are inflated, and would be read for as long as an upload may last."""
+    piece = gzip.compress(b"") * 1000
+    answer = here.ask(content=(piece for _ in range(2 * MAX_BODY // len(piece))), Content_Encoding="gzip")
+    assert f"body must have at most {MAX_BODY} bytes" in refused(answer, 413, "InvalidInput")
