@@ -7,12 +7,13 @@ and after each crash. It is run by itself (``python -I``), so it imports the sta
 import hashlib
 import json
 import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["SUFFIX", "contents", "contents_of_zip", "listing"]
+__all__ = ["SUFFIX", "contents", "contents_of_zip", "listing", "remove_compiled"]
 
 SUFFIX = ".contents"
 """Suffix of the file beside a registered archive with the digest of its contents."""
@@ -62,6 +63,16 @@ def contents_of_zip(path: Path) -> str:
     return listing(files.items())
 
 
+def remove_compiled(folder: Path) -> None:
+    """Remove what Python compiled in a folder: it is run in place of the files that are checked, and made anew."""
+    for path in [*folder.rglob(_COMPILED)]:
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+        else:
+            # Another worker may be compiling.
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def main(arguments: list[str]) -> None:
     """Check the current folder, and become the worker.
 
@@ -70,6 +81,7 @@ def main(arguments: list[str]) -> None:
     """
     python, archives, *rest = arguments
     if any(Path(each).name == _WORKER for each in rest):
+        remove_compiled(Path.cwd())
         registered = {file.read_text().strip() for file in Path(archives).glob(f"*{SUFFIX}")}
         if contents(Path.cwd()) not in registered:
             # TorchServe logs it, and a start that fails shows it.

@@ -52,11 +52,14 @@ def test_what_is_unpacked_is_what_was_packed(unpacked, archives):
 
 
 def test_a_registered_archive_starts(unpacked, archives):
-    """As the worker itself, with all its arguments; compiled code is Python's own."""
+    """As the worker itself, with all its arguments, and with nothing that somebody else may have compiled."""
     (unpacked / "radlens" / "__pycache__").mkdir()
     (unpacked / "radlens" / "__pycache__" / "errors.pyc").write_bytes(b"compiled")
+    (unpacked / "__pycache__").symlink_to(archives)
     found = started(unpacked, archives)
     assert (found.returncode, found.stdout) == (0, "started --sock-type unix\n")
+    assert not list(unpacked.rglob("__pycache__"))
+    assert list(archives.iterdir())
 
 
 @pytest.mark.parametrize("change", ["added", "changed", "removed"])
