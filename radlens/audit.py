@@ -269,7 +269,7 @@ def _parse(text: bytes) -> dict[str, Any] | None:
     """Return the record of a line; None if it is not one."""
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_own = isinstance(record, dict) and type(record.get("seq")) is int and _is_hash(record.get("previous"))
     return record if is_own and isinstance(record.get("time"), str) else None

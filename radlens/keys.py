@@ -38,6 +38,8 @@ _SERVER_ROLES = {"inference": frozenset({"predict", "explain", "metrics"}), "man
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 _PREFIX = "radlens-"
 """Start of every token, by which scanners of repositories and logs find one that leaked."""
 
@@ -59,11 +61,13 @@ class Key:
     created: str = ""
 
     def __post_init__(self) -> None:
-        """Check name and roles."""
+        """Check name, roles and hash."""
         if not _NAME.fullmatch(self.name):
             raise InvalidParameter(
                 f"name of a key must be 1 to 64 letters, digits, dots, underscores or hyphens, got {self.name[:80]!a}"
             )
+        if not (isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256)):
+            raise InvalidParameter(f"sha256 of key {self.name} must be 64 hexadecimal digits, got another value")
         if not self.roles:
             raise InvalidParameter(f"roles must be some of {', '.join(ROLES)}, got none")
         if unknown := sorted(self.roles - set(ROLES)):

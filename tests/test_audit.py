@@ -223,3 +223,15 @@ def test_heads_have_one_form(text):
     """Number and hash."""
     with pytest.raises(InvalidParameter, match="a head must be SEQ:SHA256"):
         Head.parse(text)
+
+
+def test_a_line_of_brackets_stops_neither_writers_nor_verification(tmp_path):
+    """It is JSON that is nested too deeply to be read; whoever can write the file could else stop the log."""
+    file = tmp_path / "audit.jsonl"
+    log = AuditLog(file)
+    log.append({"event": "one"})
+    with file.open("ab") as stream:
+        stream.write(b"[" * 50_000 + b"\n")
+    log.append({"event": "two"})
+    assert [each["event"] for each in records(file)] == ["one", "two"]
+    assert any("is not a record" in fault for fault in verify(file).faults)

@@ -125,3 +125,14 @@ def test_processes_do_not_lose_each_others_keys(tmp_path):
     for each in processes:
         each.join()
     assert len(KeyRing.of(tmp_path).keys()) == 30
+
+
+@pytest.mark.parametrize("sha256", [5, None, "é" * 64, "ab"])
+def test_a_hash_that_is_none_is_a_damaged_file(tmp_path, sha256):
+    """Which is said, in place of an error of each request."""
+    row = {"name": "reader", "roles": ["predict"], "sha256": sha256, "created": ""}
+    file = tmp_path / "keys.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"format": 1, "keys": [row]}))
+    with pytest.raises(ServerError, match="damaged file"):
+        KeyRing.of(tmp_path).find("token")

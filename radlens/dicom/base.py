@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -14,6 +15,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from radlens.dicom.codes import PROCESSING_EQUIPMENT, coded
 from radlens.dicom.findings import Findings
 from radlens.dicom.source import Reference, derived_uid, inherit, reference
+from radlens.images import Image
+from radlens.images.attributes import values
 
 __all__ = [
     "MANUFACTURER",
@@ -40,6 +43,9 @@ _SERIES_NAMES = {
     "segmentation": "segmentation",
     "presentation": "marks",
 }
+
+_OFFSET = re.compile(r"([+-])(0[0-9]|1[0-4])([0-5][0-9])")
+"""Timezone Offset From UTC, PS3.3 C.12.1.1.8."""
 
 _MAX_DESCRIPTION = 64
 """Largest number of characters of an LO value, PS3.5 section 6.2."""
@@ -135,7 +141,7 @@ def _equipment(findings: Findings) -> Dataset:
     item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, _text(findings, "model")
     item.SoftwareVersions, item.DeviceSerialNumber = _text(findings, "version"), _serial(findings)
     item.DeviceUID = device_uid(findings)
-    item.ContributionDateTime = _made(findings).strftime("%Y%m%d%H%M%S.%f")
+    item.ContributionDateTime = _made(findings).strftime("%Y%m%d%H%M%S.%f%z")
     item.ContributionDescription = "Prediction and explanation by a trained network; not for diagnosis"
     return item
 
@@ -149,6 +155,20 @@ def _text(findings: Findings, key: str) -> str:
 
 
 def _made(findings: Findings) -> datetime:
-    """Return the time of the answer in UTC; the current time if the provenance does not state it."""
+    """Return the time of the answer; the current time if the provenance does not state it.
+
+    Dates and times of a data set count in the time zone of its Timezone Offset From UTC, which is that of the source
+    (PS3.3 C.12.1.1.8); where it states none, in local time, here that of this machine.
+    """
     stated = findings.provenance.get("time")
-    return datetime.now(UTC) if stated is None else datetime.fromisoformat(str(stated)).astimezone(UTC)
+    moment = datetime.now(UTC) if stated is None else datetime.fromisoformat(str(stated))
+    return moment.astimezone(_zone(findings.image))
+
+
+def _zone(image: Image) -> timezone | None:
+    stated = () if image.dataset is None else values(image.dataset, "TimezoneOffsetFromUTC")
+    found = _OFFSET.fullmatch(str(stated[0])) if len(stated) == 1 else None
+    if found is None:
+        return None
+    offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
+    return timezone(-offset if found[1] == "-" else offset)

@@ -34,8 +34,8 @@ _INHERITED = ("Laterality", "LossyImageCompression", "LossyImageCompressionRatio
 def capture(findings: Findings) -> Dataset:
     """Return the answer as a picture with a band of text below it.
 
-    Image Comments holds the whole provenance as JSON. A picture of the whole source image keeps its spacing and
-    orientation; a figure, such as a curve, has none.
+    Image Comments holds the provenance as JSON; of images that are too many to be described, with their hashes alone. A
+    picture of the whole source image keeps its spacing and orientation; a figure, such as a curve, has none.
 
     Raises:
         InvalidParameter: The provenance exceeds 10 240 characters.
@@ -96,6 +96,10 @@ def _spacing_mm(picture: Picture, image: Image) -> tuple[float, float] | None:
 
 def _comment(provenance: Mapping[str, Any]) -> str:
     text = json.dumps(provenance, sort_keys=True, default=str)
+    if len(text) > _MAX_COMMENT and "inputs" in provenance:
+        # Of many images, their hashes; Source Image Sequence refers to all.
+        hashes = [each["sha256"] for each in provenance["inputs"]]
+        text = json.dumps({**provenance, "inputs": hashes}, sort_keys=True, default=str)
     if len(text) > _MAX_COMMENT:
         raise InvalidParameter(f"provenance must fit {_MAX_COMMENT} characters of JSON, got {len(text)}")
     return text

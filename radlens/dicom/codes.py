@@ -67,6 +67,9 @@ PRIVATE: Mapping[str, str] = MappingProxyType(
         "YES": "Yes",
         "NO": "No",
         "REASON": "Reason against a judgement",
+        "UNLIKENESS": "Unlikeness to the training images",
+        "UNLIKENESS-LIMIT": "Largest unlikeness that the model can judge",
+        "DOMAIN": "Number on which the judgement rests",
         "WARNING": "Warning",
         # Contrast-detail curves
         "DIAMETER": "Disk diameter",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -112,6 +112,7 @@ class Findings:
         assessable: Whether the model can judge the image.
         reasons: Sentences why not.
         warnings: Sentences about the image.
+        domain: Numbers on which the judgement rests, by name, such as a score and its limit.
         picture: Draws the picture of a capture.
         lines: Sentences burnt into a capture beside those that each has.
         groups: Contents of the report.
@@ -130,6 +131,7 @@ class Findings:
     assessable: bool = True
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    domain: Mapping[str, float] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     groups: tuple[Group, ...] = ()
     method: Method | None = None

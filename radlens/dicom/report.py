@@ -7,6 +7,7 @@ whether the model can judge the image.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -32,7 +33,7 @@ from pydicom import Dataset, uid
 from pydicom.sr.coding import Code
 
 from radlens.dicom.base import MANUFACTURER, device_uid, instance_uid, new_object, referenced, sources
-from radlens.dicom.codes import ARTIFICIAL_INTELLIGENCE, private, scheme_identification
+from radlens.dicom.codes import ARTIFICIAL_INTELLIGENCE, NO_UNITS, private, scheme_identification
 from radlens.dicom.findings import Findings, Group, Number
 from radlens.dicom.source import Reference, reference, study_uid
 
@@ -48,13 +49,17 @@ _LIBRARY, _LIBRARY_GROUP = Code("111028", "DCM", "Image Library"), Code("126200"
 ASSESSMENT = "Assessment"
 """Title of the first group, which alone states the settings of the model."""
 
+_DOMAIN = {"unlikeness": "UNLIKENESS", "unlikeness_limit": "UNLIKENESS-LIMIT"}
+"""Codes of numbers on which the judgement rests; of a phantom there are many, which are texts with their names."""
+
 _MAX_TEXT = 1024
 
 
 def report(findings: Findings) -> Dataset:
     """Return the answer as a report.
 
-    A model that cannot judge the image is said to be so, with the reasons; the report then has no score and no verdict.
+    A model that cannot judge the image is said to be so, with the reasons and the numbers that they rest on; the report
+    then has no score and no verdict.
 
     Raises:
         UnreadableImage: Patient or study attributes of the source cannot be copied.
@@ -104,11 +109,14 @@ def _separate(container: Dataset) -> None:
 
 
 def _assessment(findings: Findings) -> Group:
-    """Return the first group of every report: whether the model can judge the image, reasons and warnings."""
+    """Return the first group of every report: whether the model can judge the image, why, and warnings."""
     judged = private("YES" if findings.assessable else "NO")
+    known = {name: value for name, value in findings.domain.items() if math.isfinite(value)}
+    numbers = [Number(private(code), float(known[name]), NO_UNITS) for name, code in _DOMAIN.items() if name in known]
     texts = [(private("REASON"), reason) for reason in findings.reasons]
     texts += [(private("WARNING"), warning) for warning in (*findings.warnings, "Not for diagnosis")]
-    return Group(ASSESSMENT, answers=((private("ASSESSABLE"), judged),), texts=tuple(texts))
+    texts += [(private("DOMAIN"), f"{name}: {value:.9g}") for name, value in known.items() if name not in _DOMAIN]
+    return Group(ASSESSMENT, tuple(numbers), ((private("ASSESSABLE"), judged),), tuple(texts))
 
 
 def _place_of_library(content: Any) -> int:

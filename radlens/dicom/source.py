@@ -43,8 +43,10 @@ _TYPE_2 = (
 """Attributes that must be present, and are empty where the source does not state them (PS3.3 C.7.1.1, C.7.2.1)."""
 
 
-_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
-"""PS3.5 section 9.1."""
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+"""PS3.5 section 9.1, but for the zeros with which some vendors begin a component: what refers to an image must name it,
+and results must lie in its study.
+"""
 
 
 class Reference(NamedTuple):

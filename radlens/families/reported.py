@@ -17,7 +17,18 @@ from radlens.figures.burnt_in import Legend
 from radlens.images import Image
 from radlens.maps import UpsampledMap
 
-__all__ = ["decoded_png", "figure", "grey", "laid_over", "map_group", "number", "numbers", "page", "spread"]
+__all__ = [
+    "decoded_png",
+    "figure",
+    "grey",
+    "laid_over",
+    "map_group",
+    "number",
+    "numbers",
+    "page",
+    "plain_numbers",
+    "spread",
+]
 
 _OVERLAY_QUANTILE = 0.995
 """Quantile of a map at which the colours of an overlay are strongest, as in `radlens.figures.overlay`."""
@@ -33,6 +44,11 @@ def number(code: str, value: float | None, unit: str = "") -> tuple[Number, ...]
 def numbers(found: Mapping[str, Any], codes: Mapping[str, str], unit: str = "") -> tuple[Number, ...]:
     """Return the numbers of a mapping that have a code, in the order of ``codes``; others are skipped."""
     return tuple(each for key, code in codes.items() for each in number(code, found.get(key), unit))
+
+
+def plain_numbers(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a mapping by name, without truth values and texts."""
+    return {name: each for name, each in found.items() if isinstance(each, int | float) and not isinstance(each, bool)}
 
 
 def map_group(values: np.ndarray, found: Mapping[str, Any], *further: Number) -> Group:

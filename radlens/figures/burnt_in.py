@@ -22,7 +22,7 @@ SMALLEST_WIDTH = 640
 """Smallest width of a page in pixels; smaller pictures are enlarged by a whole factor."""
 
 _BACKGROUND, _TEXT, _LOUD = (24, 24, 24), (235, 235, 235), (255, 214, 90)
-_MOST_LINES = 24
+_MOST_LINES, _MOST_HIGH = 24, 100
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,13 @@ def burnt_in(
         ``(h', w', 3)`` uint8; the upper rows are `enlarged` of the picture, unchanged.
 
     Raises:
-        InvalidInput: Another shape or dtype.
+        InvalidInput: Another shape or dtype, or a picture of a hundred times its width, which would be enlarged to
+            gigabytes and to more rows than DICOM can count.
     """
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or picture.size == 0:
         raise InvalidInput(f"picture must be (h, w, 3) uint8, got {picture.shape} {picture.dtype.name}")
+    if picture.shape[0] > _MOST_HIGH * picture.shape[1]:
+        raise InvalidInput(f"picture must be at most {_MOST_HIGH} times as high as wide, got {picture.shape}")
     shown = enlarged(picture)
     width = shown.shape[1]
     size = max(13, round(width / 52))

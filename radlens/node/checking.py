@@ -12,7 +12,7 @@ from radlens.errors import RadlensError
 from radlens.node.asking import read_token
 from radlens.node.lanes import Unavailable
 from radlens.node.sending import DicomSender
-from radlens.node.settings import Destination, DicomPeer, ServerSettings, Settings
+from radlens.node.settings import Destination, DicomPeer, Settings
 from radlens.node.tls import server_context
 from radlens.node.web import WebSender, WebSource
 
@@ -21,7 +21,7 @@ __all__ = ["checked"]
 
 def checked(settings: Settings) -> Iterator[tuple[str, str | None]]:
     """Yield the name of each other side, and why it does not answer; None where it does."""
-    checks: list[tuple[str, Callable[[], object]]] = [("server", partial(_server, settings.server))]
+    checks: list[tuple[str, Callable[[], object]]] = [("server", partial(_server, settings))]
     if settings.tls is not None:
         checks.append(("listen.tls", partial(server_context, settings.tls)))
     for name, destination in settings.destinations.items():
@@ -37,16 +37,21 @@ def checked(settings: Settings) -> Iterator[tuple[str, str | None]]:
             yield name, None
 
 
-def _server(server: ServerSettings) -> None:
+def _server(settings: Settings) -> None:
+    """Ask the server whether it lives, and for the model of each rule, which needs the key; /ping does not."""
+    server = settings.server
+    named = sorted({(rule.model, rule.version or "") for rule in settings.rules})
+    models = [f"/v2/models/{model}" + (f"/versions/{version}" if version else "") for model, version in named]
     token = read_token(server.token_file)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with closing(httpx.Client(timeout=15.0, headers=headers)) as client:
-            status = client.get(f"{server.url}/ping").status_code
+            for path in ("/ping", *models):
+                status = client.get(f"{server.url}{path}").status_code
+                if status != 200:
+                    raise Unavailable(f"answered {status} to {path}")
     except httpx.HTTPError as error:
         raise Unavailable(f"cannot be reached: {type(error).__name__}") from None
-    if status != 200:
-        raise Unavailable(f"answered {status} to /ping")
 
 
 def _destination(settings: Settings, destination: Destination) -> None:

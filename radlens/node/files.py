@@ -45,16 +45,23 @@ class Folder:
         return name
 
     def write_results(self, contents: list[bytes]) -> list[str]:
-        """Write objects durably and return their names."""
-        names = []
-        for content in contents:
-            name = f"{uuid.uuid4().hex}.dcm"
-            with open(self.results / name, "wb", opener=_private) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            names.append(name)
-        sync(self.results)
+        """Write objects durably and return their names.
+
+        Raises:
+            OSError: they cannot be written; then none of them is left.
+        """
+        names: list[str] = []
+        try:
+            for content in contents:
+                names.append(f"{uuid.uuid4().hex}.dcm")
+                with open(self.results / names[-1], "wb", opener=_private) as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            sync(self.results)
+        except BaseException:
+            self.remove([self.results / name for name in names])
+            raise
         return names
 
     def replace_text(self, file: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 
 from radlens.images.dicom import quiet_pydicom, refusing
 
@@ -97,7 +98,9 @@ def _text(dataset: Dataset, keyword: str) -> str:
         value: Any = dataset.get(keyword)
     except Exception:  # pydicom decodes on access, and damaged bytes can raise an exception of any type
         return ""
-    return "" if value is None else str(value).strip()
+    # A backslash in a text of one value, such as a description, makes several of it.
+    parts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join("" if part is None else str(part) for part in parts).strip()
 
 
 def _is_result(dataset: Dataset) -> bool:

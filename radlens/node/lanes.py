@@ -59,7 +59,9 @@ class Lane:
     def rest_s(self) -> float:
         """Return the seconds for which the lane still rests; 0 if it is open."""
         found = self._database.rows("SELECT until FROM lanes WHERE name = ?", self.name)
-        return max(0.0, found[0]["until"] - time.time()) if found else 0.0
+        rest = found[0]["until"] - time.time() if found else 0.0
+        # No rest is longer, unless the clock was set back since it began.
+        return rest if 0 < rest <= self._retry.longest_s else 0.0
 
     def failed(self, error: str) -> float:
         """Let the lane rest, and return until when, in seconds since 1970."""

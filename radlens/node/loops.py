@@ -92,16 +92,24 @@ class Asking:
         """Ask until the node stops; to be run by several threads."""
         ask, turn = self._make_ask(), None
         while not self._wake.is_stopping:
-            rest = self._lane.rest_s()
-            task = None if rest else self._claim()
-            if task is None:
-                turn = self._wake.wait(min(rest, _POLL_S) or _POLL_S, turn)
-                continue
             try:
-                self._one(ask, task)
-            finally:
-                with self._claiming:
-                    self._busy.discard(task.id)
+                turn = self._step(ask, turn)
+            except Exception as error:  # such as a full disk, on which not even a failure can be noted
+                if not self._wake.is_stopping:
+                    _LOG.error("asking: this machine or a defect: %s", type(error).__name__)
+                    self._wake.wait(_POLL_S)
+
+    def _step(self, ask: Callable[[Rule, bytes], list[NewObject]], turn: int | None) -> int | None:
+        rest = self._lane.rest_s()
+        task = None if rest else self._claim()
+        if task is None:
+            return self._wake.wait(min(rest, _POLL_S) or _POLL_S, turn)
+        try:
+            self._one(ask, task)
+        finally:
+            with self._claiming:
+                self._busy.discard(task.id)
+        return turn
 
     def _claim(self) -> Task | None:
         with self._claiming:
@@ -177,8 +185,8 @@ class Sending:
         """Send until the node stops."""
         turn = None
         while not self._wake.is_stopping:
-            rest = self._lane.rest_s()
             try:
+                rest = self._lane.rest_s()
                 if rest or not (self._send() or self._ask_commitment()):
                     turn = self._wake.wait(min(rest, _POLL_S) or _POLL_S, turn)
             except Exception as error:  # a defect; its message might hold header values
@@ -210,6 +218,8 @@ class Sending:
                 read_meta(each.file)
             except UnreadableImage:
                 report(each, Refused("the file of the object is missing or damaged", is_final=True))
+        if not left:
+            return True
         try:
             self._sender.store(list(left.values()), report)
         except Unavailable as error:
@@ -278,19 +288,21 @@ class Searching:
         """Search until the node stops."""
         following = 0.0
         while not self._wake.is_stopping:
-            if self._lane.rest_s() or time.monotonic() < following:
-                self._wake.wait(0.2)
-                continue
             try:
+                if self._lane.rest_s() or time.monotonic() < following:
+                    self._wake.wait(0.2)
+                    continue
                 self._search()
                 self._lane.worked()
                 following = time.monotonic() + self._source.every_s
-            except (RadlensError, OSError, sqlite3.Error) as error:
+            except Exception as error:  # also a defect; its message might hold header values
                 if not self._wake.is_stopping:
-                    known = str(error) if isinstance(error, RadlensError) else f"this machine: {type(error).__name__}"
-                    _LOG.warning("source %s: %s", self._source.name, known)
+                    is_known = isinstance(error, RadlensError)
+                    reason = str(error) if is_known else f"this machine or a defect: {type(error).__name__}"
+                    _LOG.warning("source %s: %s", self._source.name, reason)
                     with suppress(sqlite3.Error):
-                        self._lane.failed(known)
+                        self._lane.failed(reason)
+                    self._wake.wait(0.2)
 
     def _search(self) -> None:
         for modality in self._source.modalities:
@@ -343,7 +355,7 @@ class Housekeeping:
                     next_at[i] = time.monotonic() + every_s
                     try:
                         job()
-                    except (OSError, sqlite3.Error) as error:  # such as a full disk; it goes on once there is room
+                    except Exception as error:  # such as a full disk; it goes on once there is room
                         _LOG.error("keeping house: %s", type(error).__name__)
             self._wake.wait(0.2)
 

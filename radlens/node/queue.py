@@ -20,6 +20,10 @@ from radlens.node.header import Header
 
 __all__ = ["Delivery", "NewObject", "Queue", "Task", "uid_hash"]
 
+_LONGEST_S = 86_400.0
+"""Largest number of seconds until a step is due, of all settings; what is due later was noted before the clock was set
+back."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -155,8 +159,8 @@ class Queue:
     def next_task(self, busy: Collection[int]) -> Task | None:
         """Return the task that is due first, leaving out those that are being done."""
         query = """SELECT tasks.*, images.file FROM tasks JOIN images ON images.id = tasks.image
-            WHERE state = 'waiting' AND due <= ? ORDER BY due LIMIT ?"""
-        for row in self.database.rows(query, time.time(), len(busy) + 1):
+            WHERE state = 'waiting' AND (due <= ?1 OR due > ?1 + ?2) ORDER BY due LIMIT ?3"""
+        for row in self.database.rows(query, time.time(), _LONGEST_S, len(busy) + 1):
             if row["id"] not in busy:
                 file = self.folder.images / row["file"]
                 return Task(row["id"], row["rule"], file, row["attempts"], row["refusals"], row["since"])
@@ -208,8 +212,9 @@ class Queue:
         """Return deliveries that are due, those of the earliest due time first."""
         query = """SELECT deliveries.*, objects.uid, objects.sop_class, objects.file
             FROM deliveries JOIN objects ON objects.id = deliveries.object
-            WHERE destination = ? AND state = 'waiting' AND due <= ? ORDER BY due, deliveries.id LIMIT ?"""
-        return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), most)]
+            WHERE destination = ?1 AND state = 'waiting' AND (due <= ?2 OR due > ?2 + ?3)
+            ORDER BY due, deliveries.id LIMIT ?4"""
+        return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), _LONGEST_S, most)]
 
     def delivered(self, delivery: int) -> None:
         """Note that a destination has an object; the last one of an image removes its files."""
@@ -249,8 +254,9 @@ class Queue:
         """Return stored objects whose commitment must be asked for."""
         query = """SELECT deliveries.*, objects.uid, objects.sop_class, objects.file
             FROM deliveries JOIN objects ON objects.id = deliveries.object
-            WHERE destination = ? AND state = 'committing' AND due <= ? ORDER BY due, deliveries.id LIMIT ?"""
-        return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), most)]
+            WHERE destination = ?1 AND state = 'committing' AND (due <= ?2 OR due > ?2 + ?3)
+            ORDER BY due, deliveries.id LIMIT ?4"""
+        return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), _LONGEST_S, most)]
 
     def in_commitment(self, transaction: str) -> list[Delivery]:
         """Return the deliveries of a storage commitment that is not yet answered."""

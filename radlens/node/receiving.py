@@ -148,6 +148,13 @@ class Receiver:
             Path(part.name).unlink(missing_ok=True)
 
     def _on_store(self, event: Event) -> int:
+        try:
+            return self._stored(event)
+        except Exception as error:  # without an answer of its own, pynetdicom says C211H, which senders take as final
+            self._turned_away(f"storing failed: {type(error).__name__}")
+            return OUT_OF_RESOURCES
+
+    def _stored(self, event: Event) -> int:
         association: Any = event.assoc
         request: Any = event.request
         association.radlens_bytes = 0
@@ -165,11 +172,8 @@ class Receiver:
         if (header.sop_instance_uid, header.sop_class_uid) != (uid, str(request.AffectedSOPClassUID)):
             self._refused(uid, sender, "UIDs of the data set and of the request differ")
             return MISMATCH
-        try:
-            self._accept(file, header, sender)
-        except Exception as error:  # any: success may be answered only where the image is safe
-            self._turned_away(f"storing failed: {type(error).__name__}")
-            return OUT_OF_RESOURCES
+        # Raises where the image is not safe.
+        self._accept(file, header, sender)
         return SUCCESS
 
     def _on_report(self, event: Event) -> tuple[int, None]:

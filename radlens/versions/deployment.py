@@ -134,6 +134,9 @@ class Deployment:
                     raise InvalidParameter(
                         f"a version is registered once, got {name} {version} again; export another, or retire it"
                     )
+                if any((each.model, each.version) == (name, version) for each in management.versions()):
+                    # Loaded by a command that was killed, or found a full disk, before it could keep the version.
+                    management.unregister(name, version)
                 _, registered, sentence = self.archives.admit(path)
                 record["archive_sha256"] = registered.sha256
                 try:

@@ -1,6 +1,6 @@
 """Who may ask: bearer tokens (RFC 6750) of clients, and the tokens with which TorchServe is asked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,10 +18,13 @@ class Access:
     Args:
         keys: Keys of the server.
         is_open: Whether no key is needed.
+        refused: Called where a key is refused, with the reason and the name of the key; None for an unknown one.
     """
 
-    def __init__(self, keys: KeyRing, *, is_open: bool = False) -> None:
-        self._keys, self._is_open = keys, is_open
+    def __init__(
+        self, keys: KeyRing, *, is_open: bool = False, refused: Callable[[str, str | None], None] | None = None
+    ) -> None:
+        self._keys, self._is_open, self._refused = keys, is_open, refused
 
     def check(self, headers: Mapping[str, str], role: str | None) -> str | None:
         """Return the name of the client's key; None where no key is needed.
@@ -44,8 +47,10 @@ class Access:
             # The file of keys is damaged or can be read by others; its message names no path.
             raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "ServerError", str(error)) from None
         if key is None:
+            self._tell("unknown key", None)
             raise _unauthorized("the key must be one of this server, got an unknown one", ', error="invalid_token"')
         if role is not None and role not in key.roles:
+            self._tell(f"no role {role}", key.name)
             roles = ", ".join(sorted(key.roles)) or "none"
             raise Refused(
                 HTTPStatus.FORBIDDEN,
@@ -54,6 +59,10 @@ class Access:
                 {"WWW-Authenticate": f'Bearer realm="radlens", error="insufficient_scope", scope="{role}"'},
             )
         return key.name
+
+    def _tell(self, reason: str, key: str | None) -> None:
+        if self._refused is not None:
+            self._refused(reason, key)
 
 
 def _unauthorized(message: str, error: str) -> Refused:

@@ -48,10 +48,10 @@ def make_app(settings: Settings) -> App:
         headers={"accept-encoding": "identity", "user-agent": "radlens"},
     )
     keys = TorchserveKeys(settings.workdir, is_open=settings.is_open)
-    access = Access(KeyRing.of(settings.workdir), is_open=settings.is_open)
     fleet = Fleet(settings.management_socket, keys)
     metrics = Metrics()
     auditor = Auditor(AuditLog(settings.workdir / AUDIT_FILE), metrics.audit_failed)
+    access = Access(KeyRing.of(settings.workdir), is_open=settings.is_open, refused=auditor.refused)
     forwarder = Forwarder(http, settings, access, keys, fleet, (metrics.seen, auditor.seen))
     readiness = Readiness(http, settings, keys, fleet, forwarder)
 

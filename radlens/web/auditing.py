@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
 from radlens.audit import AuditLog
-from radlens.errors import RadlensError
 from radlens.web.forwarding import Outcome
 from radlens.web.metrics import stated
 
 __all__ = ["Auditor", "record"]
+
+_REFUSALS_S = 1.0
+"""Seconds between two records of refused keys: anybody can send wrong ones, and fill a disk."""
 
 _log = logging.getLogger("radlens.web")
 
@@ -55,11 +58,22 @@ class Auditor:
     def __init__(self, log: AuditLog, failed: Callable[[], None]) -> None:
         self._log, self._failed = log, failed
         self._thread = ThreadPoolExecutor(1, "audit")
+        self._refused_at, self._n_refused = -1e9, 0
 
     def seen(self, outcome: Outcome) -> None:
         """Write the record of a request of which nothing is at work any more."""
         document, loop = record(outcome), asyncio.get_running_loop()
         self._thread.submit(self._append, document, loop)
+
+    def refused(self, reason: str, key: str | None) -> None:
+        """Write a record of a key that was refused; of a flood one a second, with the number of those before it."""
+        self._n_refused += 1
+        now = time.monotonic()
+        if now - self._refused_at < _REFUSALS_S:
+            return
+        document = {"event": "unauthorised", "result": "refused", "reason": reason, "key": key, "n": self._n_refused}
+        self._refused_at, self._n_refused = now, 0
+        self._thread.submit(self._append, document, asyncio.get_running_loop())
 
     def close(self) -> None:
         """Wait until all records are written."""
@@ -68,6 +82,6 @@ class Auditor:
     def _append(self, document: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._log.append(document)
-        except (OSError, RadlensError) as error:
-            _log.error("request %s: no audit record, %s", document["request_id"], type(error).__name__)
+        except Exception as error:  # any: nobody else would see it in this thread
+            _log.error("%s: no audit record, %s", document.get("request_id", document["event"]), type(error).__name__)
             loop.call_soon_threadsafe(self._failed)

@@ -8,14 +8,15 @@ from http import HTTPStatus
 from typing import Any
 
 from radlens.web.refusals import Refused
-from radlens.wire import LIVE, QUERY, REQUEST_ID
+from radlens.wire import LIVE, PARAMETER_PREFIX, QUERY, REQUEST_ID
 
-__all__ = ["DEADLINE", "MODEL", "VERSION", "Head", "read_head"]
+__all__ = ["DEADLINE", "MODEL", "MOST_DEADLINE_S", "VERSION", "Head", "read_head"]
 
 DEADLINE = "x-radlens-deadline-s"
 """Request header with the number of seconds after which the client does not want an answer any more."""
 
-_MOST_DEADLINE_S = 7 * 24 * 3600.0
+MOST_DEADLINE_S = 7 * 24 * 3600.0
+"""Largest deadline in seconds."""
 
 _KINDS = {"predictions": "predict", "explanations": "explain"}
 
@@ -79,12 +80,22 @@ def read_head(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> He
             "ResourceNotFoundException",
             "path must be /predictions/MODEL or /explanations/MODEL, with /VERSION after it if need be",
         )
-    kept = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED}
+    kept = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED and _is_ascii(name, value)}
     kept["content-type"] = _declared(headers.get("content-type", ""))
     query = scope["query_string"].decode("ascii", "replace") or headers.get(QUERY, "")
     if query:
         kept[QUERY] = query
     return Head(_KINDS[found[1]], found[2], found[3], path, kept, _deadline(headers.get(DEADLINE)))
+
+
+def _is_ascii(name: str, value: str) -> bool:
+    """Return whether a header can go on; one in another alphabet, such as User-Agent, means nothing to a model."""
+    if value.isascii():
+        return True
+    if name in ("accept", "content-type") or name.startswith(PARAMETER_PREFIX):
+        message = f"header {name[:60]} must be ASCII, got other characters"
+        raise Refused(HTTPStatus.BAD_REQUEST, "InvalidParameter", message)
+    return False
 
 
 def _declared(content_type: str) -> str:
@@ -102,7 +113,7 @@ def _deadline(text: str | None) -> float | None:
     if text is None:
         return None
     seconds = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else math.nan
-    if not 0 < seconds <= _MOST_DEADLINE_S:
+    if not 0 < seconds <= MOST_DEADLINE_S:
         message = f"X-Radlens-Deadline-S must be a number of seconds above 0, got {text[:40]!a}"
         raise Refused(HTTPStatus.BAD_REQUEST, "InvalidParameter", message)
     return seconds

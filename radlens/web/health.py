@@ -51,6 +51,8 @@ class Readiness:
         self._forwarder = forwarder
         self._asked_at, self._asking = -1e9, asyncio.Lock()
         self._found: dict[str, Any] = {}
+        self._known: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+        self._asked: dict[tuple[str, str], asyncio.Task[dict[str, Any]]] = {}
 
     async def look(self) -> dict[str, Any]:
         """Return ``{"status", "models": [{"model", "version", "ready", "reason"}]}``; ``reason`` is empty if ready."""
@@ -62,8 +64,24 @@ class Readiness:
 
     async def of_model(self, model: str, version: str | None = None) -> dict[str, Any] | None:
         """Return ``{"model", "version", "ready", "reason"}`` of a version; None if it is unknown."""
-        found = await self._fleet.find(model, version)
-        return None if found is None else await self._of(model, found.version)
+        standing = await self._fleet.find(model, version)
+        if standing is None:
+            return None
+        place = (model, standing.version)
+        at, found = self._known.get(place, (-1e9, {}))
+        if monotonic() - at <= _FRESH_S:
+            return found
+        if place not in self._asked:
+            self._asked[place] = asyncio.create_task(self._ask_one(place))
+        return await asyncio.shield(self._asked[place])
+
+    async def _ask_one(self, place: tuple[str, str]) -> dict[str, Any]:
+        try:
+            found = await self._of(*place)
+            self._known[place] = (monotonic(), found)
+            return found
+        finally:
+            del self._asked[place]
 
     async def _ask(self) -> dict[str, Any]:
         try:

@@ -14,6 +14,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -24,11 +25,11 @@ import radlens
 from radlens.errors import InvalidInput, InvalidParameter, RadlensError
 from radlens.web.access import Access
 from radlens.web.forwarding import Forwarder
-from radlens.web.heads import MODEL, VERSION, Head
+from radlens.web.heads import MODEL, MOST_DEADLINE_S, VERSION, Head
 from radlens.web.health import Readiness
 from radlens.web.identity import Message, Scope, Send, headers_of, request_id_of, respond
 from radlens.web.openapi import OpenApi
-from radlens.web.refusals import Refused
+from radlens.web.refusals import Refused, later
 from radlens.web.settings import Settings
 from radlens.web.tensors import HEADER_LENGTH, Asked, Tensor, answer_body, read_request
 from radlens.web.uploads import Receive, StoredBody, Upload
@@ -44,7 +45,8 @@ _OF_THE_PROTOCOL = frozenset(
 """Parameters that are not a model's."""
 
 _MOST_STORED = 8
-"""Most bodies that are held in memory at the same time: unlike others, they are taken apart."""
+"""Most bodies that are held in memory at the same time while they arrive, in predictions, and in explanations: unlike
+others, they are taken apart."""
 
 
 class ServerMetadata:
@@ -138,22 +140,30 @@ class Infer:
     def __init__(self, access: Access, forwarder: Forwarder, settings: Settings) -> None:
         self._access, self._forwarder, self._settings = access, forwarder, settings
         self._stored = asyncio.Semaphore(_MOST_STORED)
+        self._forwarded = {kind: asyncio.Semaphore(_MOST_STORED) for kind in ("predict", "explain")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers, (model, version) = headers_of(scope), _named(scope)
         self._access.check(headers, None)
         upload = Upload(receive, headers, self._settings)
-        async with self._stored:
-            body = b"".join([piece async for piece in upload.pieces()])
-            try:
-                # Large arrays in JSON take seconds, in which others must be answered.
-                asked = await asyncio.to_thread(read_request, body, headers.get(HEADER_LENGTH))
-                head, image = await asyncio.to_thread(_translated, model, version, asked)
-            except RadlensError as error:
-                raise Refused(HTTPStatus.BAD_REQUEST, type(error).__name__, str(error)) from None
-            del body
-            key = self._access.check(headers, head.kind)
+        async with AsyncExitStack() as stack:
+            async with self._stored:
+                body = b"".join([piece async for piece in upload.pieces()])
+                try:
+                    # Large arrays in JSON take seconds, in which others must be answered.
+                    asked = await asyncio.to_thread(read_request, body, headers.get(HEADER_LENGTH))
+                    head, image = await asyncio.to_thread(_translated, model, version, asked)
+                except RadlensError as error:
+                    raise Refused(HTTPStatus.BAD_REQUEST, type(error).__name__, str(error)) from None
+                del body
+                key = self._access.check(headers, head.kind)
+                place = self._forwarded[head.kind]
+                # Explanations take minutes: one that waited here would hold the place of a body.
+                if head.kind == "explain" and place.locked():
+                    message = f"at most {_MOST_STORED} explanations by this protocol may be at work, got one more"
+                    raise later(message, self._settings.retry_s)
+                await stack.enter_async_context(place)
             caught = _Caught()
             stored = StoredBody(image, receive)
             await self._forwarder.forward(head, key, request_id_of(scope), stored, caught.send)
@@ -208,7 +218,9 @@ def _translated(model: str, version: str | None, asked: Asked) -> tuple[Head, by
             headers[_header(name)] = _text(name, value)
     timeout = parameters.get("timeout")
     # Microseconds, as Triton has it.
-    deadline_s = timeout / 1e6 if isinstance(timeout, int | float) and timeout > 0 else None
+    deadline_s = None
+    if isinstance(timeout, int | float) and timeout > 0:
+        deadline_s = min(timeout, 1e6 * MOST_DEADLINE_S) / 1e6
     return Head("explain" if is_explained else "predict", model, version, path, headers, deadline_s), body
 
 

@@ -36,6 +36,9 @@ _DTYPES = {
 
 _MOST_TENSORS = 64
 
+_MOST_DIGITS = 15
+"""Largest number of digits of a length."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
@@ -106,7 +109,8 @@ def read_request(body: bytes, header_length: str | None) -> Asked:
     """
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+        is_number = header_length.isascii() and header_length.isdigit() and len(header_length) <= _MOST_DIGITS
+        if not (is_number and int(header_length) <= len(body)):
             raise InvalidInput(f"{HEADER_LENGTH} must be a number up to the length of the body, got another value")
         length = int(header_length)
     try:
@@ -220,7 +224,10 @@ def _unpacked(what: str, datatype: str, shape: list[int], count: int, data: byte
         dtype = np.dtype(_DTYPES[datatype])
         if len(data) != count * dtype.itemsize:
             raise InvalidInput(f"{what} must have {count * dtype.itemsize} bytes, got {len(data)}")
-        return np.frombuffer(data, dtype).reshape(shape)
+        try:
+            return np.frombuffer(data, dtype).reshape(shape)
+        except (ValueError, OverflowError):  # more sides, or longer ones, than an array can have
+            raise InvalidInput(f"shape of {what} must be that of an array, got {len(shape)} sides") from None
     found, at = [], 0
     while at < len(data):
         length = struct.unpack_from("<I", data, at)[0] if at + 4 <= len(data) else len(data)

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,38 @@ def test_what_an_answer_does_not_have_is_named():
     withheld = replace(silent, withheld="The map marks no disks.")
     with pytest.raises(NotAssessable, match=r"The map marks no disks\. There is capture, report, got segmentation"):
         write(withheld, ["segmentation"])
+
+
+@pytest.mark.parametrize(("offset", "date", "time"), [("+0200", "20260304", "070607"), ("-0630", "20260303", "223607")])
+def test_times_are_those_of_the_time_zone_that_the_study_states(offset, date, time):
+    """The offset is copied from the source, and all dates and times of an object count by it."""
+    source = read(dicom_bytes(GREY, TimezoneOffsetFromUTC=offset, StudyTime="010203"))
+    for name, made in objects(map_findings(source)).items():
+        assert (made.TimezoneOffsetFromUTC, made.StudyTime) == (offset, "010203")
+        assert (made.SeriesDate, made.SeriesTime[:6]) == (date, time), name
+        assert (made.InstanceCreationDate, made.InstanceCreationTime[:6]) == (date, time), name
+        contributed = made.ContributingEquipmentSequence[0].ContributionDateTime
+        assert str(contributed) == f"{date}{time}.089000{offset}"
+
+
+@pytest.mark.parametrize("offset", ["nonsense", "+9900", "", ["+0100", "+0200"]])
+def test_an_odd_time_zone_is_none(offset):
+    """Then times are local."""
+    with pydicom.config.disable_value_validation():
+        source = read(dicom_bytes(GREY, TimezoneOffsetFromUTC=offset))
+    local = datetime.fromisoformat(PROVENANCE["time"]).astimezone()
+    made = objects(map_findings(source))["capture"]
+    assert made.ContentTime[:6] == local.strftime("%H%M%S")
+
+
+def test_uids_with_zeros_at_the_front_are_those_of_the_source():
+    """The standard forbids them and vendors write them: results lie in the study, and refer to the image."""
+    stated = {"StudyInstanceUID": "1.2.03.4", "SeriesInstanceUID": "1.2.003.5", "SOPInstanceUID": "1.2.0.06"}
+    files = write(map_findings(read(dicom_bytes(GREY, **stated))), OBJECTS)
+    with pydicom.config.disable_value_validation():
+        made = dict(zip(OBJECTS, (pydicom.dcmread(io.BytesIO(each)) for each in files), strict=True))
+        assert {each.StudyInstanceUID for each in made.values()} == {"1.2.03.4"}
+        assert made["capture"].SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.0.06"
+        assert made["presentation"].ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.003.5"
+        (study,) = made["report"].CurrentRequestedProcedureEvidenceSequence
+        assert study.StudyInstanceUID == "1.2.03.4"

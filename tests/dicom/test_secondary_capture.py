@@ -154,6 +154,10 @@ def test_a_header_that_cannot_be_copied_is_refused_without_quoting_it():
         ({"provenance": {"model": "cdmam"}}, "must have model, version, bundle_hash; missing version, bundle_hash"),
         ({"provenance": PROVENANCE | {"more": "x" * 10_240}}, "fit 10240 characters of JSON, got 10"),
         ({"images": ()}, "findings must be of at least one image, got none"),
+        (
+            {"picture": lambda: Picture(np.zeros((1250, 12, 3), np.uint8))},
+            r"at most 100 times as high as wide, got \(1250, 12",
+        ),
         ({"picture": lambda: Picture(GREY)}, r"picture must be \(h, w, 3\) uint8, got \(30, 20\) uint16"),
     ],
 )
@@ -161,3 +165,16 @@ def test_captures_that_cannot_be_written_are_refused(changes, message):
     """With what was expected and what came."""
     with pytest.raises(InvalidInput, match=message):
         captured(dicom_bytes(GREY), **changes)
+
+
+def test_many_images_fit_the_comment():
+    """As many as one request may hold, in place of an error: their hashes say which they are."""
+    each = {
+        "sop_instance_uid": "1." * 30 + "1",
+        "shape": [3000, 2400],
+        "station_name": "MG" * 8,
+        "acquired": "2026-01-01",
+    }
+    inputs = [{"sha256": f"{number:064x}", **each} for number in range(64)]
+    made = captured(dicom_bytes(GREY), provenance=PROVENANCE | {"inputs": inputs})
+    assert json.loads(made.ImageComments)["inputs"] == [each["sha256"] for each in inputs]

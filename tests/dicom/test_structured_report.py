@@ -12,9 +12,12 @@ import pytest
 from dicom_files import dicom_bytes
 from dicom_tools import needs_dcmtk, printed
 from map_findings import PROVENANCE, UM, map_findings
+from report_answers import refused
 
 from radlens.dicom import Group, Number, write
 from radlens.dicom.codes import PRIVATE, method_code, private, unit_code
+from radlens.families.cdmam.findings import findings as of_phantoms
+from radlens.families.classifier.findings import findings as of_classifiers
 from radlens.images import read, to_png
 
 GREY = np.random.default_rng(1).integers(0, 4096, (30, 20)).astype(np.uint16)
@@ -195,3 +198,22 @@ def test_dcmtk_prints_names_and_numbers(tmp_path):
     for expected in ("Threshold gold thickness", "Met", "Größe 3 µm", "Not for diagnosis"):
         assert expected in page
     assert PROVENANCE["model"] in page
+
+
+@pytest.mark.parametrize("assessable", [True, False])
+def test_the_numbers_of_the_domain_are_stated(assessable):
+    """Score and limit as numbers; others as text with their names. A reader sees how near the judgement was."""
+    domain = {"unlikeness": 1.25, "unlikeness_limit": 4.5, "correlation": 0.931, "blur_mm": float("nan")}
+    found = groups_of(reported(domain=domain, assessable=assessable))["Assessment"]
+    measured = {each.name.value: each.value for each in found.get_measurements()}
+    assert measured == {"UNLIKENESS": 1.25, "UNLIKENESS-LIMIT": 4.5}
+    assert texts(found)["DOMAIN"] == "correlation: 0.931"
+
+
+def test_families_hand_on_what_the_judgement_rests_on():
+    """Of a phantom and of a classifier, also where the image cannot be judged."""
+    numbers = {"unlikeness": 9.5, "unlikeness_limit": 4.5, "is_whole": True}
+    unlike = refused("it is a cat", assessment=numbers)
+    for findings in (of_phantoms, of_classifiers):
+        found = findings(unlike, [read(dicom_bytes(GREY))])
+        assert found.domain == {"unlikeness": 9.5, "unlikeness_limit": 4.5}

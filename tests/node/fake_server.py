@@ -22,6 +22,7 @@ class FakeServer(ThreadingHTTPServer):
         status: status of the answers; other than 200 an error.
         longest_s: largest number of seconds until an answer.
         asked: headers of the requests.
+        token: key that questions about models need, and /ping does not; None for none.
     """
 
     daemon_threads = True
@@ -29,6 +30,7 @@ class FakeServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.n_answers, self.status, self.longest_s = 0, 200, 0.0
+        self.token: str | None = None
         self.asked: list[dict[str, str]] = []
 
     @property
@@ -41,7 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeServer
 
     def do_GET(self) -> None:
-        self._send(200, "application/json", b"{}")
+        has_key = self.headers["Authorization"] == f"Bearer {self.server.token}" or self.server.token is None
+        self._send(200 if has_key or self.path == "/ping" else 401, "application/json", b"{}")
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))

@@ -127,3 +127,15 @@ def test_a_folder_that_has_not_run(tmp_path):
     settings = settings_in(tmp_path)
     assert run("status", "-c", settings.file).exit_code == 2
     assert not settings.folder.exists()
+
+
+@pytest.mark.parametrize(("token", "said"), [("right", "server: answers"), ("old", "answered 401 to /v2/models/cdmam")])
+def test_check_tries_the_key(tmp_path, token, said):
+    """The server says that it lives to anybody; a key that was revoked would stop all images."""
+    with fake_server() as server:
+        server.token = "right"
+        settings = settings_in(tmp_path, server=f"{server.url}")
+        text = settings.file.read_text().replace("workers: 1", "workers: 1, token_file: token")
+        settings.file.write_text(text)
+        (tmp_path / "token").write_text(token)
+        assert said in run("check", settings.file).stdout

@@ -1,5 +1,7 @@
 """The queue on disk: what is in it survives, each image is asked once, and nothing is left over."""
 
+import errno
+import os
 import sqlite3
 import time
 
@@ -9,7 +11,9 @@ from node_parts import MARKED, answering, encoded, image, new_object, result_of
 from radlens.errors import InvalidInput
 from radlens.node import Folder, Queue
 from radlens.node.header import read_header
+from radlens.node.lanes import Lane
 from radlens.node.overview import listed, metrics_text, summary
+from radlens.node.settings import Retry
 
 
 @pytest.fixture
@@ -273,3 +277,55 @@ def test_audit_has_no_name(queue):
     assert len(lines) == 1
     assert str(image(1).SOPInstanceUID) not in lines[0]
     assert MARKED.encode() not in queue.folder.database.read_bytes()
+
+
+def test_a_commit_that_fails_stops_no_later_one(queue):
+    """It may leave its transaction open, in which no other can begin; here a reference to nothing fails at the end."""
+
+    def end_badly():
+        with queue.database.transaction() as run:
+            run("PRAGMA defer_foreign_keys = ON")
+            run("INSERT INTO tasks (image, rule, state, since, due) VALUES (99, 'r', 'waiting', 0, 0)")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        end_badly()
+    received(queue, 1)
+    assert queue.next_task(()) is not None
+
+
+def test_objects_that_do_not_fit_the_disk_leave_nothing(queue, monkeypatch):
+    """Each try would otherwise take more of a disk that is full already."""
+    received(queue, 1)
+    written = []
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        queue.folder.write_results([b"one", b"two", b"three"])
+    assert list(queue.folder.results.iterdir()) == []
+
+
+def test_a_clock_that_was_set_back_stops_nothing(queue, monkeypatch):
+    """What was to rest for some seconds does not rest for years."""
+    received(queue, 1)
+    task, lane = queue.next_task(()), Lane(queue.database, "server", Retry())
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: 4e9)
+        queue.task_failed(task.id, "away", due=time.time() + 5, refused=False)
+        lane.failed("away")
+        assert lane.rest_s() > 0
+        assert queue.next_task(()) is None
+    assert lane.rest_s() == 0
+    assert queue.next_task(()).id == task.id
+
+
+@pytest.mark.parametrize("stated", ["MAMMO\\LEFT", ["MAMMO", "LEFT"]])
+def test_a_backslash_in_a_description_is_read_as_it_stands(tmp_path, stated):
+    """A rule for MAMMO* meets it, although DICOM has a backslash between values."""
+    file = tmp_path / "image.dcm"
+    file.write_bytes(encoded(image(1, StudyDescription=stated)))
+    assert read_header(file).study_description == "MAMMO\\LEFT"

@@ -26,9 +26,11 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from radlens.errors import InvalidInput
 from radlens.images.dicom import TRANSFER_SYNTAXES
+from radlens.node import Node
 from radlens.node.lanes import Unavailable
 from radlens.node.loops import Housekeeping
 from radlens.node.overview import summary
+from radlens.node.queue import Queue
 from radlens.node.reading import read_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -245,3 +247,19 @@ def test_a_port_in_use_is_an_error(tmp_path):
             running(read_settings(settings.file)),
         ):
             pass
+
+
+@pytest.mark.parametrize("fails", ["_room", "refuse"])
+def test_a_refusal_that_cannot_be_noted_is_one_of_resources(tmp_path, monkeypatch, fails):
+    """A700H, which senders try again, and no status of pynetdicom's for a handler that failed."""
+
+    def failing(*arguments):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    settings = settings_in(tmp_path)
+    node_class = Queue if fails == "refuse" else Node
+    monkeypatch.setattr(node_class, fails, failing)
+    if fails == "refuse":
+        monkeypatch.setattr(Node, "_room", lambda self: "disk is short")
+    with running(settings, holding) as node:
+        assert send(node.port, [image(1)]) == [0xA700]

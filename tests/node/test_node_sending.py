@@ -2,6 +2,7 @@
 
 import io
 import socket
+import sqlite3
 import threading
 import time
 
@@ -27,7 +28,7 @@ from pynetdicom import AE, build_role, evt
 
 from radlens.errors import InvalidInput
 from radlens.node import Node
-from radlens.node.lanes import Refused, Unavailable, delay_s
+from radlens.node.lanes import Lane, Refused, Unavailable, delay_s
 from radlens.node.overview import listed, summary
 from radlens.node.reading import read_settings
 from radlens.node.sending import STORAGE_COMMITMENT
@@ -395,3 +396,47 @@ def test_stopping_leaves_the_rest_to_the_next_start(tmp_path):
             assert summary(node.queue)["counts"]["done"] == 6
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize("fails", ["rest_s", "failed"])
+def test_a_disk_that_was_full_for_a_while_stops_nobody(tmp_path, monkeypatch, fails):
+    """The threads live on, although their failures could not be noted either."""
+    full, lanes, tries = threading.Event(), set(), []
+    full.set()
+    whole = getattr(Lane, fails)
+
+    def failing(self, *arguments):
+        if full.is_set():
+            lanes.add(self.name)
+            raise sqlite3.OperationalError("database or disk is full")
+        return whole(self, *arguments)
+
+    def ask(rule, content):
+        tries.append(content)
+        if full.is_set():
+            raise Unavailable("away")
+        return answering(rule, content)
+
+    monkeypatch.setattr(Lane, fails, failing)
+    kept, port = Pacs(), free_port()
+    with pacs_at(kept, port), running(settings_in(tmp_path, destination=at(port)), ask) as node:
+        assert send(node.port, [image(1)]) == [0]
+        wait_until(lambda: "server" in lanes and (fails == "failed" or "to pacs" in lanes))
+        full.clear()
+        wait_until(lambda: is_empty(node))
+    assert len(kept.got) == 1
+
+
+def test_damaged_objects_alone_are_no_failure_of_the_destination(tmp_path):
+    """Nothing is left to send, so that nobody is asked, and the destination does not rest."""
+    with running(settings_in(tmp_path)) as node:
+        assert send(node.port, [image(1)]) == [0]
+        wait_until(lambda: any(node.queue.folder.results.iterdir()))
+        for file in node.queue.folder.results.iterdir():
+            file.write_bytes(b"damaged")
+        node.queue.database.rows("DELETE FROM lanes")
+        node.queue.resend(1)
+        node._wake.work()
+        wait_until(lambda: summary(node.queue)["tasks"] == {"dead": 1})
+        time.sleep(0.1)
+        assert node.queue.database.rows("SELECT error FROM lanes") == []

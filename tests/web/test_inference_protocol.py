@@ -17,6 +17,7 @@ from radlens.client import Client
 from radlens.errors import InvalidInput
 from radlens.images import to_npy
 from radlens.keys import KeyRing
+from radlens.web.inference import _translated
 from radlens.web.tensors import Tensor, answer_body, read_request
 
 triton = pytest.importorskip("tritonclient.http")
@@ -256,3 +257,27 @@ def test_tensors_survive_their_way(texts, datatype, length):
     found = read_request(body, str(size)).inputs
     assert found["a"].values == texts
     np.testing.assert_array_equal(found["b"].values, array)
+
+
+@pytest.mark.parametrize(("shape", "data"), [([1] * 100, b"a"), ([0, 10**30], b"")])
+def test_shapes_that_no_array_has_are_told(shape, data):
+    """Bytes of the right number alone do not make an array."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": shape, "parameters": {"binary_data_size": len(data)}}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(InvalidInput, match="shape of input 'image' must be that of an array"):
+        read_request(text + data, str(len(text)))
+
+
+def test_a_length_of_thousands_of_digits_is_told():
+    """Python does not convert so many."""
+    with pytest.raises(InvalidInput, match="inference-header-content-length must be a number"):
+        read_request(b"{}", "9" * 5000)
+
+
+@pytest.mark.parametrize(("timeout", "deadline_s"), [(10**400, 604_800.0), (2_000_000, 2.0), (0, None)])
+def test_a_timeout_is_a_deadline(timeout, deadline_s):
+    """In microseconds; of at most seven days."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 1], "data": [1]}
+    asked = read_request(json.dumps({"inputs": [tensor], "parameters": {"timeout": timeout}}).encode(), None)
+    head, _ = _translated("cdmam", None, asked)
+    assert head.deadline_s == deadline_s

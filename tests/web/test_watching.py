@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -262,3 +263,55 @@ def test_the_dashboard_shows_what_there_is(here):
     assert used <= names
     assert len(used) >= 10
     assert KEY["Authorization"] not in DASHBOARD.read_text()
+
+
+def test_asking_often_whether_a_model_is_ready_costs_its_workers_nothing(here):
+    """Anybody may ask without a key, and could otherwise fill the queue of the model with questions."""
+    with httpx.Client() as client:
+        answers = [client.get(here.url + "/v2/models/cdmam/ready") for _ in range(20)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(here.torchserve.seen) == 1
+
+
+def test_refused_keys_are_audited(here):
+    """As logins that failed; of a flood one a second, so that nobody fills the disk, and without the token."""
+    reader = {"Authorization": f"Bearer {KeyRing.of(here.workdir).add('reader', ['predict'])}"}
+    assert here.ask("/explanations/cdmam", key=reader).status_code == 403
+    for _ in range(5):
+        assert here.ask(key={"Authorization": "Bearer guessed"}).status_code == 401
+    log = here.workdir / "audit.jsonl"
+    assert eventually(lambda: log.exists() and len(list(records(log))) >= 1)
+    first = next(records(log))
+    told = {name: first[name] for name in ("event", "result", "reason", "key", "n")}
+    assert told == {"event": "unauthorised", "result": "refused", "reason": "no role explain", "key": "reader", "n": 1}
+    assert len(list(records(log))) < 6
+    assert "guessed" not in log.read_text()
+
+
+def test_explanations_by_the_protocol_leave_room_for_predictions(here):
+    """Eight at work or waiting for their turn hold nobody's body; one more is told to come later."""
+    over = threading.Event()
+
+    async def slow(asked, send):
+        while asked.path.startswith("/explanations") and not over.is_set():
+            await asyncio.sleep(0.01)
+        await answered(asked, send)
+
+    here.torchserve.answer = slow
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 2], "data": [1, 2, 3, 4]}
+
+    def infer(**parameters):
+        content = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+        return here.ask("/v2/models/cdmam/infer", content=content)
+
+    with ThreadPoolExecutor(8) as pool:
+        try:
+            asked = [pool.submit(infer, explain=True) for _ in range(8)]
+            labels = {"model": "cdmam", "kind": "explain"}
+            assert eventually(lambda: value(here, "radlens_under_way", **labels) == 8)
+            assert infer().status_code == 200
+            more = infer(explain=True)
+            assert (more.status_code, more.headers["retry-after"]) == (503, "5")
+        finally:
+            over.set()
+        assert {each.result().status_code for each in asked} == {200}

@@ -363,3 +363,21 @@ def test_internal_errors_hold_no_message(here, monkeypatch, caplog):
     assert refused(answer, 500) == "internal error, logged under request r-1"
     assert "Doe" not in caplog.text
     assert "request r-1: LookupError" in caplog.text
+
+
+@pytest.mark.parametrize("header", [b"User-Agent: caf\xe9", "X-Clinic: Müller".encode()])
+def test_headers_in_other_alphabets_do_no_harm(here, header):
+    """RFC 9110 section 5.5 allows them; they say nothing to a model."""
+    raw = here.raw(HEAD + header + b"\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+    assert raw.startswith(b"HTTP/1.1 200")
+    assert not set(here.torchserve.seen[0].headers) & {"x-clinic"}
+
+
+@pytest.mark.parametrize("name", ["Accept", "Content-Type", "X-Radlens-Method"])
+def test_parameters_in_other_alphabets_are_refused(here, name):
+    """They would be dropped without a word."""
+    header = f"{name}: über".encode()
+    raw = here.raw(HEAD + header + b"\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc")
+    assert raw.startswith(b"HTTP/1.1 400")
+    assert "must be ASCII" in document(raw)["message"]
+    assert here.torchserve.seen == []

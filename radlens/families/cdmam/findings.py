@@ -12,7 +12,7 @@ import numpy as np
 from radlens.dicom.codes import method_code, method_title, private
 from radlens.dicom.findings import Findings, Group, Method, Picture, Values
 from radlens.families.cdmam.drawing import ablation_picture, curve_picture, silence_of, upsampled_map
-from radlens.families.reported import figure, laid_over, map_group, number, numbers, page, spread
+from radlens.families.reported import figure, laid_over, map_group, number, numbers, page, plain_numbers, spread
 from radlens.images import Image
 from radlens.maps import UpsampledMap
 from radlens.wire import ABLATION
@@ -57,6 +57,7 @@ def _common(answer: Mapping[str, Any], images: Sequence[Image]) -> dict[str, Any
         "assessable": answer["assessable"],
         "reasons": tuple(answer["reasons"]),
         "warnings": tuple(answer["warnings"]),
+        "domain": plain_numbers(answer.get("assessment") or {}),
     }
 
 

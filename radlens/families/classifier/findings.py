@@ -10,7 +10,17 @@ import numpy as np
 
 from radlens.dicom.codes import method_code, method_title, private
 from radlens.dicom.findings import Findings, Group, Method, Number, Picture, Values
-from radlens.families.reported import figure, grey, laid_over, map_group, number, numbers, page, spread
+from radlens.families.reported import (
+    figure,
+    grey,
+    laid_over,
+    map_group,
+    number,
+    numbers,
+    page,
+    plain_numbers,
+    spread,
+)
 from radlens.figures import figure_strip
 from radlens.images import Image
 
@@ -68,6 +78,7 @@ def _common(answer: Mapping[str, Any], images: Sequence[Image]) -> dict[str, Any
         "assessable": answer["assessable"],
         "reasons": tuple(answer["reasons"]),
         "warnings": tuple(answer["warnings"]),
+        "domain": plain_numbers(answer.get("assessment") or {}),
     }
 
 
