@@ -135,6 +135,11 @@ class Client:
             self._model = self._model()
         return self._model
 
+    @model.setter
+    def model(self, name: str) -> None:
+        """Ask another model from now on."""
+        self._model = name
+
     def __enter__(self) -> Self:
         """Return the client."""
         return self
