@@ -78,9 +78,11 @@ def decode(row: Mapping[str, Any], headers: Mapping[str, Any], request_id: str) 
     """
     plain = {name: value for name, value in headers.items() if isinstance(value, str)}
     query = dict(parse_qsl(plain.pop("url_path", "").replace("/", "&"), keep_blank_values=True))
-    query |= {name: raw(row[name]).decode(errors="replace") for name in row.keys() - NO_PARAMETERS}
+    fields = {name: raw(row[name]).decode(errors="replace") for name in row.keys() - NO_PARAMETERS}
     # TorchServe sets the header "explain" itself, except on its invoke route, where the client may set it in the query.
-    explain = query.pop("explain", plain.pop("explain", "False")).lower() == "true"
+    # The path of a prediction must not: keys are for predictions or explanations.
+    explain = fields.pop("explain", plain.pop("explain", "False")).lower() == "true"
+    query |= fields
     kind, body, folder = "explain" if explain else "predict", raw(row.get("body", b"")), shared_folder()
     return request_from_http(kind, body, plain, query, request_id, None if folder is None else folder / LIVE)
 

@@ -170,7 +170,13 @@ class Verdict:
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log; lines that are not records are skipped."""
+    """Yield the records of a log; lines that are not records are skipped.
+
+    Raises:
+        ServerError: There is no log, such as between its rotation and the next record.
+    """
+    if not path.is_file():
+        raise ServerError(f"an audit log must be a file, and {path.name} is missing")
     with path.open("rb") as file:
         for line in file:
             record = _parse(line.rstrip(b"\n"))

@@ -235,3 +235,9 @@ def test_a_line_of_brackets_stops_neither_writers_nor_verification(tmp_path):
     log.append({"event": "two"})
     assert [each["event"] for each in records(file)] == ["one", "two"]
     assert any("is not a record" in fault for fault in verify(file).faults)
+
+
+def test_a_log_that_is_rotated_away_is_told(tmp_path):
+    """Between the rotation and the next record; who forwards records tries again in place of ending."""
+    with pytest.raises(ServerError, match=r"audit log must be a file, and audit.jsonl is missing"):
+        next(records(tmp_path / "audit.jsonl"))

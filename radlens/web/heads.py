@@ -6,6 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from radlens.web.refusals import Refused
 from radlens.wire import LIVE, PARAMETER_PREFIX, QUERY, REQUEST_ID
@@ -80,12 +81,27 @@ def read_head(scope: MutableMapping[str, Any], headers: Mapping[str, str]) -> He
             "ResourceNotFoundException",
             "path must be /predictions/MODEL or /explanations/MODEL, with /VERSION after it if need be",
         )
+    if _names_a_kind(found[4]):
+        message = "parameters in the path must not hold explain; ask /predictions/MODEL or /explanations/MODEL"
+        raise Refused(HTTPStatus.BAD_REQUEST, "InvalidParameter", message)
     kept = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED and _is_ascii(name, value)}
     kept["content-type"] = _declared(headers.get("content-type", ""))
     query = scope["query_string"].decode("ascii", "replace") or headers.get(QUERY, "")
     if query:
         kept[QUERY] = query
     return Head(_KINDS[found[1]], found[2], found[3], path, kept, _deadline(headers.get(DEADLINE)))
+
+
+def _names_a_kind(path: str) -> bool:
+    """Return whether a parameter in the path is ``explain``, by which handlers of older archives choose the kind.
+
+    TorchServe and the handler each decode once.
+    """
+    for _ in range(3):
+        if any(part.partition("=")[0] == "explain" for part in re.split("[/&;?]", path)):
+            return True
+        path = unquote(path)
+    return False
 
 
 def _is_ascii(name: str, value: str) -> bool:

@@ -122,8 +122,12 @@ class Upload:
             ClientGone: The connection ended before the body did.
         """
         try:
-            inflated, n_bytes = _Inflated() if self._inflate else None, 0
+            inflated, n_bytes, n_received = _Inflated() if self._inflate else None, 0, 0
             async for received in self._received():
+                n_received += len(received)
+                if n_received > self._settings.max_body:
+                    # Also of gzip that inflates to nothing, such as empty members without end.
+                    raise _too_large(self._settings.max_body, "one that is larger")
                 for piece in [received] if inflated is None else inflated.feed(received):
                     n_bytes += len(piece)
                     if n_bytes > self._settings.max_body:

@@ -33,6 +33,9 @@ def test_the_path_tells_what_is_asked():
     assert decode({"body": b""}, {"explain": "True"}, "id").kind == "explain"
     assert decode({"body": b""}, {"explain": "False"}, "id").kind == "predict"
     assert decode({"body": b"", "explain": bytearray(b"true")}, {}, "id").kind == "explain"
+    # A key for predictions alone may ask for no explanation, whatever the rest of its path says.
+    assert decode({"body": b""}, {"explain": "False", "url_path": "explain=true"}, "id").kind == "predict"
+    assert decode({"body": b""}, {"explain": "True", "url_path": "explain=false"}, "id").kind == "explain"
     assert decode({"body": b""}, {}, "id").kind == "predict"
 
 

@@ -381,3 +381,26 @@ def test_parameters_in_other_alphabets_are_refused(here, name):
     assert raw.startswith(b"HTTP/1.1 400")
     assert "must be ASCII" in document(raw)["message"]
     assert here.torchserve.seen == []
+
+
+@pytest.mark.parametrize("name", ["explain", "%65xplain", "%2565xplain", "n_steps=2&explain", "n_steps=2/explain"])
+@pytest.mark.parametrize("kind", ["predictions", "explanations"])
+def test_the_path_does_not_turn_predictions_into_explanations(here, kind, name):
+    """TorchServe hands the rest of the path to handlers; those of older archives read the kind from it.
+
+    A key for predictions alone would get explanations, and without waiting for a turn.
+    """
+    path = f"/{kind}/cdmam/1.0/{name}=true".encode()
+    with httpx.Client() as client:
+        request = client.build_request("POST", here.url, headers=KEY, content=b"abc")
+        request.url = httpx.URL(here.url).copy_with(raw_path=path)
+        assert "must not hold explain" in refused(client.send(request), 400, "InvalidParameter")
+    assert here.torchserve.seen == []
+    assert here.ask(f"/{kind}/cdmam/1.0/n_steps=2").status_code == 200
+
+
+def test_gzip_of_nothing_has_an_end(here):
+    """Empty members take no room when they are inflated, and would be read for as long as an upload may last."""
+    piece = gzip.compress(b"") * 1000
+    answer = here.ask(content=(piece for _ in range(2 * MAX_BODY // len(piece))), Content_Encoding="gzip")
+    assert f"body must have at most {MAX_BODY} bytes" in refused(answer, 413, "InvalidInput")
