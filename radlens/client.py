@@ -97,7 +97,7 @@ class Client:
 
     Args:
         url: base URL of the server, such as ``http://127.0.0.1:8080``.
-        model: name of the model.
+        model: name of the model, or a function that finds it out before the first request.
         token: bearer token of ``url``, if required.
         timeout_s: largest number of seconds without data from the server.
         transport: transport that replaces the network, for tests.
@@ -107,12 +107,12 @@ class Client:
         self,
         url: str,
         *,
-        model: str = "cdmam",
+        model: str | Callable[[], str] = "cdmam",
         token: str | None = None,
         timeout_s: float = 1800.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url, self.model = url.rstrip("/"), model
+        self.url, self._model = url.rstrip("/"), model
         self._headers = _bearer(token)
         self._http = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=10.0), transport=transport)
 
@@ -127,6 +127,18 @@ class Client:
         if state is None:
             raise ServerError("a server must run in this working directory, got none; start it with radlens serve")
         return cls(state.url, model=model, token=state.keys().inference)
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        if callable(self._model):
+            self._model = self._model()
+        return self._model
+
+    @model.setter
+    def model(self, name: str) -> None:
+        """Ask another model from now on."""
+        self._model = name
 
     def __enter__(self) -> Self:
         """Return the client."""

@@ -84,6 +84,7 @@ def test_blocked_packages_are_those_of_extras():
     assert named < set(BLOCKED)
 
 
+@pytest.mark.slow
 def test_help_of_every_command():
     """`radlens --help` and the help of each command need nothing else; every command is asked."""
     code = f"""

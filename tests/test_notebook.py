@@ -68,6 +68,7 @@ def test_a_classifier_answers_as_its_endpoint(classifier):
             model.explain(image, method="tea_leaves")
 
 
+@pytest.mark.slow
 def test_a_curve_draws_itself(bundle, tmp_path):
     """From an archive as well as from a folder."""
     file = archive(bundle, tmp_path)
@@ -104,6 +105,7 @@ class Counting(nn.Module):
         return self.dropout(self.network(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "deep_lift", "guided_grad_cam", "occlusion"])
 def test_a_bare_module_is_left_as_it_was(method):
     """Training mode, hooks and gradients; under inference mode the map is the same."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -212,7 +213,8 @@ def _remote(server: str | None, token: str | None, model: str | None) -> Client:
         return Client.of_server(workdir(), model=model or _only_model(state))
     if server is None:
         raise ServerError("no server runs here: start one with `radlens serve`, name one with --server, or use --local")
-    return Client(server, model=model or _only_model_at(server), token=token)
+    # Asked when it is needed: what a checkpoint holds needs no server.
+    return Client(server, model=model or partial(_only_model_at, server), token=token)
 
 
 def _only_model(state: State) -> str:

@@ -12,7 +12,7 @@ import httpx
 import psutil
 
 from radlens.client import reaching, require_success
-from radlens.errors import InvalidParameter, ModelNotFound, ServerError
+from radlens.errors import InvalidInput, InvalidParameter, ModelNotFound, ServerError
 from radlens.server import MANAGEMENT_URL, State
 
 __all__ = ["Management", "Version"]
@@ -224,6 +224,8 @@ class Management:
     def _ask(self, method: str, path: str, **query: str) -> Any:
         with reaching("the management socket"):
             response = self._http.request(method, path, params=query)
+        if response.status_code == 403:  # TorchServe's answer to what is not allowed, whoever asks
+            raise InvalidInput(str(response.json().get("message")))
         require_success(response)
         return response.json()
 

@@ -213,7 +213,7 @@ def test_options_of_classes_are_refused_by_other_models(run, noise, bundle):
 
 
 def test_server_and_local_give_the_same(run, scan, classifier, url, tmp_path):
-    """The model is named; a server whose models nobody knows is asked for cdmam otherwise."""
+    """The model is named, or the server is asked which one it has."""
     server = ("--server", url, "--token", "secret", "--model", "lesions")
     asked = run("predict", scan, *server, "--json")
     assert asked.exit_code == 0, asked.stderr
@@ -227,14 +227,16 @@ def test_server_and_local_give_the_same(run, scan, classifier, url, tmp_path):
     assert (refused.exit_code, "methods that do are cam, grad_cam" in refused.stderr) == (2, True)
     ranges = run("explain", scan, "--checkpoint", "run.npz", "-o", "no", *server)
     assert (ranges.exit_code, "got 'n_samples' and 1 more" in ranges.stderr) == (2, True)
-    unknown = run("predict", scan, *server[:-2])
+    unnamed = run("predict", scan, *server[:-2], "--json")
+    assert json.loads(unnamed.stdout)["prediction"] == json.loads(here.stdout)["prediction"]
+    unknown = run("predict", scan, *server[:-1], "cdmam")
     assert unknown.exit_code == 2
     assert "model must be lesions/1.0, the model of this bundle, got cdmam" in unknown.stderr
 
 
 @pytest.mark.parametrize(("models", "code"), [(("lesions",), 0), (("lesions", "other"), 2)])
 def test_the_only_model_of_a_server_needs_no_name(run, scan, url, tmp_path, models, code):
-    """Of several it is cdmam."""
+    """Of several one must be named: the server is not asked."""
     workdir, me = tmp_path / ".run", Pid.of(os.getpid())
     workdir.mkdir()
     State(workdir, me, me, Ports(gateway=int(url.rpartition(":")[2])), models).save()
@@ -242,7 +244,8 @@ def test_the_only_model_of_a_server_needs_no_name(run, scan, url, tmp_path, mode
     (workdir / "key_file.json").write_text(json.dumps(keys))
     result = run("predict", scan)
     assert result.exit_code == code, result.stderr
-    assert (f"asking {url}" in result.stderr, "Predicted: " in result.stdout) == (True, code == 0)
+    assert (f"asking {url}" in result.stderr, "Predicted: " in result.stdout) == (code == 0, code == 0)
+    assert ("--model must name one of lesions, other" in result.stderr) is (code == 2)
 
 
 def test_a_model_of_the_store_can_be_named(run, array, classifier, bundle, tmp_path):

@@ -36,6 +36,7 @@ def test_a_proposer_is_trained_and_compared_with_the_search(run, images, tmp_pat
     assert (tmp_path / "proposer" / "training.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learned_is_said(run, images, tmp_path):
     """No inpainter, no simulator, too few images, a file that is no image, and an unknown class."""
     bundle = spots_bundle().path

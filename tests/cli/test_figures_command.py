@@ -86,6 +86,7 @@ def test_before_and_after_are_the_curves_of_image_and_moved_image(study, monkeyp
     assert drawn["title"] == "c = 10, L = 1, t = 3"
 
 
+@pytest.mark.slow
 def test_each_path_length_is_studied(study, monkeypatch):
     """One map and one pair of midpoints for each c; the first midpoint is the image's own."""
     drawn = []
@@ -110,6 +111,7 @@ class _Bright(FakeModel):
         return torch.ones_like(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_turns", [0, 1])
 def test_maps_of_a_registered_phantom_lie_on_the_image(registered_bundle, n_turns):
     """They are carried back: as large as the image and zero outside the phantom, also when the image is turned."""

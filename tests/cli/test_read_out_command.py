@@ -87,6 +87,7 @@ def test_json_holds_everything(run, files, expected):
     assert [item["sop_instance_uid"] for item in inputs] == [pydicom.dcmread(file).SOPInstanceUID for file in files]
 
 
+@pytest.mark.slow
 def test_writes_numbers_and_figures(run, files, tmp_path):
     """All four files, the numbers the same."""
     result = run("read-out", *files, "-o", "new/out")

@@ -41,6 +41,7 @@ def report(run, bundle, *arguments):
     return run("report", *arguments, "--bundle", bundle.path)
 
 
+@pytest.mark.slow
 def test_a_report_of_one_image_is_a_page_that_needs_nothing_else(run, phantom, bundle, asked, tmp_path):
     """Every reference is to data inside the page; there is no script; what was asked for was passed on."""
     calls = asked(made.predicted())
@@ -77,6 +78,7 @@ def test_several_images_are_predicted_together(run, phantom, bundle, asked, tmp_
     assert "read-out of 5 images" not in page
 
 
+@pytest.mark.slow
 def test_sixteen_images_are_read_out_as_well(run, phantom, bundle, asked, tmp_path):
     """Images of the same pixels count once: the page says why there is no second curve."""
     files = [tmp_path / f"{number}.dcm" for number in range(16)]
@@ -90,6 +92,7 @@ def test_sixteen_images_are_read_out_as_well(run, phantom, bundle, asked, tmp_pa
     assert "Automated read-out: 1.dcm is left out: it has the same pixels as 0.dcm" in page
 
 
+@pytest.mark.slow
 def test_an_ablation_is_asked_for_by_its_number_of_samples(run, phantom, bundle, asked, tmp_path):
     """It stands on the second page."""
     calls = asked(made.predicted())

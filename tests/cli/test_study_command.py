@@ -212,6 +212,7 @@ def test_help_flows(run: Callable[..., Any]) -> None:
     assert "make" in run("study").output
 
 
+@pytest.mark.slow
 @needs_browser
 def test_readers_with_a_browser(run: Callable[..., Any], options: tuple[Any, ...], tmp_path: Path) -> None:
     """Two readers fill in the page of the command; the command scores their files to what they clicked."""

@@ -127,6 +127,7 @@ def test_dciodvfy_would_find_an_error(tmp_path):
         assert attributes_of(complaints(stream.getvalue(), tmp_path)) == {"StudyInstanceUID"}, what
 
 
+@pytest.mark.slow
 @needs_dcmtk
 @pytest.mark.parametrize("name", SOURCES)
 def test_dcmdump_reads_every_object(tmp_path, name):

@@ -80,6 +80,7 @@ class Filler(nn.Module):
         return images * (1 - masks) + self.blur(images * (1 - masks)) * masks
 
 
+@pytest.mark.slow
 def test_the_question_is_answered(added, tmp_path):
     """By the exported graph as by torch."""
     added("radlens/graphs/filled_ask.py")

@@ -54,6 +54,7 @@ def test_rounding_does_not_change_the_texture(pixels: np.ndarray, found: Finding
     assert (rounded.second, rounded.fine) == pytest.approx((0, 1), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("without_mm", "is_told"), [(0.25, True), (0.06, False)])
 def test_a_row_without_disks_is_named(without_mm: float, is_told: bool) -> None:
     """Disks of 0.06 mm are never seen, so nobody can tell that they are missing."""

@@ -28,6 +28,7 @@ def _expected(ensemble, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return reference.score(inputs).numpy(), reference.gradient(inputs).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_the_kernel_computes_midpoint_and_gradient(exported, at_once):
     """It equals autograd in float64, in every form that processors get."""

@@ -113,6 +113,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
 def test_the_estimate_holds(tmp_path, name):
     """The measured peak of 64 samples above that of one stays within the estimate, and is not a tenth of it."""

@@ -10,6 +10,7 @@ from radlens.evaluation.overlap import SIMULATORS, design_matrix, drawn_lesions,
 from radlens.phantoms.features import draw_features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_true_features_reach_an_auc_of_about_ninety(simulator):
     """On unseen lesions, a logistic regression on everything the simulator drew stays between 0.87 and 0.93."""

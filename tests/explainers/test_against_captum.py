@@ -167,6 +167,7 @@ def test_the_target_is_by_default_the_predicted_class_of_each_row():
     torch.testing.assert_close(method.attribute(MODEL, IMAGES), method.attribute(MODEL, IMAGES, classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS_OF_CLASSES)
 def test_rows_of_a_batch_get_what_they_get_alone(name):
     """To the rounding of sums whose order depends on the batch."""
@@ -216,6 +217,7 @@ def test_maps_of_float64_equal_captums(size, n_outputs):
         torch.testing.assert_close(found, expected.detach().double(), rtol=rtol, atol=1e-3 * rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS_OF_CLASSES)
 def test_images_are_converted_to_the_type_of_the_model(name):
     """Arrays are float64 by default; the map is that of float32, and stays float64 where the network is."""

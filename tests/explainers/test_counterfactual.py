@@ -95,6 +95,7 @@ def by_the_paper(classifier, inpainter, image, target, setting, n_steps, weights
     return total if setting.n_averaged else relaxed.detach(), losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "n_outputs", "target"), [
     ("paper", 2, 1), ("paper-working", 3, 2), ("gradient", 1, 0), ("gradient", 3, 0), ("cheap", 2, 0),
 ])  # fmt: skip

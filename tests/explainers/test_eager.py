@@ -108,6 +108,7 @@ EXPLAINED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_captum", [False, True])
 @pytest.mark.parametrize(("name", "layer"), EXPLAINED)
 def test_networks_that_work_in_place_are_explained_as_others(name, layer, as_captum):
@@ -142,6 +143,7 @@ def filling(module, n_channels=3):
     return EagerClassifier(module, (n_channels, 16, 14), companions=companions(n_channels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize("name", CLASS_METHODS)
 def test_maps_have_the_shape_of_the_images(name, n_channels):
@@ -155,6 +157,7 @@ def test_maps_have_the_shape_of_the_images(name, n_channels):
         assert torch.equal(found, found[:, :1].expand_as(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CLASS_METHODS)
 def test_networks_in_half_precision_are_explained_in_float32(name, dtype):

@@ -214,6 +214,7 @@ def test_one_set_of_superpixels_fits_no_model(name):
         explainers.create(name, n_evaluations=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["saliency", "deep_lift", "grad_cam", "guided_grad_cam", "lrp"])
 @pytest.mark.parametrize("inference", [False, True])
 def test_the_users_module_stays_as_it_was(name, inference):

@@ -117,6 +117,7 @@ def test_answers_say_where_they_come_from(service, folder, task, kind):
     assert (service.engine.name, service.engine.precision, service.engine.refused) == (stated["engine"], "f32", ())
 
 
+@pytest.mark.slow
 def test_a_damaged_graph_is_refused_and_torch_serves(folder, task, service, tmp_path):
     """It answers; provenance and metrics name graph and reason."""
     kind, parameters = NEEDS_GRAPH[task]

@@ -317,6 +317,7 @@ def test_many_images_that_do_not_count_are_counted(sources):
     assert "4 further images are left out" in text
 
 
+@pytest.mark.slow
 def test_the_automated_read_out_is_drawn_in_the_same_plot(sources):
     """Its curve changes the picture, and the caption names it."""
     hits = np.random.default_rng(0).random((16, 16, 16)) < np.linspace(0.3, 1.2, 16)
@@ -336,6 +337,7 @@ def test_a_disk_ablation_is_shown_with_its_statement(sources):
     assert "Disks above the line carried this prediction" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("record", "said"),
     [

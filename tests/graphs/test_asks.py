@@ -78,6 +78,7 @@ def network(seed=0):
     return nn.Sequential(*layers).eval()
 
 
+@pytest.mark.slow
 def test_a_companion_is_compiled_into_the_graph(filled, tmp_path):
     """Graph, engine, autograd and ensemble answer alike, with golden values that autograd gives in float64."""
     module, filler = network(), Filler()

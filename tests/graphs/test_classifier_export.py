@@ -23,6 +23,7 @@ from radlens.graphs.turned_kernels import store_kernels_once
 from radlens.graphs.writing import golden_weights
 
 
+@pytest.mark.slow
 def test_a_graph_is_written_with_its_golden_values(tmp_path, monkeypatch):
     """What it must compute is what autograd computes in float64, and engines do, with kernels that are stored once."""
     monkeypatch.setattr(turned_kernels, "LARGE", 100)

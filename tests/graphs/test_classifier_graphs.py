@@ -86,6 +86,7 @@ def test_guided_backpropagation_equals_captum(name):
     assert relative(graphs(name)["guided"](x, one_hot)[1], expected) < EXACT
 
 
+@pytest.mark.slow
 def test_engines_compute_the_graph(tmp_path):
     """ONNX Runtime and OpenVINO, with the names of the contract and any batch, within float32's own error."""
     x, w, path = images("efficient"), weights("efficient"), tmp_path / "features.onnx"
@@ -198,6 +199,7 @@ def test_an_unknown_graph_is_refused():
         graphs("plain")["hessian"]
 
 
+@pytest.mark.slow
 def test_graphs_of_other_weights_are_not_traced_again(monkeypatch):
     """They are those of the other network, batch norms and all; the first graphs stay as they were."""
     first, x = network("resnet"), images("resnet")

@@ -88,6 +88,7 @@ def test_every_layer_is_rescaled_as_in_captum():
     assert relative(maps, captum(module, x, baselines(x), targets)) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "resnet", "mobile", "efficient"])
 def test_networks_equal_captum(name):
     """Max pooling that overlaps or not, ReLU before it; ReLU6; gates that are functions."""
@@ -107,6 +108,7 @@ def summed(module: nn.Module, x: Tensor, w: Tensor) -> float:
     return relative(maps.sum((1, 2, 3)), change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "resnet", "mobile", "efficient"])
 def test_maps_are_complete(name):
     """Summation to delta (eq. (1)): ReLU before max pooling, overlaps, ReLU6, swish, squeeze and excitation."""
@@ -140,12 +142,14 @@ def drawn(seed: int) -> nn.Module:
     return network.double().eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_maps_of_random_networks_are_complete(seed):
     """In float64, whatever the kernel, stride, padding and dilation of the pooling behind the rectifier."""
     assert summed(drawn(seed), images("resnet"), weights("resnet")) < EXACT
 
 
+@pytest.mark.slow
 def test_captum_misses_much_where_a_relu_meets_a_max_pooling():
     """https://github.com/meta-pytorch/captum/issues/1104: what the option reproduces, and the default does not."""
     torch.manual_seed(0)
@@ -180,6 +184,7 @@ class Everything(nn.Module):
         return self.head(z.reshape(-1, 5, 4).mean(1)) + torch.addcmul(y[:, :3, 0], y[:, :3, 1], y[:, :3, 2])
 
 
+@pytest.mark.slow
 def test_maps_of_other_operations_are_complete():
     """Attention, normalisation, products, quotients, maxima and norms, as in transformers."""
     torch.manual_seed(0)
@@ -200,6 +205,7 @@ def by_hand(x: Tensor, z: Tensor, kernel: int, stride: int, g: Tensor) -> Tensor
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 1), (3, 2), (4, 3)])
 def test_the_change_of_a_maximum_goes_to_one_pixel(kernel, stride):
     """The largest of the image where the maximum rises, of the baseline where it falls; windows that overlap add up."""
@@ -267,6 +273,7 @@ def test_an_image_that_is_its_baseline_has_an_empty_map():
     assert torch.equal(graphs("resnet")["deep_lift"](x, x, weights("resnet"))[1], torch.zeros_like(x))
 
 
+@pytest.mark.slow
 def test_engines_compute_the_graph(tmp_path):
     """ONNX Runtime and OpenVINO, within float32's own error."""
     x, w = images("plain"), weights("plain")

@@ -46,6 +46,7 @@ def files(network, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "form"), [("model.ts", "torchscript"), ("model.onnx", "onnx")])
 def test_a_file_has_the_graphs_of_the_module(files, network, name, form):
     """Outputs and gradients are those of the module that was saved, to rounding."""

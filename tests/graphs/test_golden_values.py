@@ -31,6 +31,7 @@ def damaged(path):
     onnx.save(model, path)
 
 
+@pytest.mark.slow
 def test_a_gradient_graph_is_written_with_what_autograd_computes_in_float64(tmp_path):
     """Of random inputs, since those of the examples need no values; every engine is checked, chosen or named."""
     path = tmp_path / "gradient.onnx"
@@ -69,6 +70,7 @@ def test_a_damaged_file_without_golden_values_is_what_it_is(tmp_path):
         assert engines.open(path, engine).name == engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prediction", "gradient", "features", "deep_lift", "lrp_epsilon", "lrp_deep_taylor"])
 def test_graphs_of_a_classifier_are_written_with_golden_values(name, tmp_path):
     """Also one by one, from examples without values."""

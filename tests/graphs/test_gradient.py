@@ -214,6 +214,7 @@ def _named(layer):
     return nn.Sequential(nn.Identity(), nn.ModuleDict({"odd": layer})["odd"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "message"),
     [

@@ -21,6 +21,7 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 NODE = helper.make_node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", corpus.OPERATORS, ids=lambda operator: operator.name)
 def test_operators_of_every_opset_are_what_onnx_runtime_computes(operator, tmp_path):
     """Values and shape, of images that reach every bound, read as a graph and as a module."""
@@ -44,6 +45,7 @@ EXPORTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "exporter", "opset"), EXPORTED)
 def test_files_with_shape_arithmetic_are_the_network(name, exporter, opset, tmp_path):
     """From both exporters of torch, for batches of any size."""
@@ -60,6 +62,7 @@ def test_files_with_shape_arithmetic_are_the_network(name, exporter, opset, tmp_
             torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "exporter", "opset"),
     [("View", "old", 9), ("Reflect", "old", 11), ("Up", "old", 17), ("Transformer", "new", 18), ("Shuffle", "old", 13)],

@@ -268,6 +268,7 @@ def without_biases(module: nn.Module) -> nn.Module:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "resnet", "mobile", "efficient"])
 def test_without_biases_relevance_sums_to_the_score(name):
     """Also through ReLU6, swish, squeeze and excitation."""
@@ -316,6 +317,7 @@ def drawn(seed: int, *, bias: float | None = None) -> nn.Module:
     return module.double().eval().requires_grad_(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(14))
 def test_deep_taylor_decomposition_is_conservative_and_positive(seed):
     """Whatever the layers, if no bias is positive: maps sum to the score, or to 0 where it is negative."""
@@ -328,6 +330,7 @@ def test_deep_taylor_decomposition_is_conservative_and_positive(seed):
     torch.testing.assert_close(opposite.sum((1, 2, 3)), (-scores).relu(), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(14))
 def test_relevance_by_epsilon_of_random_networks_sums_to_the_score(seed):
     """Without biases; a preprocessing inside the network has one, so it is left out here."""
@@ -342,6 +345,7 @@ def test_relevance_by_epsilon_of_random_networks_sums_to_the_score(seed):
     torch.testing.assert_close(by_epsilon(module, x, w, 1e-15).sum((1, 2, 3)), scores, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_single_output_has_two_classes():
     """Deep Taylor decomposition explains the class whose score is positive, and has an empty map for the other."""
     module = deepcopy(network("plain"))
@@ -423,6 +427,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "method", "message"), REFUSED)
 def test_operations_without_a_rule_are_refused(function, method, message):
     """Never a wrong map; deep Taylor decomposition refuses what the epsilon rule does, and more."""

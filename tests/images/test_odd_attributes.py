@@ -120,6 +120,7 @@ def require_plain(message):
     assert SECRET not in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("keyword", [*NEEDED, *OTHERS])
 def test_an_odd_attribute_is_read_or_refused_by_name(keyword, odd):

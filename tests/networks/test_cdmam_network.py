@@ -147,6 +147,7 @@ def test_gradient_is_that_of_the_midpoint(images, members, logarithmic):
         torch.testing.assert_close(gradient[:, 0, row, col], slope, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logarithmic", [False, True])
 @pytest.mark.parametrize("rank", [1, 3, 12, 16])
 def test_folded_ensemble_is_the_same_function(images, rank, logarithmic):

@@ -72,6 +72,7 @@ def test_the_generator_equals_its_layers_one_by_one():
     torch.testing.assert_close(net(x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["paper", "recommended"])
 @pytest.mark.parametrize("shape", [(16, 16), (9, 21)])
 def test_both_generators_compile_into_one_graph(form, shape):

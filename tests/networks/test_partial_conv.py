@@ -153,6 +153,7 @@ def test_layers_halve_the_image_as_long_as_both_sides_are_even(shape, halvings, 
     assert math.prod(seen[-1]) * 4**halvings == math.prod(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrt", [0, 1])
 def test_the_gradient_is_compiled(inpainter, wrt):
     """The compiled gradient by image or mask is autograd's, for relaxed masks as well."""

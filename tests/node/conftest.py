@@ -17,8 +17,10 @@ def process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_config, "LOG_HANDLER_LEVEL", "none")
     monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
     levels = {name: logging.getLogger(name).level for name in ("pynetdicom", "pydicom")}
+    gc.freeze()  # of a session that has run for minutes, collecting everything takes seconds
     yield
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     # Sockets that pynetdicom leaves open are closed within the test that made them.
     gc.collect()
+    gc.unfreeze()

@@ -28,6 +28,7 @@ def noise(pixels):
     return pattern(pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -49,6 +50,7 @@ def test_another_exposure_has_other_noise(noise):
     assert not same_exposure(noise, pattern(cdmam.simulate(cdmam.SCENARIOS["2"], LAYOUT, 6).pixels))
 
 
+@pytest.mark.slow
 def test_fixed_structure_does_not_make_exposures_one(noise, pixels):
     """A detector whose own pattern is a third of the noise leaves exposures apart."""
     fixed = cdmam.simulate(replace(cdmam.SCENARIOS["2"], noise_level=cdmam.SCENARIOS["2"].noise_level / 3), LAYOUT, 9)

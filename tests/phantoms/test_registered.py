@@ -29,6 +29,7 @@ def test_noise_is_measured_where_nothing_else_is(upright):
     assert upright.noise.unevenness < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [Changes(disks=0), Changes(disks=3), Changes(writing=0), Changes(grid=0.5)])
 def test_gold_does_not_matter_for_the_unit(upright, changes):
     """Whatever is removed or scaled, clear parts are the same."""
@@ -36,6 +37,7 @@ def test_gold_does_not_matter_for_the_unit(upright, changes):
     assert changed.noise.unit == pytest.approx(upright.noise.unit, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0.0), (4.0, 0.0), (1.0, 1000.0), (-1.0, None)])
 def test_gain_and_offset_do_not_matter(upright, gain, offset):
     """Values are the same to rounding; an inverted image is none of a phantom."""
@@ -48,6 +50,7 @@ def test_gain_and_offset_do_not_matter(upright, gain, offset):
     np.testing.assert_allclose(found.values, upright.values, atol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [1, 2, 3])
 @pytest.mark.parametrize("is_mirrored", [False, True])
 def test_quarter_turns_and_mirrors_are_undone(upright, turns, is_mirrored):

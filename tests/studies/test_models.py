@@ -42,6 +42,7 @@ def compiled(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return found, folder, told
 
 
+@pytest.mark.slow
 def test_graphs_compute_what_the_module_does(
     compiled: tuple[StudyModel, Path, list[Any]], model: StudyModel, cases: CaseSet
 ) -> None:

@@ -79,6 +79,7 @@ def test_numbers_are_counted_over_all_networks() -> None:
     assert cam["p"] == 0.5  # one image differs from the baseline: either sign
 
 
+@pytest.mark.slow
 def test_training_learns_the_density() -> None:
     """A network of a few steps tells dense breasts from fatty ones better than chance, whose loss is 0.69."""
     options = PlantedOptions(n_training=96, epochs=8)

@@ -15,6 +15,7 @@ from radlens.studies.amanova_recipes import SAMPLER, EagerEnsemble, run_recipe
 DEMO = Path(radlens.__file__).parent.parent / "export" / "cdmam_demo"
 
 
+@pytest.mark.slow
 def test_a_registered_phantom_is_read_as_by_the_service():
     """The same curve and interval, the correction by the blur of the disks included."""
     run = load_run(DEMO)

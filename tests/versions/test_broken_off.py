@@ -25,7 +25,7 @@ class Loaded:
 
     def versions(self):
         """Return what is loaded."""
-        return [Version(*each, True, 1, 0) for each in self.versions_by_name]
+        return [Version(model, version, True, 1, 0) for model, version in self.versions_by_name]
 
     def register(self, archive):
         """Load an archive, once."""

@@ -53,6 +53,7 @@ def samples(tmp_path):
     return stored_samples(tmp_path)
 
 
+@pytest.mark.slow
 def test_equal_versions_do_not_differ(client, samples):
     """Numbers and maps are the same, bit for bit."""
     report = shadow(client, "1.0", "1.1", samples)
@@ -63,6 +64,7 @@ def test_equal_versions_do_not_differ(client, samples):
         assert row["map"]["correlation"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_other_weights_differ(client, bundles, samples):
     """The report says by how much, and is what both versions answer alone."""
     report = shadow(client, "1.0", "2.0", samples)

@@ -64,6 +64,7 @@ def test_the_gradient_of_logarithms_depends_on_the_thresholds():
             torch.testing.assert_close(2 * a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "logarithmic"), KINDS)
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch"])
 def test_exported_graphs_compute_the_same(graphs, engine, rank, logarithmic):

@@ -59,6 +59,7 @@ def alone(ensemble, k):
     return Alone(single)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("engine", ["torch", "auto"])
 @pytest.mark.parametrize("kind", ["bundle", "logarithms"])
@@ -73,6 +74,7 @@ def test_each_member_equals_an_ensemble_of_one(request, kind, images, method, en
         assert (found[:, k] - expected).norm() < 1e-4 * expected.norm()
 
 
+@pytest.mark.slow
 def test_the_exported_graph_computes_them(exported, images):
     """An engine other than torch runs members.onnx; sensitivity is linear, so the mean is the ensemble's map."""
     engine = open_bundle(exported)

@@ -68,6 +68,7 @@ def test_ranges_give_the_map_of_one_request(local, tmp_path, normalize):
     assert set(found["explanation"]) == set(whole["explanation"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_answers", [0, 1, 2])
 @pytest.mark.parametrize("goal", [{"n_samples": 10}, {"n_samples": "auto", "reliability": 0.9999, "max_samples": 10}])
 def test_a_broken_connection_costs_one_range(local, tmp_path, n_answers, goal):

@@ -92,6 +92,7 @@ def related(*images: bytes) -> tuple[bytes, str]:
     return body, " ".join(head.decode().split("Content-Type: ")[1].split("MIME-Version")[0].split())
 
 
+@pytest.mark.slow
 def test_a_phantom_gets_its_curve_and_a_verdict(service):
     """The true midpoint lies within 30 %, every interval is positive, and both limits are answered."""
     image = cdmam.simulate(cdmam.SCENARIOS["1"], cdmam.Layout.with_margin(2), 5)
@@ -107,6 +108,7 @@ def test_a_phantom_gets_its_curve_and_a_verdict(service):
     assert answer["verdict"]["achievable"] in ("met", "not settled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["predict", "explain"])
 def test_noise_without_a_phantom_is_not_judged(service, kind):
     """No curve, no map, no verdict, and the reason says that no phantom was found."""

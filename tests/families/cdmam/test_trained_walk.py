@@ -31,6 +31,7 @@ def explained(member: CdmamNet, phantom: cdmam.Registered) -> CounterTest:
     return counter_test(model, phantom, true_um, n_samples=16, **WALK["omig"])
 
 
+@pytest.mark.slow
 def test_a_trained_member_marks_the_disks(phantom):
     """Its t is at least 8 and the twin keeps less than a third of it, as for the maps that are served."""
     found = explained(load_run(DEMO).members[0], phantom)

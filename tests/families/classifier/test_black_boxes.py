@@ -212,6 +212,7 @@ def test_the_images_take_both_ways():
     assert len({bool(row.mean() > 0.29) for row in OneByOne().maps(IMAGES).mean((2, 3))}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "message"),
     [

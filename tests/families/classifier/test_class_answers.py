@@ -84,6 +84,7 @@ def test_a_prediction_can_be_an_array(service):
     np.testing.assert_array_equal(array(answer(service, "predict", accept="application/x-npy")), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", class_methods())
 def test_every_method_can_be_asked_for(service, eager_service, method):
     """By its name; the graphs give the map that the library gives for the network itself, on the network's grid."""

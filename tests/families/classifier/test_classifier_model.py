@@ -117,6 +117,7 @@ def test_another_engine_is_not_put_in_the_place_of_the_one_asked_for(altered):
         open_model(altered("prediction"), "onnxruntime")
 
 
+@pytest.mark.slow
 def test_methods_without_their_graph_are_not_allowed(altered):
     """What the traced module cannot tell; the reason is that of the damage."""
     bundle = altered("deep_lift", "guided")

@@ -102,6 +102,7 @@ def test_the_resolution_of_the_detector_does_not_matter(fitted, scale):
     assert sum(score > fitted.limit for score in scores) <= 1
 
 
+@pytest.mark.slow
 def test_images_of_the_grid_alone_would_refuse_finer_ones():
     """What the drawn resolutions are for: without them most finer images are refused."""
     grid = [INPUT.prepare(scan(k)).pixels for k in range(N_TRAINING + N_UNSEEN)]

@@ -131,6 +131,7 @@ def test_a_trace_that_fixes_the_batch_is_left_out(n_images, tmp_path, caplog, re
     assert not [each for each in recwarn if issubclass(each.category, torch.jit.TracerWarning)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["guided_grad_cam", "deep_lift", "deep_shap", "lrp", "cam", "integrated_gradients"])
 def test_the_graphs_give_the_maps_of_the_networks(made, name):
     """To rounding, also of methods whose graphs Captum has no part in."""

@@ -182,6 +182,7 @@ def test_a_step_is_the_gradient_of_the_sum_of_the_losses(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, judges.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
