@@ -49,7 +49,7 @@ def in_namespace(script: str, *arguments: str, timeout_s: float) -> dict[str, An
     """Run a script of this folder in a namespace of its own, and return the JSON that it prints last."""
     python = [sys.executable, str(Path(__file__).parent / script), *arguments]
     command = [*_unshare(), "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *python]
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    path = os.pathsep.join(map(str, (ROOT, Path(__file__).parent, Path(__file__).parent.parent)))
     done = subprocess.run(
         command,
         env={**os.environ, "PYTHONPATH": path},
