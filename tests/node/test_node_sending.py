@@ -92,8 +92,7 @@ def test_out_of_resources_is_held(tmp_path):
         send(node.port, [image(1), image(2)])
         wait_until(lambda: summary(node.queue)["lanes"])
         assert "out of resources (A700H)" in summary(node.queue)["lanes"][0]["error"]
-        wait_until(lambda: len(pacs.got) == 2 and is_empty(node))
-        assert summary(node.queue)["lanes"] == []
+        wait_until(lambda: len(pacs.got) == 2 and is_empty(node) and summary(node.queue)["lanes"] == [])
     assert len(set(pacs.got)) == 2
 
 
@@ -253,8 +252,10 @@ def test_a_model_that_is_missing_stops_no_other(tmp_path):
     with pacs_at(pacs) as port, running(settings_in(tmp_path, destination=at(port)), lacking) as node:
         send(node.port, [image(i) for i in range(1, 6)])
         wait_until(lambda: len(pacs.got) == 4)
+        wait_until(
+            lambda: [each["error"] for each in listed(node.queue, ("waiting",), 9)] == ["model must exist, got none"]
+        )
         assert summary(node.queue)["lanes"] == []
-        assert listed(node.queue, ("waiting",), 9)[0]["error"] == "model must exist, got none"
 
 
 @pytest.mark.parametrize(("is_final", "n_tries"), [(True, 1), (False, 3)])
