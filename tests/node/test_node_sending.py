@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 
 import pydicom
 import pytest
@@ -430,9 +431,11 @@ def test_a_disk_that_was_full_for_a_while_stops_nobody(tmp_path, monkeypatch, fa
 
 def test_damaged_objects_alone_are_no_failure_of_the_destination(tmp_path):
     """Nothing is left to send, so that nobody is asked, and the destination does not rest."""
-    with running(settings_in(tmp_path)) as node:
+    settings = replace(settings_in(tmp_path), retry=Retry(first_s=60, longest_s=60))
+    with running(settings) as node:
         assert send(node.port, [image(1)]) == [0]
-        wait_until(lambda: any(node.queue.folder.results.iterdir()))
+        # The destination is away: after the first try it rests, so that nothing is on its way.
+        wait_until(lambda: summary(node.queue)["lanes"])
         for file in node.queue.folder.results.iterdir():
             file.write_bytes(b"damaged")
         node.queue.database.rows("DELETE FROM lanes")
