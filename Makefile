@@ -84,7 +84,7 @@ demo-pacs: install ## send a phantom and an ultrasound image through server, nod
 stop: ## stop the server
 	@if [ -x $(BIN)/radlens ]; then $(BIN)/radlens serve --stop; fi
 
-test: install-dev ## run the tests, those against a real TorchServe among them; some 10 minutes
+test: install-dev ## run the tests, those against a real TorchServe among them; 10 to 13 minutes
 	$(PYTEST) -m "not slow" $(TESTS)
 
 test-slow: install-dev ## run the tests that test leaves out: trainings, several servers, many phantoms
