@@ -26,7 +26,7 @@ from radlens.errors import MissingDependency, ServerError
 if TYPE_CHECKING:
     import pydicom
 
-__all__ = ["command"]
+__all__ = ["NODE", "PACS", "PLUGIN", "WEB", "command", "write_orthanc_settings"]
 
 PROGRAMS = {
     "Orthanc": "orthanc",
@@ -186,25 +186,38 @@ def _process(*arguments: str, log: Path, cwd: Path | None = None) -> Iterator[su
                 process.wait()
 
 
+def write_orthanc_settings(folder: Path, title: str, node: str) -> Path:
+    """Write the settings of an Orthanc that keeps its files in a folder and knows a node, and return their file.
+
+    Args:
+        folder: Folder of the settings and the files.
+        title: AE title of Orthanc.
+        node: AE title of the node.
+    """
+    settings = {
+        "Name": "radlens",
+        "StorageDirectory": str(folder / "db"),
+        "IndexDirectory": str(folder / "db"),
+        "DicomAet": title,
+        "DicomPort": PACS,
+        "HttpPort": WEB,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomModalities": {"node": {"AET": node, "Host": "127.0.0.1", "Port": NODE}},
+        "Plugins": [str(PLUGIN)],
+    }
+    file = folder / "orthanc.json"
+    file.write_text(json.dumps(settings))
+    return file
+
+
 @contextmanager
 def _orthanc(folder: Path) -> Iterator[None]:
     import httpx
 
     folder.mkdir(parents=True)
-    settings = {
-        "Name": "radlens demo",
-        "StorageDirectory": str(folder / "db"),
-        "IndexDirectory": str(folder / "db"),
-        "DicomAet": "ORTHANC",
-        "DicomPort": PACS,
-        "HttpPort": WEB,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomModalities": {"node": {"AET": "RADLENS", "Host": "127.0.0.1", "Port": NODE}},
-        "Plugins": [str(PLUGIN)],
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    with _process("Orthanc", str(folder / "orthanc.json"), log=folder / "log", cwd=folder):
+    settings = write_orthanc_settings(folder, "ORTHANC", "RADLENS")
+    with _process("Orthanc", str(settings), log=folder / "log", cwd=folder):
 
         def answers() -> bool:
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from radlens.images import Image
 from radlens.maps import UpsampledMap
 
 __all__ = [
+    "common_fields",
     "decoded_png",
     "figure",
     "grey",
@@ -49,6 +50,26 @@ def numbers(found: Mapping[str, Any], codes: Mapping[str, str], unit: str = "") 
 def plain_numbers(found: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a mapping by name, without truth values and texts."""
     return {name: each for name, each in found.items() if isinstance(each, int | float) and not isinstance(each, bool)}
+
+
+def common_fields(answer: Mapping[str, Any], images: Sequence[Image], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `Findings` that every answer has.
+
+    Args:
+        answer: Decoded prediction or explanation.
+        images: Images of the request.
+        settings: What the request decided; another value gives other UIDs.
+    """
+    return {
+        "images": tuple(images),
+        "provenance": answer["provenance"],
+        "kind": "explanation" if "explanation" in answer else "prediction",
+        "settings": settings,
+        "assessable": answer["assessable"],
+        "reasons": tuple(answer["reasons"]),
+        "warnings": tuple(answer["warnings"]),
+        "domain": plain_numbers(answer.get("assessment") or {}),
+    }
 
 
 def map_group(values: np.ndarray, found: Mapping[str, Any], *further: Number) -> Group:

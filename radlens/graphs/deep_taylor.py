@@ -91,7 +91,7 @@ class Part(NamedTuple):
     """What an operation gets from above the root points of the neurons before it, and what from below.
 
     Attributes:
-        p: Sum of the contributions that are not negative, in the shape of the result; None if there are none.
+        p: Sum of the contributions that are not negative, in the shape of the result; None without such contributions.
         n: Sum of those that are not positive.
     """
 

@@ -25,6 +25,10 @@ _LONGEST_S = 86_400.0
 back."""
 
 
+_DELIVERIES = """SELECT deliveries.*, objects.uid, objects.sop_class, objects.file
+            FROM deliveries JOIN objects ON objects.id = deliveries.object"""
+
+
 @dataclass(frozen=True)
 class Task:
     """A question about one image that waits for the server.
@@ -210,8 +214,7 @@ class Queue:
 
     def due_deliveries(self, destination: str, most: int) -> list[Delivery]:
         """Return deliveries that are due, those of the earliest due time first."""
-        query = """SELECT deliveries.*, objects.uid, objects.sop_class, objects.file
-            FROM deliveries JOIN objects ON objects.id = deliveries.object
+        query = f"""{_DELIVERIES}
             WHERE destination = ?1 AND state = 'waiting' AND (due <= ?2 OR due > ?2 + ?3)
             ORDER BY due, deliveries.id LIMIT ?4"""
         return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), _LONGEST_S, most)]
@@ -252,16 +255,14 @@ class Queue:
 
     def uncommitted(self, destination: str, most: int) -> list[Delivery]:
         """Return stored objects whose commitment must be asked for."""
-        query = """SELECT deliveries.*, objects.uid, objects.sop_class, objects.file
-            FROM deliveries JOIN objects ON objects.id = deliveries.object
+        query = f"""{_DELIVERIES}
             WHERE destination = ?1 AND state = 'committing' AND (due <= ?2 OR due > ?2 + ?3)
             ORDER BY due, deliveries.id LIMIT ?4"""
         return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), _LONGEST_S, most)]
 
     def in_commitment(self, transaction: str) -> list[Delivery]:
         """Return the deliveries of a storage commitment that is not yet answered."""
-        query = """SELECT deliveries.*, objects.uid, objects.sop_class, objects.file
-            FROM deliveries JOIN objects ON objects.id = deliveries.object
+        query = f"""{_DELIVERIES}
             WHERE transaction_uid = ? AND state = 'committing'"""
         return [self._delivery(row) for row in self.database.rows(query, transaction)]
 
@@ -276,9 +277,7 @@ class Queue:
             InvalidInput: there is no such task, or it is done or dropped.
         """
         with self.database.transaction() as run:
-            state = _known_state(run, task)
-            if state in ("done", "dropped"):
-                raise InvalidInput(f"task {task} must be waiting, sending or dead, got one that is {state}")
+            _require_open(run, task)
             _revive(run, task, time.time())
             run("UPDATE lanes SET until = 0")
             note(run, "resent", _hash(run, task), task=task)
@@ -290,9 +289,7 @@ class Queue:
             InvalidInput: there is no such task, or it is done or dropped.
         """
         with self.database.transaction() as run:
-            state = _known_state(run, task)
-            if state in ("done", "dropped"):
-                raise InvalidInput(f"task {task} must be waiting, sending or dead, got one that is {state}")
+            _require_open(run, task)
             run("UPDATE tasks SET state = 'dropped' WHERE id = ?", (task,))
             update = """UPDATE deliveries SET state = 'dropped' WHERE state IN ('waiting', 'committing', 'dead')
                 AND object IN (SELECT id FROM objects WHERE task = ?)"""
@@ -373,11 +370,12 @@ def _state(run: Any, task: int) -> str | None:
     return row["state"] if row else None
 
 
-def _known_state(run: Any, task: int) -> str:
+def _require_open(run: Any, task: int) -> None:
     state = _state(run, task)
     if state is None:
         raise InvalidInput(f"task must be one that radlens node queue lists, got {task}")
-    return state
+    if state in ("done", "dropped"):
+        raise InvalidInput(f"task {task} must be waiting, sending or dead, got one that is {state}")
 
 
 def _hash(run: Any, task: int) -> str:

@@ -17,6 +17,8 @@ _MANIFEST = "MAR-INF/MANIFEST.json"
 _BUNDLE = "bundle.json"
 
 _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, EOFError, NotImplementedError)
+"""Exceptions of zipfile, zlib and json for damaged archives; zipfile raises `NotImplementedError` for a compression or
+an encryption that it does not know."""
 
 
 class Stored(NamedTuple):

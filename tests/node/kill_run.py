@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fake_server import fake_server
 from node_parts import CAPTURE, image, wait_until
-from orthanc_parts import DICOM, NODE, Orthanc
+from orthanc_parts import Orthanc
 from pynetdicom import AE, build_context
 
 N_IMAGES, N_KILLS = 200, 20
@@ -27,7 +27,7 @@ listen: {{ae_title: NODE, port: {NODE}}}
 peers: [{{ae_title: MODALITY, address: 127.0.0.1}}]
 server: {{url: "%s", workers: 2}}
 destinations:
-  pacs: {{ae_title: PACS, address: 127.0.0.1, port: {DICOM}}}
+  pacs: {{ae_title: PACS, address: 127.0.0.1, port: {PACS}}}
 rules:
   - {{name: mammograms, when: {{modality: MG}}, model: any, to: pacs}}
 limits: {{associations: 4, image_mb: 2, keep_free_mb: 64}}

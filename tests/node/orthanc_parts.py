@@ -16,13 +16,9 @@ import pytest
 from programs import needs
 
 import radlens
+from radlens.cli.node_demo import PLUGIN, WEB, write_orthanc_settings
 
 ROOT = Path(radlens.__file__).parent.parent
-
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-
-HTTP, DICOM, NODE = 8042, 4242, 11112
-"""Ports in the namespace."""
 
 
 def _unshare() -> list[str]:
@@ -72,25 +68,13 @@ class Orthanc:
     def __init__(self, folder: Path) -> None:
         self._folder, self._process = folder, None
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "Name": "test",
-            "StorageDirectory": str(folder / "db"),
-            "IndexDirectory": str(folder / "db"),
-            "DicomAet": "PACS",
-            "DicomPort": DICOM,
-            "HttpPort": HTTP,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomModalities": {"node": {"AET": "NODE", "Host": "127.0.0.1", "Port": NODE}},
-            "Plugins": [str(PLUGIN)],
-        }
-        (folder / "orthanc.json").write_text(json.dumps(settings))
+        self._settings = write_orthanc_settings(folder, "PACS", "NODE")
 
     def start(self) -> None:
         """Start, and return once it answers."""
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(self._folder / "orthanc.json")],
+                [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(self._settings)],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
@@ -98,7 +82,7 @@ class Orthanc:
         deadline = time.monotonic() + 30
         while True:
             try:
-                httpx.get(f"http://127.0.0.1:{HTTP}/system").raise_for_status()
+                httpx.get(f"http://127.0.0.1:{WEB}/system").raise_for_status()
                 return
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, "Orthanc must answer"
@@ -113,7 +97,7 @@ class Orthanc:
 
     def get(self, path: str) -> Any:
         """Return JSON of its REST interface."""
-        return httpx.get(f"http://127.0.0.1:{HTTP}{path}", timeout=60).raise_for_status().json()
+        return httpx.get(f"http://127.0.0.1:{WEB}{path}", timeout=60).raise_for_status().json()
 
     def instances(self) -> list[dict[str, Any]]:
         """Return the simplified tags of each instance that it holds."""

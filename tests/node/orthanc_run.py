@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fake_server import fake_server
 from node_parts import encoded, image, wait_until
-from orthanc_parts import DICOM, HTTP, NODE, Orthanc
+from orthanc_parts import Orthanc
 
+from radlens.cli.node_demo import NODE, PACS, WEB
 from radlens.node import Node, read_settings
 from radlens.node.overview import summary
 
@@ -22,10 +23,10 @@ peers:
   - {{ae_title: PACS, address: 127.0.0.1}}
 server: {{url: "%s"}}
 sources:
-  - {{name: archive, url: "http://127.0.0.1:{HTTP}/dicom-web", modalities: [US, OT], every_s: 1}}
+  - {{name: archive, url: "http://127.0.0.1:{WEB}/dicom-web", modalities: [US, OT], every_s: 1}}
 destinations:
-  pacs: {{ae_title: PACS, address: 127.0.0.1, port: {DICOM}, commitment: true}}
-  web: {{url: "http://127.0.0.1:{HTTP}/dicom-web"}}
+  pacs: {{ae_title: PACS, address: 127.0.0.1, port: {PACS}, commitment: true}}
+  web: {{url: "http://127.0.0.1:{WEB}/dicom-web"}}
 rules:
   - {{name: mammograms, when: {{modality: MG, sender: MODALITY}}, model: one, method: omig, to: pacs}}
   - {{name: ultrasound, when: {{modality: [US, OT], sender: archive}}, model: two, version: "2.0", to: web}}
@@ -47,7 +48,7 @@ def main() -> None:
         orthanc.start()
         node.start()
         try:
-            for called, port in (("PACS", DICOM), ("NODE", NODE)):
+            for called, port in (("PACS", PACS), ("NODE", NODE)):
                 command = ["storescu", "-aet", "MODALITY", "-aec", called, "127.0.0.1", str(port), f"{called}.dcm"]
                 subprocess.run(command, cwd=folder, check=True, capture_output=True)
             wait_until(lambda: len(orthanc.get("/instances")) >= 3, 60)

@@ -6,6 +6,8 @@ import struct
 import httpx
 import numpy as np
 import pytest
+import tritonclient.http as triton
+import tritonclient.utils as triton_utils
 from front_door_site import KEY, eventually, site, version_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +21,6 @@ from radlens.images import to_npy
 from radlens.keys import KeyRing
 from radlens.web.inference import _translated
 from radlens.web.tensors import Tensor, answer_body, read_request
-
-triton = pytest.importorskip("tritonclient.http")
-triton_utils = pytest.importorskip("tritonclient.utils")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import numpy as np
 from radlens.dicom.codes import method_code, method_title, private
 from radlens.dicom.findings import Findings, Group, Method, Picture, Values
 from radlens.families.cdmam.drawing import ablation_picture, curve_picture, silence_of, upsampled_map
-from radlens.families.reported import figure, laid_over, map_group, number, numbers, page, plain_numbers, spread
+from radlens.families.reported import common_fields, figure, laid_over, map_group, number, numbers, page, spread
 from radlens.images import Image
 from radlens.maps import UpsampledMap
 from radlens.wire import ABLATION
@@ -49,16 +49,7 @@ def _common(answer: Mapping[str, Any], images: Sequence[Image]) -> dict[str, Any
     settings = {key: stated["sampling"][key] for key in _SAMPLING if key in stated["sampling"]}
     if "explainer" in stated:
         settings |= {**stated["explainer"], **{key: stated[key] for key in ("members", "output") if key in stated}}
-    return {
-        "images": tuple(images),
-        "provenance": stated,
-        "kind": "explanation" if "explanation" in answer else "prediction",
-        "settings": settings,
-        "assessable": answer["assessable"],
-        "reasons": tuple(answer["reasons"]),
-        "warnings": tuple(answer["warnings"]),
-        "domain": plain_numbers(answer.get("assessment") or {}),
-    }
+    return common_fields(answer, images, settings)
 
 
 def _reasons(answer: Mapping[str, Any]) -> Callable[[], Picture]:

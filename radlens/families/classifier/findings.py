@@ -11,6 +11,7 @@ import numpy as np
 from radlens.dicom.codes import method_code, method_title, private
 from radlens.dicom.findings import Findings, Group, Method, Number, Picture, Values
 from radlens.families.reported import (
+    common_fields,
     figure,
     grey,
     laid_over,
@@ -18,7 +19,6 @@ from radlens.families.reported import (
     number,
     numbers,
     page,
-    plain_numbers,
     spread,
 )
 from radlens.figures import figure_strip
@@ -70,16 +70,7 @@ def _common(answer: Mapping[str, Any], images: Sequence[Image]) -> dict[str, Any
         how = {name: stated["explainer"][name] for name in ("method", "parameters")}
         others = {name: stated[name] for name in ("members", "output", "mask_sha256") if name in stated}
         settings = {**how, **others, "trust": "trust" in answer, "target": found.get("target_class")}
-    return {
-        "images": tuple(images),
-        "provenance": stated,
-        "kind": "explanation" if "explanation" in answer else "prediction",
-        "settings": settings,
-        "assessable": answer["assessable"],
-        "reasons": tuple(answer["reasons"]),
-        "warnings": tuple(answer["warnings"]),
-        "domain": plain_numbers(answer.get("assessment") or {}),
-    }
+    return common_fields(answer, images, settings)
 
 
 def _prediction(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:

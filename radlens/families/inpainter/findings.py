@@ -10,7 +10,7 @@ import numpy as np
 
 from radlens.dicom.codes import method_code
 from radlens.dicom.findings import Findings, Group, Values
-from radlens.families.reported import grey, number
+from radlens.families.reported import common_fields, grey, number
 from radlens.images import Image
 from radlens.wire import INPAINTING
 
@@ -32,17 +32,11 @@ def findings(answer: Mapping[str, Any], images: Sequence[Image]) -> Findings:
     values = number("HOLES", int(holes.sum()), "pixels") + number("MEAN-CHANGE", change, _PIXELS)
     code = method_code(INPAINTING)
     return Findings(
-        images=tuple(images),
-        provenance=stated,
-        kind="prediction",
         title="Inpainting",
-        settings={"output": output, "mask_sha256": stated["mask_sha256"]},
         picture=partial(grey, found[output]),
-        assessable=answer["assessable"],
-        reasons=tuple(answer["reasons"]),
-        warnings=tuple(answer["warnings"]),
         lines=(f"{output}: {int(holes.sum())} pixels in holes; tissue in them is invented",),
         groups=(Group("Filled holes", values, method=code),),
         values=Values(np.asarray(found[output], dtype=np.float32), output, "1" if output == "mask" else _PIXELS),
         evidence=np.asarray(found["change"], dtype=np.float32),
+        **common_fields(answer, images, {"output": output, "mask_sha256": stated["mask_sha256"]}),
     )
