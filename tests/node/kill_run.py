@@ -19,6 +19,8 @@ from node_parts import CAPTURE, image, wait_until
 from orthanc_parts import Orthanc
 from pynetdicom import AE, build_context
 
+from radlens.cli.node_demo import NODE, PACS
+
 N_IMAGES, N_KILLS = 200, 20
 
 SETTINGS = f"""\
