@@ -242,9 +242,14 @@ class Sending:
     def _ask_commitment(self) -> bool:
         if not self._commitment or not isinstance(self._sender, DicomSender):
             return False
-        deliveries = self._queue.uncommitted(self._name, MOST_AT_ONCE)
+        found = self._queue.uncommitted(self._name, MOST_AT_ONCE)
+        deliveries = [each for each in found if self._lane.next_try(each.attempts, each.since) is not None]
+        for each in found:
+            if each not in deliveries:
+                error = f"{self._name}: has stored the object, and never answered whether it commits to it"
+                self._queue.delivery_failed(each.id, error, due=None, refused=False)
         if not deliveries:
-            return False
+            return bool(found)
         transaction = str(generate_uid(prefix=None))
         # The answer may come before the request returns.
         self._queue.committing([each.id for each in deliveries], transaction, time.time() + COMMITMENT_S)

@@ -261,7 +261,9 @@ class Queue:
         return [self._delivery(row) for row in self.database.rows(query, destination, time.time(), _LONGEST_S, most)]
 
     def in_commitment(self, transaction: str) -> list[Delivery]:
-        """Return the deliveries of a storage commitment that is not yet answered."""
+        """Return the deliveries of a storage commitment that is not yet answered; none for an empty UID."""
+        if not transaction:
+            return []
         query = f"""{_DELIVERIES}
             WHERE transaction_uid = ? AND state = 'committing'"""
         return [self._delivery(row) for row in self.database.rows(query, transaction)]

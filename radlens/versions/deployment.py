@@ -69,7 +69,8 @@ class Deployment:
             ]
         remarks, versions = [], Versions(history=kept.history)
         for name, path in given.items():
-            stored, registered, sentence = self.archives.admit(path, name=name)
+            found, registered, sentence = self.archives.admit(path, name=name)
+            stored = found.stored
             versions = versions.with_version(name, stored.version, registered)
             before = kept.models[name].default if name in kept.models else None
             if before != stored.version:
@@ -84,7 +85,7 @@ class Deployment:
         """Store what is registered, and remove archives that are not."""
         with Versions.locked(self.workdir):
             versions.save(self.workdir)
-        self.archives.keep_only(each for served in versions.models.values() for each in served.versions.values())
+        self.archives.keep_only(versions.archives())
 
     def restore(self) -> list[str]:
         """Load the versions beside the defaults on a server that was started with the defaults, and scale workers.
@@ -127,22 +128,23 @@ class Deployment:
         with Versions.locked(self.workdir), self._audited("register", archive=path.name) as record:
             kept = Versions.load(self.workdir)
             with Management.of_server(self.workdir) as management:
-                found = inspect(path)
+                # What is registered is told from the copy: the file in the store may change meanwhile.
+                found, registered, sentence = self.archives.admit(path)
                 name, version = found.stored.name, found.stored.version
                 record |= {"model": name, "version": version, "bundle_hash": found.bundle_hash}
-                if name in kept.models and version in kept.models[name].versions:
-                    raise InvalidParameter(
-                        f"a version is registered once, got {name} {version} again; export another, or retire it"
-                    )
-                if any((each.model, each.version) == (name, version) for each in management.versions()):
-                    # Loaded by a command that was killed, or found a full disk, before it could keep the version.
-                    management.unregister(name, version)
-                _, registered, sentence = self.archives.admit(path)
                 record["archive_sha256"] = registered.sha256
                 try:
+                    if name in kept.models and version in kept.models[name].versions:
+                        raise InvalidParameter(
+                            f"a version is registered once, got {name} {version} again; export another, or retire it"
+                        )
+                    if any((each.model, each.version) == (name, version) for each in management.versions()):
+                        # Loaded by a command that was killed, or found a full disk, before it could keep the version.
+                        management.unregister(name, version)
                     management.register(registered.archive)
                 except BaseException:
-                    self.archives.remove(registered)
+                    if registered.archive not in kept.archives():
+                        self.archives.remove(registered)
                     raise
             kept.with_version(name, version, registered).noted("register", name, version).save(self.workdir)
         return name, version, sentence

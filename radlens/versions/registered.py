@@ -7,7 +7,7 @@ workers.
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from radlens import durable
 from radlens.errors import BundleError, InvalidParameter
 from radlens.versions.signing import Trust, digest, signature_file
 from radlens.versions.state import Registered
-from radlens.versions.stored import Stored, inspect
+from radlens.versions.stored import Inspection, Stored, inspect
 from radlens.versions.worker import SUFFIX, contents, contents_of_zip
 
 __all__ = ["RegisteredArchives"]
@@ -35,7 +35,7 @@ class RegisteredArchives:
     def __init__(self, folder: Path, trust: Trust) -> None:
         self.folder, self._trust = folder, trust
 
-    def admit(self, path: Path, *, name: str | None = None) -> tuple[Stored, Registered, str]:
+    def admit(self, path: Path, *, name: str | None = None) -> tuple[Inspection, Registered, str]:
         """Copy an archive to the folder, and check the copy: its signature and all its hashes.
 
         Args:
@@ -43,7 +43,7 @@ class RegisteredArchives:
             name: Name that its model must have; None for any.
 
         Returns:
-            The archive, what is to be kept of it, and a sentence on its signature.
+            What the copy holds, what is to be kept of it, and a sentence on its signature.
 
         Raises:
             BundleError: The archive is missing or damaged, or its signature is wrong or missing.
@@ -56,7 +56,8 @@ class RegisteredArchives:
         try:
             copy = _copied(path, scratch)
             signer, sentence = self._trust.check(copy)
-            stored = inspect(copy).stored
+            found = inspect(copy)
+            stored = found.stored
             if not (_NAME.fullmatch(stored.name) and _NAME.fullmatch(stored.version)):
                 raise InvalidParameter(f"name and version must fit into a URL, got {stored.name!a} {stored.version!a}")
             if name is not None and name != stored.name:
@@ -65,7 +66,7 @@ class RegisteredArchives:
             self._place(copy, registered)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return stored, registered, sentence
+        return found, registered, sentence
 
     def check(self, name: str, version: str, registered: Registered) -> str:
         """Check an archive against what was registered; return a sentence on its signature.
@@ -89,9 +90,8 @@ class RegisteredArchives:
         for each in (path, signature_file(path), _contents_file(path)):
             _remove(each)
 
-    def keep_only(self, registered: Iterable[Registered]) -> None:
-        """Remove all other archives."""
-        named = {each.archive for each in registered}
+    def keep_only(self, named: Collection[str]) -> None:
+        """Remove all archives that are not named."""
         for path in self.folder.iterdir():
             if path.name.removesuffix(".sig").removesuffix(SUFFIX) not in named:
                 _remove(path)

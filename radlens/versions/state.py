@@ -136,6 +136,10 @@ class Versions:
             raise InvalidParameter(f"--model must name one of {', '.join(names) or 'no models'}, got {name!r}")
         return name
 
+    def archives(self) -> set[str]:
+        """Return the names of all registered archives."""
+        return {each.archive for served in self.models.values() for each in served.versions.values()}
+
     def registered(self, name: str, version: str) -> Registered:
         """Return a registered version.
 

@@ -12,6 +12,10 @@ from radlens.web.refusals import Refused, later
 __all__ = ["Access", "TorchserveKeys"]
 
 
+_RETRY_S = 60
+"""Seconds after which a client may try again while nobody's key can be checked."""
+
+
 class Access:
     """Checks the keys of clients.
 
@@ -45,7 +49,7 @@ class Access:
             key = self._keys.find(token.strip())
         except ServerError as error:
             # The file of keys is damaged or can be read by others; its message names no path.
-            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "ServerError", str(error)) from None
+            raise later(str(error), _RETRY_S, "ServerError") from None
         if key is None:
             self._tell("unknown key", None)
             raise _unauthorized("the key must be one of this server, got an unknown one", ', error="invalid_token"')

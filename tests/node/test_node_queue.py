@@ -206,6 +206,7 @@ def test_storage_commitment(queue):
     computed(queue)
     (delivery,) = queue.due_deliveries("pacs", 1)
     queue.committing([delivery.id], "", time.time())
+    assert queue.in_commitment("") == []  # an answer without a Transaction UID confirms nothing
     assert [each.uid for each in queue.uncommitted("pacs", 9)] == [delivery.uid]
     queue.committing([delivery.id], "1.2.3", time.time() + 60)
     assert queue.uncommitted("pacs", 9) == []

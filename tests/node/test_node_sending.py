@@ -226,6 +226,29 @@ def test_storage_commitment(tmp_path, is_committed):
     assert (counts["committed"], counts["done"]) == (1, 1)
 
 
+def test_storage_commitment_that_is_never_answered(tmp_path, monkeypatch):
+    """A dead letter in the end, which keeps its files."""
+    monkeypatch.setattr("radlens.node.loops.COMMITMENT_S", 0.05)
+    pacs, asked = Pacs(), []
+
+    def on_action(event):
+        asked.append(event.action_information.TransactionUID)
+        return 0, None
+
+    with pacs_at(
+        pacs, contexts=[CAPTURE, "1.2.840.10008.1.20.1"], syntax=None, handlers=[(evt.EVT_N_ACTION, on_action)]
+    ) as port:
+        settings = settings_in(tmp_path, destination=at(port, ", commitment: true"))
+        settings = replace(settings, retry=replace(settings.retry, give_up_hours=1 / 3600))
+        with running(settings) as node:
+            send(node.port, [image(1)])
+            wait_until(lambda: summary(node.queue)["tasks"] == {"dead": 1})
+            assert "never answered whether it commits to it" in listed(node.queue, ("dead",), 9)[0]["error"]
+            assert not is_empty(node)
+    assert len(pacs.got) == 1
+    assert len(asked) > 1
+
+
 def test_a_server_that_is_away(tmp_path):
     """Images wait for it; they are neither lost nor refused."""
     calls, pacs = [], Pacs()

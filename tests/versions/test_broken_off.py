@@ -5,7 +5,8 @@ import zipfile
 
 import pytest
 
-from radlens.errors import InvalidInput
+from radlens.errors import InvalidInput, InvalidParameter
+from radlens.versions import registered
 from radlens.versions.deployment import Deployment
 from radlens.versions.management import Management, Version
 from radlens.versions.state import Versions
@@ -39,13 +40,26 @@ class Loaded:
         del self.versions_by_name[name, version]
 
 
-def test_a_registration_that_was_killed_can_be_repeated(tmp_path, monkeypatch):
-    """The version is loaded and not kept; its archive must not go while its workers run."""
-    server, archive, workdir = Loaded(), tmp_path / "cdmam-2.0.mar", tmp_path / "run"
-    manifest = {"model": {"modelName": "cdmam", "modelVersion": "2.0"}}
+def write(archive, version="2.0", content="code"):
+    """Write an archive of cdmam, and return it."""
+    manifest = {"model": {"modelName": "cdmam", "modelVersion": version}}
     with zipfile.ZipFile(archive, "w") as written:
         written.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-    monkeypatch.setattr(Management, "of_server", lambda workdir: server)
+        written.writestr("handler.py", content)
+    return archive
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on which nothing is loaded."""
+    found = Loaded()
+    monkeypatch.setattr(Management, "of_server", lambda workdir: found)
+    return found
+
+
+def test_a_registration_that_was_killed_can_be_repeated(server, tmp_path, monkeypatch):
+    """The version is loaded and not kept; its archive must not go while its workers run."""
+    archive, workdir = write(tmp_path / "cdmam-2.0.mar"), tmp_path / "run"
 
     def killed(self, workdir):
         raise KeyboardInterrupt
@@ -57,6 +71,33 @@ def test_a_registration_that_was_killed_can_be_repeated(tmp_path, monkeypatch):
     assert server.versions_by_name
     assert Versions.load(workdir).models == {}
     assert Deployment(workdir).register(archive)[:2] == ("cdmam", "2.0")
-    registered = Versions.load(workdir).registered("cdmam", "2.0")
-    assert (workdir / "archives" / registered.archive).is_file()
-    assert server.versions_by_name == {("cdmam", "2.0"): registered.archive}
+    found = Versions.load(workdir).registered("cdmam", "2.0")
+    assert (workdir / "archives" / found.archive).is_file()
+    assert server.versions_by_name == {("cdmam", "2.0"): found.archive}
+
+
+def test_an_archive_that_changes_meanwhile_is_what_was_copied(server, tmp_path, monkeypatch):
+    """Name and version are those of the checked copy, whatever the store held before."""
+    archive, workdir = write(tmp_path / "cdmam.mar"), tmp_path / "run"
+    copied = registered._copied
+
+    def late(path, folder):
+        write(path, "3.0")
+        return copied(path, folder)
+
+    monkeypatch.setattr(registered, "_copied", late)
+    assert Deployment(workdir).register(archive)[:2] == ("cdmam", "3.0")
+    assert list(Versions.load(workdir).models["cdmam"].versions) == ["3.0"]
+    assert list(server.versions_by_name) == [("cdmam", "3.0")]
+
+
+@pytest.mark.parametrize("content", ["code", "other code"])
+def test_what_is_registered_twice_is_refused_and_stays(server, tmp_path, content):
+    """Neither its archive goes, nor does another one of the same version stay."""
+    archive, workdir = write(tmp_path / "cdmam-2.0.mar"), tmp_path / "run"
+    Deployment(workdir).register(archive)
+    kept = {file.name: file.read_bytes() for file in (workdir / "archives").iterdir()}
+    with pytest.raises(InvalidParameter, match=r"registered once, got cdmam 2\.0 again"):
+        Deployment(workdir).register(write(archive, content=content))
+    assert {file.name: file.read_bytes() for file in (workdir / "archives").iterdir()} == kept
+    assert list(server.versions_by_name) == [("cdmam", "2.0")]

@@ -350,7 +350,9 @@ def test_damaged_keys_let_nobody_in(tmp_path):
     with site(tmp_path) as damaged:
         (tmp_path / "keys.json").touch(mode=0o600)
         (tmp_path / "keys.json").write_text("{")
-        message = refused(damaged.ask(), 500)
+        answer = damaged.ask()
+        assert int(answer.headers["retry-after"]) > 0
+        message = refused(answer, 503)
         assert "keys.json must hold keys" in message
         assert str(tmp_path) not in message
 
